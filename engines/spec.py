@@ -1,0 +1,113 @@
+"""The one place where shapes are stated.
+
+A :class:`ComponentSpec` names the inputs and outputs of a component with symbolic axes. Trace inputs, dynamic
+axes, engine profiles, buffer sizes and request validation are all derived from it.
+"""
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from .errors import UsageError
+
+__all__ = ["AxisRange", "ComponentSpec", "Dim", "TensorSpec"]
+
+Dim = int | str
+"""A length: a number, an axis name (``"h"``), or a multiple of an axis (``"8*h"``)."""
+
+_MULTIPLE = re.compile(r"(?:(\d+)\*)?([A-Za-z_]\w*)")
+
+
+def _split(dim: str) -> tuple[int, str]:
+    """``"8*h"`` -> ``(8, "h")``."""
+    match = _MULTIPLE.fullmatch(dim)
+    if match is None:
+        raise ValueError(f"not an axis: {dim!r}")
+    return int(match[1] or 1), match[2]
+
+
+class AxisRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The lengths an axis may take, inclusive; ``opt`` is what an engine is tuned for."""
+
+    min: int
+    opt: int
+    max: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min <= self.opt <= self.max:
+            raise ValueError(f"an axis needs 1 <= min <= opt <= max, not {self.min}, {self.opt}, {self.max}")
+
+
+class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Name, element type (numpy's name: ``float32``, ``float16``, ``int64``) and shape of one input or output."""
+
+    name: str
+    dtype: str
+    shape: tuple[Dim, ...]
+
+    def resolve(self, axes: Mapping[str, int]) -> tuple[int, ...]:
+        """Return the shape in numbers, given the length of every axis."""
+        lengths = []
+        for dim in self.shape:
+            if isinstance(dim, int):
+                lengths.append(dim)
+            else:
+                factor, axis = _split(dim)
+                lengths.append(factor * axes[axis])
+        return tuple(lengths)
+
+
+class ComponentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Inputs, outputs and axis ranges of one component."""
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    axes: dict[str, AxisRange]
+
+    def input(self, name: str) -> TensorSpec:
+        """Return the input of that name."""
+        for tensor in self.inputs:
+            if tensor.name == name:
+                return tensor
+        raise KeyError(name)
+
+    def axes_of(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+        """Read the axis lengths off the given input shapes.
+
+        Raises:
+            UsageError: an input is missing or superfluous, a shape does not fit, two inputs disagree about an
+                axis, or an axis is outside its range.
+        """
+        names = {tensor.name for tensor in self.inputs}
+        if names != set(shapes):
+            missing, extra = sorted(names - set(shapes)), sorted(set(shapes) - names)
+            raise UsageError(f"{self.name}: missing inputs {missing}, unknown inputs {extra}")
+        found: dict[str, int] = {}
+        for tensor in self.inputs:
+            shape = shapes[tensor.name]
+            if len(shape) != len(tensor.shape):
+                raise UsageError(f"{self.name}: {tensor.name} has shape {list(shape)}, needs {list(tensor.shape)}")
+            for dim, length in zip(tensor.shape, shape, strict=True):
+                self._read(found, tensor, dim, length)
+        for axis, length in found.items():
+            allowed = self.axes[axis]
+            if not allowed.min <= length <= allowed.max:
+                raise UsageError(
+                    f"{self.name}: axis {axis} is {length}, this bundle holds {allowed.min} to {allowed.max}"
+                )
+        return found
+
+    def _read(self, found: dict[str, int], tensor: TensorSpec, dim: Dim, length: int) -> None:
+        if isinstance(dim, int):
+            if dim != length:
+                raise UsageError(f"{self.name}: {tensor.name} has a length of {length} where {dim} is needed")
+            return
+        factor, axis = _split(dim)
+        if length % factor:
+            raise UsageError(f"{self.name}: {tensor.name} has a length of {length}, no multiple of {factor}")
+        if found.setdefault(axis, length // factor) != length // factor:
+            raise UsageError(
+                f"{self.name}: {tensor.name} takes axis {axis} as {length // factor}, another input as {found[axis]}"
+            )
