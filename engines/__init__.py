@@ -1,0 +1,1 @@
+"""What a compiled component is, and the ways to run one."""

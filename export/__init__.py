@@ -1,0 +1,1 @@
+"""Checkpoint -> bundle: offline work that needs torch."""

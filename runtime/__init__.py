@@ -1,0 +1,1 @@
+"""Request -> image: lean, never imports torch, transformers, onnx or diffusers."""
