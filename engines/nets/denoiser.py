@@ -1,0 +1,96 @@
+"""The denoiser: a whole step of drawing, from the solver's state to the solver's next state."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .conditioner import unpack_key_values
+from .unet import UNet
+
+__all__ = ["Denoiser"]
+
+
+def _weighted_sum(weights: Tensor, terms: Tensor, dim: int) -> Tensor:
+    """Sum ``weights * terms`` over ``dim``, skipping terms of weight 0.
+
+    Multiply and sum, not a matrix product: an engine that lowers products to bfloat16 keeps this in float32. A term
+    of weight 0 is left out even if it is not finite, so that one request's NaN cannot reach another's sample.
+    """
+    return torch.where(weights == 0, torch.zeros_like(weights), weights * terms).sum(dim)
+
+
+class Denoiser(nn.Module):
+    """Gather rows, scale, cast, UNet, cast, mix, update.
+
+    Args:
+        unet: the network.
+    """
+
+    def __init__(self, unet: UNet) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(
+        self,
+        state: Tensor,
+        noise: Tensor,
+        row_sample: Tensor,
+        timestep: Tensor,
+        input_scale: Tensor,
+        mix: Tensor,
+        rescale: Tensor,
+        update: Tensor,
+        key_values: Sequence[Tensor],
+        embedding: Tensor | None = None,
+        offset: Tensor | None = None,
+        extra: Tensor | None = None,
+        residuals: Sequence[Tensor] = (),
+    ) -> Tensor:
+        """Take one step for S samples whose networks run on R rows.
+
+        Args:
+            state: float32 [K, S, C, h, w]; ``state[0]`` is the latent, the rest the solver's memory.
+            noise: float32 [S, C, h, w], fresh Gaussian noise, or zeros.
+            row_sample: int64 [R], which sample a row belongs to.
+            timestep: float32 [R].
+            input_scale: float32 [S].
+            mix: float32 [S, R], how the rows' predictions combine into the samples'.
+            rescale: float32 [S, R], all zero, or the guidance rescale at the sample's text row: then the standard
+                deviation of the mixed prediction is drawn to that row's (Lin et al., 2023, arXiv:2305.08891, 3.4).
+            update: float32 [S, K, K + 2], the solver's matrices.
+            key_values: see :class:`Conditioner`.
+            embedding: see :class:`Conditioner`.
+            offset: see :class:`Conditioner`.
+            extra: float32 [S, in_channels - C, h, w], what an inpainting UNet sees beside the latent.
+            residuals: see :meth:`UNet.forward`; rows already.
+
+        Returns:
+            The next state, float32 [K, S, C, h, w].
+        """
+        x = (state[0] * input_scale[:, None, None, None]).index_select(0, row_sample)
+        if extra is not None:
+            x = torch.cat([x, extra.index_select(0, row_sample)], dim=1)
+        dtype = self.unet.conv_in.weight.dtype
+        rows = self.unet(
+            x.to(dtype),
+            timestep,
+            unpack_key_values(self.unet, key_values),
+            embedding=embedding,
+            offset=offset,
+            residuals=residuals,
+        ).float()
+        prediction = _weighted_sum(mix[:, :, None, None, None], rows[None], 1)
+        reference = _weighted_sum(rescale[:, :, None, None, None], rows[None], 1)
+        deviation = torch.clamp(_deviation(prediction), min=1e-12)
+        share = 1.0 - rescale.sum(1) + _deviation(reference) / deviation
+        prediction = prediction * share[:, None, None, None]
+        terms = torch.cat([state, prediction[None], noise[None]])
+        return _weighted_sum(update.permute(1, 2, 0)[:, :, :, None, None, None], terms[None], 1)
+
+
+def _deviation(x: Tensor) -> Tensor:
+    """Standard deviation over a sample, [S, C, h, w] -> [S]; two passes, as squares alone lose digits."""
+    centred = x - x.mean((1, 2, 3), keepdim=True)
+    count = x.shape[1] * x.shape[2] * x.shape[3]
+    return torch.sqrt((centred * centred).sum((1, 2, 3)) / (count - 1))

@@ -1,0 +1,184 @@
+"""CLIP's text transformer (Radford et al., 2021, arXiv:2103.00020), OpenCLIP's weights included.
+
+Parameter names are those of transformers' ``CLIPTextModel`` and ``CLIPTextModelWithProjection``; transformers is the
+oracle of its tests. Written here because a graph should read any hidden layer, take embeddings of textual
+inversion, and use causal attention without a mask tensor.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import CheckpointError
+
+__all__ = ["TextEncoder", "TextEncoderConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEncoderConfig:
+    """A resolved text encoder configuration.
+
+    Attributes:
+        tokens: length of a prompt, 77 in CLIP.
+        projection: width of the pooled text, or None where it is not projected.
+        eos: id that marks the position to pool; 2 stands, as in transformers, for "the highest id".
+        final_norm: apply the final layer norm to the hidden layer too (SD 1, SD 2), or to the pooled text only (SDXL).
+    """
+
+    vocabulary: int
+    width: int
+    inner: int
+    layers: int
+    heads: int
+    tokens: int
+    projection: int | None
+    activation: str
+    eps: float
+    eos: int
+    final_norm: bool
+
+    @classmethod
+    def from_transformers(cls, config: Mapping[str, Any], *, projected: bool, final_norm: bool) -> "TextEncoderConfig":
+        """Resolve the contents of a ``config.json``.
+
+        Args:
+            config: the file's mapping.
+            projected: whether the class is ``CLIPTextModelWithProjection``.
+            final_norm: see the attribute.
+        """
+        activation = config.get("hidden_act", "quick_gelu")
+        if activation not in ("gelu", "quick_gelu"):
+            raise CheckpointError(f"the text encoder's hidden_act={activation!r} is not supported; gelu, quick_gelu are")
+        return cls(
+            vocabulary=config["vocab_size"],
+            width=config["hidden_size"],
+            inner=config["intermediate_size"],
+            layers=config["num_hidden_layers"],
+            heads=config["num_attention_heads"],
+            tokens=config.get("max_position_embeddings", 77),
+            projection=config.get("projection_dim", 512) if projected else None,
+            activation=activation,
+            eps=config.get("layer_norm_eps", 1e-5),
+            eos=config.get("eos_token_id", 49407),
+            final_norm=final_norm,
+        )
+
+
+class SelfAttention(nn.Module):
+    """Causal multi-head attention."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.q_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, width] -> [B, T, width]."""
+        q, k, v = (
+            p(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.out_proj(y.transpose(1, 2).flatten(2))
+
+
+class MLP(nn.Module):
+    """Linear, GELU (or CLIP's fast approximation of it), linear."""
+
+    def __init__(self, config: TextEncoderConfig) -> None:
+        super().__init__()
+        self.quick = config.activation == "quick_gelu"
+        self.fc1 = nn.Linear(config.width, config.inner)
+        self.fc2 = nn.Linear(config.inner, config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, width] -> [B, T, width]."""
+        x = self.fc1(x)
+        return self.fc2(x * torch.sigmoid(1.702 * x) if self.quick else F.gelu(x))
+
+
+class Layer(nn.Module):
+    """Attention and MLP, each after a layer norm and with a residual."""
+
+    def __init__(self, config: TextEncoderConfig) -> None:
+        super().__init__()
+        self.self_attn = SelfAttention(config.width, config.heads)
+        self.layer_norm1 = nn.LayerNorm(config.width, eps=config.eps)
+        self.mlp = MLP(config)
+        self.layer_norm2 = nn.LayerNorm(config.width, eps=config.eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, width] -> [B, T, width]."""
+        x = x + self.self_attn(self.layer_norm1(x))
+        return x + self.mlp(self.layer_norm2(x))
+
+
+class Embeddings(nn.Module):
+    """Tokens and positions."""
+
+    def __init__(self, config: TextEncoderConfig) -> None:
+        super().__init__()
+        self.token_embedding = nn.Embedding(config.vocabulary, config.width)
+        self.position_embedding = nn.Embedding(config.tokens, config.width)
+
+    def forward(self, input_ids: Tensor, extra: Tensor) -> Tensor:
+        """[B, T] -> [B, T, width]; an id behind the vocabulary picks a row of ``extra`` [E, width]."""
+        known = self.token_embedding.num_embeddings
+        table = self.token_embedding(input_ids.clamp(max=known - 1))
+        added = F.embedding((input_ids - known).clamp(min=0), extra)
+        tokens = torch.where((input_ids >= known)[:, :, None], added, table)
+        return tokens + self.position_embedding.weight[None]
+
+
+class TextModel(nn.Module):
+    """Embeddings, layers and final norm."""
+
+    def __init__(self, config: TextEncoderConfig) -> None:
+        super().__init__()
+        self.embeddings = Embeddings(config)
+        self.encoder = nn.ModuleDict({"layers": nn.ModuleList(Layer(config) for _ in range(config.layers))})
+        self.final_layer_norm = nn.LayerNorm(config.width, eps=config.eps)
+
+
+class TextEncoder(nn.Module):
+    """The components ``text_encoder`` and ``text_encoder_2``."""
+
+    def __init__(self, config: TextEncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.text_model = TextModel(config)
+        self.text_projection = (
+            None if config.projection is None else nn.Linear(config.width, config.projection, bias=False)
+        )
+
+    def forward(self, input_ids: Tensor, layer: Tensor, extra_embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode B prompts of 77 tokens.
+
+        Args:
+            input_ids: int64 [B, T].
+            layer: int64 [1], which hidden layer to return: 0 is the embeddings, ``layers`` the last.
+            extra_embeddings: float32 [E, width], rows for the ids behind the vocabulary (textual inversion).
+
+        Returns:
+            The hidden layer, float32 [B, T, width], and the pooled text, float32 [B, P].
+        """
+        model = self.text_model
+        x = model.embeddings(input_ids, extra_embeddings.to(model.final_layer_norm.weight.dtype))
+        hidden = [x]
+        for block in model.encoder["layers"]:
+            hidden.append(block(hidden[-1]))
+        chosen = torch.stack(hidden).index_select(0, layer)[0]
+        if self.config.final_norm:
+            chosen = model.final_layer_norm(chosen)
+        marks = input_ids if self.config.eos == 2 else (input_ids == self.config.eos).to(torch.int32)
+        place = marks.argmax(dim=-1)[:, None, None].expand(-1, 1, self.config.width)
+        pooled = model.final_layer_norm(hidden[-1]).gather(1, place)[:, 0]
+        if self.text_projection is not None:
+            pooled = self.text_projection(pooled)
+        return chosen.float(), pooled.float()

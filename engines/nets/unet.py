@@ -1,0 +1,217 @@
+"""The UNet of Stable Diffusion (Rombach et al., 2022, arXiv:2112.10752) and SDXL (arXiv:2307.01952).
+
+It takes what the conditioner has prepared, keys, values and the request's part of the embedding, and the
+feature maps that ControlNets add. Parameter names are those of diffusers' ``UNet2DConditionModel``.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import Attention, KeyValues, Transformer2D
+from .config import LevelConfig, UNetConfig
+from .layers import Downsample, ResnetBlock, Upsample, timestep_sinusoid
+
+__all__ = ["DownPath", "UNet"]
+
+
+class TwoLinear(nn.Module):
+    """Linear, SiLU, linear: the embedding of time, and of text and sizes."""
+
+    def __init__(self, width_in: int, width: int, *, offset: int | None = None) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(width_in, width)
+        self.cond_proj = None if offset is None else nn.Linear(offset, width_in, bias=False)
+        self.linear_2 = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, width_in] -> [B, width]."""
+        return self.linear_2(F.silu(self.linear_1(x)))
+
+
+def _transformer(config: UNetConfig, level: LevelConfig, depth: int) -> Transformer2D:
+    return Transformer2D(
+        level.channels,
+        level.heads,
+        config.context,
+        depth=depth,
+        linear=config.linear,
+        groups=config.groups,
+        upcast=config.upcast,
+    )
+
+
+def _resnet(config: UNetConfig, channels_in: int, channels_out: int) -> ResnetBlock:
+    return ResnetBlock(
+        channels_in, channels_out, groups=config.groups, eps=config.eps, embedding=config.embedding
+    )
+
+
+class DownBlock(nn.Module):
+    """One level on the way down: residual blocks, transformers behind them, a downsampler at the end."""
+
+    def __init__(self, config: UNetConfig, channels_in: int, level: LevelConfig, *, last: bool) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(
+            _resnet(config, level.channels if i else channels_in, level.channels) for i in range(level.layers)
+        )
+        self.attentions = nn.ModuleList(_transformer(config, level, depth) for depth in level.depths)
+        self.downsamplers = nn.ModuleList([] if last else [Downsample(level.channels)])
+
+    def forward(self, x: Tensor, embedding: Tensor, key_values: KeyValues) -> list[Tensor]:
+        """Return every feature map it makes, the last being its output."""
+        maps = []
+        for i, resnet in enumerate(self.resnets):
+            x = resnet(x, embedding)
+            if len(self.attentions):
+                x = self.attentions[i](x, key_values)
+            maps.append(x)
+        for down in self.downsamplers:
+            maps.append(down(maps[-1]))
+        return maps
+
+
+class MidBlock(nn.Module):
+    """The coarsest level: a residual block, then pairs of transformer and residual block."""
+
+    def __init__(self, config: UNetConfig, level: LevelConfig, depth: int) -> None:
+        super().__init__()
+        self.attentions = nn.ModuleList([_transformer(config, level, depth)])
+        self.resnets = nn.ModuleList(_resnet(config, level.channels, level.channels) for _ in range(2))
+
+    def forward(self, x: Tensor, embedding: Tensor, key_values: KeyValues) -> Tensor:
+        """[B, C, h, w] -> [B, C, h, w]."""
+        x = self.resnets[0](x, embedding)
+        return self.resnets[1](self.attentions[0](x, key_values), embedding)
+
+
+class UpBlock(nn.Module):
+    """One level on the way up; each residual block also takes a map of the way down."""
+
+    def __init__(self, config: UNetConfig, channels_in: Sequence[int], level: LevelConfig, *, last: bool) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(_resnet(config, c, level.channels) for c in channels_in)
+        self.attentions = nn.ModuleList(_transformer(config, level, depth) for depth in level.depths)
+        self.upsamplers = nn.ModuleList([] if last else [Upsample(level.channels)])
+
+    def forward(self, x: Tensor, skips: list[Tensor], embedding: Tensor, key_values: KeyValues) -> Tensor:
+        """Take its maps off the end of ``skips``; an upsampler goes to the size of the next one left there."""
+        for i, resnet in enumerate(self.resnets):
+            x = resnet(torch.cat([x, skips.pop()], dim=1), embedding)
+            if len(self.attentions):
+                x = self.attentions[i](x, key_values)
+        for up in self.upsamplers:
+            x = up(x, like=skips[-1])
+        return x
+
+
+class DownPath(nn.Module):
+    """What UNet and ControlNet share: the embeddings, the way down and the middle."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        base, width = config.down[0].channels, config.embedding
+        self.conv_in = nn.Conv2d(config.in_channels, base, 3, padding=1)
+        self.time_embedding = TwoLinear(base, width, offset=config.guidance_width)
+        if config.time_ids:
+            self.add_embedding = TwoLinear(config.pooled + config.time_ids * config.time_id_width, width)
+        blocks = []
+        channels = base
+        for i, level in enumerate(config.down):
+            blocks.append(DownBlock(config, channels, level, last=i == len(config.down) - 1))
+            channels = level.channels
+        self.down_blocks = nn.ModuleList(blocks)
+        self.mid_block = None
+        if config.mid_depth is not None:
+            self.mid_block = MidBlock(config, config.down[-1], config.mid_depth)
+
+    def embed_time(self, timestep: Tensor, embedding: Tensor | None, offset: Tensor | None) -> Tensor:
+        """SiLU of the whole embedding, [R, E].
+
+        Args:
+            timestep: [R].
+            embedding: the request's part, [R, E]; None where the family has none.
+            offset: the distilled guidance's part, [R, base channels], or None.
+        """
+        config = self.config
+        x = timestep_sinusoid(
+            timestep,
+            config.down[0].channels,
+            flip_sin_to_cos=config.flip_sin_to_cos,
+            freq_shift=config.freq_shift,
+        ).to(self.conv_in.weight.dtype)
+        time = self.time_embedding(x if offset is None else x + offset)
+        return F.silu(time if embedding is None else time + embedding)
+
+    def descend(self, x: Tensor, embedding: Tensor, key_values: KeyValues) -> tuple[list[Tensor], Tensor]:
+        """Return the maps of the way down, and the middle's output."""
+        maps = [x]
+        for block in self.down_blocks:
+            maps += block(maps[-1], embedding, key_values)
+        middle = maps[-1] if self.mid_block is None else self.mid_block(maps[-1], embedding, key_values)
+        return maps, middle
+
+    def cross_attentions(self) -> Iterator[Attention]:
+        """Cross-attention layers in the order in which ``forward`` meets them."""
+        for block in (*self.down_blocks, self.mid_block, *getattr(self, "up_blocks", ())):
+            for transformer in block.attentions if block is not None else ():
+                for layer in transformer.transformer_blocks:
+                    yield layer.attn2
+
+
+class UNet(DownPath):
+    """The network that predicts the noise; see :meth:`forward`."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__(config)
+        skips = [config.down[0].channels]
+        for i, level in enumerate(config.down):
+            skips += [level.channels] * (level.layers + (i < len(config.down) - 1))
+        blocks = []
+        channels = config.down[-1].channels
+        for i, level in enumerate(config.up):
+            inputs = []
+            for _ in range(level.layers):
+                inputs.append(channels + skips.pop())
+                channels = level.channels
+            blocks.append(UpBlock(config, inputs, level, last=i == len(config.up) - 1))
+        self.up_blocks = nn.ModuleList(blocks)
+        base = config.down[0].channels
+        self.conv_norm_out = nn.GroupNorm(config.groups, base, eps=config.eps)
+        self.conv_out = nn.Conv2d(base, config.out_channels, 3, padding=1)
+
+    def forward(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        key_values: Sequence[tuple[Tensor, Tensor]],
+        *,
+        embedding: Tensor | None = None,
+        offset: Tensor | None = None,
+        residuals: Sequence[Tensor] = (),
+    ) -> Tensor:
+        """Predict, for R rows.
+
+        Args:
+            x: scaled latents (and, for inpainting UNets, mask and masked latents), [R, in_channels, h, w].
+            timestep: [R].
+            key_values: per cross-attention layer, keys and values [R, T, width].
+            embedding: pooled text and sizes, embedded, [R, E]; None where the family has none.
+            offset: distilled guidance, embedded, [R, base channels], or None.
+            residuals: what ControlNets add to each map of the way down and to the middle, or nothing.
+
+        Returns:
+            The prediction, [R, out_channels, h, w].
+        """
+        e = self.embed_time(timestep, embedding, offset)
+        kv = iter(key_values)
+        skips, x = self.descend(self.conv_in(x), e, kv)
+        if residuals:
+            skips = [skip + r for skip, r in zip(skips, residuals[:-1], strict=True)]
+            x = x + residuals[-1]
+        for block in self.up_blocks:
+            x = block(x, skips, e, kv)
+        return self.conv_out(F.silu(self.conv_norm_out(x)))
