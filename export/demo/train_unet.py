@@ -1,0 +1,69 @@
+"""Trains the denoiser and both text encoders together, from scratch."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+
+from .latents import Batch, Latents
+from .painter import Painter, Words, signal_share
+from .training import Average, Plan, run
+
+__all__ = ["denoising_loss", "train_painter"]
+
+BATCH = 32
+_ZEROED = 0.08  # captions replaced by zeros: SDXL's unconditional half of guidance
+_EMPTIED = 0.02  # captions replaced by the empty prompt, encoded
+_HIGH_NOISE = 0.5  # share of time steps drawn with a density that grows linearly
+
+
+def train_painter(
+    latents: Latents,
+    empty: tuple[torch.Tensor, torch.Tensor],
+    work: Path,
+    plan: Plan,
+    *,
+    vocabulary: int,
+    after_save: Callable[[int, Average], None] | None = None,
+    batch: int = BATCH,
+) -> Painter:
+    """Return the painter with its averaged weights; ``empty`` are the empty prompt's token ids [1, 77]."""
+    torch.manual_seed(plan.seed)
+    painter = Painter(vocabulary)
+    share = signal_share()
+    average = run(
+        painter,
+        plan,
+        lambda step: denoising_loss(painter, latents.batch(batch), empty, share),
+        work / "painter.state",
+        average_decay=0.999,
+        after_save=after_save,
+    )
+    painter.load_state_dict(average.weights)
+    return painter.eval()
+
+
+def denoising_loss(
+    painter: Painter, batch: Batch, empty: tuple[torch.Tensor, torch.Tensor], share: torch.Tensor
+) -> torch.Tensor:
+    """Return the mean squared error of the predicted noise (Ho et al. 2020, the simple objective)."""
+    count = len(batch.latents)
+    chance = torch.rand(count, 1)
+    emptied = chance < _EMPTIED
+    tokens = torch.where(emptied, empty[0], batch.tokens)
+    tokens_2 = torch.where(emptied, empty[1], batch.tokens_2)
+    kept = (chance < 1 - _ZEROED).float()
+    states, pooled = painter.words(tokens, tokens_2)
+    words: Words = (states * kept[:, :, None], pooled * kept)
+    timestep = _timesteps(count, len(share))
+    signal = share[timestep].float().reshape(-1, 1, 1, 1)
+    noise = torch.randn_like(batch.latents)
+    noisy = signal.sqrt() * batch.latents + (1 - signal).sqrt() * noise
+    return functional.mse_loss(painter.noise(noisy, timestep, words, batch.time_ids), noise)
+
+
+def _timesteps(count: int, length: int) -> torch.Tensor:
+    """Draw time steps, half of them evenly and half towards the noisy end, where the scene is decided."""
+    even = torch.rand(count)
+    return (torch.where(torch.rand(count) < _HIGH_NOISE, even.sqrt(), even) * length).long().clamp(max=length - 1)

@@ -1,0 +1,130 @@
+"""Trains the autoencoder: first all of it, then the decoder alone, and folds the statistics of its code into it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from .networks import VAE, new_vae
+from .pictures import example_of_seed, stacked
+from .training import Average, Plan, log, run, trainable
+from .vae_start import start_near_identity
+
+__all__ = ["joint_loss", "train_vae", "unit_code"]
+
+_BATCH = 16
+_CROP = 64
+_EDGES = 0.5  # weight of the difference of neighbouring pixels
+_PRIOR = 1e-5  # weight of the KL divergence, per element of the code
+_ROUGHNESS = 0.06  # noise that the decoder learns to bear, in deviations of the code
+_VALIDATION = 10**9  # seeds from here on are never trained on
+
+_SIZES = ((128, 128), (128, 128), (96, 128), (128, 96), (160, 128), (96, 96))
+
+
+def train_vae(work: Path, *, joint: Plan, decoder: Plan) -> Any:
+    """Return the trained autoencoder; its state and the finished parts are kept in ``work``."""
+    torch.manual_seed(joint.seed)
+    vae: Any = new_vae()
+    start_near_identity(vae)
+    average = run(
+        vae,
+        joint,
+        lambda step: joint_loss(vae, _batch(step, joint)),
+        work / "vae.state",
+        average_decay=0.995,
+        after_save=lambda step, mean: _report(step, mean),
+    )
+    vae.load_state_dict(average.weights)
+    unit_code(vae, pictures(range(_VALIDATION, _VALIDATION + 128)))
+    trainable(vae, ("decoder.", "post_quant_conv."))
+    offset = joint.steps
+    average = run(
+        vae,
+        decoder,
+        lambda step: _decoder_loss(vae, _batch(offset + step, decoder)),
+        work / "vae_decoder.state",
+        average_decay=0.995,
+        after_save=lambda step, mean: _report(step, mean),
+    )
+    vae.load_state_dict(average.weights)
+    return vae.eval()
+
+
+def pictures(seeds: Sequence[int], height: int = 128, width: int = 128) -> torch.Tensor:
+    """Return the examples of these seeds as the network takes them: [n, 3, height, width] in -1..1."""
+    return from_pixels(stacked(example_of_seed(seed, height=height, width=width) for seed in seeds))
+
+
+def from_pixels(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> torch.Tensor:
+    """[n, h, w, 3] in 0..255 -> [n, 3, h, w] in -1..1."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32).div(127.5).sub(1).contiguous()
+
+
+def _batch(step: int, plan: Plan) -> torch.Tensor:
+    """Return fresh pictures for a step: at first two steps in three see crops, in the end all see whole pictures."""
+    whole = step % 3 == 0 if step < plan.steps - plan.decay // 2 else True
+    height, width = _SIZES[step // 3 % len(_SIZES)] if whole else (128, 128)
+    count = _BATCH // 2 if whole else _BATCH
+    batch = pictures(range(step * _BATCH, step * _BATCH + count), height, width)
+    if whole:
+        return batch
+    tops, lefts = torch.randint(0, 128 - _CROP + 1, (2, count)).tolist()
+    return torch.stack([x[:, t : t + _CROP, s : s + _CROP] for x, t, s in zip(batch, tops, lefts, strict=True)])
+
+
+def _distance(drawn: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """L1 of the pixels and of their differences to the right and below."""
+    loss = functional.l1_loss(drawn, wanted)
+    for axis in (2, 3):
+        loss = loss + _EDGES * functional.l1_loss(drawn.diff(dim=axis), wanted.diff(dim=axis))
+    return loss
+
+
+def joint_loss(vae: Any, batch: torch.Tensor) -> torch.Tensor:
+    """Return reconstruction and prior of one batch."""
+    code = vae.encode(batch).latent_dist
+    prior = 0.5 * (code.mean.square() + code.var - 1 - code.logvar).mean()
+    return _distance(vae.decode(code.sample()).sample, batch) + torch.as_tensor(_PRIOR * prior)
+
+
+def _decoder_loss(vae: Any, batch: torch.Tensor) -> torch.Tensor:
+    """Reconstruction from a code that is a little off, as a denoiser's is."""
+    with torch.no_grad():
+        code = vae.encode(batch).latent_dist.sample()
+        code += _ROUGHNESS / VAE["scaling_factor"] * torch.rand(len(code), 1, 1, 1) * torch.randn_like(code)
+    return _distance(vae.decode(code).sample, batch)
+
+
+@torch.no_grad()
+def unit_code(vae: Any, batch: torch.Tensor) -> None:
+    """Make the scaled code of ``batch`` have mean 0 and deviation 1 in each channel, by the two 1x1 convolutions.
+
+    So SDXL's literal ``scaling_factor`` of 0.13025 stays true and no per-channel statistics are needed.
+    """
+    mean = vae.encode(batch).latent_dist.mean
+    centre, spread = mean.mean((0, 2, 3)), mean.std((0, 2, 3))
+    log.info("code: mean %s deviation %s", centre.tolist(), spread.tolist())
+    gain = 1 / (spread * VAE["scaling_factor"])
+    inward, outward = vae.quant_conv, vae.post_quant_conv
+    inward.bias[:4] = (inward.bias[:4] - centre) * gain
+    inward.weight[:4] *= gain[:, None, None, None]
+    inward.bias[4:] += 2 * gain.log()
+    outward.bias += (outward.weight[:, :, 0, 0] * centre).sum(1)
+    outward.weight /= gain[None, :, None, None]
+
+
+@torch.no_grad()
+def _report(step: int, average: Average) -> None:
+    vae: Any = new_vae()
+    vae.load_state_dict(average.weights)
+    vae.eval()
+    wanted = pictures(range(_VALIDATION, _VALIDATION + 32))
+    code = vae.encode(wanted).latent_dist
+    error = (vae.decode(code.mean).sample.clamp(-1, 1) - wanted).square().mean()
+    psnr = 10 * torch.log10(4 / error)
+    deviation = code.mean.std((0, 2, 3)).tolist(), code.std.mean((0, 2, 3)).tolist()
+    log.info("vae, step %d: %.2f dB on pictures never trained on; code %s", step, float(psnr), deviation)
