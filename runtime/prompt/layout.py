@@ -1,0 +1,110 @@
+"""A prompt's tokens laid out in the windows of a text encoder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...engines.errors import UsageError, nearest
+from .tokenizer import Tokenizer
+from .weights import Fragment
+
+__all__ = ["Layout", "LongPrompt", "lay_out"]
+
+LongPrompt = Literal["truncate", "chunk"]
+
+_NOBODY = -1  # owner of markers and padding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """C windows of T tokens (77 for CLIP), each with its start and end markers and filled up with padding."""
+
+    ids: NDArray[np.int64]
+    """[C, T]"""
+    weights: NDArray[np.float32]
+    """[C, T], 1 on markers and padding"""
+    without: tuple[tuple[float, NDArray[np.int64]], ...]
+    """For every fragment with a weight below 1: the weight, and the attention mask [C, T] that hides it (0 there)."""
+    cut: tuple[int, ...]
+    """The ids that did not fit and were left out."""
+
+    @property
+    def weighted(self) -> bool:
+        """Whether any token has another weight than 1."""
+        return bool((self.weights != 1.0).any())
+
+
+def lay_out(tokenizer: Tokenizer, fragments: Sequence[Fragment], long_prompt: LongPrompt = "truncate") -> Layout:
+    """Tokenise fragments, each by itself, and lay them out.
+
+    Args:
+        tokenizer: the text encoder's.
+        fragments: text and weights, in order.
+        long_prompt: what becomes of tokens beyond the 75 of a window: ``"truncate"`` leaves them out, ``"chunk"``
+            starts another window.
+
+    Raises:
+        UsageError: a text is not valid Unicode, or ``long_prompt`` is unknown.
+    """
+    if long_prompt not in get_args(LongPrompt):
+        known = get_args(LongPrompt)
+        raise UsageError(
+            f"unknown long_prompt {long_prompt!r}: it is {' or '.join(known)}{nearest(long_prompt, known)}"
+        )
+    encoded = [tokenizer.encode(fragment.text) for fragment in fragments]
+    ids = [i for part in encoded for i in part]
+    owners = [number for number, part in enumerate(encoded) for _ in part]
+    kept = len(ids) if long_prompt == "chunk" else min(len(ids), tokenizer.max_length - 2)
+    window_ids, window_owners = _windows(tokenizer, ids[:kept], owners[:kept])
+    factors = np.array([*(fragment.weight for fragment in fragments), 1.0], np.float32)  # the last is _NOBODY's
+    return Layout(
+        ids=window_ids,
+        weights=factors[window_owners],
+        without=_masks(fragments, window_owners, _cut_in_two(owners, kept)),
+        cut=tuple(ids[kept:]),
+    )
+
+
+def _cut_in_two(owners: Sequence[int], kept: int) -> int | None:
+    """Which fragment lost only its end; the first fragment does not count, see :func:`_masks`."""
+    if kept == len(owners) or owners[kept - 1] != owners[kept] or owners[kept] == owners[0]:
+        return None
+    return owners[kept]
+
+
+def _masks(
+    fragments: Sequence[Fragment], owners: NDArray[np.int64], cut_in_two: int | None
+) -> tuple[tuple[float, NDArray[np.int64]], ...]:
+    """Attention masks that hide one fragment of weight below 1 each.
+
+    Compel (2.x, ``_get_token_ranges_for_fragments``) takes a fragment that was cut in two, unless it is the first,
+    to run to the end of the window, so that its mask also hides the end marker.
+    """
+    masks = []
+    for i, fragment in enumerate(fragments):
+        if fragment.weight < 1.0 and (owners == i).any():
+            mask = (owners != i).astype(np.int64)
+            if i == cut_in_two:
+                mask[-1, -1] = 0
+            masks.append((fragment.weight, mask))
+    return tuple(masks)
+
+
+def _windows(
+    tokenizer: Tokenizer, ids: Sequence[int], owners: Sequence[int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Cut the ids into windows; also say, for every position, which fragment its token is from."""
+    length = tokenizer.max_length
+    room = length - 2
+    count = max(1, -(-len(ids) // room))
+    window_ids = np.full((count, length), tokenizer.pad, np.int64)
+    window_owners = np.full((count, length), _NOBODY, np.int64)
+    for c in range(count):
+        part = ids[c * room : (c + 1) * room]
+        window_ids[c, 0], window_ids[c, len(part) + 1] = tokenizer.bos, tokenizer.eos
+        window_ids[c, 1 : len(part) + 1] = part
+        window_owners[c, 1 : len(part) + 1] = owners[c * room : (c + 1) * room]
+    return window_ids, window_owners

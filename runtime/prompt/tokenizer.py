@@ -1,0 +1,131 @@
+"""CLIP's tokenizer, on the ``tokenizers`` package alone.
+
+The token ids equal those of transformers' ``CLIPTokenizer`` (release 5) for any text, whichever way the vocabulary
+is stored: NFC, runs of whitespace to one space, lower case, CLIP's word pattern, byte-level byte-pair encoding.
+
+A tokenizer holds no state that a call could change (no padding, no truncation), so threads may share it.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import tokenizers
+
+from ...engines.errors import UsageError
+from .vocabulary import Vocabulary, read_vocabulary
+
+__all__ = ["Tokenizer"]
+
+# What a word is (openai/CLIP, simple_tokenizer.py): markers, contractions, letters, single digits, the rest.
+_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+class Tokenizer:
+    """Text -> token ids, without the markers at start and end.
+
+    Attributes:
+        bos: id of the start marker.
+        eos: id of the end marker.
+        pad: id that fills a sequence up; SDXL's second tokenizer and SD 2's pad with ``!``, id 0.
+        max_length: tokens of a sequence with both markers, 77 for every CLIP.
+        vocab_size: number of ids, those of markers included, those of placeholders not.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._model = tokenizers.models.BPE(
+            vocab=vocabulary.ids,
+            merges=vocabulary.merges,
+            continuing_subword_prefix="",
+            end_of_word_suffix="</w>",
+            fuse_unk=False,
+            unk_token=vocabulary.unk,
+        )
+        self._backend = _backend(self._model, vocabulary.markers)
+        self._placeholders: dict[int, int] = {}
+        self.bos = self._id(vocabulary.bos)
+        self.eos = self._id(vocabulary.eos)
+        self.pad = self._id(vocabulary.pad)
+        self.max_length = vocabulary.max_length
+        self.vocab_size: int = self._backend.get_vocab_size()
+
+    @classmethod
+    def from_folder(cls, path: str | Path) -> "Tokenizer":
+        """Read a checkpoint's or a bundle's tokenizer folder.
+
+        It holds ``tokenizer.json``, or ``vocab.json`` and ``merges.txt``; and may hold ``tokenizer_config.json``,
+        ``special_tokens_map.json`` and ``added_tokens.json``.
+
+        Raises:
+            BundleError: there is no tokenizer in it, or it is damaged or not CLIP's kind.
+        """
+        return cls(read_vocabulary(Path(path)))
+
+    def with_placeholders(self, tokens: Sequence[str], first_id: int) -> "Tokenizer":
+        """Return a tokenizer that also knows these words, each whole and found anywhere, as ids from ``first_id`` on.
+
+        As in diffusers' textual inversion, a placeholder is compared in lower case and need not stand alone.
+        """
+        extended = object.__new__(Tokenizer)
+        extended.__dict__.update(self.__dict__)
+        extended._backend = _backend(self._model, self._vocabulary.markers)
+        extended._backend.add_tokens(list(tokens))
+        extended._placeholders = {extended._id(token): first_id + i for i, token in enumerate(tokens)}
+        return extended
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of the text, of any length, without start and end markers.
+
+        Raises:
+            UsageError: the text is not valid Unicode.
+        """
+        ids = self._encoding(text).ids
+        return [self._placeholders.get(i, i) for i in ids] if self._placeholders else list(ids)
+
+    def tokens(self, text: str) -> list[str]:
+        """Return the vocabulary's words that the text is made of, one for each id."""
+        return list(self._encoding(text).tokens)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return readable text of ids, for messages."""
+        names = {new: old for old, new in self._placeholders.items()}
+        text: str = self._backend.decode([names.get(i, i) for i in ids], skip_special_tokens=False)
+        return text.replace("</w>", " ").strip()
+
+    def knows(self, token: str) -> bool:
+        """Whether the token is in the vocabulary, marker and placeholders included."""
+        return self._backend.token_to_id(token) is not None
+
+    def is_whole(self, token: str) -> bool:
+        """Whether the token is a marker or a placeholder, which the byte-pair encoding never splits."""
+        return any(added.content == token for added in self._backend.get_added_tokens_decoder().values())
+
+    def _encoding(self, text: str) -> tokenizers.Encoding:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"the prompt is not valid Unicode: character {error.start} is the lone surrogate "
+                f"U+{ord(text[error.start]):04X}"
+            ) from error
+        return self._backend.encode(text, add_special_tokens=False)
+
+    def _id(self, token: str) -> int:
+        number: int | None = self._backend.token_to_id(token)
+        if number is None:
+            raise KeyError(token)
+        return number
+
+
+def _backend(model: tokenizers.models.BPE, markers: Sequence[tokenizers.AddedToken]) -> tokenizers.Tokenizer:
+    """Build the pipeline around the model, which several of them may share."""
+    normalizers, pre_tokenizers = tokenizers.normalizers, tokenizers.pre_tokenizers
+    backend = tokenizers.Tokenizer(model)
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(tokenizers.Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    words = pre_tokenizers.Split(tokenizers.Regex(_WORDS), behavior="removed", invert=True)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    backend.add_tokens(list(markers))
+    return backend
