@@ -1,0 +1,74 @@
+"""Which of a grid's evaluations are made: ``strength``, ``denoising_start`` and ``denoising_end``."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...engines.errors import UsageError
+from .rows import Indices
+from .solver import Grid, Request, Solver
+
+__all__ = ["Cut", "evaluations"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """How much of the way is gone, in the terms of diffusers' pipelines.
+
+    Attributes:
+        strength: share of the steps made from a noised picture, in [0, 1]; None starts from pure noise.
+        denoising_start: share of the noise schedule another model has gone already; the latent comes from it.
+        denoising_end: share of the noise schedule after which to stop and hand the latent on.
+
+    """
+
+    strength: float | None = None
+    denoising_start: float | None = None
+    denoising_end: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.strength is not None and not 0 <= self.strength <= 1:
+            raise UsageError(f"strength must lie between 0 and 1, not {self.strength}")
+        start, end = self.denoising_start, self.denoising_end
+        if start is not None and not 0 < start < 1:
+            raise UsageError(f"denoising_start must lie between 0 and 1, both excluded, not {start}")
+        if end is not None and not 0 < end <= 1:
+            raise UsageError(f"denoising_end must be above 0 and at most 1, not {end}")
+        if start is not None and end is not None and start >= end:
+            raise UsageError(f"denoising_start ({start}) must be below denoising_end ({end})")
+
+
+def evaluations(solver: Solver, request: Request, grid: Grid, cut: Cut) -> Indices:
+    """Return the indices of the evaluations that are made, ``[N]``, consecutive.
+
+    Raises:
+        UsageError: nothing is left to do.
+
+    """
+    begin, end = _begin(solver, request, grid, cut), len(grid.timesteps)
+    if cut.denoising_end is not None and cut.denoising_end < 1:
+        kept = grid.timesteps[begin:] >= _cutoff(request, cut.denoising_end)
+        end = begin + int(kept.sum())
+    if begin >= end:
+        asked = ", ".join(f"{name}={value}" for name, value in vars(cut).items() if value is not None)
+        raise UsageError(f"{asked} leaves no step of {request.step_count}: raise the steps or widen the cut")
+    return np.arange(begin, end)
+
+
+def _begin(solver: Solver, request: Request, grid: Grid, cut: Cut) -> int:
+    total = len(grid.timesteps)
+    if cut.denoising_start is not None:
+        left = int((grid.timesteps < _cutoff(request, cut.denoising_start)).sum())
+        if solver.order == 2 and left % 2 == 0:
+            left += 1  # not between the two evaluations of a step
+        return total - left
+    if cut.strength is None:
+        return 0
+    # A grid of given timesteps counts its evaluations as steps, as in diffusers' pipelines.
+    steps = total if request.steps is None else request.steps
+    return (steps - min(int(steps * cut.strength), steps)) * solver.order
+
+
+def _cutoff(request: Request, share: float) -> int:
+    training_steps = request.options.num_train_timesteps
+    return round(training_steps - share * training_steps)

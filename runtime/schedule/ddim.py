@@ -1,0 +1,72 @@
+"""Denoising diffusion implicit models (Song, Meng, Ermon, https://arxiv.org/abs/2010.02502)."""
+
+import numpy as np
+
+from .levels import training_levels
+from .options import BETAS, OptionTable
+from .prediction import noise_at, picture_at
+from .rows import NOISE, Array, Indices
+from .solver import Grid, Request, Solver, Steps
+from .spacing import spaced_timesteps
+
+__all__ = ["DDIM", "alpha_bar", "timestep_level"]
+
+
+def alpha_bar(request: Request, timesteps: Array) -> Array:
+    """Return the share of signal variance at whole timesteps; below zero it is what follows the last step.
+
+    ``set_alpha_to_one`` decides whether that is a clean picture or still the lowest trained noise level.
+    """
+    trained = training_levels(request.options, floor=False).alphas_cumprod.astype(np.float64)
+    last = 1.0 if request.options.set_alpha_to_one else trained[0]
+    at = timesteps.astype(np.int64)
+    return np.where(at >= 0, trained[np.clip(at, 0, None)], last)
+
+
+def timestep_level(request: Request, grid: Grid, i: Indices) -> tuple[Array, Array]:
+    """Signal and noise factors of a latent at evaluation ``i``, by its timestep."""
+    level = alpha_bar(request, grid.timesteps[i])
+    return np.sqrt(level), np.sqrt(1 - level)
+
+
+def _grid(request: Request) -> Grid:
+    timesteps = spaced_timesteps(request.options, request.step_count)
+    return Grid(timesteps=timesteps.round())
+
+
+def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
+    options = request.options
+    t = grid.timesteps[i]
+    previous = t - options.num_train_timesteps // request.step_count
+    a, a_prev = alpha_bar(request, t), alpha_bar(request, previous)
+    x0 = picture_at(options.prediction_type, np.sqrt(a), np.sqrt(1 - a))
+    eps = noise_at(options.prediction_type, np.sqrt(a), np.sqrt(1 - a))
+    # equation 16, with its sigma_t: eta = 1 is DDPM, eta = 0 deterministic
+    sigma = request.eta * np.sqrt((1 - a_prev) / (1 - a) * (1 - a / a_prev))
+    x_prev = np.sqrt(a_prev) * x0 + np.sqrt(1 - a_prev - sigma**2) * eps + sigma * NOISE
+    return Steps(new_state={0: x_prev}, input_scale=np.ones(len(i)), noise_draws=np.full(len(i), request.eta > 0))
+
+
+DDIM = Solver(
+    name="DDIMScheduler",
+    short_names={"ddim": {}},
+    options=OptionTable(
+        defaults={
+            **BETAS,
+            "clip_sample": True,
+            "set_alpha_to_one": True,
+            "steps_offset": 0,
+            "prediction_type": "epsilon",
+            "thresholding": False,
+            "dynamic_thresholding_ratio": 0.995,
+            "clip_sample_range": 1.0,
+            "sample_max_value": 1.0,
+            "timestep_spacing": "leading",
+            "rescale_betas_zero_snr": False,
+        }
+    ),
+    grid=_grid,
+    steps=_steps,
+    level=timestep_level,
+    takes=frozenset({"eta"}),
+)

@@ -1,0 +1,149 @@
+"""From a scheduler config and a request to a table of numbers."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+
+from ...engines.errors import UsageError
+from .cut import Cut, evaluations
+from .options import resolve_options
+from .registry import SOLVERS, find_solver
+from .rows import Array, update_table
+from .solver import Grid, Request, Solver
+from .table import Schedule
+
+__all__ = ["make_schedule"]
+
+_NOTHING: Mapping[str, object] = MappingProxyType({})
+
+
+def make_schedule(
+    config: Mapping[str, object],
+    *,
+    num_inference_steps: int | None,
+    solver: str | None = None,
+    overrides: Mapping[str, object] = _NOTHING,
+    timesteps: Sequence[float] | None = None,
+    sigmas: Sequence[float] | None = None,
+    strength: float | None = None,
+    denoising_start: float | None = None,
+    denoising_end: float | None = None,
+    eta: float = 0.0,
+) -> Schedule:
+    """Compute a schedule.
+
+    Args:
+        config: the checkpoint's ``scheduler_config.json``.
+        num_inference_steps: number of steps; None when ``timesteps`` or ``sigmas`` are given.
+        solver: a diffusers class name or a short name (:func:`.solver_names`); the config's ``_class_name`` if None.
+        overrides: options on top of the config, as for diffusers' ``from_config(config, **overrides)``.
+        timesteps: custom timesteps, descending, for solvers that take them.
+        sigmas: custom noise-to-signal ratios, descending, with the one after the last step, for solvers that take
+            them.
+        strength: share of the steps to make, starting from a picture noised accordingly; None starts from noise.
+        denoising_start: share of the schedule that another model has gone; the latent it left is taken as it is, and
+            ``strength`` is not used.
+        denoising_end: share of the schedule after which to stop.
+        eta: share of DDPM's noise in DDIM, or the stochasticity of TCD, in [0, 1].
+
+    Raises:
+        UsageError: an unknown solver or option, an option the solver does not have, settings whose factors are not
+            finite (where diffusers returns NaN), or a request that leaves no step.
+
+    """
+    chosen, implied = _choose(config, solver)
+    options = resolve_options(chosen.name, chosen.options, config, {**implied, **overrides})
+    _check_taken(chosen, timesteps=timesteps, sigmas=sigmas, eta=eta or None)
+    request = Request(
+        solver=chosen.name,
+        options=options,
+        steps=_checked_steps(num_inference_steps, timesteps, sigmas, options.num_train_timesteps),
+        timesteps=None if timesteps is None else _descending("timesteps", timesteps),
+        sigmas=None if sigmas is None else _descending("sigmas", sigmas),
+        eta=_checked_eta(eta),
+    )
+    cut = Cut(strength=strength, denoising_start=denoising_start, denoising_end=denoising_end)
+    return _assemble(chosen, request, cut)
+
+
+def _assemble(solver: Solver, request: Request, cut: Cut) -> Schedule:
+    # Factors that are not used may be infinite on the way (lambda at zero noise, say); the result is checked.
+    with np.errstate(all="ignore"):
+        grid = solver.grid(request)
+        i = evaluations(solver, request, grid, cut)
+        steps = solver.steps(request, grid, i)
+        update = update_table(steps.new_state, len(i))
+        following = np.array(solver.level(request, grid, i[1:])).T
+        first = solver.level(request, grid, i[:1])
+    _check_finite(request, update, steps.input_scale)
+    return Schedule(
+        solver=solver.name,
+        timesteps=grid.timesteps[i],
+        input_scale=steps.input_scale,
+        update=update,
+        noise_draws=steps.noise_draws,
+        start=_start(cut, grid, float(first[0][0]), float(first[1][0])),
+        blend=np.concatenate([following, [[1.0, 0.0]]]),
+        step_index=(i - i[0]) // solver.order,
+    )
+
+
+def _start(cut: Cut, grid: Grid, signal: float, noise: float) -> tuple[float, float]:
+    if cut.denoising_start is not None:
+        return 1.0, 0.0
+    if cut.strength is not None:
+        return signal, noise
+    return 0.0, grid.initial_noise
+
+
+def _choose(config: Mapping[str, object], solver: str | None) -> tuple[Solver, Mapping[str, object]]:
+    if solver is not None:
+        return find_solver(solver)
+    name = config.get("_class_name")
+    if not isinstance(name, str):
+        raise UsageError("the scheduler config has no _class_name: name a solver")
+    return find_solver(name)
+
+
+def _check_taken(solver: Solver, **given: object) -> None:
+    for name, value in given.items():
+        if value is not None and name not in solver.takes:
+            able = ", ".join(other.name for other in SOLVERS.values() if name in other.takes)
+            raise UsageError(f"{solver.name} does not take {name} (these do: {able})")
+
+
+def _checked_steps(
+    steps: int | None, timesteps: Sequence[float] | None, sigmas: Sequence[float] | None, limit: int
+) -> int | None:
+    if sum(value is not None for value in (steps, timesteps, sigmas)) != 1:
+        raise UsageError("give exactly one of num_inference_steps, timesteps and sigmas")
+    if steps is not None and not (isinstance(steps, int) and 1 <= steps <= limit):
+        raise UsageError(f"num_inference_steps must be a whole number from 1 to {limit}, not {steps!r}")
+    return steps
+
+
+def _descending(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    numbers = tuple(float(value) for value in values)
+    falling = all(a > b for a, b in itertools.pairwise(numbers))
+    if not numbers or not falling or not all(math.isfinite(value) and value >= 0 for value in numbers):
+        raise UsageError(f"{name} must be finite, not negative and strictly descending, not {list(values)}")
+    return numbers
+
+
+def _checked_eta(eta: float) -> float:
+    if not 0 <= eta <= 1:
+        raise UsageError(f"eta must lie between 0 and 1, not {eta}")
+    return eta
+
+
+def _check_finite(request: Request, update: Array, input_scale: Array) -> None:
+    bad = ~(np.isfinite(update).all(axis=(1, 2)) & np.isfinite(input_scale))
+    if bad.any():
+        raise UsageError(
+            f"{request.solver}: these options divide by zero at evaluation {int(bad.argmax())} of {len(bad)} "
+            f"(prediction_type {request.options.prediction_type!r} at a noise level of zero or infinity, or a step "
+            "between equal noise levels); change the spacing, the final sigma or the order"
+        )

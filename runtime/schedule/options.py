@@ -1,0 +1,154 @@
+"""The options of every solver, resolved once: nothing optional is left when a schedule is computed.
+
+Names, defaults and choices are those of the diffusers schedulers, so that a checkpoint's ``scheduler_config.json``
+and what users pass to ``from_config`` mean the same here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+
+from ...engines.errors import UsageError, nearest
+
+__all__ = ["BETAS", "OptionTable", "Options", "resolve_options"]
+
+Spacing = Literal["linspace", "leading", "trailing"]
+Prediction = Literal["epsilon", "sample", "v_prediction"]
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """Every option of any solver; a solver reads those it has."""
+
+    # the noise levels the checkpoint was trained with
+    num_train_timesteps: int = 1000
+    beta_start: float = 0.0001
+    beta_end: float = 0.02
+    beta_schedule: str = "linear"
+    trained_betas: tuple[float, ...] | None = None
+    rescale_betas_zero_snr: bool = False
+    # what its network returns
+    prediction_type: Prediction = "epsilon"
+    variance_type: str | None = None
+    # which of the levels are visited
+    timestep_spacing: Spacing = "linspace"
+    timestep_type: Literal["discrete", "continuous"] = "discrete"
+    interpolation_type: Literal["linear", "log_linear"] = "linear"
+    steps_offset: int = 0
+    use_karras_sigmas: bool = False
+    use_exponential_sigmas: bool = False
+    use_beta_sigmas: bool = False
+    use_lu_lambdas: bool = False
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+    sigma_data: float = 0.5
+    sigma_schedule: Literal["karras", "exponential"] = "karras"
+    rho: float = 7.0
+    final_sigmas_type: Literal["zero", "sigma_min"] = "zero"
+    lambda_min_clipped: float = -float("inf")
+    set_alpha_to_one: bool = True
+    original_inference_steps: int = 50
+    timestep_scaling: float = 10.0
+    # how a step is taken
+    solver_order: int = 2
+    solver_type: str = ""
+    algorithm_type: str = ""
+    lower_order_final: bool = True
+    euler_at_final: bool = False
+    skip_prk_steps: bool = False
+    predict_x0: bool = True
+    disable_corrector: tuple[int, ...] = ()
+
+
+BETAS: Mapping[str, object] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "trained_betas": None,
+}
+"""What describes the training noise in most schedulers, with the usual defaults."""
+
+_REFUSED: Mapping[str, tuple[tuple[object, ...], str]] = {
+    "clip_sample": ((False,), "clips the predicted image, which no table of factors can do"),
+    "thresholding": ((False,), "clips the predicted image, which no table of factors can do"),
+    "use_flow_sigmas": ((False,), "is for flow-matching checkpoints, which are not Stable Diffusion 1, 2 or XL"),
+    "use_dynamic_shifting": ((False,), "is for flow-matching checkpoints, which are not Stable Diffusion 1, 2 or XL"),
+    "shift_terminal": ((None,), "is for flow-matching checkpoints, which are not Stable Diffusion 1, 2 or XL"),
+    "solver_p": ((None,), "replaces the predictor by another scheduler object, which a config cannot describe"),
+    "noise_sampler_seed": ((None,), "seeds the noise of every image alike; give each image its seed instead"),
+}
+"""Options that exist in diffusers and only work at the values listed, with the reason."""
+
+_INERT = frozenset(
+    {"clip_sample_range", "dynamic_thresholding_ratio", "flow_shift", "sample_max_value", "time_shift_type"}
+)
+"""Options that only have a meaning beside one of the refused ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptionTable:
+    """What one solver can be told.
+
+    Attributes:
+        defaults: every option its diffusers class takes, with the default.
+        choices: for options whose values depend on the solver, those it knows.
+        synonyms: values of *other* solvers that a checkpoint's config may hold, and what they become here.
+
+    """
+
+    defaults: Mapping[str, object]
+    choices: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+    synonyms: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+def resolve_options(
+    solver: str, table: OptionTable, config: Mapping[str, object], overrides: Mapping[str, object]
+) -> Options:
+    """Merge a solver's defaults, the checkpoint's config and the request's overrides, the last one winning.
+
+    This is ``Scheduler.from_config(config, **overrides)`` of diffusers: keys of the config that the solver does not
+    have are left aside, since a checkpoint's config serves every solver.
+
+    Raises:
+        UsageError: an override the solver does not have, a value of the wrong type or outside its choices, or a
+            value that works in diffusers only (clipping, learned variance, flow matching).
+
+    """
+    for name in overrides:
+        if name not in table.defaults:
+            known = ", ".join(sorted(table.defaults))
+            raise UsageError(f"{solver} has no option {name!r}{nearest(name, table.defaults)} (it has {known})")
+    values = dict(table.defaults)
+    for name, value in config.items():
+        if name in values:
+            same = table.synonyms.get(name, {})
+            values[name] = same.get(value, value) if isinstance(value, str) else value
+    values.update(overrides)
+    _refuse(solver, table, values)
+    known_values = {name: value for name, value in values.items() if name not in _REFUSED and name not in _INERT}
+    return _converted(solver, known_values)
+
+
+def _refuse(solver: str, table: OptionTable, values: dict[str, object]) -> None:
+    for name, value in values.items():
+        if name in _REFUSED:
+            allowed, reason = _REFUSED[name]
+            if (bool(value) if allowed == (False,) else value) not in allowed:
+                raise UsageError(f"{solver}: {name}={value!r} {reason}; pass {name}={allowed[0]!r}")
+        if name in table.choices and value not in table.choices[name]:
+            known = table.choices[name]
+            hint = nearest(value, [k for k in known if isinstance(k, str)]) if isinstance(value, str) else ""
+            raise UsageError(f"{solver}: {name}={value!r} is not one of {', '.join(map(repr, known))}{hint}")
+
+
+def _converted(solver: str, values: dict[str, object]) -> Options:
+    flags = {name for name, kind in Options.__annotations__.items() if kind is bool}
+    for name in flags & set(values):
+        if values[name] is None:  # diffusers types its flags "bool | None", None meaning False
+            values[name] = False
+    try:
+        return msgspec.convert(values, Options)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{solver}: {error}") from error

@@ -1,0 +1,46 @@
+"""The solvers there are, and their names."""
+
+from collections.abc import Mapping
+
+from ...engines.errors import UsageError, nearest
+from .ddim import DDIM
+from .dpm_multistep import DPM_MULTISTEP
+from .euler import EULER, EULER_ANCESTRAL
+from .solver import Solver
+from .unipc import UNIPC
+
+__all__ = ["SOLVERS", "find_solver", "solver_names"]
+
+SOLVERS: Mapping[str, Solver] = {solver.name: solver for solver in (DDIM, DPM_MULTISTEP, EULER, EULER_ANCESTRAL, UNIPC)}
+
+_SHORT: Mapping[str, tuple[Solver, Mapping[str, object]]] = {
+    short: (solver, implied) for solver in SOLVERS.values() for short, implied in solver.short_names.items()
+}
+
+
+def solver_names() -> tuple[str, ...]:
+    """Return every name :func:`find_solver` knows: diffusers' class names, then the short ones."""
+    return (*SOLVERS, *_SHORT)
+
+
+def find_solver(name: str) -> tuple[Solver, Mapping[str, object]]:
+    """Return the solver of that name, and the options that the name implies.
+
+    Case, spaces and ``-`` do not matter in short names; ``++`` may be written ``pp``.
+
+    Raises:
+        UsageError: there is none; the message names the known ones and the nearest.
+
+    """
+    if name in SOLVERS:
+        return SOLVERS[name], {}
+    plain = name.strip().lower().replace("++", "pp").replace(" ", "_").replace("-", "_")
+    if plain in _SHORT:
+        return _SHORT[plain]
+    for known in (f"{name}Scheduler", f"{name}DiscreteScheduler"):
+        if known in SOLVERS:
+            return SOLVERS[known], {}
+    short = ", ".join(_SHORT)
+    classes = ", ".join(SOLVERS)
+    hint = nearest(name, SOLVERS) or nearest(plain, _SHORT)
+    raise UsageError(f"unknown solver {name!r}{hint} (known: {short}; {classes})")

@@ -1,0 +1,48 @@
+"""Algebra on what one evaluation of the network leaves behind.
+
+Everything a solver computes in a step is a linear combination of the same few tensors: the state slots, the
+network's output and fresh noise. A combination is written down as its factors, an array ``[COLUMNS, N]``: one
+column per evaluation, so that a formula of a paper, typed with numpy operators, yields the factors of all N
+evaluations at once. ``(x - sigma * eps) / alpha`` works as it stands when ``sigma`` and ``alpha`` are ``[N]``.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["COLUMNS", "NOISE", "OUTPUT", "STATE_SLOTS", "Array", "Indices", "X", "slot", "update_table"]
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+STATE_SLOTS = 5
+"""Length of the state: the latent and four tensors of memory (what PNDM and UniPC of order 3 need)."""
+
+COLUMNS = STATE_SLOTS + 2
+
+_BASIS: Array = np.eye(COLUMNS)[:, :, None]
+
+
+def slot(index: int) -> Array:
+    """Return the combination that is state slot ``index``, ``[COLUMNS, 1]``."""
+    row: Array = _BASIS[index]
+    return row
+
+
+X = slot(0)
+"""The latent."""
+
+OUTPUT = slot(STATE_SLOTS)
+"""What the network returned at this evaluation (after guidance)."""
+
+NOISE = slot(STATE_SLOTS + 1)
+"""Standard normal noise drawn for this evaluation."""
+
+
+def update_table(new_state: Mapping[int, Array], evaluations: int) -> Array:
+    """Stack combinations into the table ``[N, STATE_SLOTS, COLUMNS]``; a slot that is not named becomes zero."""
+    table = np.zeros((evaluations, STATE_SLOTS, COLUMNS))
+    for index, row in new_state.items():
+        table[:, index] = row.T
+    return table

@@ -1,0 +1,100 @@
+"""What a solver consists of; each one is a record of three functions, see :mod:`.registry`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .levels import TrainingLevels, training_levels
+from .options import Options, OptionTable
+from .rows import Array, Indices
+
+__all__ = ["Grid", "Request", "Solver", "Steps"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a solver is asked for: its resolved options and the caller's numbers.
+
+    Exactly one of ``steps``, ``timesteps`` and ``sigmas`` is given; ``eta`` is 0 for solvers without it.
+    """
+
+    solver: str
+    options: Options
+    steps: int | None
+    timesteps: tuple[float, ...] | None = None
+    sigmas: tuple[float, ...] | None = None
+    eta: float = 0.0
+
+    @cached_property
+    def levels(self) -> TrainingLevels:
+        """The noise levels of training."""
+        return training_levels(self.options)
+
+    @property
+    def step_count(self) -> int:
+        """Number of steps, however it was given."""
+        if self.timesteps is not None:
+            return len(self.timesteps)
+        return self.steps or 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Where the network is evaluated if nothing is cut off.
+
+    Attributes:
+        timesteps: what the network is told, ``[M]``.
+        sigmas: noise-to-signal ratio at each evaluation and after the last, ``[M + 1]``; empty for solvers that
+            look the level up at a timestep.
+        initial_noise: factor of the initial noise when there is no picture to start from.
+
+    """
+
+    timesteps: Array
+    sigmas: Array = field(default_factory=lambda: np.empty(0))
+    initial_noise: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """What the chosen evaluations do.
+
+    Attributes:
+        new_state: combinations by state slot (see :mod:`.rows`), each ``[COLUMNS, N]``.
+        input_scale: ``[N]``.
+        noise_draws: ``[N]``, whether fresh noise is drawn.
+
+    """
+
+    new_state: Mapping[int, Array]
+    input_scale: Array
+    noise_draws: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solver:
+    """One solver, as data.
+
+    Attributes:
+        name: class name in diffusers.
+        short_names: what people call it, each with the options that the name implies.
+        options: what it can be told.
+        grid: where it evaluates the network.
+        steps: its combinations, for the evaluations ``i`` (absolute indices into the grid, consecutive).
+        level: signal and noise factors of a latent at the evaluations ``i``, ``([n], [n])``.
+        order: evaluations per step, where a step takes more than one.
+        takes: which of ``timesteps``, ``sigmas`` and ``eta`` it accepts.
+
+    """
+
+    name: str
+    short_names: Mapping[str, Mapping[str, object]]
+    options: OptionTable
+    grid: Callable[[Request], Grid]
+    steps: Callable[[Request, Grid, Indices], Steps]
+    level: Callable[[Request, Grid, Indices], tuple[Array, Array]]
+    order: int = 1
+    takes: frozenset[str] = frozenset()

@@ -1,0 +1,66 @@
+"""A schedule: everything a solver will do, as numbers."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .rows import Array, Indices
+
+__all__ = ["Schedule"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """What is done with the network's outputs, evaluation by evaluation; N evaluations, K state slots.
+
+    The state starts as ``state_0 = start[0] * picture latent + start[1] * initial noise`` and zeros in the other
+    slots. For each evaluation ``i`` the network sees ``input_scale[i] * state_0`` and is told ``timesteps[i]``, then::
+
+        state = update[i] @ [state_0, ..., state_{K-1}, network output, noise]
+
+    and ``state_0`` is the result after the last one. All arrays are on the host, read-only, float64 unless noted.
+
+    Attributes:
+        solver: class name of the diffusers scheduler that does the same.
+        timesteps: what the network is told, ``[N]``.
+        input_scale: factor of the latent before the network, ``[N]``.
+        update: factors of the new state, ``[N, K, K + 2]``.
+        noise_draws: bool ``[N]``: a standard normal tensor is drawn from the sample's generator at this evaluation.
+            True also where its factor is zero, since diffusers' generator advances all the same.
+        start: factors of the picture's latent and of the initial noise in the initial latent.
+        blend: ``[N, 2]``: after evaluation ``i``, a known picture at the noise level reached is ``blend[i, 0]`` times
+            its latent plus ``blend[i, 1]`` times its noise (inpainting by blending). The last row is (1, 0).
+        step_index: int64 ``[N]``, the step (from 0) that an evaluation belongs to.
+
+    """
+
+    solver: str
+    timesteps: Array
+    input_scale: Array
+    update: Array
+    noise_draws: NDArray[np.bool_]
+    start: tuple[float, float]
+    blend: Array
+    step_index: Indices
+
+    def __post_init__(self) -> None:
+        for array in (
+            self.timesteps,
+            self.input_scale,
+            self.update,
+            self.noise_draws,
+            self.blend,
+            self.step_index,
+        ):
+            array.setflags(write=False)
+
+    @property
+    def evaluations(self) -> int:
+        """Number of network evaluations N."""
+        return len(self.timesteps)
+
+    @property
+    def steps(self) -> int:
+        """Number of steps as a user counts them."""
+        return int(self.step_index[-1]) + 1

@@ -1,0 +1,148 @@
+"""UniPC: a predictor, and a corrector that costs no evaluation (Zhao et al., https://arxiv.org/abs/2302.04867).
+
+Slots: the latent, the sample before the last step, and the last three predictions. When the network has been
+evaluated at the predicted latent, the step that led there is redone with what was learnt (the corrector, UniC),
+and the next step starts from the corrected sample (the predictor, UniP).
+"""
+
+import numpy as np
+
+from .log_snr import half_log_snr, log_snr_grid, shifted, variance_preserving_level
+from .options import BETAS, OptionTable
+from .prediction import noise_at, picture_at, signal_and_noise
+from .rows import Array, Indices, X, slot
+from .solver import Grid, Request, Solver, Steps
+
+__all__ = ["UNIPC", "bh_update"]
+
+LAST_SAMPLE = 1
+PREDICTIONS = 2
+
+
+def bh_update(
+    request: Request,
+    x: Array,
+    m: tuple[Array, ...],
+    sigmas: tuple[Array, ...],
+    order: Indices,
+    m_t: Array | None = None,
+) -> Array:
+    """Return ``x`` taken from level s0 to level t by UniP, or by UniC when the prediction ``m_t`` at t is known.
+
+    Args:
+        request: its ``predict_x0`` and ``solver_type`` (which B(h)) are read.
+        x: combination at s0.
+        m: predictions at s0, s1, s2.
+        sigmas: noise-to-signal ratios at t, s0, s1, s2, each ``[N]``.
+        order: ``[N]``, 1 to 3.
+        m_t: prediction at t.
+
+    """
+    on_picture = request.options.predict_x0
+    (a_t, s_t), (a_s, s_s) = signal_and_noise(sigmas[0]), signal_and_noise(sigmas[1])
+    lambda_t, lambda_s, *older = (half_log_snr(sigma) for sigma in sigmas)
+    h = lambda_t - lambda_s
+    hh = -h if on_picture else h
+    phi_1 = np.expm1(hh)
+    B_h = hh if request.options.solver_type == "bh1" else phi_1
+    drift, pull = (s_t / s_s, a_t) if on_picture else (a_t / a_s, s_t)
+    moved: Array = drift * x - pull * phi_1 * m[0]
+
+    r = [(lambda_i - lambda_s) / h for lambda_i in older]
+    D = [(m_i - m[0]) / r_i for m_i, r_i in zip(m[1:], r, strict=True)]
+    if m_t is not None:
+        D.append(m_t - m[0])
+    result = moved
+    for p in (1, 2, 3):
+        known = ([0, 1][: p - 1] if p > 1 else []) + ([2] if m_t is not None else [])
+        chosen = order == p
+        if not known or not chosen.any():
+            continue
+        rho = np.zeros((len(known), len(order)))
+        rho[:, chosen] = _weights([r_i[chosen] for r_i in r[: p - 1]], hh[chosen], B_h[chosen], m_t is not None)
+        residual = sum((weight * D[k] for weight, k in zip(rho, known, strict=True)), np.zeros_like(moved))
+        result = np.where(chosen, moved - pull * B_h * residual, result)
+    return result
+
+
+def _weights(r: list[Array], hh: Array, B_h: Array, corrector: bool) -> Array:
+    """Solve the order conditions R rho = b (equations 5 and 10); the lowest order has a fixed weight of one half."""
+    if len(r) + corrector == 1:
+        return np.full((1, len(hh)), 0.5)
+    points = np.stack([*r, np.ones_like(hh)] if corrector else r)
+    p = len(points)
+    R = np.stack([points**k for k in range(p)])
+    b = []
+    phi_k, factorial = np.expm1(hh) / hh - 1, 1
+    for k in range(1, p + 1):
+        b.append(phi_k * factorial / B_h)
+        factorial *= k + 1
+        phi_k = phi_k / hh - 1 / factorial
+    solved: Array = np.linalg.solve(R.transpose(2, 0, 1), np.stack(b, axis=1)[:, :, None])
+    return solved[:, :, 0].T
+
+
+def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
+    options = request.options
+    s_next, s, s1, s2, s3 = grid.sigmas[i + 1], grid.sigmas[i], *(shifted(grid.sigmas, i, k) for k in (1, 2, 3))
+    predicted = picture_at if options.predict_x0 else noise_at
+    m_t = predicted(options.prediction_type, *signal_and_noise(s))
+    history = slot(PREDICTIONS), slot(PREDICTIONS + 1), slot(PREDICTIONS + 2)
+
+    since_start = i - i[0]
+    order = np.minimum(options.solver_order, since_start + 1)
+    if options.lower_order_final:
+        order = np.minimum(order, len(grid.timesteps) - i)
+    corrected = bh_update(request, slot(LAST_SAMPLE), history, (s, s1, s2, s3), np.roll(order, 1), m_t)
+    correct = (since_start > 0) & ~np.isin(i - 1, options.disable_corrector)
+    sample = np.where(correct, corrected, X)
+    x_next = bh_update(request, sample, (m_t, *history[:2]), (s_next, s, s1, s2), order)
+    return Steps(
+        new_state={0: x_next, LAST_SAMPLE: sample, **dict(enumerate((m_t, *history[:2]), PREDICTIONS))},
+        input_scale=np.ones(len(i)),
+        noise_draws=np.zeros(len(i), dtype=bool),
+    )
+
+
+def _grid(request: Request) -> Grid:
+    return log_snr_grid(request, round_cosine=True, end_at_spacing=True)
+
+
+UNIPC = Solver(
+    name="UniPCMultistepScheduler",
+    short_names={"unipc": {}, "uni_pc": {}, "unipc_karras": {"use_karras_sigmas": True}},
+    options=OptionTable(
+        defaults={
+            **BETAS,
+            "solver_order": 2,
+            "prediction_type": "epsilon",
+            "thresholding": False,
+            "dynamic_thresholding_ratio": 0.995,
+            "sample_max_value": 1.0,
+            "predict_x0": True,
+            "solver_type": "bh2",
+            "lower_order_final": True,
+            "disable_corrector": [],
+            "solver_p": None,
+            "use_karras_sigmas": False,
+            "use_exponential_sigmas": False,
+            "use_beta_sigmas": False,
+            "use_flow_sigmas": False,
+            "flow_shift": 1.0,
+            "timestep_spacing": "linspace",
+            "steps_offset": 0,
+            "final_sigmas_type": "zero",
+            "rescale_betas_zero_snr": False,
+            "use_dynamic_shifting": False,
+            "time_shift_type": "exponential",
+            "sigma_min": None,
+            "sigma_max": None,
+            "shift_terminal": None,
+        },
+        choices={"solver_order": (1, 2, 3), "solver_type": ("bh1", "bh2")},
+        synonyms={"solver_type": {"midpoint": "bh2", "heun": "bh2", "logrho": "bh2"}},
+    ),
+    grid=_grid,
+    steps=_steps,
+    level=variance_preserving_level,
+)
