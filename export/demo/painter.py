@@ -68,11 +68,10 @@ def drawer(painter: Painter, vae: Any, tokenizers: tuple[Any, Any], *, steps: in
         start = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
         def believed(noisy: torch.Tensor, timestep: int) -> torch.Tensor:
-            time = torch.full((2 * len(noisy),), timestep)
-            without, with_words = painter.noise(torch.cat([noisy, noisy]), time, both, ids.expand(len(time), -1)).chunk(
-                2
-            )
-            return without + guidance * (with_words - without)
+            rows = torch.cat([noisy, noisy])
+            time = torch.full((len(rows),), timestep)
+            without, asked = painter.noise(rows, time, both, ids.expand(len(rows), -1)).chunk(2)
+            return torch.as_tensor(without + guidance * (asked - without))
 
         return _decoded(vae, _euler(start, believed, steps))
 
@@ -84,10 +83,10 @@ def _euler(start: torch.Tensor, believed: Callable[[torch.Tensor, int], torch.Te
     share = signal_share()
     last = SCHEDULER["num_train_timesteps"] // steps
     timesteps = [last * step + SCHEDULER["steps_offset"] for step in reversed(range(steps))]
-    sigmas = [float(((1 - share[t]) / share[t]) ** 0.5) for t in timesteps] + [0.0]
-    x = start * (sigmas[0] ** 2 + 1) ** 0.5
+    sigmas: list[float] = [*((1 - share) / share).sqrt()[timesteps].tolist(), 0.0]
+    x: torch.Tensor = start * (sigmas[0] ** 2 + 1) ** 0.5
     for timestep, sigma, following in zip(timesteps, sigmas, sigmas[1:], strict=False):
-        x = x + believed(x / (sigma**2 + 1) ** 0.5, timestep) * (following - sigma)
+        x += believed(x / (sigma**2 + 1) ** 0.5, timestep) * (following - sigma)
     return x
 
 

@@ -7,6 +7,7 @@ average is written to ``DIR/checkpoint``, judged on a few fresh prompts and draw
 
 import argparse
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,9 @@ from .write_checkpoint import write_checkpoint
 __all__ = ["main"]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Train, or go on training, from the command line."""
-    options = _options()
+    options = _options(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(options.threads)
     work: Path = options.work
@@ -42,7 +43,7 @@ def main() -> None:
     folders = (work / "checkpoint" / "tokenizer", work / "checkpoint" / "tokenizer_2")
     tokenizers = (CLIPTokenizer.from_pretrained(folders[0]), CLIPTokenizer.from_pretrained(folders[1]))
 
-    joint = Plan(steps=options.vae_steps, decay=options.vae_steps // 2, peak=2e-3, seed=options.seed)
+    joint = Plan(steps=options.vae_steps, decay=options.vae_decay, peak=2e-3, seed=options.seed)
     decoder = Plan(steps=options.decoder_steps, decay=options.decoder_steps // 2, peak=1e-3, seed=options.seed + 1)
     vae = train_vae(work, joint=joint, decoder=decoder)
     latents = encode_data_set(
@@ -55,6 +56,8 @@ def main() -> None:
         painter = Painter(vocabulary)
         painter.load_state_dict(average.weights)
         write_checkpoint(work / "checkpoint", painter.eval(), vae, merges)
+        if not options.look_at:
+            return
         draw = drawer(painter, vae, tokenizers)
         _write_sheet(work / f"sheet-{step}.png", draw)
         log.info("after %d steps\n%s", step, table(evaluate(draw, count=options.look_at)))
@@ -74,20 +77,23 @@ def _write_sheet(file: Path, draw: Draw) -> None:
     Image.fromarray(np.concatenate(lines)).save(file)
 
 
-def _options() -> argparse.Namespace:
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m sdengine.export.demo.train", description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder of states, cached latents and results")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--vae-steps", type=int, default=1400)
+    parser.add_argument("--vae-steps", type=int, default=1200)
+    parser.add_argument("--vae-decay", type=int, default=500)
     parser.add_argument("--decoder-steps", type=int, default=300)
-    parser.add_argument("--pictures", type=int, default=30_000, help="of 128 x 128; a twelfth of each other size")
+    parser.add_argument("--pictures", type=int, default=24_000, help="of 128 x 128; a twelfth of each other size")
     parser.add_argument("--steps", type=int, default=7000, help="of the denoiser and text encoders")
     parser.add_argument("--decay", type=int, default=2500, help="the last steps, in which the rate falls to zero")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--look-every", type=int, default=1000, help="steps between two reports (a multiple of 200)")
-    parser.add_argument("--look-at", type=int, default=40, help="fresh prompts in a report")
-    return parser.parse_args()
+    parser.add_argument(
+        "--look-at", type=int, default=40, help="fresh prompts in a report; 0: only write the checkpoint"
+    )
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":
