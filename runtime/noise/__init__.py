@@ -33,6 +33,7 @@ def generator_for(seed: int, rng: str = "cpu") -> Generator | PhiloxGenerator:
 
     Raises:
         UsageError: the seed is out of range, or ``rng`` is neither "cpu" nor "cuda".
+
     """
     if rng not in _SOURCES:
         raise UsageError(f"unknown random generator {rng!r}: there are {', '.join(_SOURCES)}{nearest(rng, _SOURCES)}")

@@ -32,6 +32,7 @@ class Generator:
 
     Raises:
         UsageError: the seed is out of range.
+
     """
 
     def __init__(self, seed: int) -> None:

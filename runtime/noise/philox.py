@@ -55,6 +55,7 @@ class PhiloxGenerator:
 
     Raises:
         UsageError: the seed is out of range.
+
     """
 
     def __init__(self, seed: int, *, resident_threads: int | None = None) -> None:

@@ -17,6 +17,7 @@ def check_seed(seed: object) -> int:
 
     Raises:
         UsageError: not a whole number, or out of that range.
+
     """
     try:
         number = operator.index(seed)  # type: ignore[arg-type]

@@ -1,8 +1,10 @@
 """Text -> embeddings: tokenising, weighting, long prompts and textual inversion, without torch or transformers."""
 
+from .embeddings import load_embeddings
 from .encode import EncodedPrompts, encode_prompts
 from .encoder import TextEncoder, TextEncoderCall
 from .family import TEXT_FAMILIES, TextFamily
+from .inversion import TextualInversion, load_inversion, with_inversions
 from .layout import LongPrompt
 from .request import PromptRequest
 from .tokenizer import Tokenizer
@@ -17,7 +19,11 @@ __all__ = [
     "TextEncoder",
     "TextEncoderCall",
     "TextFamily",
+    "TextualInversion",
     "Tokenizer",
     "encode_prompts",
+    "load_embeddings",
+    "load_inversion",
     "parse_weights",
+    "with_inversions",
 ]

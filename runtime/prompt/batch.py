@@ -17,6 +17,7 @@ def encode_layouts(encoder: TextEncoder, layouts: Sequence[Layout], layer: int, 
 
     Returns:
         hidden [N, windows * T, D], and pooled [N, P] of each layout's first window, to which weights do not apply.
+
     """
     jobs = [windows_of(layout) for layout in layouts]
     empty = Window(lay_out(encoder.tokenizer, [Fragment("", 1.0)]).ids[0])

@@ -29,6 +29,7 @@ class EncodedPrompts:
         negative_hidden: f32 [B, T, D] of the negative prompts, with guidance.
         negative_pooled: f32 [B, P] of the negative prompts, with guidance, for families that have them.
         warnings: what the user should know.
+
     """
 
     hidden: Hidden
@@ -69,6 +70,7 @@ def encode_prompts(
 
     Raises:
         UsageError: something in the request cannot be met as given.
+
     """
     check_against_family(encoders, request, family)
     zeros = force_zeros_for_empty_prompt and request.negative_prompt is None and request.negative_prompt_embeds is None

@@ -35,6 +35,7 @@ class TextEncoderCall(Protocol):
 
         Returns:
             hidden [B, T, D] and pooled [B, P].
+
         """
 
 
@@ -62,9 +63,10 @@ class TextEncoder:
         layers: L, how many layers it has.
         width: D, the width of its hidden states.
         vocab_size: V, the rows of its embedding table.
-        extra_embeddings: f32 [E, D], vectors of textual inversion; a row of zeros if there are none.
+        extra_embeddings: f32 [E, D], vectors of the tokenizer's placeholders, if it has any.
         pooled_width: P, the width of its pooled embeddings.
         max_batch: how many windows a call takes at most (None: any number).
+
     """
 
     name: str
@@ -79,8 +81,11 @@ class TextEncoder:
 
     def with_placeholders(self, tokens: Sequence[str], vectors: Hidden) -> "TextEncoder":
         """Return the encoder with these words added, each standing for one row of ``vectors`` [E, D]."""
-        tokenizer = self.tokenizer.with_placeholders(tokens, self.vocab_size)
-        return replace(self, tokenizer=tokenizer, extra_embeddings=np.ascontiguousarray(vectors, np.float32))
+        rows = np.asarray(vectors, np.float32)
+        if self.extra_embeddings is not None:
+            rows = np.concatenate([self.extra_embeddings, rows])
+        tokenizer = self.tokenizer.with_placeholders([*self.tokenizer.placeholders, *tokens], self.vocab_size)
+        return replace(self, tokenizer=tokenizer, extra_embeddings=rows)
 
     def encode(self, windows: Sequence[Window], layer: int) -> list[tuple[Hidden, Hidden]]:
         """Encode windows, equal ones once: hidden [T, D] and pooled [P] for each."""

@@ -21,6 +21,7 @@ class TextFamily:
         sources: which text each encoder reads; ``prompt_2`` is the prompt where it is not given.
         skipped_layers: how many layers before the last one the embeddings are usually taken.
         pooled: whether the UNet also takes pooled embeddings.
+
     """
 
     sources: tuple[str, ...]
@@ -41,6 +42,7 @@ def check_against_family(encoders: Sequence[TextEncoder], request: PromptRequest
 
     Raises:
         UsageError: the request does not suit the checkpoint.
+
     """
     if encoders and len(encoders) != len(family.sources):
         raise UsageError(f"this family has {len(family.sources)} text encoders, not {len(encoders)}")

@@ -48,6 +48,7 @@ def lay_out(tokenizer: Tokenizer, fragments: Sequence[Fragment], long_prompt: Lo
 
     Raises:
         UsageError: a text is not valid Unicode, or ``long_prompt`` is unknown.
+
     """
     if long_prompt not in get_args(LongPrompt):
         known = get_args(LongPrompt)

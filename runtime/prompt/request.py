@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ...engines.errors import UsageError
 from .layout import LongPrompt
 
-__all__ = ["PromptRequest", "Texts"]
+__all__ = ["EMBEDDINGS", "PromptRequest", "Texts"]
 
 Texts = str | Sequence[str]
 
@@ -35,6 +35,7 @@ class PromptRequest:
         long_prompt: ``"truncate"`` leaves out what does not fit a window of 75 tokens, as diffusers does, and warns;
             ``"chunk"`` encodes as many windows as it takes.
         weighting: whether brackets weight words (see :mod:`.weights`) or are read as they stand, as by diffusers.
+
     """
 
     prompt: Texts | None = None
@@ -53,7 +54,7 @@ class PromptRequest:
         _check_exclusive(self)
         for name in ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2"):
             _check_texts(name, getattr(self, name))
-        for name, axes in _AXES.items():
+        for name, axes in EMBEDDINGS.items():
             value = getattr(self, name)
             if value is not None and np.ndim(value) != axes:
                 raise UsageError(f"{name} needs {axes} axes, {_SHAPES[axes]}, but has shape {list(np.shape(value))}")
@@ -72,6 +73,7 @@ class PromptRequest:
 
         Raises:
             UsageError: there are neither one nor B of them.
+
         """
         value: Texts | None = getattr(self, name)
         if value is None:
@@ -84,7 +86,7 @@ class PromptRequest:
 
 
 _SHAPES = {3: "[prompts, tokens, width]", 2: "[prompts, width]"}
-_AXES = {
+EMBEDDINGS = {  # name: number of axes
     "prompt_embeds": 3,
     "negative_prompt_embeds": 3,
     "pooled_prompt_embeds": 2,

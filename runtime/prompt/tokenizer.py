@@ -29,6 +29,8 @@ class Tokenizer:
         pad: id that fills a sequence up; SDXL's second tokenizer and SD 2's pad with ``!``, id 0.
         max_length: tokens of a sequence with both markers, 77 for every CLIP.
         vocab_size: number of ids, those of markers included, those of placeholders not.
+        placeholders: words added by :meth:`with_placeholders`.
+
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -42,7 +44,8 @@ class Tokenizer:
             unk_token=vocabulary.unk,
         )
         self._backend = _backend(self._model, vocabulary.markers)
-        self._placeholders: dict[int, int] = {}
+        self._renumbered: dict[int, int] = {}
+        self.placeholders: tuple[str, ...] = ()
         self.bos = self._id(vocabulary.bos)
         self.eos = self._id(vocabulary.eos)
         self.pad = self._id(vocabulary.pad)
@@ -58,19 +61,21 @@ class Tokenizer:
 
         Raises:
             BundleError: there is no tokenizer in it, or it is damaged or not CLIP's kind.
+
         """
         return cls(read_vocabulary(Path(path)))
 
     def with_placeholders(self, tokens: Sequence[str], first_id: int) -> "Tokenizer":
-        """Return a tokenizer that also knows these words, each whole and found anywhere, as ids from ``first_id`` on.
+        """Return a tokenizer that knows these words, each whole and found anywhere, as ids from ``first_id`` on.
 
-        As in diffusers' textual inversion, a placeholder is compared in lower case and need not stand alone.
+        They take the place of placeholders it had. As in diffusers' textual inversion, a placeholder is compared in lower case and need not stand alone.
         """
         extended = object.__new__(Tokenizer)
         extended.__dict__.update(self.__dict__)
         extended._backend = _backend(self._model, self._vocabulary.markers)
         extended._backend.add_tokens(list(tokens))
-        extended._placeholders = {extended._id(token): first_id + i for i, token in enumerate(tokens)}
+        extended._renumbered = {extended._id(token): first_id + i for i, token in enumerate(tokens)}
+        extended.placeholders = tuple(tokens)
         return extended
 
     def encode(self, text: str) -> list[int]:
@@ -78,27 +83,37 @@ class Tokenizer:
 
         Raises:
             UsageError: the text is not valid Unicode.
-        """
-        ids = self._encoding(text).ids
-        return [self._placeholders.get(i, i) for i in ids] if self._placeholders else list(ids)
 
-    def tokens(self, text: str) -> list[str]:
-        """Return the vocabulary's words that the text is made of, one for each id."""
-        return list(self._encoding(text).tokens)
+        """
+        if self._renumbered:
+            ids = self._encoding(self._spelt_out(text)).ids
+            return [self._renumbered.get(i, i) for i in ids]
+        return list(self._encoding(text).ids)
+
+    def _spelt_out(self, text: str) -> str:
+        """Follow a placeholder that stands for several vectors, ``word``, by those of the others, ``word_1`` ...
+
+        As in diffusers (``TextualInversionLoaderMixin.maybe_convert_prompt``), only where it is written in its own
+        case.
+        """
+        for token in dict.fromkeys(self._encoding(text).tokens):
+            if token in self.placeholders and f"{token}_1" in self.placeholders:
+                words, i = [token], 1
+                while (word := f"{token}_{i}") in self.placeholders:
+                    words.append(word)
+                    i += 1
+                text = text.replace(token, " ".join(words))
+        return text
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return readable text of ids, for messages."""
-        names = {new: old for old, new in self._placeholders.items()}
+        names = {new: old for old, new in self._renumbered.items()}
         text: str = self._backend.decode([names.get(i, i) for i in ids], skip_special_tokens=False)
         return text.replace("</w>", " ").strip()
 
     def knows(self, token: str) -> bool:
         """Whether the token is in the vocabulary, marker and placeholders included."""
         return self._backend.token_to_id(token) is not None
-
-    def is_whole(self, token: str) -> bool:
-        """Whether the token is a marker or a placeholder, which the byte-pair encoding never splits."""
-        return any(added.content == token for added in self._backend.get_added_tokens_decoder().values())
 
     def _encoding(self, text: str) -> tokenizers.Encoding:
         try:

@@ -49,6 +49,7 @@ def read_vocabulary(folder: Path) -> Vocabulary:
 
     Raises:
         BundleError: there is no tokenizer in it, or it is damaged or not CLIP's kind.
+
     """
     whole = _read(folder / "tokenizer.json")
     ids, merges = _from_tokenizer_json(folder, whole) if whole is not None else _from_pair(folder)

@@ -40,6 +40,7 @@ def combine(layout: Layout, hidden: Sequence[Hidden], empty: Hidden) -> Hidden:
 
     Returns:
         [C * T, D].
+
     """
     count = len(layout.ids)
     versions = [_scaled(layout, hidden[start : start + count], empty) for start in range(0, len(hidden), count)]
