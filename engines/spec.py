@@ -11,20 +11,20 @@ import msgspec
 
 from .errors import UsageError
 
-__all__ = ["AxisRange", "ComponentSpec", "Dim", "TensorSpec"]
+__all__ = ["AxisRange", "ComponentSpec", "Dim", "TensorSpec", "split_dim"]
 
 Dim = int | str
-"""A length: a number, an axis name (``"h"``), or a multiple of an axis (``"8*h"``)."""
+"""A length: a number, an axis (``"h"``), a multiple of one (``"8*h"``), or a fraction rounded up (``"h/2"``)."""
 
-_MULTIPLE = re.compile(r"(?:(\d+)\*)?([A-Za-z_]\w*)")
+_DIM = re.compile(r"(?:(\d+)\*)?([A-Za-z_]\w*)(?:/(\d+))?")
 
 
-def _split(dim: str) -> tuple[int, str]:
-    """``"8*h"`` -> ``(8, "h")``."""
-    match = _MULTIPLE.fullmatch(dim)
+def split_dim(dim: str) -> tuple[int, str, int]:
+    """Take a dimension apart: ``"8*h"`` -> ``(8, "h", 1)``, ``"h/2"`` -> ``(1, "h", 2)``."""
+    match = _DIM.fullmatch(dim)
     if match is None:
         raise ValueError(f"not an axis: {dim!r}")
-    return int(match[1] or 1), match[2]
+    return int(match[1] or 1), match[2], int(match[3] or 1)
 
 
 class AxisRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,8 +53,8 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if isinstance(dim, int):
                 lengths.append(dim)
             else:
-                factor, axis = _split(dim)
-                lengths.append(factor * axes[axis])
+                factor, axis, divisor = split_dim(dim)
+                lengths.append(-(-factor * axes[axis] // divisor))
         return tuple(lengths)
 
 
@@ -79,6 +79,7 @@ class ComponentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Raises:
             UsageError: an input is missing or superfluous, a shape does not fit, two inputs disagree about an
                 axis, or an axis is outside its range.
+
         """
         names = {tensor.name for tensor in self.inputs}
         if names != set(shapes):
@@ -91,6 +92,11 @@ class ComponentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise UsageError(f"{self.name}: {tensor.name} has shape {list(shape)}, needs {list(tensor.shape)}")
             for dim, length in zip(tensor.shape, shape, strict=True):
                 self._read(found, tensor, dim, length)
+        for tensor in self.inputs:
+            if tuple(shapes[tensor.name]) != tensor.resolve(found):
+                raise UsageError(
+                    f"{self.name}: {tensor.name} has shape {list(shapes[tensor.name])}, needs {list(tensor.shape)}"
+                )
         for axis, length in found.items():
             allowed = self.axes[axis]
             if not allowed.min <= length <= allowed.max:
@@ -104,7 +110,9 @@ class ComponentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if dim != length:
                 raise UsageError(f"{self.name}: {tensor.name} has a length of {length} where {dim} is needed")
             return
-        factor, axis = _split(dim)
+        factor, axis, divisor = split_dim(dim)
+        if divisor > 1:
+            return  # follows from the axis, which other inputs tell; checked with the whole shape below
         if length % factor:
             raise UsageError(f"{self.name}: {tensor.name} has a length of {length}, no multiple of {factor}")
         if found.setdefault(axis, length // factor) != length // factor:

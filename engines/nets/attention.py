@@ -20,6 +20,7 @@ class Attention(nn.Module):
         context: features of the text that the keys and values are projected from; None for self-attention.
         bias: whether the projections of queries, keys and values have a bias.
         upcast: multiply queries and keys in float32, as checkpoints with ``upcast_attention`` need in float16.
+
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Transformer2D(nn.Module):
         linear: project in and out with linear layers (SD 2, SDXL) rather than 1x1 convolutions (SD 1).
         groups: groups of the norm.
         upcast: see :class:`Attention`.
+
     """
 
     def __init__(

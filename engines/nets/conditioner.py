@@ -40,6 +40,7 @@ class Conditioner(nn.Module):
 
     Args:
         unet: the network whose weights it uses; nothing of its own.
+
     """
 
     def __init__(self, unet: DownPath) -> None:
@@ -64,6 +65,7 @@ class Conditioner(nn.Module):
         Returns:
             Packed keys and values [L, 2, R, T, width], one tensor per distinct width; then ``embedding`` [R, E]
             and ``offset`` [R, base channels] where the family has them.
+
         """
         unet = self.unet
         dtype = unet.conv_in.weight.dtype

@@ -50,6 +50,7 @@ class LevelConfig:
         heads: attention heads.
         depths: transformer blocks behind each residual block; empty where the level has no attention.
         layers: residual blocks on the way down.
+
     """
 
     channels: int
@@ -87,6 +88,31 @@ class UNetConfig:
         """Width of the time embedding."""
         return 4 * self.down[0].channels
 
+    def cross_layers(self, *, up: bool = True) -> dict[int, int]:
+        """Number of cross-attention layers per width, widths in the order in which the network meets them.
+
+        Args:
+            up: count the way up too; a ControlNet has none.
+
+        """
+        counts: dict[int, int] = {}
+        middle = (self.down[-1].channels, self.mid_depth or 0)
+        levels = [(level.channels, sum(level.depths)) for level in self.down]
+        levels += [middle] + [(level.channels, sum(level.depths)) for level in self.up if up]
+        for channels, layers in levels:
+            if layers:
+                counts[channels] = counts.get(channels, 0) + layers
+        return counts
+
+    def maps(self) -> list[tuple[int, int]]:
+        """Channels and downscale of each map that a ControlNet adds to, the middle's last."""
+        maps = [(self.down[0].channels, 1)]
+        for i, level in enumerate(self.down):
+            maps += [(level.channels, 2**i)] * level.layers
+            if i < len(self.down) - 1:
+                maps.append((level.channels, 2 ** (i + 1)))
+        return [*maps, maps[-1]]
+
     @classmethod
     def from_diffusers(cls, config: Mapping[str, Any], *, pooled: int | None = None) -> "UNetConfig":
         """Resolve the contents of a ``config.json``.
@@ -97,6 +123,7 @@ class UNetConfig:
 
         Raises:
             CheckpointError: an option has a value that these networks do not implement.
+
         """
         _refuse_unknown(config)
         channels: Sequence[int] = config["block_out_channels"]
@@ -125,9 +152,7 @@ class UNetConfig:
             ),
             up=tuple(
                 _level(c, h, d, n + 1, cross=_UP[t])
-                for c, h, d, n, t in zip(
-                    channels[::-1], heads[::-1], up_depths, layers[::-1], up_types, strict=True
-                )
+                for c, h, d, n, t in zip(channels[::-1], heads[::-1], up_depths, layers[::-1], up_types, strict=True)
             ),
             mid_depth=None if config.get("mid_block_type", "") is None else _last(depths[-1]),
             context=_only(config["cross_attention_dim"], "cross_attention_dim"),
@@ -178,4 +203,6 @@ def _refuse_unknown(config: Mapping[str, Any]) -> None:
     for option, known_types in (("down_block_types", _DOWN), ("up_block_types", _UP)):
         for block in config.get(option) or ():
             if block not in known_types:
-                raise CheckpointError(f"{option} holds {block!r}, which is not supported; {' and '.join(known_types)} are")
+                raise CheckpointError(
+                    f"{option} holds {block!r}, which is not supported; {' and '.join(known_types)} are"
+                )

@@ -98,6 +98,7 @@ class ControlNetStep(nn.Module):
 
         Returns:
             One float32 map per residual, the middle's last.
+
         """
         net = self.controlnet
         dtype = net.conv_in.weight.dtype

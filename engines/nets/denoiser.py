@@ -25,6 +25,7 @@ class Denoiser(nn.Module):
 
     Args:
         unet: the network.
+
     """
 
     def __init__(self, unet: UNet) -> None:
@@ -67,6 +68,7 @@ class Denoiser(nn.Module):
 
         Returns:
             The next state, float32 [K, S, C, h, w].
+
         """
         x = (state[0] * input_scale[:, None, None, None]).index_select(0, row_sample)
         if extra is not None:
@@ -90,7 +92,9 @@ class Denoiser(nn.Module):
 
 
 def _deviation(x: Tensor) -> Tensor:
-    """Standard deviation over a sample, [S, C, h, w] -> [S]; two passes, as squares alone lose digits."""
+    """Standard deviation over a sample, [S, C, h, w] -> [S]; two passes, as squares alone lose digits.
+
+    Divided by n, not n - 1: only ratios of it are used.
+    """
     centred = x - x.mean((1, 2, 3), keepdim=True)
-    count = x.shape[1] * x.shape[2] * x.shape[3]
-    return torch.sqrt((centred * centred).sum((1, 2, 3)) / (count - 1))
+    return torch.sqrt((centred * centred).mean((1, 2, 3)))

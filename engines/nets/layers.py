@@ -16,6 +16,7 @@ class ResnetBlock(nn.Module):
         groups: groups of both norms.
         eps: epsilon of both norms.
         embedding: width of the time embedding; None where there is no time (the VAE).
+
     """
 
     def __init__(self, channels_in: int, channels_out: int, *, groups: int, eps: float, embedding: int | None) -> None:
@@ -72,6 +73,7 @@ def timestep_sinusoid(t: Tensor, width: int, *, flip_sin_to_cos: bool, freq_shif
         width: even number of features.
         flip_sin_to_cos: cosines first.
         freq_shift: subtracted from the number of frequencies in the exponent's denominator.
+
     """
     half = width // 2
     exponent = torch.arange(half, dtype=torch.float32, device=t.device) * (-9.210340371976184 / (half - freq_shift))

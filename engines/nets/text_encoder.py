@@ -5,67 +5,13 @@ oracle of its tests. Written here because a graph should read any hidden layer, 
 inversion, and use causal attention without a mask tensor.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import CheckpointError
+from .text_config import TextEncoderConfig
 
-__all__ = ["TextEncoder", "TextEncoderConfig"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextEncoderConfig:
-    """A resolved text encoder configuration.
-
-    Attributes:
-        tokens: length of a prompt, 77 in CLIP.
-        projection: width of the pooled text, or None where it is not projected.
-        eos: id that marks the position to pool; 2 stands, as in transformers, for "the highest id".
-        final_norm: apply the final layer norm to the hidden layer too (SD 1, SD 2), or to the pooled text only (SDXL).
-    """
-
-    vocabulary: int
-    width: int
-    inner: int
-    layers: int
-    heads: int
-    tokens: int
-    projection: int | None
-    activation: str
-    eps: float
-    eos: int
-    final_norm: bool
-
-    @classmethod
-    def from_transformers(cls, config: Mapping[str, Any], *, projected: bool, final_norm: bool) -> "TextEncoderConfig":
-        """Resolve the contents of a ``config.json``.
-
-        Args:
-            config: the file's mapping.
-            projected: whether the class is ``CLIPTextModelWithProjection``.
-            final_norm: see the attribute.
-        """
-        activation = config.get("hidden_act", "quick_gelu")
-        if activation not in ("gelu", "quick_gelu"):
-            raise CheckpointError(f"the text encoder's hidden_act={activation!r} is not supported; gelu, quick_gelu are")
-        return cls(
-            vocabulary=config["vocab_size"],
-            width=config["hidden_size"],
-            inner=config["intermediate_size"],
-            layers=config["num_hidden_layers"],
-            heads=config["num_attention_heads"],
-            tokens=config.get("max_position_embeddings", 77),
-            projection=config.get("projection_dim", 512) if projected else None,
-            activation=activation,
-            eps=config.get("layer_norm_eps", 1e-5),
-            eos=config.get("eos_token_id", 49407),
-            final_norm=final_norm,
-        )
+__all__ = ["TextEncoder"]
 
 
 class SelfAttention(nn.Module):
@@ -167,6 +113,7 @@ class TextEncoder(nn.Module):
 
         Returns:
             The hidden layer, float32 [B, T, width], and the pooled text, float32 [B, P].
+
         """
         model = self.text_model
         x = model.embeddings(input_ids, extra_embeddings.to(model.final_layer_norm.weight.dtype))

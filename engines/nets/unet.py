@@ -44,9 +44,7 @@ def _transformer(config: UNetConfig, level: LevelConfig, depth: int) -> Transfor
 
 
 def _resnet(config: UNetConfig, channels_in: int, channels_out: int) -> ResnetBlock:
-    return ResnetBlock(
-        channels_in, channels_out, groups=config.groups, eps=config.eps, embedding=config.embedding
-    )
+    return ResnetBlock(channels_in, channels_out, groups=config.groups, eps=config.eps, embedding=config.embedding)
 
 
 class DownBlock(nn.Module):
@@ -135,6 +133,7 @@ class DownPath(nn.Module):
             timestep: [R].
             embedding: the request's part, [R, E]; None where the family has none.
             offset: the distilled guidance's part, [R, base channels], or None.
+
         """
         config = self.config
         x = timestep_sinusoid(
@@ -205,13 +204,14 @@ class UNet(DownPath):
 
         Returns:
             The prediction, [R, out_channels, h, w].
+
         """
         e = self.embed_time(timestep, embedding, offset)
         kv = iter(key_values)
         skips, x = self.descend(self.conv_in(x), e, kv)
         if residuals:
-            skips = [skip + r for skip, r in zip(skips, residuals[:-1], strict=True)]
-            x = x + residuals[-1]
+            skips = [skip + r.to(skip.dtype) for skip, r in zip(skips, residuals[:-1], strict=True)]
+            x = x + residuals[-1].to(x.dtype)
         for block in self.up_blocks:
             x = block(x, skips, e, kv)
         return self.conv_out(F.silu(self.conv_norm_out(x)))

@@ -1,76 +1,18 @@
 """The autoencoder between pixels and latents; parameter names are those of diffusers' ``AutoencoderKL``."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import CheckpointError
 from .attention import Attention
 from .layers import Downsample, ResnetBlock, Upsample
+from .vae_config import VAEConfig
 
-__all__ = ["VAE", "VAEConfig", "VAEDecoder", "VAEEncoder"]
+__all__ = ["VAE", "VAEDecoder", "VAEEncoder"]
 
 _EPS = 1e-6
-
-
-@dataclass(frozen=True, kw_only=True)
-class VAEConfig:
-    """A resolved VAE configuration.
-
-    Attributes:
-        factor: pixels per latent along each side.
-        mean: per-channel shift of the latents.
-        std: per-channel scale of the latents; the UNet's latents are (z - mean) * scaling_factor / std.
-    """
-
-    channels: tuple[int, ...]
-    latent: int
-    layers: int
-    groups: int
-    attention: bool
-    quant_conv: bool
-    post_quant_conv: bool
-    scaling_factor: float
-    mean: tuple[float, ...] | None
-    std: tuple[float, ...] | None
-    force_upcast: bool
-
-    @property
-    def factor(self) -> int:
-        """Pixels per latent along each side."""
-        return 2 ** (len(self.channels) - 1)
-
-    @classmethod
-    def from_diffusers(cls, config: Mapping[str, Any]) -> "VAEConfig":
-        """Resolve the contents of a ``config.json``.
-
-        Raises:
-            CheckpointError: an option has a value that this network does not implement.
-        """
-        fixed = {"act_fn": ("silu",), "in_channels": (3,), "out_channels": (3,), "shift_factor": (None, 0.0)}
-        for option, allowed in fixed.items():
-            if config.get(option, allowed[0]) not in allowed:
-                raise CheckpointError(f"the VAE's {option}={config[option]!r} is not supported; {allowed[0]!r} is")
-        for option, block in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
-            if set(config.get(option, [block])) != {block}:
-                raise CheckpointError(f"the VAE's {option}={config[option]!r} is not supported; {block} is")
-        return cls(
-            channels=tuple(config["block_out_channels"]),
-            latent=config.get("latent_channels", 4),
-            layers=config.get("layers_per_block", 1),
-            groups=config.get("norm_num_groups", 32),
-            attention=config.get("mid_block_add_attention", True),
-            quant_conv=config.get("use_quant_conv", True),
-            post_quant_conv=config.get("use_post_quant_conv", True),
-            scaling_factor=config.get("scaling_factor", 0.18215),
-            mean=tuple(config["latents_mean"]) if config.get("latents_mean") else None,
-            std=tuple(config["latents_std"]) if config.get("latents_std") else None,
-            force_upcast=config.get("force_upcast", True),
-        )
 
 
 def _resnets(config: VAEConfig, channels_in: int, channels: int, count: int) -> nn.ModuleList:
@@ -192,11 +134,16 @@ class VAE(nn.Module):
         self.post_quant_conv = nn.Conv2d(config.latent, config.latent, 1) if config.post_quant_conv else None
 
 
+def _per_channel(values: Sequence[float]) -> Tensor:
+    """[C] numbers -> [1, C, 1, 1]; filled, not copied, because tracing under fake tensors loses copied data."""
+    return torch.stack([torch.full((1, 1, 1), value) for value in values], dim=1)
+
+
 def _affine(config: VAEConfig) -> tuple[Tensor, Tensor]:
     """Factor and shift from the UNet's latents to the VAE's, each [1, C, 1, 1]."""
-    std = torch.tensor(config.std or (1.0,) * config.latent) / config.scaling_factor
-    mean = torch.tensor(config.mean or (0.0,) * config.latent)
-    return std[None, :, None, None], mean[None, :, None, None]
+    std = config.std or (1.0,) * config.latent
+    mean = config.mean or (0.0,) * config.latent
+    return _per_channel([s / config.scaling_factor for s in std]), _per_channel(mean)
 
 
 class VAEDecoder(nn.Module):
@@ -237,6 +184,7 @@ class VAEEncoder(nn.Module):
 
         Returns:
             Latents of the UNet, float32 [S, C, h, w].
+
         """
         pixels = image.permute(0, 3, 1, 2) * 2.0 - 1.0
         moments = self.vae.encoder(pixels.to(self.vae.encoder.conv_in.weight.dtype))

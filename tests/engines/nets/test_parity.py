@@ -10,9 +10,11 @@ from sdengine.engines.errors import CheckpointError
 from sdengine.engines.nets.conditioner import Conditioner, unpack_key_values
 from sdengine.engines.nets.config import UNetConfig
 from sdengine.engines.nets.controlnet import ControlNet, ControlNetStep, HintEmbedder
-from sdengine.engines.nets.text_encoder import TextEncoder, TextEncoderConfig
+from sdengine.engines.nets.text_config import TextEncoderConfig
+from sdengine.engines.nets.text_encoder import TextEncoder
 from sdengine.engines.nets.unet import UNet
-from sdengine.engines.nets.vae import VAE, VAEConfig, VAEDecoder, VAEEncoder
+from sdengine.engines.nets.vae import VAE, VAEDecoder, VAEEncoder
+from sdengine.engines.nets.vae_config import VAEConfig
 from torch import nn
 
 BASE: dict[str, Any] = {
@@ -122,7 +124,14 @@ def test_controlnet(options: dict[str, Any]) -> None:
     scale[1] = 0
     before = [torch.ones_like(m) for m in (*down, mid)]
     maps = ControlNetStep(ours)(
-        torch.stack([x] * 5), torch.arange(2), t, torch.ones(2), HintEmbedder(ours)(image), scale, packed, embedding,
+        torch.stack([x] * 5),
+        torch.arange(2),
+        t,
+        torch.ones(2),
+        HintEmbedder(ours)(image),
+        scale,
+        packed,
+        embedding,
         before,
     )
     for actual, expected in zip(maps, (*down, mid), strict=True):

@@ -1,0 +1,147 @@
+"""The components of a bundle: which there are, and the shapes of each, derived from the checkpoint's configs.
+
+Axes: S samples, R rows, B texts, T tokens of a row's text, E added embeddings, h and w the size in latents.
+"""
+
+from collections.abc import Mapping
+
+from .nets.config import UNetConfig
+from .nets.text_config import TextEncoderConfig
+from .nets.vae_config import VAEConfig
+from .spec import AxisRange, ComponentSpec, Dim, TensorSpec
+
+__all__ = [
+    "STATE_SLOTS",
+    "conditioner_spec",
+    "controlnet_spec",
+    "denoiser_spec",
+    "hint_spec",
+    "text_encoder_spec",
+    "vae_decoder_spec",
+    "vae_encoder_spec",
+]
+
+STATE_SLOTS = 5
+"""Length of the solver's state: the latent and four memories, as PLMS and UniPC of order 3 need."""
+
+Axes = Mapping[str, AxisRange]
+
+
+def _spec(name: str, inputs: list[TensorSpec], outputs: list[TensorSpec], axes: Axes) -> ComponentSpec:
+    """Keep the axes that the component has."""
+    text = " ".join(str(dim) for tensor in inputs for dim in tensor.shape)
+    names = set(text.replace("*", " ").replace("/", " ").split())
+    used = {axis: length for axis, length in axes.items() if axis in names}
+    return ComponentSpec(name=name, inputs=tuple(inputs), outputs=tuple(outputs), axes=used)
+
+
+def _f32(name: str, *shape: Dim) -> TensorSpec:
+    return TensorSpec(name=name, dtype="float32", shape=shape)
+
+
+def _i64(name: str, *shape: Dim) -> TensorSpec:
+    return TensorSpec(name=name, dtype="int64", shape=shape)
+
+
+def text_encoder_spec(name: str, config: TextEncoderConfig, axes: Axes) -> ComponentSpec:
+    """``text_encoder`` and ``text_encoder_2``."""
+    inputs = [
+        _i64("input_ids", "B", config.tokens),
+        _i64("layer", 1),
+        _f32("extra_embeddings", "E", config.width),
+    ]
+    outputs = [
+        _f32("hidden", "B", config.tokens, config.width),
+        _f32("pooled", "B", config.projection or config.width),
+    ]
+    return _spec(name, inputs, outputs, axes)
+
+
+def prepared(config: UNetConfig, dtype: str, *, up: bool = True) -> list[TensorSpec]:
+    """What the conditioner hands to the denoiser, or to a ControlNet (``up=False``)."""
+    tensors = [
+        TensorSpec(name=f"key_values_{width}", dtype=dtype, shape=(layers, 2, "R", "T", width))
+        for width, layers in config.cross_layers(up=up).items()
+    ]
+    if config.time_ids:
+        tensors.append(TensorSpec(name="embedding", dtype=dtype, shape=("R", config.embedding)))
+    if config.guidance_width:
+        tensors.append(TensorSpec(name="offset", dtype=dtype, shape=("R", config.down[0].channels)))
+    return tensors
+
+
+def conditioner_spec(name: str, config: UNetConfig, dtype: str, axes: Axes, *, up: bool = True) -> ComponentSpec:
+    """``conditioner``, and the one of each ControlNet (``up=False``)."""
+    inputs = [_f32("hidden", "R", "T", config.context)]
+    if config.time_ids:
+        inputs += [_f32("pooled", "R", config.pooled), _f32("time_ids", "R", config.time_ids)]
+    if config.guidance_width:
+        inputs.append(_f32("guidance", "R"))
+    return _spec(name, inputs, prepared(config, dtype, up=up), axes)
+
+
+def _residuals(config: UNetConfig, prefix: str) -> list[TensorSpec]:
+    def scaled(axis: str, scale: int) -> str:
+        return axis if scale == 1 else f"{axis}/{scale}"
+
+    return [
+        _f32(f"{prefix}_{i}", "R", channels, scaled("h", scale), scaled("w", scale))
+        for i, (channels, scale) in enumerate(config.maps())
+    ]
+
+
+def denoiser_spec(name: str, config: UNetConfig, dtype: str, axes: Axes, *, controlled: bool = False) -> ComponentSpec:
+    """``denoiser``; with ControlNets in the bundle (``controlled``) it takes their residuals too."""
+    c, k = config.out_channels, STATE_SLOTS
+    state = _f32("state", k, "S", c, "h", "w")
+    inputs = [
+        state,
+        _f32("noise", "S", c, "h", "w"),
+        _i64("row_sample", "R"),
+        _f32("timestep", "R"),
+        _f32("input_scale", "S"),
+        _f32("mix", "S", "R"),
+        _f32("rescale", "S", "R"),
+        _f32("update", "S", k, k + 2),
+        *prepared(config, dtype),
+    ]
+    if config.in_channels > c:
+        inputs.append(_f32("extra", "S", config.in_channels - c, "h", "w"))
+    if controlled:
+        inputs += _residuals(config, "residual")
+    return _spec(name, inputs, [_f32("next_state", *state.shape)], axes)
+
+
+def hint_spec(name: str, config: UNetConfig, axes: Axes) -> ComponentSpec:
+    """The component that embeds a ControlNet's image."""
+    factor = 2 ** (len(config.hint_channels) - 1)
+    inputs = [_f32("image", "S", f"{factor}*h", f"{factor}*w", config.hint_in)]
+    return _spec(name, inputs, [_f32("hint", "S", config.down[0].channels, "h", "w")], axes)
+
+
+def controlnet_spec(name: str, config: UNetConfig, dtype: str, axes: Axes) -> ComponentSpec:
+    """One ControlNet's step."""
+    inputs = [
+        _f32("state", STATE_SLOTS, "S", config.in_channels, "h", "w"),
+        _i64("row_sample", "R"),
+        _f32("timestep", "R"),
+        _f32("input_scale", "S"),
+        _f32("hint", "S", config.down[0].channels, "h", "w"),
+        _f32("scale", "R", len(config.maps())),
+        *prepared(config, dtype, up=False),
+        *_residuals(config, "residual"),
+    ]
+    return _spec(name, inputs, _residuals(config, "sum"), axes)
+
+
+def vae_decoder_spec(name: str, config: VAEConfig, axes: Axes) -> ComponentSpec:
+    """``vae_decoder``."""
+    pixels = _f32("image", "S", f"{config.factor}*h", f"{config.factor}*w", 3)
+    return _spec(name, [_f32("latent", "S", config.latent, "h", "w")], [pixels], axes)
+
+
+def vae_encoder_spec(name: str, config: VAEConfig, axes: Axes) -> ComponentSpec:
+    """``vae_encoder``."""
+    pixels = _f32("image", "S", f"{config.factor}*h", f"{config.factor}*w", 3)
+    latent = _f32("latent", "S", config.latent, "h", "w")
+    return _spec(name, [pixels, _f32("noise", *latent.shape)], [latent], axes)

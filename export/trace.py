@@ -1,0 +1,71 @@
+"""Traces a component under fake tensors: shapes and types only, the weights never travel through the tracer."""
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.export import Dim
+
+from ..engines.errors import ExportError
+from ..engines.nets.build import NetworkConfig, network_from_config, positional
+from ..engines.spec import ComponentSpec, split_dim
+from .translate import graph_from_program
+
+__all__ = ["trace_component"]
+
+# Lengths to trace with: distinct, and of no meaning to any network, so that a baked-in one cannot go unnoticed.
+_LENGTHS = {"S": 2, "R": 3, "B": 5, "T": 11, "E": 7, "h": 42, "w": 58}
+
+# Below this a coarse level of a UNet could be one latent wide, which torch would treat as a case of its own. The
+# translated operators are the same there, so the graph is right for smaller sizes too.
+_LEAST = {"h": 33, "w": 33}
+
+
+def trace_component(
+    kind: str,
+    config: NetworkConfig,
+    spec: ComponentSpec,
+    weights: Mapping[str, ir.TensorProtocol],
+    *,
+    dtype: torch.dtype,
+) -> ir.Model:
+    """Trace a component and translate it to ONNX.
+
+    Args:
+        kind: which component of the network; see :func:`~sdengine.engines.nets.build.positional`.
+        config: the network's configuration.
+        spec: inputs, outputs and axes; all axes become dynamic.
+        weights: the network's parameters by name.
+        dtype: what the network computes in.
+
+    Returns:
+        A model whose weights are external.
+
+    Raises:
+        ExportError: an axis was specialised, an operator is not known or a weight is missing.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        module = positional(kind, network_from_config(config, dtype))
+        inputs = tuple(
+            torch.zeros(tensor.resolve(_LENGTHS), dtype=getattr(torch, tensor.dtype)) for tensor in spec.inputs
+        )
+        try:
+            program = torch.export.export(module, inputs, dynamic_shapes=(_dynamic_shapes(spec),), strict=False)
+        except Exception as error:  # torch raises many kinds; what matters is which component, and torch's own words
+            raise ExportError(f"{spec.name}: torch.export failed: {error}") from error
+        return graph_from_program(program, spec, {f"network.{name}": tensor for name, tensor in weights.items()})
+
+
+def _dynamic_shapes(spec: ComponentSpec) -> tuple[dict[int, object], ...]:
+    dims = {axis: Dim(axis, min=_LEAST.get(axis, 1)) for axis in spec.axes}
+
+    def dynamic(dim: str) -> object:
+        factor, axis, divisor = split_dim(dim)
+        if divisor > 1:
+            return Dim.AUTO  # a rounded-up fraction; torch finds the relation by itself
+        return dims[axis] if factor == 1 else factor * dims[axis]
+
+    return tuple(
+        {i: dynamic(dim) for i, dim in enumerate(tensor.shape) if isinstance(dim, str)} for tensor in spec.inputs
+    )

@@ -1,0 +1,9 @@
+"""``torch.export`` program -> ONNX graph, for the operators that our networks use.
+
+torch's own exporter takes several times as long, wants the weights while it optimises, and wraps every shape in a
+dozen nodes. The networks are ours, so the operators are few: each is one function in :mod:`.operators`.
+"""
+
+from .program import graph_from_program
+
+__all__ = ["graph_from_program"]

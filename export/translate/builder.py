@@ -1,0 +1,86 @@
+"""Appends nodes to an ONNX graph and remembers what the traced values have become."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+__all__ = ["DTYPES", "Builder"]
+
+DTYPES: dict[torch.dtype, ir.DataType] = {
+    torch.float32: ir.DataType.FLOAT,
+    torch.float16: ir.DataType.FLOAT16,
+    torch.bfloat16: ir.DataType.BFLOAT16,
+    torch.int64: ir.DataType.INT64,
+    torch.int32: ir.DataType.INT32,
+    torch.bool: ir.DataType.BOOL,
+}
+
+
+class Builder:
+    """A graph under construction.
+
+    Attributes:
+        nodes: what has been appended.
+        constants: small tensors that live in the graph file itself, shared by value.
+
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[ir.Node] = []
+        self.constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+
+    def op(
+        self,
+        kind: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        outputs: int = 1,
+    ) -> Any:
+        """Append a node; return its output, or a list of them where it has several."""
+        node = ir.node(kind, inputs, dict(attributes or {}), num_outputs=outputs)
+        for i, value in enumerate(node.outputs):
+            value.name = f"{kind}_{len(self.nodes)}" + (f"_{i}" if outputs > 1 else "")
+        node.name = f"{kind}_{len(self.nodes)}"
+        self.nodes.append(node)
+        return node.outputs[0] if outputs == 1 else list(node.outputs)
+
+    def constant(self, value: Any, dtype: ir.DataType) -> ir.Value:
+        """Return the graph's constant of that value and type, making it the first time."""
+        array = np.asarray(value).astype(dtype.numpy())
+        key = (dtype.name, array.shape, array.tobytes())
+        if key not in self.constants:
+            tensor = ir.tensor(array, dtype=dtype, name=f"constant_{len(self.constants)}")
+            self.constants[key] = ir.Value(
+                name=tensor.name, type=ir.TensorType(dtype), shape=ir.Shape(array.shape), const_value=tensor
+            )
+        return self.constants[key]
+
+    def ints(self, values: Sequence[int]) -> ir.Value:
+        """Return a constant int64 vector."""
+        return self.constant(list(values), ir.DataType.INT64)
+
+    def length(self, value: ir.Value, axis: int) -> ir.Value:
+        """Return the length of an axis (counted from the front) as an int64 vector of one."""
+        return self.op("Shape", [value], {"start": axis, "end": axis + 1})
+
+    def vector(self, lengths: Sequence[int | ir.Value]) -> ir.Value:
+        """Join known numbers and lengths that are known only at run time to one int64 vector."""
+        if all(isinstance(n, int) for n in lengths):
+            return self.ints([n for n in lengths if isinstance(n, int)])
+        parts: list[ir.Value] = []
+        known: list[int] = []
+        for n in lengths:
+            if isinstance(n, int):
+                known.append(n)
+                continue
+            if known:
+                parts.append(self.ints(known))
+                known = []
+            parts.append(n)
+        if known:
+            parts.append(self.ints(known))
+        return parts[0] if len(parts) == 1 else self.op("Concat", parts, {"axis": 0})
