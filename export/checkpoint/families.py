@@ -1,0 +1,123 @@
+"""What a single file does not say about its family, as the published diffusers repositories say it.
+
+Sources: the ``scheduler_config.json``, ``model_index.json`` and ``tokenizer_config.json`` of
+``stable-diffusion-v1-5/stable-diffusion-v1-5``, ``stabilityai/stable-diffusion-2-1``,
+``stabilityai/stable-diffusion-xl-base-1.0`` and ``stabilityai/stable-diffusion-xl-refiner-1.0``; diffusers takes the
+same ones in ``from_single_file``.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["CLIP_END", "FAMILIES", "Family", "family_of"]
+
+CLIP_END = "<|endoftext|>"
+
+_NOISE: dict[str, object] = {
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "num_train_timesteps": 1000,
+    "steps_offset": 1,
+    "trained_betas": None,
+}
+_EULER: dict[str, object] = _NOISE | {
+    "_class_name": "EulerDiscreteScheduler",
+    "interpolation_type": "linear",
+    "prediction_type": "epsilon",
+    "timestep_spacing": "leading",
+    "use_karras_sigmas": False,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Defaults of one family.
+
+    Attributes:
+        sample_size: latent height and width it was trained on; the picture has eight times as many pixels.
+        scaling_factor: what the latents of its VAE are multiplied with.
+        force_upcast: whether its VAE overflows in float16.
+        upcast_attention: whether its UNet's attention overflows in float16.
+        encoders: its text encoders.
+        pad_tokens: what each tokenizer pads with.
+        scheduler: its sampler's config.
+        flags: its pipeline's.
+
+    """
+
+    sample_size: int
+    scaling_factor: float
+    force_upcast: bool
+    upcast_attention: bool
+    encoders: tuple[str, ...]
+    pad_tokens: dict[str, str]
+    scheduler: dict[str, object]
+    flags: dict[str, object]
+
+
+FAMILIES: dict[str, Family] = {
+    "sd1": Family(
+        sample_size=64,
+        scaling_factor=0.18215,
+        force_upcast=True,  # diffusers' default, which its config leaves in place
+        upcast_attention=False,
+        encoders=("text_encoder",),
+        pad_tokens={"tokenizer": CLIP_END},
+        scheduler=_NOISE
+        | {"_class_name": "PNDMScheduler", "clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True},
+        flags={"_class_name": "StableDiffusionPipeline"},
+    ),
+    "sd2": Family(
+        sample_size=96,
+        scaling_factor=0.18215,
+        force_upcast=True,
+        upcast_attention=True,
+        encoders=("text_encoder",),
+        pad_tokens={"tokenizer": "!"},
+        scheduler=_NOISE
+        | {
+            "_class_name": "DDIMScheduler",
+            "clip_sample": False,
+            "prediction_type": "v_prediction",
+            "set_alpha_to_one": False,
+        },
+        flags={"_class_name": "StableDiffusionPipeline"},
+    ),
+    "sdxl": Family(
+        sample_size=128,
+        scaling_factor=0.13025,
+        force_upcast=True,
+        upcast_attention=False,
+        encoders=("text_encoder", "text_encoder_2"),
+        pad_tokens={"tokenizer": CLIP_END, "tokenizer_2": "!"},
+        scheduler=_EULER,
+        flags={"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": True},
+    ),
+    "sdxl-refiner": Family(
+        sample_size=128,
+        scaling_factor=0.13025,
+        force_upcast=True,
+        upcast_attention=False,
+        encoders=("text_encoder_2",),
+        pad_tokens={"tokenizer_2": "!"},
+        scheduler=_EULER,
+        flags={
+            "_class_name": "StableDiffusionXLImg2ImgPipeline",
+            "force_zeros_for_empty_prompt": False,
+            "requires_aesthetics_score": True,
+        },
+    ),
+}
+
+
+def family_of(unet: dict[str, Any], encoders: dict[str, dict[str, Any]]) -> str:
+    """Return the family of a diffusers folder, from the configs of its UNet and its text encoders by name.
+
+    SDXL conditions on sizes; its refiner lacks the first encoder. SD 2 has OpenCLIP's GELU where SD 1 has CLIP's
+    approximation of it.
+    """
+    if unet.get("addition_embed_type") == "text_time":
+        return "sdxl" if "text_encoder" in encoders else "sdxl-refiner"
+    activation = encoders.get("text_encoder", {}).get("hidden_act", "quick_gelu")
+    return "sd1" if activation == "quick_gelu" else "sd2"

@@ -1,0 +1,152 @@
+"""Reading a checkpoint in diffusers' layout: ``model_index.json`` and one subfolder per part."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from ...engines.errors import CheckpointError, nearest
+from .component import Checkpoint, CheckpointComponent
+from .families import family_of
+from .json_file import read_json
+from .names import normalised, verbatim_file
+from .tokenizer import is_tokenizer, pad_token
+from .weights import pick_weights, read_picked
+
+__all__ = ["CLASSES", "is_checkpoint", "is_component", "read_component", "read_folder"]
+
+CLASSES: dict[str, tuple[str, ...]] = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
+    "text_encoder_2": ("CLIPTextModel", "CLIPTextModelWithProjection"),
+    "controlnet": ("ControlNetModel",),
+}
+"""The classes that can be compiled, by component."""
+
+_TOKENIZERS = ("tokenizer", "tokenizer_2")
+_LEFT_OUT = {
+    "safety_checker": "the safety checker is left out",
+    "image_encoder": "the image encoder (IP-Adapter) is left out",
+    "feature_extractor": None,
+    "watermark": None,
+}
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether the folder is a whole pipeline."""
+    return (folder / "model_index.json").is_file()
+
+
+def is_component(folder: Path) -> bool:
+    """Whether the folder is one component."""
+    return (folder / "config.json").is_file()
+
+
+def read_folder(folder: Path, *, source: str, variant: str | None, replaced: Collection[str] = ()) -> Checkpoint:
+    """Open a checkpoint in diffusers' layout.
+
+    Args:
+        folder: the folder with ``model_index.json``.
+        source: what the user named.
+        variant: ``fp16`` and the like; None takes the plain weights where there are some.
+        replaced: components that will come from elsewhere and need not be here.
+
+    Raises:
+        CheckpointError: it is incomplete, damaged, or of a pipeline with parts that cannot be compiled.
+
+    """
+    index = read_json(folder / "model_index.json")
+    parts = {name: value for name, value in index.items() if _is_part(value) and not name.startswith("_")}
+    present = {name: str(value[1]) for name, value in parts.items() if value[1] is not None}
+    notes = [note for name, note in _LEFT_OUT.items() if note and name in present]
+    _check_parts(folder, present, index.get("_class_name"))
+    components = {}
+    for name in CLASSES:
+        if name in present and name not in replaced:
+            components[name], more = read_component(folder / name, name, present[name], variant)
+            notes += more
+    tokenizers = {name: folder / name for name in _TOKENIZERS if name in present}
+    for name, place in tokenizers.items():
+        if not is_tokenizer(place):
+            raise CheckpointError(f"{place} holds neither tokenizer.json nor vocab.json with merges.txt ({name})")
+    encoders = {name: component.config for name, component in components.items() if name.startswith("text")}
+    return Checkpoint(
+        source=source,
+        family=family_of(components["unet"].config, encoders),
+        components=components,
+        tokenizers=tokenizers,
+        pad_tokens={name: pad_token(place) for name, place in tokenizers.items()},
+        scheduler=read_json(folder / "scheduler" / "scheduler_config.json"),
+        model_index={name: value for name, value in index.items() if name not in parts and not _version(name)},
+        notes=tuple(notes),
+    )
+
+
+def _is_part(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2
+
+
+def _version(name: str) -> bool:
+    return name.startswith("_") and name != "_class_name"
+
+
+def _check_parts(folder: Path, present: dict[str, str], pipeline: object) -> None:
+    """Every part must be one that is compiled, or that can be left out by name."""
+    for name, class_name in present.items():
+        if name in CLASSES and class_name not in CLASSES[name]:
+            raise CheckpointError(
+                f"{folder} is a {pipeline} whose {name} is a {class_name}; "
+                f"only {' and '.join(CLASSES[name])} can be exported"
+            )
+        if name not in (*CLASSES, *_TOKENIZERS, *_LEFT_OUT, "scheduler"):
+            raise CheckpointError(
+                f"{folder} is a {pipeline} with a part {name!r} ({class_name}), which cannot be exported; "
+                "Stable Diffusion 1, 2, XL, its refiner, inpainting and distilled ones can"
+            )
+    pairs = [("unet", None), ("vae", None), ("scheduler", None), ("tokenizer", "text_encoder")]
+    pairs += [("tokenizer_2", "text_encoder_2"), ("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")]
+    missing = [name for name, partner in pairs if name not in present and (partner is None or partner in present)]
+    if "text_encoder" not in present and "text_encoder_2" not in present:
+        missing.append("text_encoder")
+    if missing:
+        raise CheckpointError(f"{folder / 'model_index.json'} names no {', '.join(missing)}, only {', '.join(present)}")
+
+
+def read_component(
+    folder: Path, name: str, class_name: str | None, variant: str | None
+) -> tuple[CheckpointComponent, list[str]]:
+    """Open one component and say what was decided.
+
+    Args:
+        folder: the folder with ``config.json`` and the weights.
+        name: what to call it.
+        class_name: its class, or None to take it from the config.
+        variant: see :func:`read_folder`.
+
+    Raises:
+        CheckpointError: it is incomplete, damaged or of a class that cannot be compiled.
+
+    """
+    config = read_json(folder / "config.json")
+    class_name = class_name or _class_of(config)
+    if class_name not in CLASSES[name]:
+        known = CLASSES[name]
+        raise CheckpointError(
+            f"{folder} holds a {class_name}, which cannot be a {name}; {' and '.join(known)} can"
+            + nearest(str(class_name), known)
+        )
+    picked = pick_weights([file.name for file in folder.iterdir()], variant, str(folder))
+    stored = read_picked(folder, picked)
+    tensors = normalised(class_name, stored)
+    component = CheckpointComponent(
+        name=name, class_name=class_name, config=config, tensors=tensors, file=verbatim_file(tensors, stored)
+    )
+    if picked.variant and variant is None:
+        return component, [f"{name}: took the {picked.variant} variant, the plain weights are not there"]
+    return component, []
+
+
+def _class_of(config: dict[str, Any]) -> str | None:
+    """Return the class that diffusers or transformers wrote into a config."""
+    named = config.get("_class_name") or next(iter(config.get("architectures") or []), None)
+    return named if isinstance(named, str) else None

@@ -1,0 +1,175 @@
+"""Fetching a checkpoint from the Hugging Face Hub, and nothing of the repository that is not used."""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import NoReturn
+
+from ...engines.errors import CheckpointError
+from .weights import WEIGHT_SUFFIXES, pick_weights
+
+__all__ = ["Hub", "HubName", "hub_name"]
+
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?:/[\w.+ -]+)*")
+_NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2", "controlnet")
+_CONFIGS = ("tokenizer", "tokenizer_2", "scheduler")
+_SHARD = re.compile(r".*-\d{5}-of-\d{5}\.(safetensors|bin)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubName:
+    """``owner/name``, and what is meant inside it: a folder, a weights file, or everything (an empty string)."""
+
+    repo: str
+    inside: str
+
+    @property
+    def is_file(self) -> bool:
+        """Whether one weights file is meant."""
+        return self.inside.endswith(WEIGHT_SUFFIXES)
+
+
+def hub_name(source: str) -> HubName | None:
+    """Read ``owner/name`` or ``owner/name/file.safetensors`` or ``owner/name/folder``; None if it is none of these."""
+    if not _ID.fullmatch(source) or ".." in source.split("/"):
+        return None
+    owner, name, *rest = source.split("/")
+    return HubName(repo=f"{owner}/{name}", inside="/".join(rest))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hub:
+    """Where and how to look.
+
+    Attributes:
+        revision: branch, tag or commit; None is the main branch.
+        token: access token; None takes the one the user is logged in with.
+        offline: use the local cache only.
+
+    """
+
+    revision: str | None = None
+    token: str | None = None
+    offline: bool = False
+
+    def fetch(self, name: HubName, *, variant: str | None, part: str | None = None) -> tuple[Path, list[str]]:
+        """Bring what is needed into the local cache and return its path there, and notes.
+
+        Args:
+            name: what to fetch.
+            variant: which weights; see :func:`~.weights.pick_weights`.
+            part: fetch only this component where the repository is a whole pipeline.
+
+        Raises:
+            CheckpointError: there is no such repository, revision or file, it is gated, or the network and the cache
+                both lack it.
+
+        """
+        if self.offline:
+            return self._cached(name, part, None), []
+        try:
+            return self._download(name, variant, part), []
+        except CheckpointError:
+            raise
+        except Exception as error:
+            # Which exceptions a failed connection gives depends on the HTTP library below huggingface_hub.
+            self._refuse_if_final(name, error)
+            return self._cached(name, part, error), [
+                f"the Hub could not be reached; {name.repo} is from the local cache"
+            ]
+
+    def _download(self, name: HubName, variant: str | None, part: str | None) -> Path:
+        from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+
+        info = HfApi().model_info(name.repo, revision=self.revision, token=self.token)
+        files = [sibling.rfilename for sibling in info.siblings or []]
+        if name.is_file:
+            if name.inside not in files:
+                raise CheckpointError(f"{name.repo} has no file {name.inside}{_singles(files)}")
+            return Path(hf_hub_download(name.repo, name.inside, revision=info.sha, token=self.token))
+        root, wanted = _wanted(name, files, variant, part)
+        folder = snapshot_download(name.repo, revision=info.sha, token=self.token, allow_patterns=wanted)
+        return Path(folder) / root
+
+    def _cached(self, name: HubName, part: str | None, cause: Exception | None) -> Path:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+        base = PurePosixPath(name.inside)
+        marks = [base / "model_index.json", base / "config.json"]
+        if part is not None:
+            marks.insert(0, base / part / "config.json")
+        for mark in [base] if name.is_file else marks:
+            try:
+                found = hf_hub_download(name.repo, str(mark), revision=self.revision, local_files_only=True)
+            except (LocalEntryNotFoundError, HFValidationError):
+                continue
+            return Path(found) if name.is_file else Path(found).parent
+        why = "the Hub could not be reached" if cause else "only the local cache was allowed"
+        where = f" at revision {self.revision}" if self.revision else ""
+        raise CheckpointError(
+            f"{name.repo}{where} is neither a local path nor in the local cache, and {why}; "
+            "fetch it with a connection first, or give the path of a folder"
+        ) from cause
+
+    def _refuse_if_final(self, name: HubName, error: Exception) -> None:
+        """Raise for what no cache can mend: the Hub was reached, and said no."""
+        from huggingface_hub import errors
+
+        def no(why: str) -> NoReturn:
+            raise CheckpointError(f"{name.repo}: {why}") from error
+
+        if isinstance(error, errors.GatedRepoError):
+            no("its licence must be accepted on its page first, and a token given that may read it")
+        if isinstance(error, errors.RevisionNotFoundError):
+            no(f"it has no revision {self.revision!r}")
+        if isinstance(error, errors.RepositoryNotFoundError):
+            no("there is neither such a path here nor such a repository on the Hub (a private one needs a token)")
+        if isinstance(error, errors.HFValidationError):
+            no(f"there is no such path, and it is no name of a repository ({error})")
+
+
+def _wanted(name: HubName, files: Collection[str], variant: str | None, part: str | None) -> tuple[str, list[str]]:
+    """Return the folder inside the repository that is wanted, and its files."""
+    base = f"{name.inside}/" if name.inside else ""
+    if part is not None and f"{base}{part}/config.json" in files:
+        base = f"{base}{part}/"
+    elif f"{base}model_index.json" in files:
+        configs = [f for f in files if any(_lies_in(f, f"{base}{folder}/") for folder in _CONFIGS)]
+        small = [f for f in configs if f.endswith((".json", ".txt"))]
+        networks = [
+            file
+            for folder in _NETWORKS
+            if f"{base}{folder}/config.json" in files
+            for file in _component_files(name.repo, f"{base}{folder}/", files, variant)
+        ]
+        return base, [f"{base}model_index.json", *small, *networks]
+    if f"{base}config.json" not in files:
+        where = f"{name.repo}/{base}".rstrip("/")
+        raise CheckpointError(f"{where} has neither model_index.json nor config.json{_singles(files)}")
+    return base, _component_files(name.repo, base, files, variant)
+
+
+def _component_files(repo: str, base: str, files: Collection[str], variant: str | None) -> list[str]:
+    names = [f.removeprefix(base) for f in files if _lies_in(f, base)]
+    picked = pick_weights(names, variant, f"{repo}/{base}".rstrip("/"))
+    chosen = ["config.json", picked.name]
+    if picked.index:
+        end = ".bin" if picked.pickled else ".safetensors"
+        chosen += [n for n in names if _SHARD.fullmatch(n) and n.endswith(end) and _variant(n) == picked.variant]
+    return [base + n for n in chosen]
+
+
+def _variant(shard: str) -> str | None:
+    stem = shard.rsplit("-", 3)[0]
+    return stem.partition(".")[2] or None
+
+
+def _lies_in(file: str, folder: str) -> bool:
+    return file.startswith(folder) and "/" not in file.removeprefix(folder)
+
+
+def _singles(files: Collection[str]) -> str:
+    singles = [file for file in files if file.endswith(WEIGHT_SUFFIXES)]
+    return f"; it has {', '.join(singles[:5])} (name one as OWNER/NAME/FILE)" if singles else ""

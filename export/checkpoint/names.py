@@ -1,0 +1,54 @@
+"""Today's names for the weights of a diffusers or transformers file, whichever release wrote it."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from .tensor import TensorSource
+
+__all__ = ["normalised", "verbatim_file"]
+
+_TEXT = ("CLIPTextModel", "CLIPTextModelWithProjection")
+
+# diffusers before 0.15 named the VAE's attention so; the weights were linear layers or, in LDM, 1x1 convolutions.
+_OLD_ATTENTION = re.compile(r"((?:encoder|decoder)\.mid_block\.attentions\.\d+)\.(query|key|value|proj_attn)\.(\w+)")
+_NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_LINEAR = re.compile(r"(encoder|decoder)\.mid_block\.attentions\.\d+\.to_\w+(\.0)?\.weight")
+
+
+def normalised(class_name: str, tensors: Mapping[str, TensorSource]) -> dict[str, TensorSource]:
+    """Rename the weights of a component to the names of :class:`~.component.CheckpointComponent`.
+
+    Buffers that hold no weight (``position_ids``) are left out.
+    """
+    if class_name in _TEXT:
+        return {_text_name(name): t for name, t in tensors.items() if not name.endswith(".position_ids")}
+    if class_name == "AutoencoderKL":
+        return {_vae_name(name): _linear(_vae_name(name), t) for name, t in tensors.items()}
+    return dict(tensors)
+
+
+def _text_name(name: str) -> str:
+    bare = name.startswith(("embeddings.", "encoder.", "final_layer_norm."))
+    return f"text_model.{name}" if bare else name
+
+
+def _vae_name(name: str) -> str:
+    old = _OLD_ATTENTION.fullmatch(name)
+    return f"{old[1]}.{_NEW_ATTENTION[old[2]]}.{old[3]}" if old else name
+
+
+def _linear(name: str, tensor: TensorSource) -> TensorSource:
+    if len(tensor.shape) > 2 and _LINEAR.fullmatch(name) and set(tensor.shape[2:]) == {1}:
+        return tensor.reshaped(tensor.shape[:2])
+    return tensor
+
+
+def verbatim_file(tensors: Mapping[str, TensorSource], stored: Mapping[str, TensorSource]) -> Path | None:
+    """Return the ``.safetensors`` that holds exactly ``tensors`` under their names, given all it stores; or None."""
+    files = {tensor.file for tensor in stored.values()}
+    if len(files) != 1 or dict(tensors) != dict(stored):
+        return None
+    file = files.pop()
+    same = all(name == tensor.name and tensor.verbatim for name, tensor in tensors.items())
+    return file if same and file.suffix == ".safetensors" else None

@@ -1,0 +1,168 @@
+"""Reading a checkpoint in one file, with the key layout of LDM (SD 1, SD 2) or SGM (SDXL)."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...engines.errors import CheckpointError
+from .component import CheckpointComponent
+from .convert import controlnet_component, text_component, unet_component, vae_component
+from .families import FAMILIES
+from .json_file import read_json
+from .tensor import TensorSource
+from .weights import read_weights
+
+__all__ = ["CONTROLNET", "VAE", "SingleFile", "below", "read_single_file"]
+
+_UNET = "model.diffusion_model."
+VAE = "first_stage_model."
+CONTROLNET = "control_model."
+# Where each family keeps its text encoders: component, prefix, whether it is OpenCLIP.
+_ENCODERS: dict[str, tuple[tuple[str, str, bool], ...]] = {
+    "sd1": (("text_encoder", "cond_stage_model.transformer.", False),),
+    "sd2": (("text_encoder", "cond_stage_model.model.", True),),
+    "sdxl": (
+        ("text_encoder", "conditioner.embedders.0.transformer.", False),
+        ("text_encoder_2", "conditioner.embedders.1.model.", True),
+    ),
+    "sdxl-refiner": (("text_encoder_2", "conditioner.embedders.0.model.", True),),
+}
+_SD2_BASE_STEP = 875000
+_VAE_TRAINING = ("loss.", "model_ema.")
+# Training state and tables that the samplers compute themselves.
+_TRAINING = (
+    "model_ema.", "alphas_cumprod", "betas", "log_one_minus",
+    "posterior_", "sqrt_", "logvar", "lvlb_weights", "denoiser.", "global_step", "cond_stage_model.logit_scale",
+    "scale_factor",
+)  # fmt: skip
+_MARKERS = ("v_pred", "ztsnr")  # empty tensors by which SDXL checkpoints say how they were trained
+_HINTS = {
+    "double_blocks.": "it looks like Flux",
+    "joint_blocks.": "it looks like Stable Diffusion 3",
+    "lora_": "it looks like a LoRA: give it with --lora",
+    "down_blocks.": "it looks like one component of diffusers' layout: give the folder with model_index.json",
+    "control_model.": "it looks like a ControlNet: give it with --controlnet",
+    "input_hint_block.": "it looks like a ControlNet: give it with --controlnet",
+    "controlnet_cond_embedding.": "it looks like a ControlNet: give it with --controlnet",
+    "encoder.": "it looks like a VAE: give it with --vae",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleFile:
+    """What one file holds: everything of a checkpoint but the tokenizers."""
+
+    family: str
+    components: dict[str, CheckpointComponent]
+    scheduler: dict[str, object]
+    notes: tuple[str, ...]
+
+
+def read_single_file(
+    file: Path, *, config: Path | None, prediction_type: str | None, replaced: Collection[str] = ()
+) -> SingleFile:
+    """Open a single-file checkpoint; the family is recognised by the keys.
+
+    Args:
+        file: a ``.safetensors``, or a ``.ckpt`` of plain tensors.
+        config: a folder in diffusers' layout whose configs are used instead of those inferred from the shapes.
+        prediction_type: ``epsilon`` or ``v_prediction``; None takes what the file or the family says.
+        replaced: components that will come from elsewhere and need not be here.
+
+    Raises:
+        CheckpointError: unknown family, missing parts, weights that belong nowhere.
+
+    """
+    stored, facts = read_weights(file)
+    family = _family(file, stored)
+    try:
+        components = _components(stored, family, config, replaced)
+    except CheckpointError as error:
+        raise CheckpointError(f"{file}, recognised as {family}: {error}") from error
+    scheduler, notes = _scheduler(family, stored, facts, config, prediction_type)
+    return SingleFile(
+        family=family, components=components, scheduler=scheduler, notes=(*notes, *_left_out(stored, family))
+    )
+
+
+def _family(file: Path, stored: Mapping[str, TensorSource]) -> str:
+    if any(name.startswith("edm_") for name in stored):
+        raise CheckpointError(f"{file} was trained in the EDM formulation (Playground 2.5), which is not supported")
+    if any(name.startswith(_UNET) for name in stored):
+        # The refiner's only encoder lies where SDXL has its first: the more demanding families come first.
+        for family in ("sdxl", "sdxl-refiner", "sd2", "sd1"):
+            prefixes = [prefix for _, prefix, _ in _ENCODERS[family]]
+            if all(any(name.startswith(prefix) for name in stored) for prefix in prefixes):
+                return family
+    seen = Counter(".".join(name.split(".")[:2]) for name in stored)
+    some = ", ".join(f"{prefix} ({count})" for prefix, count in seen.most_common(6)) or "nothing"
+    hint = next((f"; {hint}" for part, hint in _HINTS.items() if any(part in name for name in stored)), "")
+    parts = "a UNet (model.diffusion_model.*) with the text encoders of SD 1, SD 2, SDXL or its refiner"
+    raise CheckpointError(f"{file} is of no known family: {parts} was expected, seen were {some}{hint}")
+
+
+def _components(
+    stored: Mapping[str, TensorSource], family: str, config: Path | None, replaced: Collection[str]
+) -> dict[str, CheckpointComponent]:
+    defaults = FAMILIES[family]
+    found = [
+        text_component(name, below(stored, prefix), open_clip=open_clip, sd2=family == "sd2", config=config)
+        for name, prefix, open_clip in _ENCODERS[family]
+    ]
+    found.append(unet_component(below(stored, _UNET), defaults, config))
+    if "vae" not in replaced:
+        vae = {name: tensor for name, tensor in below(stored, VAE).items() if not name.startswith(_VAE_TRAINING)}
+        if not vae:
+            raise CheckpointError(f"the VAE ({VAE}*) is missing; give one with --vae")
+        found.append(vae_component(vae, defaults, config))
+    if control := below(stored, CONTROLNET):
+        found.append(controlnet_component(control, config))
+    return {component.name: component for component in found}
+
+
+def below(stored: Mapping[str, TensorSource], prefix: str) -> dict[str, TensorSource]:
+    """Return the tensors whose names start with ``prefix``, under what follows it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in stored.items() if name.startswith(prefix)}
+
+
+def _scheduler(
+    family: str, stored: Collection[str], facts: Mapping[str, object], config: Path | None, asked: str | None
+) -> tuple[dict[str, object], list[str]]:
+    """The family's scheduler, with the prediction type that was asked for or that the file tells.
+
+    Only SD 2 exists with both types under the same keys. There, as in diffusers, a file that was saved at step
+    875000 is the 512-pixel base model, which predicts noise; any other is taken for the 768-pixel model, which
+    predicts v.
+    """
+    if config is not None and (config / "scheduler").is_dir():
+        scheduler = read_json(config / "scheduler" / "scheduler_config.json")
+    else:
+        scheduler = dict(FAMILIES[family].scheduler)
+    notes = []
+    if asked is not None:
+        scheduler["prediction_type"] = asked
+    elif "v_pred" in stored:
+        scheduler["prediction_type"] = "v_prediction"
+        notes.append("the file is marked v_pred: the prediction type is v_prediction")
+    elif family == "sd2" and config is None:
+        base = facts.get("global_step") == _SD2_BASE_STEP
+        scheduler["prediction_type"] = "epsilon" if base else "v_prediction"
+        known = "of its global step" if base else "nothing in an SD 2 file tells; a base model needs epsilon"
+        notes.append(f"the prediction type is taken to be {scheduler['prediction_type']}, because {known}")
+    if "ztsnr" in stored:
+        scheduler["rescale_betas_zero_snr"] = True
+        notes.append("the file is marked ztsnr: its noise schedule ends at a signal-to-noise ratio of zero")
+    return scheduler, notes
+
+
+def _left_out(stored: Collection[str], family: str) -> list[str]:
+    """Say what of the file is not used."""
+    used = (_UNET, VAE, CONTROLNET, *(prefix for _, prefix, _ in _ENCODERS[family]), *_TRAINING, *_MARKERS)
+    notes = []
+    if any(name.startswith("model_ema.") for name in stored):
+        notes.append("the file has averaged weights too (model_ema.*); the plain ones are taken")
+    rest = sorted(name for name in stored if not name.startswith(used))
+    if rest:
+        notes.append(f"{len(rest)} tensors belong to no part and are left out: {', '.join(rest[:3])}")
+    return notes
