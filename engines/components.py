@@ -47,6 +47,7 @@ def text_encoder_spec(name: str, config: TextEncoderConfig, axes: Axes) -> Compo
     """``text_encoder`` and ``text_encoder_2``."""
     inputs = [
         _i64("input_ids", "B", config.tokens),
+        _i64("attention_mask", "B", config.tokens),
         _i64("layer", 1),
         _f32("extra_embeddings", "E", config.width),
     ]

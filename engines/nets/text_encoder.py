@@ -1,8 +1,8 @@
 """CLIP's text transformer (Radford et al., 2021, arXiv:2103.00020), OpenCLIP's weights included.
 
 Parameter names are those of transformers' ``CLIPTextModel`` and ``CLIPTextModelWithProjection``; transformers is the
-oracle of its tests. Written here because a graph should read any hidden layer, take embeddings of textual
-inversion, and use causal attention without a mask tensor.
+oracle of its tests. Written here because a graph should read any hidden layer and take embeddings of textual
+inversion.
 """
 
 import torch
@@ -15,7 +15,7 @@ __all__ = ["TextEncoder"]
 
 
 class SelfAttention(nn.Module):
-    """Causal multi-head attention."""
+    """Multi-head attention."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -25,12 +25,12 @@ class SelfAttention(nn.Module):
         self.q_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, T, width] -> [B, T, width]."""
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """[B, T, width] and what is added to the scores, [B, 1, T, T] -> [B, T, width]."""
         q, k, v = (
             p(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
         )
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         return self.out_proj(y.transpose(1, 2).flatten(2))
 
 
@@ -59,9 +59,9 @@ class Layer(nn.Module):
         self.mlp = MLP(config)
         self.layer_norm2 = nn.LayerNorm(config.width, eps=config.eps)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, T, width] -> [B, T, width]."""
-        x = x + self.self_attn(self.layer_norm1(x))
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """[B, T, width] and what is added to the scores, [B, 1, T, T] -> [B, T, width]."""
+        x = x + self.self_attn(self.layer_norm1(x), bias)
         return x + self.mlp(self.layer_norm2(x))
 
 
@@ -92,6 +92,13 @@ class TextModel(nn.Module):
         self.final_layer_norm = nn.LayerNorm(config.width, eps=config.eps)
 
 
+def _attention_bias(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """What to add to the scores so that a token sees itself and earlier ones that are not hidden, [B, 1, T, T]."""
+    place = torch.arange(attention_mask.shape[1])
+    seen = (place[None, :] <= place[:, None])[None, None] & (attention_mask != 0)[:, None, None, :]
+    return torch.where(seen, 0.0, torch.finfo(dtype).min).to(dtype)
+
+
 class TextEncoder(nn.Module):
     """The components ``text_encoder`` and ``text_encoder_2``."""
 
@@ -103,11 +110,14 @@ class TextEncoder(nn.Module):
             None if config.projection is None else nn.Linear(config.width, config.projection, bias=False)
         )
 
-    def forward(self, input_ids: Tensor, layer: Tensor, extra_embeddings: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, layer: Tensor, extra_embeddings: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Encode B prompts of 77 tokens.
 
         Args:
             input_ids: int64 [B, T].
+            attention_mask: int64 [B, T]; 0 hides a token from the others.
             layer: int64 [1], which hidden layer to return: 0 is the embeddings, ``layers`` the last.
             extra_embeddings: float32 [E, width], rows for the ids behind the vocabulary (textual inversion).
 
@@ -117,9 +127,10 @@ class TextEncoder(nn.Module):
         """
         model = self.text_model
         x = model.embeddings(input_ids, extra_embeddings.to(model.final_layer_norm.weight.dtype))
+        bias = _attention_bias(attention_mask, x.dtype)
         hidden = [x]
         for block in model.encoder["layers"]:
-            hidden.append(block(hidden[-1]))
+            hidden.append(block(hidden[-1], bias))
         chosen = torch.stack(hidden).index_select(0, layer)[0]
         if self.config.final_norm:
             chosen = model.final_layer_norm(chosen)

@@ -76,6 +76,8 @@ for _kind, _targets in {
     "Div": [aten.div.Tensor],
     "Equal": [aten.eq.Scalar, aten.eq.Tensor],
     "GreaterOrEqual": [aten.ge.Scalar],
+    "LessOrEqual": [aten.le.Tensor],
+    "And": [aten.__and__.Tensor, aten.bitwise_and.Tensor, aten.logical_and.default],
 }.items():
     translates(*_targets)(_binary(_kind))
 
@@ -108,6 +110,18 @@ def gelu(b: Builder, node: fx.Node, x: ir.Value, approximate: str = "none") -> i
 def clamp(b: Builder, node: fx.Node, x: ir.Value, min: float | None = None, max: float | None = None) -> ir.Value:  # noqa: A002
     bounds = [None if bound is None else _operand(b, node, bound) for bound in (min, max)]
     return b.op("Clip", [x, *bounds])
+
+
+@translates(aten.ne.Scalar)
+def not_equal(b: Builder, node: fx.Node, x: ir.Value, y: float) -> ir.Value:
+    return b.op("Not", [b.op("Equal", [x, _operand(b, node, y)])])
+
+
+@translates(aten.where.ScalarOther, aten.where.ScalarSelf, aten.where.Scalar)
+def where_scalar(b: Builder, node: fx.Node, condition: ir.Value, x: float, y: float) -> ir.Value:
+    dtype = DTYPES[_tensor(node).dtype]
+    parts = [v if isinstance(v, ir.Value) else b.constant(v, dtype) for v in (x, y)]
+    return b.op("Where", [condition, *parts])
 
 
 @translates(aten.where.self)
@@ -191,7 +205,8 @@ def attention(
     is_causal: bool = False,
 ) -> ir.Value:
     scale = 1 / math.sqrt(int(_input(node).shape[-1]))
-    return b.op("Attention", [q, k, v], {"is_causal": int(is_causal), "scale": scale})
+    inputs = [q, k, v] if mask is None else [q, k, v, mask]
+    return b.op("Attention", inputs, {"is_causal": int(is_causal), "scale": scale})
 
 
 @translates(aten.upsample_nearest2d.vec)

@@ -178,7 +178,9 @@ def test_text_encoder(projected: bool, activation: str, eos: int) -> None:
     theirs = randomise(cls(settings))
     ids = torch.randint(0, 97, (3, 77))
     ids[0, 5], ids[1, 76], ids[2, 40] = 97, 97, 97
-    result = theirs(ids, output_hidden_states=True)
+    mask = torch.ones_like(ids)
+    mask[1, 20:30] = 0
+    result = theirs(ids, attention_mask=mask, output_hidden_states=True)
     for final_norm in (False, True):
         config = TextEncoderConfig.from_transformers(settings.to_dict(), projected=projected, final_norm=final_norm)
         ours: Any = TextEncoder(config).eval().requires_grad_(False)
@@ -186,7 +188,7 @@ def test_text_encoder(projected: bool, activation: str, eos: int) -> None:
         weights = theirs.state_dict()
         ours.load_state_dict(weights if projected else {f"text_model.{name}": w for name, w in weights.items()})
         for layer in range(4):
-            hidden, pooled = ours(ids, torch.tensor([layer]), torch.zeros(1, 24))
+            hidden, pooled = ours(ids, mask, torch.tensor([layer]), torch.zeros(1, 24))
             expected = result.hidden_states[layer]
             if final_norm:
                 expected = ours.text_model.final_layer_norm(expected)
