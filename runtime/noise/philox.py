@@ -22,6 +22,7 @@ __all__ = ["PhiloxGenerator", "philox4x32"]
 
 _BLOCK = 256  # threads of a block
 _PER_CALL = 4  # normals of one Philox evaluation
+_AT_ONCE = 1 << 14  # threads computed together, so that their words stay in the cache
 
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -72,31 +73,31 @@ class PhiloxGenerator:
         threads = _BLOCK * (blocks if self._blocks is None else min(blocks, self._blocks))
         calls = -(-count // (threads * _PER_CALL))  # evaluations by each thread
         lanes = min(_PER_CALL, -(-count // threads))  # normals of an evaluation that anything of the tensor uses
-        parts = [part for call in range(calls) for part in self._evaluate(self._calls + call, threads, lanes)]
+        normals = np.empty((calls, lanes, threads), np.float32)
+        for call in range(calls):
+            for start in range(0, threads, _AT_ONCE):
+                thread = np.arange(start, min(start + _AT_ONCE, threads), dtype=np.uint64)
+                normals[call, :, start : start + _AT_ONCE] = self._evaluate(self._calls + call, thread, lanes)
         self._calls += calls
-        return np.concatenate(parts)[:count].reshape(tuple(shape))
+        return normals.reshape(-1)[:count].reshape(tuple(shape))
 
-    def _evaluate(self, call: int, threads: int, lanes: int) -> list[NDArray[np.float32]]:
-        """The first normals of every thread's evaluation number ``call``; arrays of [threads]."""
-        thread = np.arange(threads, dtype=np.uint64)
+    def _evaluate(self, call: int, thread: _Words, lanes: int) -> list[NDArray[np.float64]]:
+        """The first ``lanes`` normals of each thread's evaluation number ``call``."""
         low, high = np.full_like(thread, call & 0xFFFFFFFF), np.full_like(thread, call >> 32)
         words = philox4x32([low, high, thread & _LOW, thread >> _HALF], (self.seed & 0xFFFFFFFF, self.seed >> 32))
-        normals = _box_muller(words[0], words[1])
-        if lanes > 2:
-            normals += _box_muller(words[2], words[3])
-        return normals[:lanes]
+        return [normal for i in range(0, lanes, 2) for normal in _box_muller(words[i], words[i + 1], lanes - i)]
 
 
-def _box_muller(x: _Words, y: _Words) -> list[NDArray[np.float32]]:
+def _box_muller(x: _Words, y: _Words, lanes: int) -> list[NDArray[np.float64]]:
     """Box-Muller as cuRAND does it in float32 (``_curand_box_muller``): the sine first.
 
     The words are rounded to float32 and scaled by one fused multiply-add, as on the GPU; the rest is in double,
-    because the GPU's own sine is not the host's to the last bit anyway.
+    because the GPU's own sine is not the host's to the last bit anyway. The cosine is left out for one lane.
     """
     u = _fused(x, np.float32(2.0**-32))
     v = _fused(y, np.float32(2.0**-32 * 2.0 * math.pi))
     radius = np.sqrt(-2.0 * np.log(u))
-    return [(radius * np.sin(v)).astype(np.float32), (radius * np.cos(v)).astype(np.float32)]
+    return [radius * np.sin(v)] if lanes == 1 else [radius * np.sin(v), radius * np.cos(v)]
 
 
 def _fused(words: _Words, scale: np.float32) -> NDArray[np.float64]:
