@@ -11,7 +11,7 @@ from pathlib import Path
 
 import tokenizers
 
-from ...engines.errors import UsageError
+from ...engines.errors import BundleError, UsageError
 from .vocabulary import Vocabulary, read_vocabulary
 
 __all__ = ["Tokenizer"]
@@ -63,12 +63,17 @@ class Tokenizer:
             BundleError: there is no tokenizer in it, or it is damaged or not CLIP's kind.
 
         """
-        return cls(read_vocabulary(Path(path)))
+        vocabulary = read_vocabulary(Path(path))
+        try:
+            return cls(vocabulary)
+        except Exception as error:  # what the tokenizers package raises has no narrower class
+            raise BundleError(f"{path} holds a damaged tokenizer: {error}") from error
 
     def with_placeholders(self, tokens: Sequence[str], first_id: int) -> "Tokenizer":
         """Return a tokenizer that knows these words, each whole and found anywhere, as ids from ``first_id`` on.
 
-        They take the place of placeholders it had. As in diffusers' textual inversion, a placeholder is compared in lower case and need not stand alone.
+        They take the place of placeholders it had. As in diffusers' textual inversion, a placeholder is compared in
+        lower case and need not stand alone.
         """
         extended = object.__new__(Tokenizer)
         extended.__dict__.update(self.__dict__)

@@ -57,7 +57,8 @@ def read_vocabulary(folder: Path) -> Vocabulary:
     listed = _listed_markers(folder, settings, whole)
     named = {key: _named_marker(settings.get(key, default), listed) for key, default in _MARKERS.items()}
     extra = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
-    markers = _in_order(listed, named, [_marker(token) for token in extra])
+    others = [token if isinstance(token, str) else _marker(token) for token in extra]
+    markers = _in_order(listed, named, others)
     length = settings.get("model_max_length", settings.get("max_len"))
     return Vocabulary(
         ids=ids,
@@ -130,31 +131,35 @@ def _marker(token: Any) -> AddedToken:
     return AddedToken(**{key: value for key, value in token.items() if key != "__type"})
 
 
-def _named_marker(token: Any, listed: Mapping[int, AddedToken]) -> AddedToken | None:
-    if token is None:
-        return None
-    marker = _marker(token)
-    for entry in listed.values():
-        if entry.content == marker.content:
-            return entry
-    return marker
+def _named_marker(token: Any, listed: Mapping[int, AddedToken]) -> AddedToken | str | None:
+    """The marker as it is listed, or else as it is named."""
+    if token is None or isinstance(token, AddedToken):
+        return token
+    content = token if isinstance(token, str) else token["content"]
+    entry = next((entry for entry in listed.values() if entry.content == content), None)
+    return entry or (token if isinstance(token, str) else _marker(token))
 
 
 def _in_order(
-    listed: Mapping[int, AddedToken], named: Mapping[str, AddedToken | None], extra: list[AddedToken]
+    listed: Mapping[int, AddedToken], named: Mapping[str, AddedToken | str | None], extra: list[AddedToken | str]
 ) -> tuple[AddedToken, ...]:
-    """All markers once: the listed ones by id, the named ones, the rest. A named one is special in any case."""
-    found: dict[str, AddedToken] = {}
-    for marker in [*(listed[i] for i in sorted(listed)), *(m for m in named.values() if m is not None), *extra]:
-        found.setdefault(marker.content, marker)
-    names = {marker.content for marker in named.values() if marker is not None}
-    for content in names:
-        found[content].special = True
-    return tuple(found.values())
+    """Markers as they are added: the listed ones by id, then the named ones, then the rest.
+
+    A word may come twice, named as a string and with its fields; then the last one counts. What is named is special.
+    """
+    known = {entry.content for entry in listed.values()}
+    found: list[AddedToken | str] = [listed[i] for i in sorted(listed)]
+    for marker in [*named.values(), *extra]:
+        if marker is not None and str(marker) not in known and marker not in found:
+            found.append(marker)
+    markers = [_marker(marker) if isinstance(marker, str) else marker for marker in found]
+    names = {str(marker) for marker in named.values()}
+    for marker in markers:
+        marker.special = marker.special or marker.content in names
+    return tuple(markers)
 
 
-def _content(marker: AddedToken | None, key: str, folder: Path) -> str:
+def _content(marker: AddedToken | str | None, key: str, folder: Path) -> str:
     if marker is None:
         raise BundleError(f"{folder / 'tokenizer_config.json'} sets no {key}, which CLIP's tokenizer needs")
-    content: str = marker.content
-    return content
+    return str(marker)
