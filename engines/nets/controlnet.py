@@ -103,9 +103,9 @@ class ControlNetStep(nn.Module):
         net = self.controlnet
         dtype = net.conv_in.weight.dtype
         x = (state[0] * input_scale[:, None, None, None]).index_select(0, row_sample)
-        e = net.embed_time(timestep, embedding, None)
+        e = net.embed_time(timestep, None if embedding is None else embedding.to(dtype), None)
         x = net.conv_in(x.to(dtype)) + hint.index_select(0, row_sample).to(dtype)
-        maps, middle = net.descend(x, e, iter(unpack_key_values(net, key_values)))
+        maps, middle = net.descend(x, e, iter(unpack_key_values(net, [packed.to(dtype) for packed in key_values])))
         convs = [*net.controlnet_down_blocks, net.controlnet_mid_block]
         out = []
         for i, (conv, features, before) in enumerate(zip(convs, [*maps, middle], residuals, strict=True)):

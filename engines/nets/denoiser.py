@@ -77,9 +77,9 @@ class Denoiser(nn.Module):
         rows = self.unet(
             x.to(dtype),
             timestep,
-            unpack_key_values(self.unet, key_values),
-            embedding=embedding,
-            offset=offset,
+            unpack_key_values(self.unet, [packed.to(dtype) for packed in key_values]),
+            embedding=None if embedding is None else embedding.to(dtype),
+            offset=None if offset is None else offset.to(dtype),
             residuals=residuals,
         ).float()
         prediction = _weighted_sum(mix[:, :, None, None, None], rows[None], 1)

@@ -1,0 +1,127 @@
+"""Which engine runs a component: the one asked for, or the first that the bundle holds and the machine can run.
+
+Falling back is never silent: every rung that was passed over is reported with its reason.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Literal
+
+from . import onnxruntime_cpu, torch_module
+from .bundle import Bundle
+from .engine import Engine
+from .errors import EngineError, EngineUnavailableError, SdengineError, UsageError, nearest
+
+__all__ = ["ENGINES", "Fallback", "FallbackPolicy", "Opened", "open_engine"]
+
+FallbackPolicy = Literal["allow", "error"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """An engine of the ladder.
+
+    Attributes:
+        module: tells ``NAME``, ``unavailable()`` and ``version()``.
+        open: constructor of the engine.
+        precisions: what it runs, preferred first.
+    """
+
+    module: ModuleType
+    open: Callable[..., Engine]
+    precisions: tuple[str, ...]
+
+
+ENGINES: dict[str, Rung] = {
+    onnxruntime_cpu.NAME: Rung(
+        module=onnxruntime_cpu, open=onnxruntime_cpu.OnnxRuntimeEngine, precisions=("fp32", "fp16")
+    ),
+    torch_module.NAME: Rung(module=torch_module, open=torch_module.TorchEngine, precisions=("fp32", "bf16", "fp16")),
+}
+"""In the order in which ``auto`` tries them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fallback:
+    """An engine that was passed over, and why."""
+
+    component: str
+    asked: str
+    skipped: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """An open engine, and what was passed over before it."""
+
+    engine: Engine
+    fallbacks: tuple[Fallback, ...]
+
+
+def open_engine(
+    bundle: Bundle,
+    component: str,
+    *,
+    engine: str = "auto",
+    precision: str | None = None,
+    fallback: FallbackPolicy | None = None,
+    **options: Any,
+) -> Opened:
+    """Open a component.
+
+    Args:
+        bundle: the bundle.
+        component: which component.
+        engine: a name of :data:`ENGINES`, or ``auto``.
+        precision: ``fp32``, ``bf16`` or ``fp16``; None takes the first that engine and bundle have.
+        fallback: ``error`` refuses where the named engine cannot run, ``allow`` goes down the ladder; None means
+            ``allow`` for ``auto`` and ``error`` for a named engine.
+        options: of the engine's constructor, such as ``threads``.
+
+    Raises:
+        UsageError: an unknown engine.
+        EngineError: nothing that is allowed can run the component; the reasons are listed.
+    """
+    if engine != "auto" and engine not in ENGINES:
+        known = ", ".join(["auto", *ENGINES])
+        raise UsageError(f"unknown engine {engine!r}; there are {known}{nearest(engine, ENGINES)}")
+    policy = fallback or ("allow" if engine == "auto" else "error")
+    skipped: list[Fallback] = []
+    for name in _rungs(engine, policy):
+        try:
+            opened = _open(bundle, component, name, precision, options)
+        except SdengineError as error:
+            if policy == "error":
+                raise
+            skipped.append(Fallback(component=component, asked=engine, skipped=name, reason=str(error)))
+        else:
+            return Opened(engine=opened, fallbacks=tuple(skipped))
+    reasons = "; ".join(f"{f.skipped}: {f.reason}" for f in skipped)
+    raise EngineError(f"no engine can run {component}: {reasons}")
+
+
+def _rungs(engine: str, policy: str) -> Iterator[str]:
+    if engine != "auto":
+        yield engine
+    if policy == "allow":
+        yield from (name for name in ENGINES if name != engine)
+
+
+def _open(bundle: Bundle, component: str, name: str, precision: str | None, options: dict[str, Any]) -> Engine:
+    rung = ENGINES[name]
+    reason = rung.module.unavailable()
+    if reason is not None:
+        raise EngineUnavailableError(reason)
+    if precision is None:
+        graphs = bundle.component(component).graphs
+        precision = next((p for p in rung.precisions if p in graphs), None)
+        if precision is None:
+            raise EngineError(f"the bundle holds {component} in {', '.join(graphs)}; {name} runs {rung.precisions}")
+    elif precision not in rung.precisions:
+        raise EngineError(f"{name} cannot run {precision}; it runs {', '.join(rung.precisions)}")
+    opened = rung.open(bundle, component, precision=precision, **options)
+    if opened.precision != precision:
+        raise EngineError(f"{name} was asked for {precision} and opened in {opened.precision}")
+    return opened

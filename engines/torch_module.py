@@ -1,0 +1,131 @@
+"""torch running the reference modules themselves: the fallback, and what the others are measured against."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .bundle import Bundle
+from .engine import Array
+from .errors import BundleError, EngineError, EngineUnavailableError
+
+__all__ = ["NAME", "TorchEngine", "unavailable", "version"]
+
+NAME = "torch"
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def unavailable() -> str | None:
+    """Return why it cannot run here, or None."""
+    from importlib.util import find_spec
+
+    return None if find_spec("torch") else 'torch is not installed; pip install "sdengine[export]"'
+
+
+def version() -> str:
+    """Return the library's version, without importing it."""
+    from importlib.metadata import version as installed
+
+    return installed("torch")
+
+
+class TorchEngine:
+    """A component as a torch module.
+
+    Args:
+        bundle: where the weights are.
+        component: which one.
+        precision: what the network computes in; ``bf16`` needs no graph of its own here.
+        threads: torch's number of threads, for the whole process; None leaves it.
+        device: a torch device; None takes CUDA where there is a GPU, else the CPU.
+
+    Raises:
+        EngineUnavailableError: torch is missing.
+        BundleError: the weights do not fit the network.
+    """
+
+    name = NAME
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        component: str,
+        *,
+        precision: str = "fp32",
+        threads: int | None = None,
+        device: str | None = None,
+    ) -> None:
+        reason = unavailable()
+        if reason is not None:
+            raise EngineUnavailableError(reason)
+        import torch
+
+        from .nets.build import positional
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.precision = precision
+        record = bundle.component(component)
+        graphs = record.graphs
+        self.spec = (graphs.get(precision) or next(iter(graphs.values()))).spec
+        self._component = component
+        network = _load_network(bundle, record.network, getattr(torch, _DTYPES[precision]), self.device)
+        self._module: Any = positional(record.kind, network)
+
+    def __call__(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array] | None = None) -> dict[str, Array]:
+        """Run once; see :class:`~sdengine.engines.engine.Engine`."""
+        import torch
+
+        if self._module is None:
+            raise EngineError(f"{self._component}: this engine has been closed")
+        self.spec.axes_of({name: array.shape for name, array in inputs.items()})
+        given = [torch.from_numpy(inputs[tensor.name]).to(self.device) for tensor in self.spec.inputs]
+        try:
+            with torch.inference_mode():
+                produced = self._module(*given)
+        except RuntimeError as error:
+            raise EngineError(f"{self._component}: torch failed: {error}") from error
+        results: dict[str, Array] = {}
+        for tensor, value in zip(self.spec.outputs, produced, strict=True):
+            array = value.to("cpu", getattr(torch, tensor.dtype)).numpy()
+            target = None if outputs is None else outputs.get(tensor.name)
+            if target is not None:
+                np.copyto(target, array)
+                array = target
+            results[tensor.name] = np.ascontiguousarray(array)
+        return results
+
+    def close(self) -> None:
+        """Release the module."""
+        self._module = None
+
+
+_NETWORKS: dict[tuple[str, str, str, str], Any] = {}
+
+
+def _load_network(bundle: Bundle, name: str, dtype: Any, device: str) -> Any:
+    """Load a network's weights; components of one network share them while any of them is open."""
+    import weakref
+
+    from safetensors.torch import load_file
+
+    from .nets.build import network_from_config
+
+    record = bundle.manifest.networks[name]
+    key = (str(bundle.path), bundle.manifest.files[record.weights].sha256, str(dtype), device)
+    reference = _NETWORKS.get(key)
+    network = None if reference is None else reference()
+    if network is None:
+        import torch
+
+        with torch.device("meta"):
+            network = network_from_config(bundle.config(name), dtype)
+        weights = load_file(bundle.file(record.weights), device=device)
+        try:
+            network.load_state_dict({k: w.to(dtype) for k, w in weights.items()}, strict=True, assign=True)
+        except RuntimeError as error:
+            raise BundleError(f"{record.weights} does not fit the config of {name}: {error}") from error
+        network.requires_grad_(False)
+        _NETWORKS[key] = weakref.ref(network)
+    return network

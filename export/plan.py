@@ -1,0 +1,152 @@
+"""What an export will write: networks, components, precisions and shapes, decided before anything is written."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from ..engines import components as shapes
+from ..engines.errors import UsageError, nearest
+from ..engines.nets.config import UNetConfig
+from ..engines.nets.text_config import TextEncoderConfig
+from ..engines.nets.vae_config import VAEConfig
+from ..engines.spec import AxisRange, ComponentSpec
+from .checkpoint import Checkpoint, CheckpointComponent
+
+__all__ = ["PRECISION_DTYPES", "ComponentPlan", "NetworkPlan", "plan_components", "precisions_for"]
+
+PRECISION_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+_STORED = {"fp32": None, "bf16": "BF16", "fp16": "F16"}
+_ENGINE_PRECISIONS: dict[str, tuple[str, ...]] = {
+    "tensorrt": ("fp16", "bf16", "fp32"),
+    "tensorrt-rtx": ("fp16", "bf16", "fp32"),
+    "openvino": ("fp32",),
+    "onnxruntime": ("fp32", "fp16"),
+    "torch": ("fp32", "bf16", "fp16"),
+}
+"""Precisions of the graphs that an engine takes, what ``auto`` means first."""
+
+Config = UNetConfig | VAEConfig | TextEncoderConfig
+Axes = dict[str, AxisRange]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkPlan:
+    """A network to write.
+
+    Attributes:
+        name: in the bundle.
+        source: where its weights are.
+        config: resolved.
+        precisions: of its graphs.
+    """
+
+    name: str
+    source: CheckpointComponent
+    config: Config
+    precisions: tuple[str, ...]
+
+    @property
+    def store(self) -> str | None:
+        """What to convert its weights to: the one precision asked for; None keeps the checkpoint's."""
+        return _STORED[self.precisions[0]] if len(self.precisions) == 1 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentPlan:
+    """A component to trace, once for each precision."""
+
+    name: str
+    kind: str
+    network: NetworkPlan
+    specs: dict[str, ComponentSpec]
+
+
+def precisions_for(engines: Sequence[str], precision: str) -> tuple[str, ...]:
+    """Return the precisions that graphs are needed in.
+
+    Raises:
+        UsageError: an engine or precision is not known, or an engine cannot run the precision.
+    """
+    found: dict[str, None] = {}
+    for engine in engines:
+        if engine not in _ENGINE_PRECISIONS:
+            known = ", ".join(_ENGINE_PRECISIONS)
+            raise UsageError(f"unknown engine {engine!r}; there are {known}{nearest(engine, _ENGINE_PRECISIONS)}")
+        takes = _ENGINE_PRECISIONS[engine]
+        if precision not in ("auto", *PRECISION_DTYPES):
+            raise UsageError(f"unknown precision {precision!r}; there are auto, {', '.join(PRECISION_DTYPES)}")
+        if precision != "auto" and precision not in takes:
+            raise UsageError(f"{engine} cannot run a graph in {precision}; it takes {', '.join(takes)}")
+        found[takes[0] if precision == "auto" else precision] = None
+    return tuple(found)
+
+
+def plan_components(
+    checkpoint: Checkpoint,
+    controlnets: Sequence[CheckpointComponent],
+    configs: dict[str, Config],
+    axes: Axes,
+    precisions: tuple[str, ...],
+) -> list[ComponentPlan]:
+    """List the components of a checkpoint.
+
+    Args:
+        checkpoint: the checkpoint.
+        controlnets: networks to add; they are called ``controlnet``, ``controlnet_2``, ...
+        configs: resolved, by network.
+        axes: ranges.
+        precisions: of the graphs.
+    """
+    sources = dict(checkpoint.components)
+    sources |= {controlnet_name(i): source for i, source in enumerate(controlnets)}
+    networks = {
+        name: NetworkPlan(
+            name=name,
+            source=source,
+            config=configs[name],
+            precisions=_network_precisions(checkpoint, configs[name], precisions),
+        )
+        for name, source in sources.items()
+    }
+    return [plan for name, network in networks.items() for plan in _components(name, network, axes, bool(controlnets))]
+
+
+def controlnet_name(index: int) -> str:
+    """Return the name of the ControlNet given in that place."""
+    return "controlnet" if index == 0 else f"controlnet_{index + 1}"
+
+
+def _network_precisions(checkpoint: Checkpoint, config: Config, precisions: tuple[str, ...]) -> tuple[str, ...]:
+    """SDXL's VAE overflows in float16 unless its config says otherwise."""
+    overflows = isinstance(config, VAEConfig) and config.force_upcast and checkpoint.family.startswith("sdxl")
+    if not overflows:
+        return precisions
+    return tuple(dict.fromkeys("fp32" if p == "fp16" else p for p in precisions))
+
+
+def _components(name: str, network: NetworkPlan, axes: Axes, controlled: bool) -> list[ComponentPlan]:
+    def plan(component: str, kind: str, make: Any, *, typed: bool = False, **options: Any) -> ComponentPlan:
+        specs = {
+            p: make(component, network.config, *([PRECISION_DTYPES[p]] if typed else []), axes, **options)
+            for p in network.precisions
+        }
+        return ComponentPlan(name=component, kind=kind, network=network, specs=cast(dict[str, ComponentSpec], specs))
+
+    config = network.config
+    if isinstance(config, TextEncoderConfig):
+        return [plan(name, "text_encoder", shapes.text_encoder_spec)]
+    if isinstance(config, VAEConfig):
+        return [
+            plan("vae_decoder", "vae_decoder", shapes.vae_decoder_spec),
+            plan("vae_encoder", "vae_encoder", shapes.vae_encoder_spec),
+        ]
+    if config.hint_channels:
+        return [
+            plan(f"{name}_hint", "hint", shapes.hint_spec),
+            plan(f"{name}_conditioner", "conditioner", shapes.conditioner_spec, typed=True, up=False),
+            plan(name, "controlnet", shapes.controlnet_spec, typed=True),
+        ]
+    return [
+        plan("conditioner", "conditioner", shapes.conditioner_spec, typed=True),
+        plan("denoiser", "denoiser", shapes.denoiser_spec, typed=True, controlled=controlled),
+    ]

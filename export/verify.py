@@ -1,0 +1,115 @@
+"""Compares every compiled component with torch in float32, at shapes that were not traced."""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, get_args
+
+import numpy as np
+
+from ..engines.bundle import Bundle
+from ..engines.engine import Array
+from ..engines.errors import ExportError, UsageError
+from ..engines.ladder import ENGINES, open_engine
+from ..engines.manifest import Verification
+from ..engines.spec import AxisRange, ComponentSpec, TensorSpec
+
+__all__ = ["TOLERANCES", "Verify", "check_verify", "verify_bundle"]
+
+Verify = Literal["full", "fast", "off"]
+
+TOLERANCES = {"fp32": 1e-3, "fp16": 3e-2, "bf16": 2e-1}
+"""Largest difference over the largest value. In float32 only the order of sums differs; half precisions carry 11 and
+8 bits through some hundred layers."""
+
+
+def check_verify(value: str) -> None:
+    """Raise UsageError unless the value is one of ``full``, ``fast`` and ``off``."""
+    if value not in get_args(Verify):
+        raise UsageError(f"verify={value!r} is none of {', '.join(get_args(Verify))}")
+
+
+def verify_bundle(bundle: Bundle, engines: Sequence[str], verify: Verify) -> Iterator[Verification]:
+    """Compare; ``fast`` at one set of lengths per component, ``full`` at three.
+
+    Engines that cannot run on this machine are left out: what was compared is what the results name.
+
+    Raises:
+        ExportError: a difference is beyond :data:`TOLERANCES`.
+    """
+    count = {"full": 3, "fast": 1, "off": 0}[verify]
+    runnable = [n for n in engines if n in ENGINES and n != "torch" and ENGINES[n].module.unavailable() is None]
+    for name, component in bundle.manifest.components.items():
+        for precision, graph in component.graphs.items() if count else ():
+            able = [n for n in runnable if precision in ENGINES[n].precisions]
+            if not able:
+                continue
+            samples = [_sample(graph.spec, case) for case in range(count)]
+            with_torch = open_engine(bundle, name, engine="torch", precision="fp32").engine
+            spec = with_torch.spec
+            expected = [with_torch({k: _typed(a, spec.input(k)) for k, a in inputs.items()}) for _, inputs in samples]
+            with_torch.close()
+            for engine in able:
+                opened = open_engine(bundle, name, engine=engine, precision=precision).engine
+                for (axes, inputs), reference in zip(samples, expected, strict=True):
+                    error = _relative_error(opened(inputs), reference)
+                    if not error <= TOLERANCES[precision]:
+                        raise ExportError(
+                            f"{name} in {precision} on {engine} differs from torch by {error:.2g} at {axes}; "
+                            f"at most {TOLERANCES[precision]} is allowed. Try --precision fp32"
+                        )
+                    yield Verification(
+                        component=name, engine=engine, precision=precision, axes=axes, relative_error=error
+                    )
+                opened.close()
+
+
+def _typed(array: Array, tensor: TensorSpec) -> Array:
+    return array.astype(tensor.dtype)
+
+
+_LENGTHS: tuple[dict[str, int], ...] = (
+    {"S": 1, "R": 2, "B": 2, "T": 77, "E": 1},
+    {"S": 2, "R": 3, "B": 3, "T": 154, "E": 2},
+    {"S": 1, "R": 1, "B": 1, "T": 77, "E": 1},
+)
+
+
+def _sample(spec: ComponentSpec, case: int) -> tuple[dict[str, int], dict[str, Array]]:
+    """Choose lengths, small and not square, and random inputs of the magnitudes that a request has."""
+    rng = np.random.default_rng(case)
+    wanted = _LENGTHS[case] | {"h": (5, 7, 4)[case], "w": (6, 4, 9)[case]}
+    axes = {axis: _fit(length, wanted[axis], axis) for axis, length in spec.axes.items()}
+    return axes, {tensor.name: _random(rng, tensor, axes) for tensor in spec.inputs}
+
+
+def _fit(length: AxisRange, wanted: int, axis: str) -> int:
+    least = length.min + wanted - 4 if axis in "hw" else wanted
+    return max(length.min, min(length.max, least))
+
+
+def _random(rng: np.random.Generator, tensor: TensorSpec, axes: dict[str, int]) -> Array:
+    shape = tensor.resolve(axes)
+    if tensor.name == "input_ids":
+        return rng.integers(0, 40, shape)
+    if tensor.name == "attention_mask":
+        return np.ones(shape, np.int64)
+    if tensor.name == "layer":
+        return np.array([1])
+    if tensor.name == "row_sample":
+        return np.arange(shape[0]) % axes["S"]
+    if tensor.name == "rescale":
+        return np.zeros(shape, np.float32)
+    if tensor.name in ("timestep", "time_ids"):
+        return rng.integers(1, 1000, shape).astype(np.float32)
+    if tensor.name == "image":
+        return rng.random(shape, np.float32)
+    return rng.standard_normal(shape, np.float32).astype(tensor.dtype)
+
+
+def _relative_error(actual: dict[str, Array], expected: dict[str, Array]) -> float:
+    worst = 0.0
+    for name, reference in expected.items():
+        given, wanted = actual[name].astype(np.float64), reference.astype(np.float64)
+        scale = max(float(np.abs(wanted).max()), 1e-6)
+        error = float(np.abs(given - wanted).max()) / scale
+        worst = max(worst, error) if np.isfinite(error) else float("inf")
+    return worst
