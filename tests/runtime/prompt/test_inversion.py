@@ -1,0 +1,206 @@
+"""Textual inversion against diffusers' load_textual_inversion, and the files it comes in."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from sdengine.engines.errors import UsageError
+from sdengine.runtime.prompt import (
+    TEXT_FAMILIES,
+    PromptRequest,
+    TextualInversion,
+    encode_prompts,
+    load_embeddings,
+    load_inversion,
+    with_inversions,
+)
+
+from .networks import refiner_pipeline, sd_pipeline, sdxl_pipeline, text_encoders
+
+
+def vectors(count: int, width: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return (torch.randn(count, width, generator=torch.Generator().manual_seed(seed)) * 0.5).to(dtype)
+
+
+PROMPTS = [
+    "a photo of <toy>",
+    "<toy>",
+    "<toy><toy> and <toy>!",
+    "A <TOY> in upper case, which diffusers reads as the first vector only",
+    "art<toy>istic",
+    "a cat without it",
+    "<toy>_1 alone",
+    "the <single> one and <toy>, <Cased> <cased>",
+]
+FILES = {
+    "<toy>": {"clip_l": vectors(3, 24, 1), "clip_g": vectors(3, 32, 2)},
+    "<single>": {"clip_l": vectors(1, 24, 3), "clip_g": vectors(1, 32, 4)},
+    "<Cased>": {"clip_l": vectors(2, 24, 5), "clip_g": vectors(2, 32, 6, torch.float16)},
+}
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> list[TextualInversion]:
+    folder = tmp_path_factory.mktemp("inversions")
+    found = []
+    for i, (token, tensors) in enumerate(FILES.items()):
+        save_file(tensors, folder / f"{i}.safetensors")
+        found.append(load_inversion(folder / f"{i}.safetensors", token))
+    return found
+
+
+@pytest.fixture(scope="module")
+def sdxl() -> Any:
+    """A pipeline into which diffusers has loaded the same files."""
+    pipeline = sdxl_pipeline(force_zeros=False)
+    for token, tensors in FILES.items():
+        for name, tower in (("clip_l", ""), ("clip_g", "_2")):
+            pipeline.load_textual_inversion(
+                {name: tensors[name]},
+                token=token,
+                text_encoder=getattr(pipeline, f"text_encoder{tower}"),
+                tokenizer=getattr(pipeline, f"tokenizer{tower}"),
+            )
+    return pipeline
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_sdxl(sdxl: Any, loaded: list[TextualInversion], prompt: str) -> None:
+    encoders = with_inversions(text_encoders(sdxl_pipeline()), loaded)
+    mine = encode_prompts(
+        encoders,
+        PromptRequest(prompt=prompt, negative_prompt="low <toy>"),
+        family=TEXT_FAMILIES["sdxl"],
+        guidance=True,
+    )
+    theirs = sdxl.encode_prompt(prompt, device="cpu", negative_prompt="low <toy>")
+    for array, tensor in zip(
+        (mine.hidden, mine.negative_hidden, mine.pooled, mine.negative_pooled), theirs, strict=True
+    ):
+        np.testing.assert_allclose(array, tensor.detach().numpy(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_stable_diffusion(prompt: str, tmp_path: Path) -> None:
+    """A file as diffusers writes it, the word in the name of its tensor."""
+    save_file({"<toy>": vectors(2, 24)}, tmp_path / "learned_embeds.safetensors")
+    pipeline = sd_pipeline()
+    encoders = with_inversions(text_encoders(pipeline), [load_inversion(tmp_path / "learned_embeds.safetensors")])
+    mine = encode_prompts(encoders, PromptRequest(prompt=prompt), family=TEXT_FAMILIES["sd1"], guidance=False)
+    theirs = sd_pipeline()
+    theirs.load_textual_inversion(tmp_path, weight_name="learned_embeds.safetensors")
+    expected = theirs.encode_prompt(prompt, "cpu", 1, False)[0].detach().numpy()
+    np.testing.assert_allclose(mine.hidden, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_weighted(loaded: list[TextualInversion]) -> None:
+    """A word of several vectors inside brackets is weighted as a whole."""
+    encoders = with_inversions(text_encoders(sdxl_pipeline()), loaded)
+
+    def hidden(prompt: str) -> np.ndarray:
+        request = PromptRequest(prompt=prompt)
+        return encode_prompts(encoders, request, family=TEXT_FAMILIES["sdxl"], guidance=False).hidden[0]
+
+    plain, weighted, empty = hidden("<toy> cat"), hidden("(<toy>:1.5) cat"), hidden("")
+    np.testing.assert_allclose(weighted[1:4], empty[1:4] + 1.5 * (plain[1:4] - empty[1:4]), atol=1e-4)
+    np.testing.assert_allclose(weighted[4:], plain[4:], atol=1e-5)
+
+
+def test_refiner_takes_the_second_encoders_vectors(loaded: list[TextualInversion]) -> None:
+    [encoder] = with_inversions(text_encoders(refiner_pipeline()), loaded)
+    assert encoder.extra_embeddings is not None and encoder.extra_embeddings.shape == (3 + 1 + 2, 32)
+    assert encoder.tokenizer.placeholders == ("<toy>", "<toy>_1", "<toy>_2", "<single>", "<Cased>", "<Cased>_1")
+
+
+def test_added_one_after_another(loaded: list[TextualInversion]) -> None:
+    base = text_encoders(sdxl_pipeline())
+    together = with_inversions(base, loaded)
+    in_turn = base
+    for inversion in loaded:
+        in_turn = with_inversions(in_turn, [inversion])
+    for first, second in zip(together, in_turn, strict=True):
+        assert first.tokenizer.encode(PROMPTS[-1]) == second.tokenizer.encode(PROMPTS[-1])
+        np.testing.assert_array_equal(first.extra_embeddings, second.extra_embeddings)
+    assert base[0].extra_embeddings is None and base[0].tokenizer.placeholders == ()
+
+
+def test_names(tmp_path: Path) -> None:
+    """The word is the tensor's name, or the file's where that says nothing, or what the caller says."""
+    save_file({"emb_params": vectors(2, 24)}, tmp_path / "easynegative.safetensors")
+    save_file({"<toy>": vectors(1, 24)[0]}, tmp_path / "other.safetensors")
+    assert load_inversion(tmp_path / "easynegative.safetensors").tokens == ["easynegative", "easynegative_1"]
+    assert load_inversion(tmp_path / "other.safetensors").tokens == ["<toy>"]
+    assert load_inversion(tmp_path / "other.safetensors", "<mine>").tokens == ["<mine>"]
+
+
+def test_bfloat16(tmp_path: Path) -> None:
+    exact = torch.tensor([[1.0, -0.5, 3.0e38]])
+    save_file({"x": exact.to(torch.bfloat16)}, tmp_path / "x.safetensors")
+    values = load_inversion(tmp_path / "x.safetensors").vectors[""]
+    np.testing.assert_array_equal(values, exact.to(torch.bfloat16).float().numpy())
+
+
+@pytest.mark.parametrize(
+    ("tensors", "token", "message"),
+    [
+        ({"<x>": vectors(1, 25)}, None, r"width of 25; this checkpoint has text_encoder 24, text_encoder_2 32"),
+        ({"clip_l": vectors(1, 32), "clip_g": vectors(1, 32)}, "<x>", "width of 32"),
+        ({"a": vectors(1, 24), "b": vectors(1, 24)}, None, "it should hold clip_l and clip_g, or one tensor"),
+        ({"!": vectors(1, 24)}, None, "'!' is already in the vocabulary of text_encoder"),
+        ({"<x>": vectors(1, 24)}, " ", "empty"),
+        ({"<x>": torch.zeros(1, 2, 24)}, None, r"shape \[1, 2, 24\]"),
+        ({"<x>": torch.zeros(0, 24)}, None, r"shape \[0, 24\]"),
+        ({"<x>": torch.zeros(1, 24, dtype=torch.int64)}, None, "type I64"),
+        ({"<x>": torch.full((1, 24), torch.nan)}, None, "NaN"),
+    ],
+)
+def test_unsuitable(tmp_path: Path, tensors: dict[str, torch.Tensor], token: str | None, message: str) -> None:
+    save_file(tensors, tmp_path / "x.safetensors")
+    with pytest.raises(UsageError, match=message):
+        with_inversions(text_encoders(sdxl_pipeline()), [load_inversion(tmp_path / "x.safetensors", token)])
+
+
+def test_same_word_twice(loaded: list[TextualInversion]) -> None:
+    encoders = text_encoders(sdxl_pipeline())
+    with pytest.raises(UsageError, match="'<toy>' is already in the vocabulary"):
+        with_inversions(encoders, [loaded[0], loaded[0]])
+    with pytest.raises(UsageError, match="'<toy>' is already in the vocabulary"):
+        with_inversions(with_inversions(encoders, loaded), [loaded[0]])
+
+
+def test_unsafe_or_unreadable_files(tmp_path: Path) -> None:
+    torch.save({"<x>": vectors(1, 24)}, tmp_path / "x.pt")
+    with pytest.raises(UsageError, match="is a pickle"):
+        load_inversion(tmp_path / "x.pt")
+    with pytest.raises(UsageError, match="there is no file"):
+        load_inversion(tmp_path / "y.safetensors")
+    (tmp_path / "z.safetensors").write_bytes(b"\xff" * 40)
+    with pytest.raises(UsageError, match=r"is no \.safetensors file"):
+        load_inversion(tmp_path / "z.safetensors")
+    save_file({}, tmp_path / "empty.safetensors")
+    with pytest.raises(UsageError, match="holds no tensors"):
+        load_inversion(tmp_path / "empty.safetensors")
+
+
+def test_embeddings_file(tmp_path: Path) -> None:
+    given = {
+        "prompt_embeds": torch.randn(1, 77, 56).half(),
+        "pooled_prompt_embeds": torch.randn(36),
+        "negative_prompt_embeds": torch.randn(77, 56),
+        "negative_pooled_prompt_embeds": torch.randn(1, 36),
+    }
+    save_file(given, tmp_path / "x.safetensors")
+    request = PromptRequest(**load_embeddings(tmp_path / "x.safetensors"))  # type: ignore[arg-type]
+    mine = encode_prompts(text_encoders(sdxl_pipeline()), request, family=TEXT_FAMILIES["sdxl"], guidance=True)
+    np.testing.assert_array_equal(mine.hidden, given["prompt_embeds"].float().numpy())
+    np.testing.assert_array_equal(mine.pooled, given["pooled_prompt_embeds"].numpy()[None])
+    np.testing.assert_array_equal(mine.negative_hidden, given["negative_prompt_embeds"].numpy()[None])
+
+
+def test_embeddings_file_with_another_name(tmp_path: Path) -> None:
+    save_file({"promt_embeds": torch.zeros(1, 77, 56)}, tmp_path / "x.safetensors")
+    with pytest.raises(UsageError, match="did you mean 'prompt_embeds'"):
+        load_embeddings(tmp_path / "x.safetensors")
