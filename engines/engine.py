@@ -1,14 +1,15 @@
 """The one contract of all engines."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import UsageError
 from .spec import ComponentSpec
 
-__all__ = ["Array", "Engine", "EngineInfo"]
+__all__ = ["Array", "Engine", "EngineInfo", "check_buffers", "run"]
 
 Array = NDArray[np.generic]
 
@@ -33,22 +34,51 @@ class Engine(EngineInfo, Protocol):
 
     spec: ComponentSpec
 
-    def __call__(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array] | None = None) -> dict[str, Array]:
-        """Run once.
+    def prepare(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Callable[[], None]:
+        """Bind buffers once, to run on them many times.
 
         Args:
-            inputs: C-contiguous arrays by name, of the spec's types and shapes.
-            outputs: arrays to write into, by name; those not given are allocated.
+            inputs: C-contiguous arrays by name, of the spec's types and shapes. What they hold at each run counts.
+            outputs: arrays that each run writes.
 
         Returns:
-            All outputs by name.
+            What runs the component once on those buffers; it raises EngineError if the library fails.
 
         Raises:
-            UsageError: an input does not fit the spec.
-            EngineError: the library failed.
+            UsageError: a buffer does not fit the spec.
         """
         ...
 
     def close(self) -> None:
         """Release memory and handles; calling it twice is harmless."""
         ...
+
+
+def check_buffers(
+    spec: ComponentSpec, inputs: Mapping[str, Array], outputs: Mapping[str, Array] | None = None
+) -> dict[str, int]:
+    """Check names, types, layouts and shapes; return the lengths of the axes.
+
+    Raises:
+        UsageError: a buffer does not fit the spec.
+    """
+    axes = spec.axes_of({name: array.shape for name, array in inputs.items()})
+    wanted = [(tensor, inputs[tensor.name]) for tensor in spec.inputs]
+    for tensor in spec.outputs if outputs is not None else ():
+        array = outputs.get(tensor.name) if outputs is not None else None
+        if array is None or array.shape != tensor.resolve(axes):
+            shape = None if array is None else list(array.shape)
+            raise UsageError(f"{spec.name}: output {tensor.name} needs shape {list(tensor.resolve(axes))}, not {shape}")
+        wanted.append((tensor, array))
+    for tensor, array in wanted:
+        if array.dtype != np.dtype(tensor.dtype) or not array.flags.c_contiguous:
+            raise UsageError(f"{spec.name}: {tensor.name} must be C-contiguous {tensor.dtype}, not {array.dtype}")
+    return axes
+
+
+def run(engine: Engine, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Run once, into new arrays."""
+    axes = check_buffers(engine.spec, inputs)
+    outputs: dict[str, Array] = {t.name: np.empty(t.resolve(axes), t.dtype) for t in engine.spec.outputs}
+    engine.prepare(inputs, outputs)()
+    return outputs

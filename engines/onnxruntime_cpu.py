@@ -1,12 +1,10 @@
 """ONNX Runtime on the CPU: the engine that runs everywhere."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from .bundle import Bundle
-from .engine import Array
+from .engine import Array, check_buffers
 from .errors import EngineError, EngineUnavailableError
 
 __all__ = ["NAME", "OnnxRuntimeEngine", "unavailable", "version"]
@@ -72,27 +70,29 @@ class OnnxRuntimeEngine:
         except Exception as error:  # onnxruntime raises a dozen types of its own
             raise EngineError(f"{component}: onnxruntime cannot open {graph.file}: {error}") from error
         self.device = ", ".join(self._session.get_providers())
-        self._names = [tensor.name for tensor in self.spec.outputs]
 
-    def __call__(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array] | None = None) -> dict[str, Array]:
-        """Run once; see :class:`~sdengine.engines.engine.Engine`."""
-        if self._session is None:
+    def prepare(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Callable[[], None]:
+        """Bind buffers; see :class:`~sdengine.engines.engine.Engine`."""
+        session = self._session
+        if session is None:
             raise EngineError(f"{self._component}: this engine has been closed")
-        axes = self.spec.axes_of({name: array.shape for name, array in inputs.items()})
-        binding = self._session.io_binding()
+        axes = check_buffers(self.spec, inputs, outputs)
+        binding = session.io_binding()
         for name, array in inputs.items():
-            binding.bind_cpu_input(name, array)
-        results: dict[str, Array] = {}
-        for tensor in self.spec.outputs:
-            given = None if outputs is None else outputs.get(tensor.name)
-            array = np.empty(tensor.resolve(axes), tensor.dtype) if given is None else given
-            binding.bind_output(tensor.name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-            results[tensor.name] = array
-        try:
-            self._session.run_with_iobinding(binding)
-        except Exception as error:
-            raise EngineError(f"{self._component}: onnxruntime failed at {axes}: {error}") from error
-        return results
+            binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        for name, array in outputs.items():
+            binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        held = (dict(inputs), dict(outputs))  # the binding keeps addresses, not arrays
+
+        def once() -> None:
+            try:
+                session.run_with_iobinding(binding)
+            except Exception as error:
+                raise EngineError(
+                    f"{self._component}: onnxruntime failed at {axes} with {len(held[0])} inputs: {error}"
+                ) from error
+
+        return once
 
     def close(self) -> None:
         """Release the session."""

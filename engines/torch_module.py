@@ -1,12 +1,10 @@
 """torch running the reference modules themselves: the fallback, and what the others are measured against."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from .bundle import Bundle
-from .engine import Array
+from .engine import Array, check_buffers
 from .errors import BundleError, EngineError, EngineUnavailableError
 
 __all__ = ["NAME", "TorchEngine", "unavailable", "version"]
@@ -73,28 +71,27 @@ class TorchEngine:
         network = _load_network(bundle, record.network, getattr(torch, _DTYPES[precision]), self.device)
         self._module: Any = positional(record.kind, network)
 
-    def __call__(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array] | None = None) -> dict[str, Array]:
-        """Run once; see :class:`~sdengine.engines.engine.Engine`."""
+    def prepare(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Callable[[], None]:
+        """Bind buffers; see :class:`~sdengine.engines.engine.Engine`."""
         import torch
 
-        if self._module is None:
+        module = self._module
+        if module is None:
             raise EngineError(f"{self._component}: this engine has been closed")
-        self.spec.axes_of({name: array.shape for name, array in inputs.items()})
-        given = [torch.from_numpy(inputs[tensor.name]).to(self.device) for tensor in self.spec.inputs]
-        try:
-            with torch.inference_mode():
-                produced = self._module(*given)
-        except RuntimeError as error:
-            raise EngineError(f"{self._component}: torch failed: {error}") from error
-        results: dict[str, Array] = {}
-        for tensor, value in zip(self.spec.outputs, produced, strict=True):
-            array = value.to("cpu", getattr(torch, tensor.dtype)).numpy()
-            target = None if outputs is None else outputs.get(tensor.name)
-            if target is not None:
-                np.copyto(target, array)
-                array = target
-            results[tensor.name] = np.ascontiguousarray(array)
-        return results
+        check_buffers(self.spec, inputs, outputs)
+        given = [torch.from_numpy(inputs[tensor.name]) for tensor in self.spec.inputs]
+        wanted = [torch.from_numpy(outputs[tensor.name]) for tensor in self.spec.outputs]
+
+        def once() -> None:
+            try:
+                with torch.inference_mode():
+                    produced = module(*(tensor.to(self.device) for tensor in given))
+                    for target, value in zip(wanted, produced, strict=True):
+                        target.copy_(value)
+            except RuntimeError as error:
+                raise EngineError(f"{self._component}: torch failed: {error}") from error
+
+        return once
 
     def close(self) -> None:
         """Release the module."""

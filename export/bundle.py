@@ -234,9 +234,7 @@ def _copy_tokenizer(source: Path, target: Path) -> None:
 
 def _file_records(folder: Path) -> dict[str, FileRecord]:
     files = sorted(f for f in folder.rglob("*") if f.is_file() and f.name != MANIFEST)
-    return {
-        f.relative_to(folder).as_posix(): FileRecord(sha256=file_sha256(f), bytes=f.stat().st_size) for f in files
-    }
+    return {f.relative_to(folder).as_posix(): FileRecord(sha256=file_sha256(f), bytes=f.stat().st_size) for f in files}
 
 
 def _write_manifest(folder: Path, manifest: Manifest, results: list[Verification]) -> None:

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from ..engines.bundle import Bundle
-from ..engines.engine import Array
+from ..engines.engine import Array, run
 from ..engines.errors import ExportError, UsageError
 from ..engines.ladder import ENGINES, open_engine
 from ..engines.manifest import Verification
@@ -45,12 +45,14 @@ def verify_bundle(bundle: Bundle, engines: Sequence[str], verify: Verify) -> Ite
             samples = [_sample(graph.spec, case) for case in range(count)]
             with_torch = open_engine(bundle, name, engine="torch", precision="fp32").engine
             spec = with_torch.spec
-            expected = [with_torch({k: _typed(a, spec.input(k)) for k, a in inputs.items()}) for _, inputs in samples]
+            expected = [
+                run(with_torch, {k: _typed(a, spec.input(k)) for k, a in inputs.items()}) for _, inputs in samples
+            ]
             with_torch.close()
             for engine in able:
                 opened = open_engine(bundle, name, engine=engine, precision=precision).engine
                 for (axes, inputs), reference in zip(samples, expected, strict=True):
-                    error = _relative_error(opened(inputs), reference)
+                    error = _relative_error(run(opened, inputs), reference)
                     if not error <= TOLERANCES[precision]:
                         raise ExportError(
                             f"{name} in {precision} on {engine} differs from torch by {error:.2g} at {axes}; "

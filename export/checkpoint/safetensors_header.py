@@ -63,7 +63,7 @@ def _tensor(file: Path, name: str, entry: Any, start: int) -> TensorSource:
         numbers = [*shape, begin, end]
     except (KeyError, TypeError, ValueError) as error:
         _refuse(file, f"the entry of {name!r} has not the keys dtype, shape, data_offsets", error)
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         _refuse(file, f"{name!r} is of type {dtype!r}; known are {', '.join(DTYPES)}")
     if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
         _refuse(file, f"{name!r} has the shape {list(shape)} and the offsets {[begin, end]}")

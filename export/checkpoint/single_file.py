@@ -41,10 +41,10 @@ _HINTS = {
     "double_blocks.": "it looks like Flux",
     "joint_blocks.": "it looks like Stable Diffusion 3",
     "lora_": "it looks like a LoRA: give it with --lora",
-    "down_blocks.": "it looks like one component of diffusers' layout: give the folder with model_index.json",
     "control_model.": "it looks like a ControlNet: give it with --controlnet",
     "input_hint_block.": "it looks like a ControlNet: give it with --controlnet",
     "controlnet_cond_embedding.": "it looks like a ControlNet: give it with --controlnet",
+    "down_blocks.": "it looks like one component of diffusers' layout: give the folder with model_index.json",
     "encoder.": "it looks like a VAE: give it with --vae",
 }
 
@@ -127,7 +127,7 @@ def below(stored: Mapping[str, TensorSource], prefix: str) -> dict[str, TensorSo
 
 
 def _scheduler(
-    family: str, stored: Collection[str], facts: Mapping[str, object], config: Path | None, asked: str | None
+    family: str, stored: Mapping[str, TensorSource], facts: Mapping[str, object], config: Path | None, asked: str | None
 ) -> tuple[dict[str, object], list[str]]:
     """The family's scheduler, with the prediction type that was asked for or that the file tells.
 
@@ -146,7 +146,8 @@ def _scheduler(
         scheduler["prediction_type"] = "v_prediction"
         notes.append("the file is marked v_pred: the prediction type is v_prediction")
     elif family == "sd2" and config is None:
-        base = facts.get("global_step") == _SD2_BASE_STEP
+        step = stored["global_step"].read() if "global_step" in stored else facts.get("global_step")
+        base = bool(step == _SD2_BASE_STEP)
         scheduler["prediction_type"] = "epsilon" if base else "v_prediction"
         known = "of its global step" if base else "nothing in an SD 2 file tells; a base model needs epsilon"
         notes.append(f"the prediction type is taken to be {scheduler['prediction_type']}, because {known}")

@@ -28,7 +28,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 
 SHAPES = ("circle", "square", "triangle", "star", "ring", "cross")
 
-SIZES: dict[str, float] = {"small": 15.0, "medium": 24.0, "large": 38.0}
+SIZES: dict[str, float] = {"small": 18.0, "medium": 27.0, "large": 40.0}
 """Size name -> radius of the circle around the object, in pixels of a picture whose shorter side is 128."""
 
 _HELD_OUT_SHARE = 1 / 8

@@ -99,12 +99,22 @@ def _mask(shape: str, x: float, y: float, radius: float, size: tuple[int, int]) 
     return mask.reduce(n)
 
 
-def example_of_seed(seed: int, *, height: int = 128, width: int = 128, fresh: bool = False) -> Example:
-    """Return one example of the data set; ``fresh`` takes its scene from those that are held out of training."""
+def example_of_seed(
+    seed: int, *, height: int = 128, width: int = 128, fresh: bool = False, coarse_share: float = _COARSE_SHARE
+) -> Example:
+    """Return one example of the data set.
+
+    Args:
+        seed: chooses everything about it.
+        height: in pixels.
+        width: in pixels.
+        fresh: take the scene from those that are held out of training.
+        coarse_share: how often the picture is enlarged from a small original.
+    """
     rng = random.Random(f"example {seed}")
     scene = scene_of_seed(seed, fresh=fresh)
     crop = _crop(rng, min(height, width))
-    original_size = _original_size(rng, height, width)
+    original_size = _original_size(rng, height, width, coarse_share)
     pixels = draw(scene, seed, height=height, width=width, crop=crop, original_size=original_size)
     return Example(scene=scene, caption=caption(scene, rng), pixels=pixels, original_size=original_size, crop=crop)
 
@@ -118,12 +128,10 @@ def _crop(rng: random.Random, side: int) -> tuple[int, int]:
     return amounts[0] * axes[0], amounts[1] * axes[1]
 
 
-def _original_size(rng: random.Random, height: int, width: int) -> tuple[int, int]:
+def _original_size(rng: random.Random, height: int, width: int, coarse_share: float) -> tuple[int, int]:
     """Coarse originals from 1/12 to 1/2 of the size, evenly by octave; of the others half are exactly the size."""
-    if rng.random() < _COARSE_SHARE:
-        factor = 1 / 2 ** rng.uniform(1.0, 3.6)
-    else:
-        factor = rng.choice((1.0, rng.uniform(1.0, 2.0)))
+    coarse, fine = 1 / 2 ** rng.uniform(1.0, 3.6), rng.choice((1.0, rng.uniform(1.0, 2.0)))
+    factor = coarse if rng.random() < coarse_share else fine
     return max(4, round(height * factor)), max(4, round(width * factor))
 
 

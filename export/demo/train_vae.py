@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from .networks import VAE, new_vae
-from .pictures import example_of_seed, stacked
+from .pictures import Example, example_of_seed, stacked
 from .training import Average, Plan, log, run, trainable
 from .vae_start import start_near_identity
 
@@ -18,8 +18,10 @@ __all__ = ["joint_loss", "train_vae", "unit_code"]
 _BATCH = 16
 _CROP = 64
 _EDGES = 0.5  # weight of the difference of neighbouring pixels
+_BUSY = 8.0  # how much more an edge counts than flat colour
+_COARSE_SHARE = 0.1
 _PRIOR = 1e-5  # weight of the KL divergence, per element of the code
-_ROUGHNESS = 0.06  # noise that the decoder learns to bear, in deviations of the code
+_ROUGHNESS = 0.05  # noise that the decoder learns to bear, in deviations of the code
 _VALIDATION = 10**9  # seeds from here on are never trained on
 
 _SIZES = ((128, 128), (128, 128), (96, 128), (128, 96), (160, 128), (96, 96))
@@ -33,7 +35,7 @@ def train_vae(work: Path, *, joint: Plan, decoder: Plan) -> Any:
     average = run(
         vae,
         joint,
-        lambda step: joint_loss(vae, _batch(step, joint)),
+        lambda step: joint_loss(vae, _batch(step)),
         work / "vae.state",
         average_decay=0.995,
         after_save=lambda step, mean: _report(step, mean),
@@ -45,7 +47,7 @@ def train_vae(work: Path, *, joint: Plan, decoder: Plan) -> Any:
     average = run(
         vae,
         decoder,
-        lambda step: _decoder_loss(vae, _batch(offset + step, decoder)),
+        lambda step: _decoder_loss(vae, _whole_batch(offset + step)),
         work / "vae_decoder.state",
         average_decay=0.995,
         after_save=lambda step, mean: _report(step, mean),
@@ -56,7 +58,12 @@ def train_vae(work: Path, *, joint: Plan, decoder: Plan) -> Any:
 
 def pictures(seeds: Sequence[int], height: int = 128, width: int = 128) -> torch.Tensor:
     """Return the examples of these seeds as the network takes them: [n, 3, height, width] in -1..1."""
-    return from_pixels(stacked(example_of_seed(seed, height=height, width=width) for seed in seeds))
+    return from_pixels(stacked(_example(seed, height, width) for seed in seeds))
+
+
+def _example(seed: int, height: int, width: int) -> Example:
+    """Return an example, seldom a coarse one: those are easy."""
+    return example_of_seed(seed, height=height, width=width, coarse_share=_COARSE_SHARE)
 
 
 def from_pixels(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> torch.Tensor:
@@ -64,24 +71,44 @@ def from_pixels(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32).div(127.5).sub(1).contiguous()
 
 
-def _batch(step: int, plan: Plan) -> torch.Tensor:
-    """Return fresh pictures for a step: at first two steps in three see crops, in the end all see whole pictures."""
-    whole = step % 3 == 0 if step < plan.steps - plan.decay // 2 else True
-    height, width = _SIZES[step // 3 % len(_SIZES)] if whole else (128, 128)
-    count = _BATCH // 2 if whole else _BATCH
-    batch = pictures(range(step * _BATCH, step * _BATCH + count), height, width)
-    if whole:
-        return batch
-    tops, lefts = torch.randint(0, 128 - _CROP + 1, (2, count)).tolist()
-    return torch.stack([x[:, t : t + _CROP, s : s + _CROP] for x, t, s in zip(batch, tops, lefts, strict=True)])
+def _batch(step: int) -> torch.Tensor:
+    """Return fresh pictures for a step: two steps in three see the surroundings of the object, one whole pictures."""
+    seeds = range(step * _BATCH, (step + 1) * _BATCH)
+    if step % 3 == 0:
+        return _whole_batch(step)
+    examples = [_example(seed, 128, 128) for seed in seeds]
+    shifts = torch.randint(-_CROP // 3, _CROP // 3 + 1, (len(examples), 2)).tolist()
+    windows = []
+    for example, shift in zip(examples, shifts, strict=True):
+        top, left = (
+            min(max(64 - c - _CROP // 2 + s, 0), 128 - _CROP) for c, s in zip(example.crop, shift, strict=True)
+        )
+        windows.append(example.pixels[top : top + _CROP, left : left + _CROP])
+    return from_pixels(np.stack(windows))
+
+
+def _whole_batch(step: int) -> torch.Tensor:
+    """Return half as many whole pictures, of another size every third step."""
+    first = step * _BATCH
+    return pictures(range(first, first + _BATCH // 2), *_SIZES[step // 3 % len(_SIZES)])
 
 
 def _distance(drawn: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """L1 of the pixels and of their differences to the right and below."""
-    loss = functional.l1_loss(drawn, wanted)
+    """L1 of the pixels and of their differences to the right and below, by how much goes on around them."""
+    weight = _unrest(wanted)
+    loss = (weight * (drawn - wanted).abs()).mean()
     for axis in (2, 3):
-        loss = loss + _EDGES * functional.l1_loss(drawn.diff(dim=axis), wanted.diff(dim=axis))
+        change = (drawn.diff(dim=axis) - wanted.diff(dim=axis)).abs()
+        loss = loss + _EDGES * (weight.narrow(axis, 1, change.shape[axis]) * change).mean()
     return loss
+
+
+def _unrest(wanted: torch.Tensor) -> torch.Tensor:
+    """Return [n, 1, h, w]: 1 on flat colour, up to 1 + ``_BUSY`` near an edge, whatever the contrast of the picture."""
+    highest = functional.max_pool2d(wanted, 5, stride=1, padding=2)
+    lowest = -functional.max_pool2d(-wanted, 5, stride=1, padding=2)
+    spread = (highest - lowest).amax(1, keepdim=True)
+    return 1 + _BUSY * spread / spread.amax((2, 3), keepdim=True).clamp(min=0.2)
 
 
 def joint_loss(vae: Any, batch: torch.Tensor) -> torch.Tensor:

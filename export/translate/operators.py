@@ -389,7 +389,12 @@ def full(b: Builder, node: fx.Node, sizes: Sequence[int], value: float, **option
 
 
 @translates(
-    aten._assert_tensor_metadata.default, aten._assert_scalar.default, operator.eq, operator.ge, operator.le, operator.ne
+    aten._assert_tensor_metadata.default,
+    aten._assert_scalar.default,
+    operator.eq,
+    operator.ge,
+    operator.le,
+    operator.ne,
 )
 def nothing(b: Builder, node: fx.Node, *args: Any, **options: Any) -> None:
     """Assertions of the tracer."""

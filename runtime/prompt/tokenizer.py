@@ -69,6 +69,20 @@ class Tokenizer:
         except Exception as error:  # what the tokenizers package raises has no narrower class
             raise BundleError(f"{path} holds a damaged tokenizer: {error}") from error
 
+    def with_pad(self, token: str) -> "Tokenizer":
+        """Return a tokenizer that pads with another token, as a bundle's manifest may say.
+
+        Raises:
+            BundleError: the token is not in the vocabulary.
+
+        """
+        if not self.knows(token):
+            raise BundleError(f"the tokenizer is to pad with {token!r}, which is not in its vocabulary")
+        padded = object.__new__(Tokenizer)
+        padded.__dict__.update(self.__dict__)
+        padded.pad = self._id(token)
+        return padded
+
     def with_placeholders(self, tokens: Sequence[str], first_id: int) -> "Tokenizer":
         """Return a tokenizer that knows these words, each whole and found anywhere, as ids from ``first_id`` on.
 

@@ -145,18 +145,14 @@ def _in_order(
 ) -> tuple[AddedToken, ...]:
     """Markers as they are added: the listed ones by id, then the named ones, then the rest.
 
-    A word may come twice, named as a string and with its fields; then the last one counts. What is named is special.
+    A word may come twice, named as a string and with its fields; then the last one counts.
     """
     known = {entry.content for entry in listed.values()}
     found: list[AddedToken | str] = [listed[i] for i in sorted(listed)]
     for marker in [*named.values(), *extra]:
         if marker is not None and str(marker) not in known and marker not in found:
             found.append(marker)
-    markers = [_marker(marker) if isinstance(marker, str) else marker for marker in found]
-    names = {str(marker) for marker in named.values()}
-    for marker in markers:
-        marker.special = marker.special or marker.content in names
-    return tuple(markers)
+    return tuple(_marker(marker) if isinstance(marker, str) else marker for marker in found)
 
 
 def _content(marker: AddedToken | str | None, key: str, folder: Path) -> str:

@@ -1,87 +1,59 @@
 """Euler's method on the probability-flow ODE, plain and ancestral.
 
-In the variables of "Elucidating the Design Space of Diffusion-Based Generative Models" (Karras et al.,
-https://arxiv.org/abs/2206.00364): the latent is signal plus sigma times noise, and what the network sees is that
-divided by ``sqrt(sigma**2 + 1)``.
+Algorithm 1 of https://arxiv.org/abs/2206.00364 without its correction, and k-diffusion's ancestral sampling.
 """
 
 import numpy as np
 
 from .options import BETAS, OptionTable
-from .prediction import denoised_at_sigma
 from .rows import NOISE, Array, Indices, X
+from .sigma_space import derivative_at, initial_noise, input_scale, sigma_level, spaced_levels
+from .singles import rounded, singles
 from .solver import Grid, Request, Solver, Steps
-from .spacing import final_sigma, respaced_sigmas, spaced_timesteps, timestep_from_sigma
+from .spacing import final_sigma, timestep_from_sigma
 
-__all__ = ["EULER", "EULER_ANCESTRAL", "initial_noise", "input_scale", "sigma_level"]
-
-
-def input_scale(sigma: Array) -> Array:
-    """Return the factor that gives the network's input unit variance."""
-    return 1 / np.sqrt(sigma**2 + 1)
-
-
-def initial_noise(request: Request, sigmas: Array) -> float:
-    """Return the factor of the initial noise: ``sigma_max``, or with "leading" spacing ``sqrt(sigma_max**2 + 1)``."""
-    top = float(sigmas.max())
-    return float(np.hypot(top, 1)) if request.options.timestep_spacing == "leading" else top
-
-
-def sigma_level(_request: Request, grid: Grid, i: Indices) -> tuple[Array, Array]:
-    """Signal and noise factors of a latent at evaluation ``i``: the picture itself plus sigma times noise."""
-    sigma = grid.sigmas[i]
-    return np.ones_like(sigma), sigma
+__all__ = ["EULER", "EULER_ANCESTRAL", "ancestral_split"]
 
 
 def _euler_grid(request: Request) -> Grid:
-    options, levels = request.options, request.levels
-    if request.sigmas is not None:
-        given = np.array(request.sigmas, dtype=np.float32)
-        return _told_by_sigma(request, timestep_from_sigma(given[:-1], levels), given.astype(np.float64))
-    n = request.step_count
-    timesteps = spaced_timesteps(options, n) if request.timesteps is None else np.array(request.timesteps)
-    timesteps = timesteps.astype(np.float32).astype(np.float64)
-    if options.interpolation_type == "log_linear":
-        log = levels.log_sigmas.astype(np.float64)
-        sigmas = np.exp(np.linspace(log[-1], log[0], n + 1))
+    if request.sigmas is None:
+        timesteps, sigmas = spaced_levels(request)
+        sigmas = rounded(np.append(sigmas, final_sigma(request.options, request.levels)))
     else:
-        sigmas = np.interp(timesteps, np.arange(len(levels.sigmas)), levels.sigmas)
-    respaced = respaced_sigmas(options, sigmas[0], sigmas[-1], n)
-    if respaced is not None:
-        sigmas, timesteps = respaced, timestep_from_sigma(respaced, levels)
-    return _told_by_sigma(request, timesteps, np.append(sigmas, final_sigma(options, levels)))
-
-
-def _told_by_sigma(request: Request, timesteps: Array, sigmas: Array) -> Grid:
-    sigmas = sigmas.astype(np.float32).astype(np.float64)
+        sigmas = rounded(np.array(request.sigmas))
+        timesteps = timestep_from_sigma(sigmas[:-1].astype(np.float32), request.levels)
     if request.options.timestep_type == "continuous" and request.options.prediction_type == "v_prediction":
         timesteps = 0.25 * np.log(sigmas[:-1])
-    timesteps = timesteps.astype(np.float32).astype(np.float64)
-    return Grid(timesteps=timesteps, sigmas=sigmas, initial_noise=initial_noise(request, sigmas))
+    return Grid(timesteps=rounded(timesteps), sigmas=sigmas, initial_noise=initial_noise(request, sigmas))
 
 
 def _euler_steps(request: Request, grid: Grid, i: Indices) -> Steps:
     sigma, sigma_next = grid.sigmas[i], grid.sigmas[i + 1]
-    derivative = (X - denoised_at_sigma(request, sigma)) / sigma
-    x_next = X + (sigma_next - sigma) * derivative
+    x_next = X + (sigma_next - sigma) * derivative_at(request, sigma)
     return Steps(new_state={0: x_next}, input_scale=input_scale(sigma), noise_draws=np.zeros(len(i), dtype=bool))
 
 
 def _ancestral_grid(request: Request) -> Grid:
-    timesteps = spaced_timesteps(request.options, request.step_count).astype(np.float32).astype(np.float64)
-    trained = request.levels.sigmas
-    sigmas = np.append(np.interp(timesteps, np.arange(len(trained)), trained), 0.0)
-    sigmas = sigmas.astype(np.float32).astype(np.float64)
+    timesteps, sigmas = spaced_levels(request)
+    sigmas = rounded(np.append(sigmas, 0.0))
     return Grid(timesteps=timesteps, sigmas=sigmas, initial_noise=initial_noise(request, sigmas))
 
 
+def ancestral_split(sigma: Array, sigma_next: Array) -> tuple[Array, Array]:
+    """Return how far down to step, and how much fresh noise comes back up: ``down**2 + up**2 = sigma_next**2``.
+
+    In float32 as in diffusers, because with few steps ``down`` is a difference of nearly equal numbers.
+    """
+    high, low = singles(sigma), singles(sigma_next)
+    up = np.sqrt(low**2 * (high**2 - low**2) / high**2)
+    down = np.sqrt(low**2 - up**2)
+    return down.astype(np.float64), up.astype(np.float64)
+
+
 def _ancestral_steps(request: Request, grid: Grid, i: Indices) -> Steps:
-    sigma, sigma_next = grid.sigmas[i], grid.sigmas[i + 1]
-    derivative = (X - denoised_at_sigma(request, sigma)) / sigma
-    # The step goes below sigma_next and fresh noise comes back up to it: up**2 + down**2 = sigma_next**2.
-    up = sigma_next * np.sqrt(1 - (sigma_next / sigma) ** 2)
-    down = sigma_next**2 / sigma
-    x_next = X + (down - sigma) * derivative + up * NOISE
+    sigma = grid.sigmas[i]
+    down, up = ancestral_split(sigma, grid.sigmas[i + 1])
+    x_next = X + (down - sigma) * derivative_at(request, sigma) + up * NOISE
     return Steps(new_state={0: x_next}, input_scale=input_scale(sigma), noise_draws=np.ones(len(i), dtype=bool))
 
 

@@ -5,6 +5,7 @@ needed, not merely close ones. The tests compare them bit by bit.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -128,11 +129,49 @@ def _cosine(_start: float, _end: float, count: int) -> Singles:
     def alpha_bar(time: float) -> float:
         return math.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
 
+    return _betas_from_alpha_bar(alpha_bar, count)
+
+
+def _exponential(_start: float, _end: float, count: int) -> Singles:
+    """Signal variance ``exp(-12 t)`` for t from 0 to 1."""
+
+    def alpha_bar(time: float) -> float:
+        return math.exp(-12.0 * time)
+
+    return _betas_from_alpha_bar(alpha_bar, count)
+
+
+def _laplace(_start: float, _end: float, count: int) -> Singles:
+    """Laplace-distributed log SNR (https://arxiv.org/abs/2407.03297), as diffusers reads it."""
+
+    def alpha_bar(time: float) -> float:
+        log_snr = -0.5 * math.copysign(1, 0.5 - time) * math.log(1 - 2 * abs(0.5 - time) + 1e-6)
+        return math.sqrt(1 / (1 + math.exp(-log_snr)))
+
+    return _betas_from_alpha_bar(alpha_bar, count)
+
+
+def _sigmoid(start: float, end: float, count: int) -> Singles:
+    """Betas that rise from start to end like a logistic curve over [-6, 6]."""
+    rising: Singles = 1 / (1 + np.exp(-_linspace(-6, 6, count)))
+    betas: Singles = rising * np.float32(end - start) + np.float32(start)
+    return betas
+
+
+def _betas_from_alpha_bar(alpha_bar: Callable[[float], float], count: int) -> Singles:
+    """Betas, at most 0.999, whose cumulative products follow ``alpha_bar`` on [0, 1]."""
     betas = [min(1 - alpha_bar((i + 1) / count) / alpha_bar(i / count), 0.999) for i in range(count)]
     return np.array(betas, dtype=np.float32)
 
 
-BETA_SCHEDULES = {"linear": _linear, "scaled_linear": _scaled_linear, "squaredcos_cap_v2": _cosine}
+BETA_SCHEDULES = {
+    "linear": _linear,
+    "scaled_linear": _scaled_linear,
+    "squaredcos_cap_v2": _cosine,
+    "exp": _exponential,
+    "laplace": _laplace,
+    "sigmoid": _sigmoid,
+}
 
 
 def _rescaled_to_zero_snr(betas: Singles) -> Singles:

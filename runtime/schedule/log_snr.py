@@ -5,62 +5,81 @@ import numpy as np
 from ...engines.errors import UsageError
 from .prediction import signal_and_noise
 from .rows import Array, Indices
+from .sigma_space import refuse_respacing
+from .singles import Singles, singles
 from .solver import Grid, Request
-from .spacing import final_sigma, log_spaced_timesteps, respaced_sigmas, timestep_from_sigma
+from .spacing import exponential_sigmas, log_spaced_timesteps, respaced_sigmas, timestep_from_sigma
 
-__all__ = ["half_log_snr", "log_snr_grid", "shifted", "variance_preserving_level"]
-
-
-def half_log_snr(sigma: Array) -> Array:
-    """Return lambda, half the logarithm of the signal-to-noise ratio, for a noise-to-signal ratio."""
-    return -np.log(sigma)
+__all__ = ["dpm_grid", "levels_at", "log_snr_grid", "variance_preserving_level"]
 
 
-def shifted(values: Array, i: Indices, back: int) -> Array:
-    """Return the values ``back`` evaluations before ``i``; before the first one there is no history to use them."""
-    return values[np.maximum(i - back, 0)]
+def levels_at(grid: Grid, i: Indices, back: int = 0) -> Singles:
+    """Return the noise-to-signal ratios ``back`` evaluations before ``i``, ``[N]``, in float32.
+
+    Before the first evaluation there are none; what stands there is not used, for want of history.
+    """
+    return singles(grid.sigmas[np.maximum(i - back, 0)])
 
 
 def variance_preserving_level(_request: Request, grid: Grid, i: Indices) -> tuple[Array, Array]:
     """Signal and noise factors of a latent of unit variance at evaluation ``i``."""
-    return signal_and_noise(grid.sigmas[i])
+    alpha, sigma = signal_and_noise(levels_at(grid, i))
+    return alpha.astype(np.float64), sigma.astype(np.float64)
 
 
-def log_snr_grid(request: Request, *, round_cosine: bool = False, end_at_spacing: bool = False) -> Grid:
+def log_snr_grid(
+    request: Request, *, final: str | None = None, round_cosine: bool = True, end_at_spacing: bool = True
+) -> Grid:
     """Return whole timesteps and their sigmas, by the options' spacing or the request's own timesteps.
 
     Args:
         request: what is asked for.
-        round_cosine: round the timesteps of Karras sigmas for the cosine beta schedule too (diffusers' DPM-Solver
-            cuts their fractions off instead).
-        end_at_spacing: with ``final_sigmas_type="sigma_min"``, end at the lowest sigma of the chosen spacing rather
-            than at the lowest one trained.
+        final: ``final_sigmas_type`` for a solver without that option.
+        round_cosine: round the timesteps of Karras sigmas also for the cosine beta schedule (diffusers'
+            multistep DPM-Solver cuts their fractions off instead).
+        end_at_spacing: end, where that is not zero, at the lowest sigma of the chosen spacing rather than at the
+            lowest one trained.
 
     """
     options, levels, n = request.options, request.levels, request.step_count
     timesteps: Array
-    if request.timesteps is not None:
-        timesteps = np.array(request.timesteps).astype(np.int64).astype(np.float64)
-    else:
+    if request.timesteps is None:
         timesteps = log_spaced_timesteps(options, n, _usable_timesteps(request))
+    else:
+        refuse_respacing(request)
+        timesteps = np.trunc(request.timesteps)
     trained = levels.sigmas
     respaced = respaced_sigmas(options, float(trained[-1]), float(trained[0]), n)
     if respaced is None and options.use_lu_lambdas:
         # Equal steps of lambda, DPM-Solver's own proposal (https://arxiv.org/abs/2206.00927, section 3.4)
-        log = levels.log_sigmas
-        respaced = np.exp(np.linspace(log[-1], log[0], n, dtype=np.float64))
+        respaced = exponential_sigmas(float(trained[-1]), float(trained[0]), n)
     if respaced is None:
         sigmas = np.interp(timesteps, np.arange(len(trained)), trained)
     else:
         sigmas, timesteps = respaced, timestep_from_sigma(respaced, levels)
-        rounded = options.use_karras_sigmas or options.use_lu_lambdas
-        if rounded and (round_cosine or options.beta_schedule != "squaredcos_cap_v2"):
+        whole = options.use_karras_sigmas or options.use_lu_lambdas
+        if whole and (round_cosine or options.beta_schedule != "squaredcos_cap_v2"):
             timesteps = timesteps.round()
-    last = final_sigma(options, levels)
-    if last and end_at_spacing and respaced is not None:
-        last = respaced[-1]
-    sigmas = np.append(sigmas, last).astype(np.float32).astype(np.float64)
-    return Grid(timesteps=np.trunc(timesteps), sigmas=sigmas)
+    last = 0.0
+    if (final or options.final_sigmas_type) == "sigma_min":
+        last = float(trained[0]) if respaced is None or not end_at_spacing else respaced[-1]
+    return Grid(timesteps=np.trunc(timesteps), sigmas=rounded(np.append(sigmas, last)))
+
+
+def dpm_grid(request: Request, *, round_cosine: bool) -> Grid:
+    """Return the grid of DPM-Solver, which cannot reach zero noise when it integrates predicted noise.
+
+    Raises:
+        UsageError: it would have to.
+
+    """
+    options = request.options
+    if not options.algorithm_type.endswith("++") and options.final_sigmas_type == "zero":
+        raise UsageError(
+            f"{request.solver}: algorithm_type={options.algorithm_type!r} cannot step to zero noise; "
+            "pass final_sigmas_type='sigma_min', or an algorithm_type ending in '++'"
+        )
+    return log_snr_grid(request, round_cosine=round_cosine, end_at_spacing=False)
 
 
 def _usable_timesteps(request: Request) -> int:

@@ -66,10 +66,12 @@ def make_schedule(
         eta=_checked_eta(eta),
     )
     cut = Cut(strength=strength, denoising_start=denoising_start, denoising_end=denoising_end)
-    return _assemble(chosen, request, cut)
+    unused = sorted(chosen.options.unused & set(overrides))
+    warnings = tuple(f"{chosen.name} does not use {name}: it has no effect" for name in unused)
+    return _assemble(chosen, request, cut, warnings)
 
 
-def _assemble(solver: Solver, request: Request, cut: Cut) -> Schedule:
+def _assemble(solver: Solver, request: Request, cut: Cut, warnings: tuple[str, ...]) -> Schedule:
     # Factors that are not used may be infinite on the way (lambda at zero noise, say); the result is checked.
     with np.errstate(all="ignore"):
         grid = solver.grid(request)
@@ -87,7 +89,8 @@ def _assemble(solver: Solver, request: Request, cut: Cut) -> Schedule:
         noise_draws=steps.noise_draws,
         start=_start(cut, grid, float(first[0][0]), float(first[1][0])),
         blend=np.concatenate([following, [[1.0, 0.0]]]),
-        step_index=(i - i[0]) // solver.order,
+        step_index=(i - i[0]) // solver.order if steps.step_index is None else steps.step_index,
+        warnings=(*warnings, *grid.warnings),
     )
 
 

@@ -6,16 +6,13 @@ and what users pass to ``from_config`` mean the same here.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import msgspec
+import numpy as np
 
 from ...engines.errors import UsageError, nearest
 
 __all__ = ["BETAS", "OptionTable", "Options", "resolve_options"]
-
-Spacing = Literal["linspace", "leading", "trailing"]
-Prediction = Literal["epsilon", "sample", "v_prediction"]
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,12 +26,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     trained_betas: tuple[float, ...] | None = None
     rescale_betas_zero_snr: bool = False
     # what its network returns
-    prediction_type: Prediction = "epsilon"
+    prediction_type: str = "epsilon"
     variance_type: str | None = None
     # which of the levels are visited
-    timestep_spacing: Spacing = "linspace"
-    timestep_type: Literal["discrete", "continuous"] = "discrete"
-    interpolation_type: Literal["linear", "log_linear"] = "linear"
+    timestep_spacing: str = "linspace"
+    timestep_type: str = "discrete"
+    interpolation_type: str = "linear"
     steps_offset: int = 0
     use_karras_sigmas: bool = False
     use_exponential_sigmas: bool = False
@@ -43,9 +40,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     sigma_min: float | None = None
     sigma_max: float | None = None
     sigma_data: float = 0.5
-    sigma_schedule: Literal["karras", "exponential"] = "karras"
+    sigma_schedule: str = "karras"
     rho: float = 7.0
-    final_sigmas_type: Literal["zero", "sigma_min"] = "zero"
+    final_sigmas_type: str = "zero"
     lambda_min_clipped: float = -float("inf")
     set_alpha_to_one: bool = True
     original_inference_steps: int = 50
@@ -81,6 +78,17 @@ _REFUSED: Mapping[str, tuple[tuple[object, ...], str]] = {
 }
 """Options that exist in diffusers and only work at the values listed, with the reason."""
 
+_USUAL_CHOICES: Mapping[str, tuple[object, ...]] = {
+    "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
+    "timestep_spacing": ("linspace", "leading", "trailing"),
+    "prediction_type": ("epsilon", "sample", "v_prediction"),
+    "final_sigmas_type": ("zero", "sigma_min"),
+    "interpolation_type": ("linear", "log_linear"),
+    "timestep_type": ("discrete", "continuous"),
+    "sigma_schedule": ("karras", "exponential"),
+}
+"""Values that most solvers know."""
+
 _INERT = frozenset(
     {"clip_sample_range", "dynamic_thresholding_ratio", "flow_shift", "sample_max_value", "time_shift_type"}
 )
@@ -95,12 +103,14 @@ class OptionTable:
         defaults: every option its diffusers class takes, with the default.
         choices: for options whose values depend on the solver, those it knows.
         synonyms: values of *other* solvers that a checkpoint's config may hold, and what they become here.
+        unused: options that its diffusers class takes and does not look at.
 
     """
 
     defaults: Mapping[str, object]
     choices: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
     synonyms: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    unused: frozenset[str] = frozenset()
 
 
 def resolve_options(
@@ -126,7 +136,10 @@ def resolve_options(
             same = table.synonyms.get(name, {})
             values[name] = same.get(value, value) if isinstance(value, str) else value
     values.update(overrides)
+    # None stands for the default: diffusers types its flags "bool | None", and configs carry nulls between classes
+    values = {name: table.defaults[name] if value is None else value for name, value in values.items()}
     _refuse(solver, table, values)
+    values = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
     known_values = {name: value for name, value in values.items() if name not in _REFUSED and name not in _INERT}
     return _converted(solver, known_values)
 
@@ -137,17 +150,15 @@ def _refuse(solver: str, table: OptionTable, values: dict[str, object]) -> None:
             allowed, reason = _REFUSED[name]
             if (bool(value) if allowed == (False,) else value) not in allowed:
                 raise UsageError(f"{solver}: {name}={value!r} {reason}; pass {name}={allowed[0]!r}")
-        if name in table.choices and value not in table.choices[name]:
-            known = table.choices[name]
+        if name == "variance_type" and value in ("learned", "learned_range"):
+            raise UsageError(f"{solver}: {name}={value!r} needs a variance from the network, which solvers do not get")
+        known = table.choices.get(name, _USUAL_CHOICES.get(name))
+        if known is not None and value not in known:
             hint = nearest(value, [k for k in known if isinstance(k, str)]) if isinstance(value, str) else ""
             raise UsageError(f"{solver}: {name}={value!r} is not one of {', '.join(map(repr, known))}{hint}")
 
 
 def _converted(solver: str, values: dict[str, object]) -> Options:
-    flags = {name for name, kind in Options.__annotations__.items() if kind is bool}
-    for name in flags & set(values):
-        if values[name] is None:  # diffusers types its flags "bool | None", None meaning False
-            values[name] = False
     try:
         return msgspec.convert(values, Options)
     except msgspec.ValidationError as error:

@@ -7,33 +7,40 @@ With ``x = alpha * x0 + sigma * eps``: epsilon predicts ``eps``, sample predicts
 import numpy as np
 
 from .rows import OUTPUT, Array, X
+from .singles import Singles
 from .solver import Request
 
 __all__ = ["denoised_at_sigma", "noise_at", "picture_at", "signal_and_noise"]
 
 
-def signal_and_noise(sigma: Array) -> tuple[Array, Array]:
-    """Return alpha and sigma of unit variance for a noise-to-signal ratio."""
-    alpha = 1 / np.sqrt(sigma**2 + 1)
-    return alpha, sigma * alpha
+def signal_and_noise(ratio: Singles) -> tuple[Singles, Singles]:
+    """Return alpha and sigma of unit variance for a noise-to-signal ratio, in float32."""
+    alpha: Singles = 1 / np.sqrt(ratio**2 + 1)
+    return alpha, ratio * alpha
 
 
-def picture_at(prediction: str, alpha: Array, sigma: Array, x: Array = X) -> Array:
+def picture_at(prediction: str, alpha: Array | Singles, sigma: Array | Singles, x: Array = X) -> Array:
     """Return the predicted picture x0 of a latent ``x`` with signal factor ``alpha`` and noise factor ``sigma``."""
+    picture: Array
     if prediction == "epsilon":
-        return (x - sigma * OUTPUT) / alpha
-    if prediction == "sample":
-        return OUTPUT + 0 * alpha
-    return alpha * x - sigma * OUTPUT
+        picture = (x - sigma * OUTPUT) / alpha
+    elif prediction == "sample":
+        picture = OUTPUT + 0 * alpha
+    else:
+        picture = alpha * x - sigma * OUTPUT
+    return picture
 
 
-def noise_at(prediction: str, alpha: Array, sigma: Array, x: Array = X) -> Array:
+def noise_at(prediction: str, alpha: Array | Singles, sigma: Array | Singles, x: Array = X) -> Array:
     """Return the predicted noise eps of a latent ``x`` with signal factor ``alpha`` and noise factor ``sigma``."""
+    noise: Array
     if prediction == "epsilon":
-        return OUTPUT + 0 * alpha
-    if prediction == "sample":
-        return (x - alpha * OUTPUT) / sigma
-    return alpha * OUTPUT + sigma * x
+        noise = OUTPUT + 0 * alpha
+    elif prediction == "sample":
+        noise = (x - alpha * OUTPUT) / sigma
+    else:
+        noise = alpha * OUTPUT + sigma * x
+    return noise
 
 
 def denoised_at_sigma(request: Request, sigma: Array) -> Array:

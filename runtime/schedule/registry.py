@@ -3,15 +3,46 @@
 from collections.abc import Mapping
 
 from ...engines.errors import UsageError, nearest
+from .consistency import LCM, TCD
 from .ddim import DDIM
+from .ddpm import DDPM
+from .deis import DEIS
+from .dpm2 import DPM2, DPM2_ANCESTRAL
 from .dpm_multistep import DPM_MULTISTEP
+from .dpm_sde import DPM_SDE
+from .dpm_singlestep import DPM_SINGLESTEP
+from .edm import EDM_DPM_MULTISTEP, EDM_EULER
 from .euler import EULER, EULER_ANCESTRAL
+from .heun import HEUN
+from .lms import LMS
+from .pndm import PNDM
 from .solver import Solver
 from .unipc import UNIPC
 
 __all__ = ["SOLVERS", "find_solver", "solver_names"]
 
-SOLVERS: Mapping[str, Solver] = {solver.name: solver for solver in (DDIM, DPM_MULTISTEP, EULER, EULER_ANCESTRAL, UNIPC)}
+_ALL = (
+    DDIM,
+    DDPM,
+    DEIS,
+    DPM2,
+    DPM2_ANCESTRAL,
+    DPM_MULTISTEP,
+    DPM_SDE,
+    DPM_SINGLESTEP,
+    EDM_DPM_MULTISTEP,
+    EDM_EULER,
+    EULER,
+    EULER_ANCESTRAL,
+    HEUN,
+    LCM,
+    LMS,
+    PNDM,
+    TCD,
+    UNIPC,
+)
+
+SOLVERS: Mapping[str, Solver] = {solver.name: solver for solver in _ALL}
 
 _SHORT: Mapping[str, tuple[Solver, Mapping[str, object]]] = {
     short: (solver, implied) for solver in SOLVERS.values() for short, implied in solver.short_names.items()

@@ -50,12 +50,14 @@ class Grid:
         sigmas: noise-to-signal ratio at each evaluation and after the last, ``[M + 1]``; empty for solvers that
             look the level up at a timestep.
         initial_noise: factor of the initial noise when there is no picture to start from.
+        warnings: what a user should be told about these timesteps.
 
     """
 
     timesteps: Array
     sigmas: Array = field(default_factory=lambda: np.empty(0))
     initial_noise: float = 1.0
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +68,14 @@ class Steps:
         new_state: combinations by state slot (see :mod:`.rows`), each ``[COLUMNS, N]``.
         input_scale: ``[N]``.
         noise_draws: ``[N]``, whether fresh noise is drawn.
+        step_index: ``[N]``, the step of each evaluation; None where every ``order`` evaluations are one.
 
     """
 
     new_state: Mapping[int, Array]
     input_scale: Array
     noise_draws: NDArray[np.bool_]
+    step_index: Indices | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

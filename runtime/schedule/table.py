@@ -32,6 +32,7 @@ class Schedule:
         blend: ``[N, 2]``: after evaluation ``i``, a known picture at the noise level reached is ``blend[i, 0]`` times
             its latent plus ``blend[i, 1]`` times its noise (inpainting by blending). The last row is (1, 0).
         step_index: int64 ``[N]``, the step (from 0) that an evaluation belongs to.
+        warnings: what the user should be told about this schedule.
 
     """
 
@@ -43,6 +44,7 @@ class Schedule:
     start: tuple[float, float]
     blend: Array
     step_index: Indices
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for array in (

@@ -7,23 +7,25 @@ and the next step starts from the corrected sample (the predictor, UniP).
 
 import numpy as np
 
-from .log_snr import half_log_snr, log_snr_grid, shifted, variance_preserving_level
+from .dpm_step import half_log_snr
+from .log_snr import levels_at, log_snr_grid, variance_preserving_level
 from .options import BETAS, OptionTable
 from .prediction import noise_at, picture_at, signal_and_noise
 from .rows import Array, Indices, X, slot
+from .singles import Singles, expm1
 from .solver import Grid, Request, Solver, Steps
 
-__all__ = ["UNIPC", "bh_update"]
+__all__ = ["UNIPC"]
 
 LAST_SAMPLE = 1
 PREDICTIONS = 2
 
 
-def bh_update(
+def _bh_update(
     request: Request,
     x: Array,
     m: tuple[Array, ...],
-    sigmas: tuple[Array, ...],
+    ratios: list[Singles],
     order: Indices,
     m_t: Array | None = None,
 ) -> Array:
@@ -33,70 +35,69 @@ def bh_update(
         request: its ``predict_x0`` and ``solver_type`` (which B(h)) are read.
         x: combination at s0.
         m: predictions at s0, s1, s2.
-        sigmas: noise-to-signal ratios at t, s0, s1, s2, each ``[N]``.
+        ratios: noise-to-signal ratios at t, s0, s1, s2, each ``[N]``.
         order: ``[N]``, 1 to 3.
         m_t: prediction at t.
 
     """
     on_picture = request.options.predict_x0
-    (a_t, s_t), (a_s, s_s) = signal_and_noise(sigmas[0]), signal_and_noise(sigmas[1])
-    lambda_t, lambda_s, *older = (half_log_snr(sigma) for sigma in sigmas)
+    levels = [signal_and_noise(ratio) for ratio in ratios]
+    (a_t, s_t), (a_s, s_s) = levels[:2]
+    lambda_t, lambda_s, *older = (half_log_snr(level) for level in levels)
     h = lambda_t - lambda_s
     hh = -h if on_picture else h
-    phi_1 = np.expm1(hh)
+    phi_1 = expm1(hh)
     B_h = hh if request.options.solver_type == "bh1" else phi_1
     drift, pull = (s_t / s_s, a_t) if on_picture else (a_t / a_s, s_t)
     moved: Array = drift * x - pull * phi_1 * m[0]
 
     r = [(lambda_i - lambda_s) / h for lambda_i in older]
     D = [(m_i - m[0]) / r_i for m_i, r_i in zip(m[1:], r, strict=True)]
-    if m_t is not None:
-        D.append(m_t - m[0])
     result = moved
     for p in (1, 2, 3):
-        known = ([0, 1][: p - 1] if p > 1 else []) + ([2] if m_t is not None else [])
         chosen = order == p
-        if not known or not chosen.any():
+        terms = D[: p - 1] if m_t is None else [*D[: p - 1], m_t - m[0]]
+        if not terms or not chosen.any():
             continue
-        rho = np.zeros((len(known), len(order)))
+        rho = np.zeros((len(terms), len(order)), dtype=np.float32)
         rho[:, chosen] = _weights([r_i[chosen] for r_i in r[: p - 1]], hh[chosen], B_h[chosen], m_t is not None)
-        residual = sum((weight * D[k] for weight, k in zip(rho, known, strict=True)), np.zeros_like(moved))
+        residual = sum((weight * term for weight, term in zip(rho, terms, strict=True)), np.zeros_like(moved))
         result = np.where(chosen, moved - pull * B_h * residual, result)
     return result
 
 
-def _weights(r: list[Array], hh: Array, B_h: Array, corrector: bool) -> Array:
+def _weights(r: list[Singles], hh: Singles, B_h: Singles, corrector: bool) -> Singles:
     """Solve the order conditions R rho = b (equations 5 and 10); the lowest order has a fixed weight of one half."""
     if len(r) + corrector == 1:
-        return np.full((1, len(hh)), 0.5)
+        return np.full((1, len(hh)), 0.5, dtype=np.float32)
     points = np.stack([*r, np.ones_like(hh)] if corrector else r)
     p = len(points)
     R = np.stack([points**k for k in range(p)])
     b = []
-    phi_k, factorial = np.expm1(hh) / hh - 1, 1
+    phi_k, factorial = expm1(hh) / hh - 1, 1
     for k in range(1, p + 1):
         b.append(phi_k * factorial / B_h)
         factorial *= k + 1
         phi_k = phi_k / hh - 1 / factorial
-    solved: Array = np.linalg.solve(R.transpose(2, 0, 1), np.stack(b, axis=1)[:, :, None])
+    solved: Singles = np.linalg.solve(R.transpose(2, 0, 1), np.stack(b, axis=1)[:, :, None])
     return solved[:, :, 0].T
 
 
 def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
     options = request.options
-    s_next, s, s1, s2, s3 = grid.sigmas[i + 1], grid.sigmas[i], *(shifted(grid.sigmas, i, k) for k in (1, 2, 3))
+    levels = [levels_at(grid, i, back) for back in range(-1, 4)]
     predicted = picture_at if options.predict_x0 else noise_at
-    m_t = predicted(options.prediction_type, *signal_and_noise(s))
+    m_t = predicted(options.prediction_type, *signal_and_noise(levels[1]))
     history = slot(PREDICTIONS), slot(PREDICTIONS + 1), slot(PREDICTIONS + 2)
 
     since_start = i - i[0]
     order = np.minimum(options.solver_order, since_start + 1)
     if options.lower_order_final:
         order = np.minimum(order, len(grid.timesteps) - i)
-    corrected = bh_update(request, slot(LAST_SAMPLE), history, (s, s1, s2, s3), np.roll(order, 1), m_t)
+    corrected = _bh_update(request, slot(LAST_SAMPLE), history, levels[1:], np.roll(order, 1), m_t)
     correct = (since_start > 0) & ~np.isin(i - 1, options.disable_corrector)
     sample = np.where(correct, corrected, X)
-    x_next = bh_update(request, sample, (m_t, *history[:2]), (s_next, s, s1, s2), order)
+    x_next = _bh_update(request, sample, (m_t, *history[:2]), levels[:4], order)
     return Steps(
         new_state={0: x_next, LAST_SAMPLE: sample, **dict(enumerate((m_t, *history[:2]), PREDICTIONS))},
         input_scale=np.ones(len(i)),
@@ -105,7 +106,7 @@ def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
 
 
 def _grid(request: Request) -> Grid:
-    return log_snr_grid(request, round_cosine=True, end_at_spacing=True)
+    return log_snr_grid(request)
 
 
 UNIPC = Solver(

@@ -1,0 +1,98 @@
+"""The open engines of a pipeline."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+from ..engines.bundle import Bundle
+from ..engines.engine import Array, Engine, run
+from ..engines.ladder import Fallback, FallbackPolicy, open_engine
+
+__all__ = ["Components"]
+
+
+class Components:
+    """Opens components when they are needed and keeps them, or, to save memory, closes them after each use.
+
+    Args:
+        bundle: the bundle.
+        engine: name of an engine, or ``auto``.
+        precision: of the graphs, or None.
+        fallback: see :func:`~sdengine.engines.ladder.open_engine`.
+        low_memory: keep at most one component open.
+        threads: for one operator; None lets the engine choose.
+
+    Attributes:
+        ran: component -> engine, of all that have been open.
+        fallbacks: what was passed over.
+        open_ms: time spent opening, in milliseconds.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        engine: str,
+        precision: str | None,
+        fallback: FallbackPolicy | None,
+        low_memory: bool,
+        threads: int | None,
+    ) -> None:
+        self.bundle = bundle
+        self.low_memory = low_memory
+        self.ran: dict[str, str] = {}
+        self.fallbacks: list[Fallback] = []
+        self.open_ms = 0.0
+        self._engine = engine
+        self._precision = precision
+        self._fallback = fallback
+        self._threads = threads
+        self._open: dict[str, Engine] = {}
+
+    def open(self, names: Sequence[str]) -> None:
+        """Open components ahead of their use, unless memory is to be saved."""
+        for name in names if not self.low_memory else ():
+            self._get(name)
+
+    @contextlib.contextmanager
+    def use(self, *names: str) -> Iterator[list[Engine]]:
+        """Give the engines of some components for a while."""
+        try:
+            yield [self._get(name) for name in names]
+        finally:
+            if self.low_memory:
+                self.close()
+
+    def run(self, name: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run a component once, into new arrays."""
+        with self.use(name) as (engine,):
+            return run(engine, inputs)
+
+    def close(self) -> None:
+        """Close all of them."""
+        for engine in self._open.values():
+            engine.close()
+        self._open.clear()
+
+    def _get(self, name: str) -> Engine:
+        if name not in self._open:
+            started = time.perf_counter()
+            opened = open_engine(
+                self.bundle,
+                name,
+                engine=self._engine,
+                precision=self._precision_of(name),
+                fallback=self._fallback,
+                threads=self._threads,
+            )
+            self.open_ms += (time.perf_counter() - started) * 1e3
+            self._open[name] = opened.engine
+            if name not in self.ran:
+                self.fallbacks += opened.fallbacks
+            self.ran[name] = opened.engine.name
+        return self._open[name]
+
+    def _precision_of(self, name: str) -> str | None:
+        """The precision asked for, where the component has it; SDXL's VAE is float32 in a float16 bundle."""
+        graphs = self.bundle.component(name).graphs
+        return self._precision if self._precision in graphs or len(graphs) > 1 else None

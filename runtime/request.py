@@ -1,0 +1,203 @@
+"""What a caller may ask for: diffusers' names, checked, nothing filled in yet."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ..engines.errors import UsageError, nearest
+from .prompt.layout import LongPrompt
+
+__all__ = ["OUTPUT_TYPES", "Request"]
+
+OUTPUT_TYPES = ("pil", "np", "latent")
+
+_REFUSED = {
+    "ip_adapter_image": "IP-Adapter is not supported yet",
+    "ip_adapter_image_embeds": "IP-Adapter is not supported yet",
+    "cross_attention_kwargs": "attention processors do not exist in a compiled engine",
+    "callback": "it has been replaced by callback_on_step_end",
+    "callback_steps": "it has been replaced by callback_on_step_end",
+    "return_dict": "a call always returns a Result",
+    "guess_model": "write guess_mode",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One call of a pipeline. None means: not given, the family's default holds (:mod:`.defaults`).
+
+    The task follows from what is given: ``image`` makes it image-to-image, ``mask_image`` inpainting,
+    ``control_image`` adds the bundle's ControlNets.
+
+    Attributes:
+        prompt: text, or a list of B texts; with ``num_images_per_prompt`` n, B * n images are drawn.
+        prompt_2: text for the second encoder (SDXL); the same as ``prompt`` if not given.
+        negative_prompt: what guidance leads away from.
+        negative_prompt_2: the same for the second encoder.
+        prompt_embeds: float [B, T, D] in place of ``prompt``; its siblings likewise.
+        negative_prompt_embeds: float [B, T, D].
+        pooled_prompt_embeds: float [B, P] (SDXL).
+        negative_pooled_prompt_embeds: float [B, P] (SDXL).
+        clip_skip: layers of the text encoders to skip.
+        long_prompt: ``truncate`` (as diffusers, with a warning) or ``chunk``.
+        weighting: whether ``(word:1.3)`` weights words.
+        height: pixels.
+        width: pixels.
+        num_inference_steps: steps of the solver.
+        timesteps: custom timesteps, descending.
+        sigmas: custom sigmas, descending.
+        scheduler: class name of a diffusers scheduler, or a short name; the checkpoint's if None.
+        scheduler_config: options on top of the checkpoint's scheduler config.
+        eta: share of noise in DDIM and TCD.
+        guidance_scale: 1 and below draws without guidance, on one row per image.
+        guidance_rescale: see :class:`~sdengine.engines.nets.denoiser.Denoiser`.
+        num_images_per_prompt: images of each prompt.
+        seed: an int (image i gets seed + i), or one for each image; None chooses one and reports it.
+        generator: torch generators (or anything with ``initial_seed()``) in place of ``seed``: one for each image,
+            or one whose stream all images share, as in diffusers.
+        rng: ``cpu`` or ``cuda``: which of torch's generators a seed means.
+        latents: float [B * n, C, h, w], the initial noise.
+        image: pictures to start from: PIL, paths, arrays 0 to 1 [N, H, W, 3], or latents [N, C, h, w].
+        strength: how much of the schedule is drawn over ``image``, 0 to 1.
+        mask_image: white is drawn anew; PIL, path or array 0 to 1 [N, H, W].
+        masked_image_latents: float [N, C, h, w], the encoded picture without the masked part.
+        padding_mask_crop: pixels around the mask to draw in, instead of the whole picture.
+        control_image: a picture per ControlNet.
+        controlnet_conditioning_scale: strength of each ControlNet, a number or a list.
+        guess_mode: let the ControlNet work without prompt.
+        control_guidance_start: share of the steps at which each ControlNet begins.
+        control_guidance_end: share of the steps at which each ControlNet ends.
+        denoising_start: share of the schedule another model has gone (ensemble of experts).
+        denoising_end: share of the schedule after which to stop and hand over.
+        original_size: (height, width) micro-condition of SDXL; its siblings likewise.
+        crops_coords_top_left: (top, left).
+        target_size: (height, width).
+        negative_original_size: (height, width).
+        negative_crops_coords_top_left: (top, left).
+        negative_target_size: (height, width).
+        aesthetic_score: condition of the refiner.
+        negative_aesthetic_score: condition of the refiner.
+        original_inference_steps: LCM's teacher steps.
+        output_type: ``pil``, ``np`` (float32 [N, H, W, 3], 0 to 1) or ``latent`` (float32 [N, C, h, w]).
+        watermark: SDXL's invisible watermark; None puts it in where the package is installed.
+        callback_on_step_end: called as (pipeline, step, timestep, {"latents": ...}); may return a new dict.
+    """
+
+    prompt: str | Sequence[str] | None = None
+    prompt_2: str | Sequence[str] | None = None
+    negative_prompt: str | Sequence[str] | None = None
+    negative_prompt_2: str | Sequence[str] | None = None
+    prompt_embeds: Any = None
+    negative_prompt_embeds: Any = None
+    pooled_prompt_embeds: Any = None
+    negative_pooled_prompt_embeds: Any = None
+    clip_skip: int | None = None
+    long_prompt: LongPrompt = "truncate"
+    weighting: bool = True
+    height: int | None = None
+    width: int | None = None
+    num_inference_steps: int | None = None
+    timesteps: Sequence[float] | None = None
+    sigmas: Sequence[float] | None = None
+    scheduler: str | None = None
+    scheduler_config: Mapping[str, object] | None = None
+    eta: float = 0.0
+    guidance_scale: float | None = None
+    guidance_rescale: float = 0.0
+    num_images_per_prompt: int = 1
+    seed: int | Sequence[int] | None = None
+    generator: Any = None
+    rng: str = "cpu"
+    latents: Any = None
+    image: Any = None
+    strength: float | None = None
+    mask_image: Any = None
+    masked_image_latents: Any = None
+    padding_mask_crop: int | None = None
+    control_image: Any = None
+    controlnet_conditioning_scale: float | Sequence[float] | None = None
+    guess_mode: bool = False
+    control_guidance_start: float | Sequence[float] = 0.0
+    control_guidance_end: float | Sequence[float] = 1.0
+    denoising_start: float | None = None
+    denoising_end: float | None = None
+    original_size: tuple[int, int] | None = None
+    crops_coords_top_left: tuple[int, int] = (0, 0)
+    target_size: tuple[int, int] | None = None
+    negative_original_size: tuple[int, int] | None = None
+    negative_crops_coords_top_left: tuple[int, int] = (0, 0)
+    negative_target_size: tuple[int, int] | None = None
+    aesthetic_score: float = 6.0
+    negative_aesthetic_score: float = 2.5
+    original_inference_steps: int | None = None
+    output_type: str = "pil"
+    watermark: bool | None = None
+    callback_on_step_end: Callable[..., Mapping[str, Any] | None] | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> "Request":
+        """Build a request from keyword arguments.
+
+        Raises:
+            UsageError: a name is unknown (the nearest known one is offered), or a value is out of its range.
+        """
+        known = {field.name for field in fields(cls)}
+        for name in settings:
+            if name in _REFUSED and settings[name] is not None:
+                raise UsageError(f"{name}: {_REFUSED[name]}")
+            if name not in known and name not in _REFUSED:
+                raise UsageError(f"unknown argument {name!r}{nearest(name, known)}")
+        return cls(**{name: value for name, value in settings.items() if name in known})
+
+    def __post_init__(self) -> None:
+        if self.output_type not in OUTPUT_TYPES:
+            raise UsageError(
+                f"output_type={self.output_type!r} is none of {', '.join(OUTPUT_TYPES)}"
+                f"{nearest(str(self.output_type), OUTPUT_TYPES)}"
+            )
+        _whole("num_images_per_prompt", self.num_images_per_prompt, least=1)
+        if self.num_inference_steps is not None:
+            _whole("num_inference_steps", self.num_inference_steps, least=1)
+        for name in ("strength", "denoising_start", "denoising_end", "guidance_rescale"):
+            _fraction(name, getattr(self, name))
+        if self.guidance_scale is not None:
+            _number("guidance_scale", self.guidance_scale)
+        for name in _PAIRS:
+            _pair(name, getattr(self, name))
+        if self.seed is not None and self.generator is not None:
+            raise UsageError("seed and generator were both given: give one of them")
+        if self.mask_image is not None and self.image is None:
+            raise UsageError("mask_image needs image, the picture that it masks")
+
+
+_PAIRS = (
+    "original_size",
+    "crops_coords_top_left",
+    "target_size",
+    "negative_original_size",
+    "negative_crops_coords_top_left",
+    "negative_target_size",
+)
+
+
+def _whole(name: str, value: object, *, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"{name}={value!r} must be a whole number, {least} or more")
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < float("inf"):
+        raise UsageError(f"{name}={value!r} must be a finite number")
+    return float(value)
+
+
+def _fraction(name: str, value: object) -> None:
+    if value is not None and not 0.0 <= _number(name, value) <= 1.0:
+        raise UsageError(f"{name}={value!r} is outside 0 to 1")
+
+
+def _pair(name: str, value: object) -> None:
+    if value is None:
+        return
+    if not isinstance(value, (tuple, list)) or len(value) != 2 or not all(isinstance(n, (int, float)) for n in value):
+        raise UsageError(f"{name}={value!r} must be two numbers, vertical then horizontal")

@@ -1,0 +1,280 @@
+"""A request and a bundle -> a job: everything decided and checked, nothing computed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engines.bundle import Bundle
+from ..engines.errors import UsageError
+from ..engines.nets.config import UNetConfig
+from ..engines.nets.vae_config import VAEConfig
+from .defaults import Defaults, defaults_for
+from .inputs import Picture, as_latents, load_pictures, mask_array, natural_size, pixel_array
+from .prompt.request import PromptRequest
+from .request import Request
+
+__all__ = ["Job", "resolve"]
+
+F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A request whose every question is answered.
+
+    Attributes:
+        request: as given.
+        task: ``text``, ``image`` or ``inpaint``.
+        prompts: the texts, or their embeddings.
+        prompt_count: B.
+        images: B * n, how many are drawn.
+        height: pixels.
+        width: pixels.
+        factor: pixels per latent.
+        steps: of the solver; None where timesteps or sigmas are given.
+        guidance_scale: resolved.
+        guided: whether there are negative rows.
+        strength: of the schedule, or None where it starts from pure noise.
+        pixels: float32 [N, height, width, 3], the picture to start from.
+        picture_latents: float32 [N, C, h, w], if it was given as latents.
+        mask: float32 [N, height, width], 1 is drawn anew.
+        hints: per ControlNet float32 [N, height, width, 3].
+        control_scales: per ControlNet.
+        control_windows: per ControlNet (start, end).
+    """
+
+    request: Request
+    task: str
+    prompts: PromptRequest
+    prompt_count: int
+    images: int
+    height: int
+    width: int
+    factor: int
+    steps: int | None
+    guidance_scale: float
+    guided: bool
+    strength: float | None
+    pixels: F32 | None
+    picture_latents: F32 | None
+    mask: F32 | None
+    hints: tuple[F32, ...]
+    control_scales: tuple[float, ...]
+    control_windows: tuple[tuple[float, float], ...]
+
+
+def resolve(request: Request, bundle: Bundle) -> Job:
+    """Decide everything about a request.
+
+    Raises:
+        UsageError: something cannot be met as given.
+    """
+    manifest = bundle.manifest
+    unet, vae = bundle.config("unet"), bundle.config("vae")
+    assert isinstance(unet, UNetConfig) and isinstance(vae, VAEConfig)
+    task = "inpaint" if request.mask_image is not None else "image" if request.image is not None else "text"
+    controlled = request.control_image is not None
+    _check_task(request, task, unet, manifest.family, controlled, bundle)
+    defaults = defaults_for(
+        manifest.family, str(manifest.model_index.get("_class_name", "")), task, controlled=controlled
+    )
+    prompts = PromptRequest(**{name: _embeds(request, name) for name in _PROMPT_FIELDS})
+    total = prompts.batch * request.num_images_per_prompt
+    latents = None if request.image is None else as_latents(request.image, vae.latent)
+    pictures = [] if request.image is None or latents is not None else load_pictures(request.image, "image")
+    hints = _load_hints(request, bundle)
+    height, width = _size(request, task, bundle, vae.factor, latents, pictures, hints)
+    _check_count("image", len(pictures) or (0 if latents is None else len(latents)), total)
+    scale = defaults.guidance_scale if request.guidance_scale is None else float(request.guidance_scale)
+    masks = None
+    if task == "inpaint":
+        sources = pictures or [np.zeros((height, width), np.float32)]
+        loaded = load_pictures(request.mask_image, "mask_image")
+        _check_count("mask_image", len(loaded), total)
+        masks = mask_array(loaded, sources, height, width)
+    return Job(
+        request=request,
+        task=task,
+        prompts=prompts,
+        prompt_count=prompts.batch,
+        images=total,
+        height=height,
+        width=width,
+        factor=vae.factor,
+        steps=_steps(request, defaults),
+        guidance_scale=scale,
+        guided=scale > 1 and unet.guidance_width is None,
+        strength=_strength(request, task, defaults),
+        pixels=pixel_array(pictures, height, width) if pictures else None,
+        picture_latents=latents,
+        mask=masks,
+        hints=tuple(pixel_array(pictures, height, width) for pictures in hints),
+        control_scales=_per_net(
+            "controlnet_conditioning_scale",
+            defaults.controlnet_conditioning_scale
+            if request.controlnet_conditioning_scale is None
+            else request.controlnet_conditioning_scale,
+            len(hints),
+        ),
+        control_windows=_windows(request, len(hints)),
+    )
+
+
+_PROMPT_FIELDS = (
+    "prompt",
+    "prompt_2",
+    "negative_prompt",
+    "negative_prompt_2",
+    "prompt_embeds",
+    "negative_prompt_embeds",
+    "pooled_prompt_embeds",
+    "negative_pooled_prompt_embeds",
+    "clip_skip",
+    "long_prompt",
+    "weighting",
+)
+
+
+def _embeds(request: Request, name: str) -> Any:
+    value = getattr(request, name)
+    if name.endswith("embeds") and hasattr(value, "numpy"):
+        return np.asarray(value.float().numpy())
+    return value
+
+
+def _check_task(request: Request, task: str, unet: UNetConfig, family: str, controlled: bool, bundle: Bundle) -> None:
+    refiner_like = bool(bundle.manifest.model_index.get("requires_aesthetics_score"))
+    if unet.in_channels > unet.out_channels and task != "inpaint":
+        raise UsageError("this is an inpainting checkpoint: give image and mask_image")
+    if task == "text" and refiner_like and request.denoising_start is None:
+        raise UsageError("this is a refiner: it needs image, a picture or the latents of a base model")
+    if task == "text":
+        for name in ("strength", "masked_image_latents", "padding_mask_crop", "denoising_start"):
+            if getattr(request, name) is not None:
+                raise UsageError(f"{name} needs image")
+    if task == "image" and request.masked_image_latents is not None:
+        raise UsageError("masked_image_latents needs mask_image")
+    if request.padding_mask_crop is not None:
+        raise UsageError("padding_mask_crop is not supported yet; crop the image and the mask before the call")
+    if not family.startswith("sdxl"):
+        for name in ("denoising_start", "denoising_end", "original_size", "target_size", "prompt_2"):
+            if getattr(request, name) is not None:
+                raise UsageError(f"{name} is SDXL's; this bundle is of the family {family}")
+    start, end = request.denoising_start, request.denoising_end
+    if start is not None and end is not None and start >= end:
+        raise UsageError(f"denoising_start={start} must be below denoising_end={end}")
+    if not controlled:
+        if request.guess_mode or request.controlnet_conditioning_scale is not None:
+            raise UsageError("guess_mode and controlnet_conditioning_scale need control_image")
+    elif not bundle.manifest.controlnets:
+        raise UsageError("this bundle holds no ControlNet; export it with --controlnet PATH")
+
+
+def _load_hints(request: Request, bundle: Bundle) -> list[list[Picture]]:
+    if request.control_image is None:
+        return []
+    count = len(bundle.manifest.controlnets)
+    given = request.control_image
+    per_net = list(given) if isinstance(given, (list, tuple)) and count > 1 else [given]
+    if len(per_net) != count:
+        raise UsageError(
+            f"control_image: {len(per_net)} given, this bundle holds {count} ControlNets; give one for each"
+        )
+    return [load_pictures(one, "control_image") for one in per_net]
+
+
+def _size(
+    request: Request,
+    task: str,
+    bundle: Bundle,
+    factor: int,
+    latents: F32 | None,
+    pictures: Sequence[Picture],
+    hints: Sequence[Sequence[Picture]],
+) -> tuple[int, int]:
+    """Height and width: as asked, else of the picture (inpainting: the checkpoint's), else the bundle's."""
+    found = bundle.manifest.default_size
+    if latents is not None:
+        found = (latents.shape[2] * factor, latents.shape[3] * factor)
+    elif pictures and task == "image":
+        found = natural_size(pictures[0], factor)
+    elif hints and task == "text":
+        found = natural_size(hints[0][0], factor)
+    height = found[0] if request.height is None else request.height
+    width = found[1] if request.width is None else request.width
+    if latents is not None and (height, width) != found:
+        raise UsageError(f"the latents are of a picture of {found[1]}x{found[0]} pixels, not {width}x{height}")
+    axes = bundle.manifest.components["denoiser"].graphs
+    spec = next(iter(axes.values())).spec
+    for name, side, axis in (("height", height, "h"), ("width", width, "w")):
+        allowed = spec.axes[axis]
+        _check_side(name, side, factor, allowed.min * factor, allowed.max * factor)
+    return height, width
+
+
+def _check_side(name: str, side: object, factor: int, least: int, most: int) -> None:
+    if isinstance(side, bool) or not isinstance(side, int):
+        raise UsageError(f"{name}={side!r} must be a whole number of pixels")
+    nearest = min(max(round(side / factor) * factor, least), most)
+    if side % factor:
+        raise UsageError(f"{name}={side} is no multiple of {factor}; the nearest that works is {nearest}")
+    if not least <= side <= most:
+        raise UsageError(
+            f"{name}={side} is outside this bundle's {least} to {most} pixels; the nearest that works is {nearest}"
+        )
+
+
+def _check_count(name: str, given: int, total: int) -> None:
+    if given and total % given:
+        raise UsageError(f"{name}: {given} given for {total} images: give one, or one for each")
+
+
+def _steps(request: Request, defaults: Defaults) -> int | None:
+    custom = request.timesteps is not None or request.sigmas is not None
+    if request.num_inference_steps is not None:
+        return request.num_inference_steps
+    return None if custom else defaults.num_inference_steps
+
+
+def _strength(request: Request, task: str, defaults: Defaults) -> float | None:
+    if task == "text" or request.denoising_start is not None:
+        return None
+    strength = defaults.strength if request.strength is None else request.strength
+    # Inpainting at full strength starts from pure noise; image-to-image noises its picture as far as it goes.
+    return None if task == "inpaint" and strength == 1.0 else strength
+
+
+def _per_net(name: str, value: float | Sequence[float], count: int) -> tuple[float, ...]:
+    if isinstance(value, (int, float)):
+        return (float(value),) * count
+    if count and len(value) != count:
+        raise UsageError(f"{name}: {len(value)} given for {count} ControlNets; give one, or one for each")
+    return tuple(float(v) for v in value)
+
+
+def _windows(request: Request, count: int) -> tuple[tuple[float, float], ...]:
+    starts = _per_net("control_guidance_start", request.control_guidance_start, count)
+    ends = _per_net("control_guidance_end", request.control_guidance_end, count)
+    for start, end in zip(starts, ends, strict=True):
+        if not 0 <= start < end <= 1:
+            raise UsageError(
+                f"control_guidance_start={start} and control_guidance_end={end}: need 0 <= start < end <= 1"
+            )
+    return tuple(zip(starts, ends, strict=True))
+
+
+def settings_of(request: Request) -> Mapping[str, Any]:
+    """Return what was given and can be written as JSON, for the record inside a picture."""
+    plain = (str, int, float, bool, list, tuple)
+    left_out = ("prompt", "negative_prompt", "seed", "height", "width", "output_type", "callback_on_step_end")
+    defaults = Request()
+    return {
+        name: value
+        for name in request.__dataclass_fields__
+        if name not in left_out
+        and isinstance(value := getattr(request, name), plain)
+        and value != getattr(defaults, name)
+    }

@@ -1,0 +1,57 @@
+"""What a call returns."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engines.ladder import Fallback
+
+__all__ = ["Result", "Timings"]
+
+
+@dataclass(kw_only=True)
+class Timings:
+    """Milliseconds of each stage; ``steps`` has one entry per evaluation of the network."""
+
+    load: float = 0.0
+    text: float = 0.0
+    condition: float = 0.0
+    encode: float = 0.0
+    denoise: float = 0.0
+    decode: float = 0.0
+    total: float = 0.0
+    steps: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The images of a call, and everything about how they were made.
+
+    Attributes:
+        images: PIL images, or float32 [N, H, W, 3] of 0 to 1 (``np``), or float32 [N, C, h, w] (``latent``).
+        seeds: of each image.
+        height: pixels.
+        width: pixels.
+        engines: component -> engine that ran it.
+        fallbacks: engines that were passed over, with reasons.
+        timings_ms: see :class:`Timings`.
+        warnings: what a user should know.
+        settings: the request's settings that shaped the images, resolved; JSON values.
+    """
+
+    images: Any
+    seeds: tuple[int, ...]
+    height: int
+    width: int
+    engines: dict[str, str]
+    fallbacks: tuple[Fallback, ...]
+    timings_ms: Timings
+    warnings: tuple[str, ...]
+    settings: dict[str, Any]
+
+    @property
+    def latents(self) -> NDArray[np.float32]:
+        """The latents, where ``output_type`` was ``latent``."""
+        return np.asarray(self.images, np.float32)

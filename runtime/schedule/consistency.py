@@ -1,0 +1,131 @@
+"""Samplers for distilled models: LCM (https://arxiv.org/abs/2310.04378) and TCD (https://arxiv.org/abs/2402.19159).
+
+Both jump to a predicted picture (TCD: to a lower noise level on the same trajectory) and add fresh noise up to the
+next level. Their timesteps are a subset of those the student was distilled on, ``original_inference_steps`` many;
+``timestep_spacing`` and ``steps_offset`` have no effect.
+"""
+
+import numpy as np
+
+from ...engines.errors import UsageError
+from .ddim import alpha_bar, timestep_level
+from .options import BETAS, OptionTable
+from .prediction import noise_at, picture_at
+from .rows import NOISE, Array, Indices, X
+from .solver import Grid, Request, Solver, Steps
+
+__all__ = ["LCM", "TCD"]
+
+SIGMA_DATA = 0.5
+"""Standard deviation of the data in the boundary condition of consistency models."""
+
+
+def _grid(request: Request) -> Grid:
+    original = _distilled_timesteps(request)
+    if request.timesteps is None:
+        if request.step_count > len(original):
+            raise UsageError(
+                f"{request.solver}: {request.step_count} steps are more than original_inference_steps={len(original)}"
+            )
+        picked = np.floor(np.linspace(0, len(original), request.step_count, endpoint=False)).astype(np.int64)
+        return Grid(timesteps=original[picked])
+    timesteps = np.trunc(request.timesteps)
+    return Grid(timesteps=timesteps, warnings=_unusual(request, timesteps, original))
+
+
+def _distilled_timesteps(request: Request) -> Array:
+    """Return the timesteps of the distillation, descending."""
+    options = request.options
+    count = options.original_inference_steps
+    if not 1 <= count <= options.num_train_timesteps:
+        raise UsageError(f"original_inference_steps must lie between 1 and {options.num_train_timesteps}, not {count}")
+    return np.arange(count, 0, -1, dtype=np.float64) * (options.num_train_timesteps // count) - 1
+
+
+def _unusual(request: Request, timesteps: Array, original: Array) -> tuple[str, ...]:
+    """Say what diffusers warns of: timesteps that the student was not distilled on."""
+    found = []
+    last = request.options.num_train_timesteps - 1
+    if timesteps[0] != last:
+        found.append(f"{request.solver}: the first timestep is {timesteps[0]:g}, not {last}")
+    strange = [f"{t:g}" for t in timesteps[1:] if t not in original]
+    if strange:
+        found.append(f"{request.solver}: not among the timesteps of the distillation: {', '.join(strange)}")
+    if len(timesteps) > len(original):
+        found.append(f"{request.solver}: more timesteps ({len(timesteps)}) than in the distillation ({len(original)})")
+    return tuple(found)
+
+
+def _lcm_steps(request: Request, grid: Grid, i: Indices) -> Steps:
+    options = request.options
+    t = grid.timesteps[i]
+    following = np.append(grid.timesteps[1:], grid.timesteps[-1])[i]
+    a, a_next = alpha_bar(request, t), alpha_bar(request, following)
+    x0 = picture_at(options.prediction_type, np.sqrt(a), np.sqrt(1 - a))
+    # boundary condition of the consistency function: c_skip -> 1 and c_out -> 0 as t -> 0
+    scaled = t * options.timestep_scaling
+    c_skip = SIGMA_DATA**2 / (scaled**2 + SIGMA_DATA**2)
+    c_out = scaled / np.sqrt(scaled**2 + SIGMA_DATA**2)
+    denoised = c_out * x0 + c_skip * X
+    last = i == len(grid.timesteps) - 1
+    x_next = np.where(last, denoised, np.sqrt(a_next) * denoised + np.sqrt(1 - a_next) * NOISE)
+    return Steps(new_state={0: x_next}, input_scale=np.ones(len(i)), noise_draws=~last)
+
+
+def _tcd_steps(request: Request, grid: Grid, i: Indices) -> Steps:
+    options = request.options
+    t = grid.timesteps[i]
+    following = np.append(grid.timesteps, 0)[i + 1]
+    # float32, because the product is rounded down to a whole timestep
+    s = np.floor(np.float32(1 - request.eta) * following.astype(np.float32)).astype(np.float64)
+    a, a_s, a_next = alpha_bar(request, t), alpha_bar(request, s), alpha_bar(request, following)
+    x0 = picture_at(options.prediction_type, np.sqrt(a), np.sqrt(1 - a))
+    eps = noise_at(options.prediction_type, np.sqrt(a), np.sqrt(1 - a))
+    x_s = np.sqrt(a_s) * x0 + np.sqrt(1 - a_s) * eps
+    noisy = (i < len(grid.timesteps) - 1) & (request.eta > 0)
+    ratio = a_next / a_s
+    x_next = np.where(noisy, np.sqrt(ratio) * x_s + np.sqrt(1 - ratio) * NOISE, x_s)
+    return Steps(new_state={0: x_next}, input_scale=np.ones(len(i)), noise_draws=noisy)
+
+
+_OPTIONS = OptionTable(
+    defaults={
+        **BETAS,
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "original_inference_steps": 50,
+        "clip_sample": False,
+        "clip_sample_range": 1.0,
+        "set_alpha_to_one": True,
+        "steps_offset": 0,
+        "prediction_type": "epsilon",
+        "thresholding": False,
+        "dynamic_thresholding_ratio": 0.995,
+        "sample_max_value": 1.0,
+        "timestep_spacing": "leading",
+        "timestep_scaling": 10.0,
+        "rescale_betas_zero_snr": False,
+    },
+    unused=frozenset({"timestep_spacing", "steps_offset", "set_alpha_to_one"}),
+)
+
+LCM = Solver(
+    name="LCMScheduler",
+    short_names={"lcm": {}},
+    options=_OPTIONS,
+    grid=_grid,
+    steps=_lcm_steps,
+    level=timestep_level,
+    takes=frozenset({"timesteps"}),
+)
+
+TCD = Solver(
+    name="TCDScheduler",
+    short_names={"tcd": {}},
+    options=_OPTIONS,
+    grid=_grid,
+    steps=_tcd_steps,
+    level=timestep_level,
+    takes=frozenset({"timesteps", "eta"}),
+)

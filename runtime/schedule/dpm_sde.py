@@ -1,0 +1,80 @@
+"""DPM-Solver++ (2S) for the diffusion SDE, k-diffusion's ``sample_dpmpp_sde``.
+
+Two evaluations per step: an ancestral step to the middle in log sigma, then the whole ancestral step with the
+picture predicted there (https://arxiv.org/abs/2211.01095, algorithm 1, with r = 1/2).
+
+Noise: diffusers reads both noises of a step off one Brownian path, through ``torchsde``, seeded apart from the
+generator of the request. Here each evaluation draws from the request's generator, and the two noises of a step are
+given the correlation that the path would have given them: over [middle, start] and [end, start], which overlap, it is
+``sqrt((start - middle) / (start - end))``. Same distribution, other numbers.
+"""
+
+import numpy as np
+
+from .dpm2 import interleaved, step_ends
+from .euler import ancestral_split
+from .options import BETAS, OptionTable
+from .prediction import denoised_at_sigma
+from .rows import NOISE, Array, Indices, X, slot
+from .sigma_space import initial_noise, input_scale, sigma_level, spaced_levels, twice_but_first
+from .singles import rounded
+from .solver import Grid, Request, Solver, Steps
+from .spacing import timestep_from_sigma
+
+__all__ = ["DPM_SDE"]
+
+START, PATH = 1, 2
+
+
+def _grid(request: Request) -> Grid:
+    timesteps, sigmas = spaced_levels(request, exact=True)
+    middle = timestep_from_sigma(np.sqrt(sigmas[:-1] * sigmas[1:]), request.levels)
+    doubled = rounded(np.append(twice_but_first(sigmas), 0.0))
+    return Grid(timesteps=interleaved(timesteps, middle), sigmas=doubled, initial_noise=initial_noise(request, doubled))
+
+
+def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
+    sigma, sigma_next = step_ends(grid, i)
+    middle = np.sqrt(sigma * sigma_next)
+    first = i % 2 == 0
+    shared = (sigma - middle) / (sigma - sigma_next)
+    path = np.sqrt(shared) * slot(PATH) + np.sqrt(1 - shared) * NOISE
+
+    to_middle = _ancestral_step(X, denoised_at_sigma(request, sigma), sigma, middle, NOISE)
+    to_end = _ancestral_step(slot(START), denoised_at_sigma(request, middle), sigma, sigma_next, path)
+    to_zero = denoised_at_sigma(request, sigma)
+    x_next = np.where(sigma_next == 0, to_zero, np.where(first, to_middle, to_end))
+    return Steps(
+        new_state={0: x_next, START: X, PATH: NOISE},
+        input_scale=input_scale(np.where(first, sigma, middle)),
+        noise_draws=sigma_next > 0,
+    )
+
+
+def _ancestral_step(x: Array, x0: Array, sigma: Array, sigma_next: Array, noise: Array) -> Array:
+    down, up = ancestral_split(sigma, sigma_next)
+    return down / sigma * x + (1 - down / sigma) * x0 + up * noise
+
+
+DPM_SDE = Solver(
+    name="DPMSolverSDEScheduler",
+    short_names={"dpmpp_sde": {}, "dpmpp_sde_karras": {"use_karras_sigmas": True}},
+    options=OptionTable(
+        defaults={
+            **BETAS,
+            "beta_start": 0.00085,
+            "beta_end": 0.012,
+            "prediction_type": "epsilon",
+            "use_karras_sigmas": False,
+            "use_exponential_sigmas": False,
+            "use_beta_sigmas": False,
+            "noise_sampler_seed": None,
+            "timestep_spacing": "linspace",
+            "steps_offset": 0,
+        }
+    ),
+    grid=_grid,
+    steps=_steps,
+    level=sigma_level,
+    order=2,
+)

@@ -1,0 +1,40 @@
+"""Arithmetic in float32, rounded as torch rounds it.
+
+diffusers computes the factors of multistep solvers in float32, and with many steps they are differences of nearly
+equal numbers: its rounding is then visible in the picture (up to tens of per cent in DEIS of order 3). Where that is
+so, the factors are computed here in float32 too, with the operations in the same order, and only their combination
+is float64. Sums, products, quotients and roots round alike everywhere. Logarithms and exponentials are rounded
+correctly here; torch's differ from that in the last bit now and then (1 in 25 logarithms), which sets the limit.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Singles", "exp", "expm1", "log", "rounded", "singles"]
+
+Singles = NDArray[np.float32]
+
+
+def singles(values: NDArray[np.floating]) -> Singles:
+    """Return the values in float32."""
+    return values.astype(np.float32)
+
+
+def rounded(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return float64 values that were rounded to float32, in which diffusers keeps its tables."""
+    return values.astype(np.float32).astype(np.float64)
+
+
+def log(x: Singles) -> Singles:
+    """Natural logarithm, correctly rounded."""
+    return singles(np.log(x, dtype=np.float64))
+
+
+def exp(x: Singles) -> Singles:
+    """Exponential, correctly rounded."""
+    return singles(np.exp(x, dtype=np.float64))
+
+
+def expm1(x: Singles) -> Singles:
+    """``exp(x) - 1``, correctly rounded."""
+    return singles(np.expm1(x, dtype=np.float64))
