@@ -50,7 +50,8 @@ def _listed(folder: Path) -> None:
         str(vocabulary()[BOS]): _token(BOS, special=True),
         str(vocabulary()[EOS]): _token(EOS, special=True),
     }
-    _write(folder / "tokenizer_config.json", {**_NAMED, **_COMMON, "pad_token": "!", "added_tokens_decoder": listed})
+    extra = {"added_tokens_decoder": listed, "additional_special_tokens": [EOS]}
+    _write(folder / "tokenizer_config.json", {**_NAMED, **_COMMON, "pad_token": "!", **extra})
     _write(folder / "special_tokens_map.json", {**_NAMED, "pad_token": "!"})
 
 
@@ -63,10 +64,18 @@ def _added(folder: Path) -> None:
 def _stripping(folder: Path) -> None:
     """Markers that swallow the blanks beside them, or stand alone only."""
     _bare_pair(folder)
-    named = {"bos_token": _token(BOS, rstrip=True), "eos_token": _token(EOS, lstrip=True, normalized=False)}
+    end = {"content": EOS, "lstrip": True}
+    named = {"bos_token": _token(BOS, rstrip=True), "eos_token": end, "unk_token": end}
     extra = [{"__type": "AddedToken", **_token("cat", single_word=True, special=True)}]
-    _write(folder / "special_tokens_map.json", {**named, "unk_token": EOS, "pad_token": "!"})
+    _write(folder / "special_tokens_map.json", {**named, "pad_token": "!"})
     _write(folder / "tokenizer_config.json", {"model_max_length": 10**30, "additional_special_tokens": extra})
+
+
+def _mixed(folder: Path) -> None:
+    """The end marker named three times, once as a bare string, which transformers takes to match its own case only."""
+    _bare_pair(folder)
+    named = {"bos_token": _token(BOS), "eos_token": _token(EOS), "unk_token": EOS, "pad_token": _token(EOS)}
+    _write(folder / "special_tokens_map.json", named)
 
 
 def _json(folder: Path) -> None:
@@ -110,6 +119,7 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
         _listed,
         _added,
         _stripping,
+        _mixed,
         _json,
         _json_padded,
         _json_old,
