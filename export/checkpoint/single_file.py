@@ -146,8 +146,10 @@ def _scheduler(
         scheduler["prediction_type"] = "v_prediction"
         notes.append("the file is marked v_pred: the prediction type is v_prediction")
     elif family == "sd2" and config is None:
-        step = stored["global_step"].read() if "global_step" in stored else facts.get("global_step")
-        base = bool(step == _SD2_BASE_STEP)
+        step = facts.get("global_step")
+        if "global_step" in stored:
+            step = next(iter(stored["global_step"].read().flat), None)
+        base = step == _SD2_BASE_STEP
         scheduler["prediction_type"] = "epsilon" if base else "v_prediction"
         known = "of its global step" if base else "nothing in an SD 2 file tells; a base model needs epsilon"
         notes.append(f"the prediction type is taken to be {scheduler['prediction_type']}, because {known}")
