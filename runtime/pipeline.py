@@ -1,7 +1,7 @@
 """The pipeline: encode, condition, denoise, decode."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -21,16 +21,27 @@ from .conditions import conditioner_inputs, time_ids
 from .guidance import Guidance, guidance_for
 from .loop import Blend, Control, denoise
 from .picture import pictures_from_pixels
-from .prompt import TEXT_FAMILIES, EncodedPrompts, TextEncoder, Tokenizer, encode_prompts
+from .prompt import (
+    TEXT_FAMILIES,
+    EncodedPrompts,
+    TextEncoder,
+    TextualInversion,
+    Tokenizer,
+    encode_prompts,
+    load_inversion,
+    with_inversions,
+)
 from .request import Request
 from .resolve import Job, resolve, settings_of
 from .result import Result, Timings
 from .schedule import Schedule, make_schedule
 from .seeds import NoiseStreams, streams_for
+from .watermark import add_watermark, watermark_available
 
 __all__ = ["Pipeline"]
 
 F32 = NDArray[np.float32]
+Progress = Callable[[int, int], None]
 
 
 class Pipeline:
@@ -41,14 +52,18 @@ class Pipeline:
     Attributes:
         bundle: the bundle.
         components: its open engines.
+
     """
 
-    def __init__(self, bundle: Bundle, components: Components, load_ms: float) -> None:
+    def __init__(
+        self, bundle: Bundle, components: Components, load_ms: float, inversions: Sequence[TextualInversion] = ()
+    ) -> None:
         self.bundle = bundle
         self.components = components
         self._load_ms = load_ms
         self._scheduler = bundle.scheduler()
-        self._encoders = tuple(_text_encoders(bundle, components))
+        encoders = list(_text_encoders(bundle, components))
+        self._encoders = tuple(with_inversions(encoders, inversions) if inversions else encoders)
 
     @classmethod
     def load(
@@ -60,6 +75,7 @@ class Pipeline:
         fallback: FallbackPolicy | None = None,
         low_memory: bool = False,
         threads: int | None = None,
+        textual_inversions: Sequence[str | Path] = (),
     ) -> "Pipeline":
         """Open a bundle.
 
@@ -70,20 +86,25 @@ class Pipeline:
             fallback: ``error`` or ``allow``; None is ``allow`` for ``auto`` and ``error`` for a named engine.
             low_memory: keep one component open at a time; slower, with the peak memory of the largest component.
             threads: for one operator; None lets the engine choose.
+            textual_inversions: ``.safetensors`` files with embeddings of new words; a word is the file's name, or
+                what the file says.
 
         Raises:
+            UsageError: a textual inversion does not fit the text encoders.
             BundleError: the bundle is missing or damaged.
             EngineError: no engine can run it.
+
         """
         started = time.perf_counter()
         bundle = Bundle(path)
+        inversions = [load_inversion(file) for file in textual_inversions]
         components = Components(
             bundle, engine=engine, precision=precision, fallback=fallback, low_memory=low_memory, threads=threads
         )
         wanted = (*_encoder_names(bundle), "conditioner", "denoiser", "vae_decoder")
         try:
             components.open(wanted)
-            return cls(bundle, components, (time.perf_counter() - started) * 1e3)
+            return cls(bundle, components, (time.perf_counter() - started) * 1e3, inversions)
         except BaseException:
             components.close()
             raise
@@ -111,11 +132,18 @@ class Pipeline:
             UsageError: an argument is unknown or cannot be met.
             NonFiniteError: a network produced NaN or infinity.
             EngineError: an engine failed.
+
         """
         return self.draw(Request.from_settings({"prompt": prompt, **settings}))
 
-    def draw(self, request: Request) -> Result:
-        """Draw what a request asks for; see :meth:`__call__`."""
+    def draw(self, request: Request, progress: Progress | None = None) -> Result:
+        """Draw what a request asks for; see :meth:`__call__`.
+
+        Args:
+            request: what to draw.
+            progress: called with (evaluations done, evaluations in all), before the first and after each.
+
+        """
         timings, started = Timings(load=self._load_ms), time.perf_counter()
         job = resolve(request, self.bundle)
         schedule = self._schedule(job)
@@ -124,10 +152,11 @@ class Pipeline:
             prompts = self._encode(job)
         parts = []
         most = self._spec("denoiser").axes["S"].max
+        tick = _ticker(progress, schedule.evaluations * -(-job.images // most))
         for start in range(0, job.images, most):
             stop = min(start + most, job.images)
             noise = streams.select(start, stop)
-            parts.append(self._draw_batch(job, schedule, prompts, noise, range(start, stop), timings))
+            parts.append(self._draw_batch(job, schedule, prompts, noise, range(start, stop), timings, tick))
         latents = np.concatenate(parts)
         if not np.isfinite(latents).all():
             raise NonFiniteError(
@@ -190,6 +219,7 @@ class Pipeline:
         noise: NoiseStreams,
         samples: Sequence[int],
         timings: Timings,
+        tick: Callable[[], None],
     ) -> F32:
         """Draw some of the job's images together; returns latents [S, C, h, w]."""
         request = job.request
@@ -212,6 +242,7 @@ class Pipeline:
                 denoiser, schedule, guidance, latent, conditions, noise, controls=controls, blend=blend
             ):
                 timings.steps.append(step.milliseconds)
+                tick()
                 if request.callback_on_step_end is not None and step.last_of_step:
                     returned = request.callback_on_step_end(self, step.step, step.timestep, {"latents": step.latent})
                     if returned and "latents" in returned:
@@ -344,12 +375,32 @@ class Pipeline:
                 f"the VAE produced NaN or infinity on {self.components.ran.get('vae_decoder')}; "
                 "export with --precision fp32"
             )
-        if output == "np":
+        if self._watermarks(request := job.request):
+            pixels = add_watermark(pixels)
+        if request.output_type == "np":
             return pixels, []
         return pictures_from_pixels((pixels * 255).round().astype(np.uint8)), []
 
+    def _watermarks(self, request: Request) -> bool:
+        """Whether to put SDXL's watermark in: as diffusers, where the package is installed, unless told otherwise."""
+        if request.watermark is None:
+            return self.bundle.manifest.family.startswith("sdxl") and watermark_available()
+        return request.watermark
+
     def _spec(self, name: str) -> Any:
         return next(iter(self.bundle.component(name).graphs.values())).spec
+
+
+def _ticker(progress: Progress | None, total: int) -> Callable[[], None]:
+    """Count evaluations."""
+    done = iter(range(total + 1))
+
+    def tick() -> None:
+        if progress is not None:
+            progress(next(done), total)
+
+    tick()
+    return tick
 
 
 def _given_latents(latents: Any, images: int, shape: tuple[int, ...]) -> F32 | None:
