@@ -38,6 +38,7 @@ class Bundle:
 
     Raises:
         BundleError: there is no bundle, its manifest cannot be read, or a file is missing or of another size.
+
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -58,6 +59,7 @@ class Bundle:
 
         Raises:
             BundleError: the name leads out of the bundle.
+
         """
         relative = PurePosixPath(name)
         if relative.is_absolute() or ".." in relative.parts:
@@ -69,6 +71,7 @@ class Bundle:
 
         Raises:
             BundleError: the manifest does not list it, or its contents have changed.
+
         """
         if name not in self._checked:
             record = self.manifest.files.get(name)
@@ -84,6 +87,7 @@ class Bundle:
 
         Raises:
             BundleError: the bundle does not hold it.
+
         """
         component = self.manifest.components.get(name)
         if component is None:
@@ -96,6 +100,7 @@ class Bundle:
 
         Raises:
             BundleError: the bundle does not hold it.
+
         """
         graphs = self.component(name).graphs
         if precision not in graphs:

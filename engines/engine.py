@@ -30,6 +30,7 @@ class Engine(EngineInfo, Protocol):
 
     Attributes:
         spec: names, types and shapes of inputs and outputs.
+
     """
 
     spec: ComponentSpec
@@ -46,6 +47,7 @@ class Engine(EngineInfo, Protocol):
 
         Raises:
             UsageError: a buffer does not fit the spec.
+
         """
         ...
 
@@ -61,6 +63,7 @@ def check_buffers(
 
     Raises:
         UsageError: a buffer does not fit the spec.
+
     """
     axes = spec.axes_of({name: array.shape for name, array in inputs.items()})
     wanted = [(tensor, inputs[tensor.name]) for tensor in spec.inputs]

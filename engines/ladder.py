@@ -26,6 +26,7 @@ class Rung:
         module: tells ``NAME``, ``unavailable()`` and ``version()``.
         open: constructor of the engine.
         precisions: what it runs, preferred first.
+
     """
 
     module: ModuleType
@@ -83,6 +84,7 @@ def open_engine(
     Raises:
         UsageError: an unknown engine.
         EngineError: nothing that is allowed can run the component; the reasons are listed.
+
     """
     if engine != "auto" and engine not in ENGINES:
         known = ", ".join(["auto", *ENGINES])

@@ -39,6 +39,7 @@ class Network(_Record):
         weights: the ``.safetensors``, relative to the bundle.
         dtype: what the weights are stored in: ``float32``, ``float16``, ``bfloat16``, or ``mixed``.
         parameters: number of elements.
+
     """
 
     class_name: str
@@ -54,6 +55,7 @@ class Graph(_Record):
     Attributes:
         file: relative to the bundle.
         spec: inputs, outputs and axes.
+
     """
 
     file: str
@@ -67,6 +69,7 @@ class Component(_Record):
         kind: which part; see :func:`~sdengine.engines.nets.build.positional`.
         network: name of the network whose weights it uses.
         graphs: by precision: ``fp32``, ``bf16`` or ``fp16``.
+
     """
 
     kind: str
@@ -84,6 +87,7 @@ class EngineFile(_Record):
         precision: of the graph it was built from.
         version: of the library it was built with.
         target: the hardware it was built for.
+
     """
 
     engine: str
@@ -103,6 +107,7 @@ class Verification(_Record):
         precision: of the graph.
         axes: the lengths.
         relative_error: largest difference over the largest value of the reference.
+
     """
 
     component: str
@@ -133,6 +138,7 @@ class Manifest(_Record):
         tools: versions of what wrote the bundle.
         notes: what was decided on the way.
         files: every file of the bundle but this one, relative path to record.
+
     """
 
     schema: int

@@ -44,6 +44,7 @@ class OnnxRuntimeEngine:
     Raises:
         EngineUnavailableError: the library is missing.
         EngineError: it refuses the graph.
+
     """
 
     name = NAME

@@ -40,6 +40,7 @@ class TorchEngine:
     Raises:
         EngineUnavailableError: torch is missing.
         BundleError: the weights do not fit the network.
+
     """
 
     name = NAME

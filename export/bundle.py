@@ -92,6 +92,7 @@ def export_bundle(
         UsageError: an option cannot be met.
         CheckpointError: the checkpoint cannot be read.
         ExportError: a component cannot be traced, or differs from torch.
+
     """
     say = report or (lambda _: None)
     check_verify(verify)

@@ -23,6 +23,7 @@ def whole_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
 
     Raises:
         UsageError: the target exists and may not be replaced, or its parent cannot be written.
+
     """
     if target.exists() and not overwrite:
         raise UsageError(f"{target} exists already; choose another name, or replace it with --overwrite")

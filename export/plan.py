@@ -38,6 +38,7 @@ class NetworkPlan:
         source: where its weights are.
         config: resolved.
         precisions: of its graphs.
+
     """
 
     name: str
@@ -66,6 +67,7 @@ def precisions_for(engines: Sequence[str], precision: str) -> tuple[str, ...]:
 
     Raises:
         UsageError: an engine or precision is not known, or an engine cannot run the precision.
+
     """
     found: dict[str, None] = {}
     for engine in engines:
@@ -96,6 +98,7 @@ def plan_components(
         configs: resolved, by network.
         axes: ranges.
         precisions: of the graphs.
+
     """
     sources = dict(checkpoint.components)
     sources |= {controlnet_name(i): source for i, source in enumerate(controlnets)}

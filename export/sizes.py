@@ -21,6 +21,7 @@ class Sizes:
         height: the range of heights.
         width: the range of widths.
         listed: (height, width) pairs when sizes were listed, else empty.
+
     """
 
     height: AxisRange
@@ -39,6 +40,7 @@ def parse_sizes(text: str | None, *, native: int, multiple: int) -> Sizes:
 
     Raises:
         UsageError: it cannot be read, or a size is no multiple.
+
     """
     if text is None:
         low = max(native // 2 // multiple, 1) * multiple
@@ -79,6 +81,7 @@ def parse_batch(text: str) -> AxisRange:
 
     Raises:
         UsageError: it cannot be read.
+
     """
     match = re.fullmatch(r"\s*(?:(\d+)\s*\.\.\s*)?(\d+)\s*", text)
     low, high = (int(match[1] or 1), int(match[2])) if match else (0, 0)
@@ -95,6 +98,7 @@ def axes_for(sizes: Sizes, batch: AxisRange, *, factor: int, tokens: int) -> dic
         batch: samples of a request.
         factor: pixels per latent.
         tokens: of one window of text.
+
     """
     rows = AxisRange(1, 2 * batch.opt, 2 * batch.max)
     return {

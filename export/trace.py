@@ -44,6 +44,7 @@ def trace_component(
 
     Raises:
         ExportError: an axis was specialised, an operator is not known or a weight is missing.
+
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
         module = positional(kind, network_from_config(config, dtype))

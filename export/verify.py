@@ -34,6 +34,7 @@ def verify_bundle(bundle: Bundle, engines: Sequence[str], verify: Verify) -> Ite
 
     Raises:
         ExportError: a difference is beyond :data:`TOLERANCES`.
+
     """
     count = {"full": 3, "fast": 1, "off": 0}[verify]
     runnable = [n for n in engines if n in ENGINES and n != "torch" and ENGINES[n].module.unavailable() is None]

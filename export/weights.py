@@ -33,6 +33,7 @@ def place_weights(component: CheckpointComponent, target: Path, *, store: str | 
 
     Raises:
         ExportError: a value is beyond the range of ``store``.
+
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     kept = all(_stored(tensor, store) == tensor.dtype for tensor in component.tensors.values())

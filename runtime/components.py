@@ -26,6 +26,7 @@ class Components:
         ran: component -> engine, of all that have been open.
         fallbacks: what was passed over.
         open_ms: time spent opening, in milliseconds.
+
     """
 
     def __init__(

@@ -29,6 +29,7 @@ def time_ids(
         aesthetic: the refiner's form, with a score in place of the target size.
         from_image: image-to-image and inpainting fill in the negative form from their own arguments; text-to-image
             has one only if both negative sizes are given.
+
     """
     original = request.original_size or (height, width)
     target = request.target_size or (height, width)
@@ -67,6 +68,7 @@ def conditioner_inputs(
 
     Raises:
         UsageError: the text is longer than the bundle takes.
+
     """
     chosen = list(samples)
 

@@ -45,6 +45,7 @@ def defaults_for(family: str, pipeline_class: str, task: str, *, controlled: boo
         pipeline_class: ``_class_name`` of the checkpoint's ``model_index.json``; LCM's pipelines have their own.
         task: ``text``, ``image`` or ``inpaint``.
         controlled: whether a ControlNet takes part.
+
     """
     if pipeline_class.startswith("LatentConsistencyModel") and (task, controlled) in _LCM:
         return _LCM[task, controlled]

@@ -19,6 +19,7 @@ class Guidance:
         mix: float32 [S, R].
         rescale: float32 [S, R].
         negative_rows: how many rows carry the negative prompt.
+
     """
 
     row_sample: NDArray[np.int64]
@@ -47,6 +48,7 @@ def guidance_for(samples: int, scale: float, *, rescale: float, guided: bool) ->
         scale: guidance scale g; the prediction is (1 - g) * negative + g * positive.
         rescale: see :class:`~sdengine.engines.nets.denoiser.Denoiser`.
         guided: whether there are negative rows.
+
     """
     one = np.eye(samples, dtype=np.float32)
     index = np.arange(samples, dtype=np.int64)

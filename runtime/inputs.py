@@ -25,6 +25,7 @@ def load_pictures(value: Any, what: str) -> list[Picture]:
 
     Raises:
         UsageError: it is none of these, or a file cannot be read.
+
     """
     if isinstance(value, (list, tuple)):
         if not value:
@@ -115,6 +116,7 @@ def mask_array(masks: Sequence[Picture], pictures: Sequence[Picture], height: in
 
     Raises:
         UsageError: a mask has another size than its picture.
+
     """
     found = []
     for i, mask in enumerate(masks):

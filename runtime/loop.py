@@ -25,6 +25,7 @@ class Control:
         engine: its open engine.
         inputs: hint and conditions, by name.
         scale: float32 [N, R, maps], for each evaluation; all zero where the network is not run.
+
     """
 
     engine: Engine
@@ -40,6 +41,7 @@ class Blend:
         mask: float32 [S, 1, h, w]; 1 is drawn anew.
         known: float32 [S, C, h, w], latents of the picture.
         noise: float32 [S, C, h, w], the initial noise.
+
     """
 
     mask: F32
@@ -63,6 +65,7 @@ class Step:
         last_of_step: whether the step is done.
         latent: float32 [S, C, h, w]; a view of the state, which may be written to.
         milliseconds: of the evaluation.
+
     """
 
     evaluation: int
@@ -95,6 +98,7 @@ def denoise(
         noise: streams of the samples.
         controls: ControlNets.
         blend: see :class:`Blend`.
+
     """
     samples, rows = len(latent), guidance.rows
     states = [np.zeros((STATE_SLOTS, *latent.shape), np.float32) for _ in range(2)]
@@ -139,6 +143,7 @@ class _Residuals:
 
     Attributes:
         final: the denoiser's inputs, by name.
+
     """
 
     def __init__(

@@ -81,6 +81,7 @@ class Request:
         output_type: ``pil``, ``np`` (float32 [N, H, W, 3], 0 to 1) or ``latent`` (float32 [N, C, h, w]).
         watermark: SDXL's invisible watermark; None puts it in where the package is installed.
         callback_on_step_end: called as (pipeline, step, timestep, {"latents": ...}); may return a new dict.
+
     """
 
     prompt: str | Sequence[str] | None = None
@@ -140,6 +141,7 @@ class Request:
 
         Raises:
             UsageError: a name is unknown (the nearest known one is offered), or a value is out of its range.
+
         """
         known = {field.name for field in fields(cls)}
         for name in settings:

@@ -44,6 +44,7 @@ class Job:
         hints: per ControlNet float32 [N, height, width, 3].
         control_scales: per ControlNet.
         control_windows: per ControlNet (start, end).
+
     """
 
     request: Request
@@ -71,6 +72,7 @@ def resolve(request: Request, bundle: Bundle) -> Job:
 
     Raises:
         UsageError: something cannot be met as given.
+
     """
     manifest = bundle.manifest
     unet, vae = bundle.config("unet"), bundle.config("vae")

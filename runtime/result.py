@@ -39,6 +39,7 @@ class Result:
         timings_ms: see :class:`Timings`.
         warnings: what a user should know.
         settings: the request's settings that shaped the images, resolved; JSON values.
+
     """
 
     images: Any

@@ -20,6 +20,7 @@ class NoiseStreams:
 
     Attributes:
         seeds: of each sample, as reported.
+
     """
 
     def __init__(self, seeds: Sequence[int], sources: Sequence[NormalSource], *, shared: bool) -> None:
@@ -38,6 +39,7 @@ class NoiseStreams:
 
         Raises:
             UsageError: they share one, so that a part of it cannot be drawn alone.
+
         """
         if self.shared and (start, stop) != (0, len(self.seeds)):
             raise UsageError("one generator for more images than the bundle draws at once; give one for each image")
@@ -57,6 +59,7 @@ def streams_for(seed: Any, generator: Any, count: int, rng: str) -> NoiseStreams
 
     Raises:
         UsageError: a seed is out of range, or there are neither one nor ``count`` of them.
+
     """
     if generator is not None:
         several = isinstance(generator, (list, tuple))

@@ -44,10 +44,12 @@ def _log_rho_weights(start: Singles, end: Singles, nodes: list[Singles]) -> list
     def antiderivative(rho: Singles, own: Singles, others: list[Singles]) -> Singles:
         log, b, (c, *rest) = np.log(rho), np.log(own), [np.log(other) for other in others]
         if not rest:
-            return rho * (-c + log - 1) / (b - c)
+            linear: Singles = rho * (-c + log - 1) / (b - c)
+            return linear
         d = rest[0]
         numerator = rho * (c * (d - log + 1) - d * log + d + log**2 - 2 * log + 2)
-        return numerator / ((b - c) * (b - d))
+        quadratic: Singles = numerator / ((b - c) * (b - d))
+        return quadratic
 
     weights = []
     for k, own in enumerate(nodes):

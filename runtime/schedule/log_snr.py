@@ -6,7 +6,7 @@ from ...engines.errors import UsageError
 from .prediction import signal_and_noise
 from .rows import Array, Indices
 from .sigma_space import refuse_respacing
-from .singles import Singles, singles
+from .singles import Singles, rounded, singles
 from .solver import Grid, Request
 from .spacing import exponential_sigmas, log_spaced_timesteps, respaced_sigmas, timestep_from_sigma
 

@@ -15,7 +15,7 @@ __all__ = ["denoised_at_sigma", "noise_at", "picture_at", "signal_and_noise"]
 
 def signal_and_noise(ratio: Singles) -> tuple[Singles, Singles]:
     """Return alpha and sigma of unit variance for a noise-to-signal ratio, in float32."""
-    alpha: Singles = 1 / np.sqrt(ratio**2 + 1)
+    alpha = np.divide(1, np.sqrt(ratio**2 + 1), dtype=np.float32)
     return alpha, ratio * alpha
 
 
