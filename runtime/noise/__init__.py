@@ -3,7 +3,7 @@
 Every image has a seed and a generator of its own, so that its noise depends neither on the batch nor on the engine.
 """
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ class NormalSource(Protocol):
 _SOURCES: dict[str, type[Generator] | type[PhiloxGenerator]] = {"cpu": Generator, "cuda": PhiloxGenerator}
 
 
-def generator_for(seed: int, rng: str = "cpu") -> Generator | PhiloxGenerator:
+def generator_for(seed: SupportsIndex, rng: str = "cpu") -> Generator | PhiloxGenerator:
     """Return a fresh generator: the numbers of torch's CPU generator, or of its CUDA generator.
 
     Raises:

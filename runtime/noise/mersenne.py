@@ -12,7 +12,7 @@ float32 normals in one of two ways (ATen's ``native/cpu/DistributionTemplates.h`
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ class Generator:
 
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: SupportsIndex) -> None:
         self.seed = check_seed(seed)
         self._bits = np.random.MT19937()
         # numpy seeds a bare MT19937 another way; RandomState seeds it with init_genrand, as torch does.

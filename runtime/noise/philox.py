@@ -12,6 +12,7 @@ numbers depend on the GPU; see ``resident_threads``.
 
 import math
 from collections.abc import Sequence
+from typing import SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +60,7 @@ class PhiloxGenerator:
 
     """
 
-    def __init__(self, seed: int, *, resident_threads: int | None = None) -> None:
+    def __init__(self, seed: SupportsIndex, *, resident_threads: int | None = None) -> None:
         self.seed = check_seed(seed)
         self._blocks = None if resident_threads is None else max(1, resident_threads // _BLOCK)
         self._calls = 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from sdengine.engines.errors import SdengineError, UsageError
@@ -90,6 +90,7 @@ def test_parameters_line() -> None:
     assert parameters_line(bare) == "\nSampler: SomethingNew, Seed: 0, Size: 8x8, Version: sdengine"
 
 
+@settings(deadline=None, max_examples=50)
 @given(prompt=st.text(max_size=50))
 def test_any_prompt(tmp_path_factory: pytest.TempPathFactory, prompt: str) -> None:
     file = tmp_path_factory.getbasetemp() / "any.png"

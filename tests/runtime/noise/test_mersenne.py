@@ -72,7 +72,7 @@ def test_seed_out_of_range(seed: object, rng: str) -> None:
 
 
 def test_seed_of_numpy() -> None:
-    np.testing.assert_array_equal(Generator(np.int64(31)).normal((8,)), Generator(31).normal((8,)))
+    np.testing.assert_array_equal(generator_for(np.int64(31)).normal((8,)), Generator(31).normal((8,)))
 
 
 def test_unknown_rng() -> None:

@@ -113,7 +113,9 @@ class _Network:
         module = copy.deepcopy(self.module)
         table = module.get_input_embeddings().weight.detach()
         table = torch.cat([table, torch.from_numpy(extra_embeddings)])
-        module.set_input_embeddings(torch.nn.Embedding.from_pretrained(table))
+        embedding = torch.nn.Embedding(*table.shape)
+        embedding.weight = torch.nn.Parameter(table)
+        module.set_input_embeddings(embedding)
         with torch.no_grad():
             out = module(torch.from_numpy(input_ids), torch.from_numpy(attention_mask), output_hidden_states=True)
             hidden = out.hidden_states[int(layer[0])]

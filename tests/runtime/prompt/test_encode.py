@@ -132,7 +132,9 @@ def test_chunks(sdxl: Any) -> None:
     empty = ours(sdxl, "sdxl", prompt="").hidden
     blurry = ours(sdxl, "sdxl", prompt="blurry").hidden
     np.testing.assert_allclose(mine.negative_hidden, np.concatenate([blurry, empty, empty], axis=1), atol=1e-5)
-    np.testing.assert_allclose(mine.pooled, ours(sdxl, "sdxl", prompt=parts[0]).pooled, atol=1e-5)
+    first = ours(sdxl, "sdxl", prompt=parts[0]).pooled
+    assert mine.pooled is not None and first is not None
+    np.testing.assert_allclose(mine.pooled, first, atol=1e-5)
     assert mine.warnings == ()
 
 
@@ -154,7 +156,7 @@ def test_batches_and_repeats() -> None:
     same(mine.negative_hidden, negative)
 
 
-def embeddings(tokens: int = 77, batch: int = 1, width: int = 56, pooled: int = 36) -> dict[str, np.ndarray]:
+def embeddings(tokens: int = 77, batch: int = 1, width: int = 56, pooled: int = 36) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     return {
         "prompt_embeds": rng.standard_normal((batch, tokens, width)).astype(np.float16),
@@ -183,7 +185,8 @@ def test_given_embeddings_and_long_negative(sdxl: Any) -> None:
 
 def test_given_embeddings_of_two_windows(sdxl: Any) -> None:
     sdxl.register_to_config(force_zeros_for_empty_prompt=False)
-    assert ours(sdxl, "sdxl", **embeddings(154)).negative_hidden.shape == (1, 154, 56)  # type: ignore[union-attr]
+    empty = ours(sdxl, "sdxl", **embeddings(154)).negative_hidden
+    assert empty is not None and empty.shape == (1, 154, 56)
     sdxl.register_to_config(force_zeros_for_empty_prompt=True)
     zeros = ours(sdxl, "sdxl", **embeddings(100))  # any length where nothing has to match it
     assert zeros.negative_hidden is not None and zeros.negative_hidden.shape == (1, 100, 56)

@@ -77,9 +77,9 @@ def test_sdxl(sdxl: Any, loaded: list[TextualInversion], prompt: str) -> None:
         guidance=True,
     )
     theirs = sdxl.encode_prompt(prompt, device="cpu", negative_prompt="low <toy>")
-    for array, tensor in zip(
-        (mine.hidden, mine.negative_hidden, mine.pooled, mine.negative_pooled), theirs, strict=True
-    ):
+    arrays = mine.hidden, mine.negative_hidden, mine.pooled, mine.negative_pooled
+    for array, tensor in zip(arrays, theirs, strict=True):
+        assert array is not None
         np.testing.assert_allclose(array, tensor.detach().numpy(), rtol=1e-5, atol=1e-5)
 
 
@@ -102,7 +102,8 @@ def test_weighted(loaded: list[TextualInversion]) -> None:
 
     def hidden(prompt: str) -> np.ndarray:
         request = PromptRequest(prompt=prompt)
-        return encode_prompts(encoders, request, family=TEXT_FAMILIES["sdxl"], guidance=False).hidden[0]
+        hidden = encode_prompts(encoders, request, family=TEXT_FAMILIES["sdxl"], guidance=False).hidden
+        return np.asarray(hidden[0])
 
     plain, weighted, empty = hidden("<toy> cat"), hidden("(<toy>:1.5) cat"), hidden("")
     np.testing.assert_allclose(weighted[1:4], empty[1:4] + 1.5 * (plain[1:4] - empty[1:4]), atol=1e-4)

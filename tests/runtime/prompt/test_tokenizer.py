@@ -4,7 +4,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sdengine.engines.errors import BundleError, UsageError
 from sdengine.runtime.prompt import Tokenizer
@@ -76,7 +76,7 @@ _PIECES = ["the ", "cat", "a photograph", "!", "'s", "'LL", " ", "\n", "<|endoft
 _TEXT = st.lists(st.text(max_size=6) | st.sampled_from(_PIECES), max_size=12).map("".join)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(text=_TEXT)
 def test_generated(pair: tuple[Tokenizer, CLIPTokenizer], text: str) -> None:
     ours, clip = pair

@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sdengine.runtime.prompt import Fragment, parse_weights
 
@@ -73,6 +73,7 @@ def test_long_prompt_is_shortened_in_the_warning() -> None:
     assert len(warning) < 300
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab ()[]:\\.12-", max_size=30))
 def test_any_text(prompt: str) -> None:
     """No word is lost, neighbours differ in weight, and only brackets give warnings."""
@@ -84,6 +85,7 @@ def test_any_text(prompt: str) -> None:
         assert fragments == [Fragment(prompt, 1.0)] and not warnings
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_escaped_text_comes_back(text: str) -> None:
     escaped = "".join("\\" + c if c in "()[]\\" else c for c in text)
