@@ -45,7 +45,6 @@ def write_checkpoint(parts: Mapping[str, Mapping[str, Any]], out: Path, *, dtype
     out.mkdir(parents=True)
     pool = torch.randn(_POOL, generator=torch.Generator().manual_seed(seed))
     index: dict[str, Any] = {"_diffusers_version": "0.30.0", **parts.get("pipeline", {})}
-    encoder = parts.get("text_encoder_2")
     written = 0
     for name, config in parts.items():
         if name == "pipeline":
@@ -58,8 +57,7 @@ def write_checkpoint(parts: Mapping[str, Mapping[str, Any]], out: Path, *, dtype
             _write_json(folder / "scheduler_config.json", config)
             continue
         component = CheckpointComponent(name=name, class_name=class_name, config=dict(config), tensors={}, file=None)
-        pooled = encoder["projection_dim"] if encoder else config.get("projection_class_embeddings_input_dim", 0) % 256
-        shapes = expected_shapes(component, pooled=pooled)
+        shapes = expected_shapes(component)
         _write_json(folder / "config.json", config)
         written += _write_weights(folder / f"{_WEIGHTS.get(name, 'model')}.safetensors", shapes, dtype, pool)
         if name.startswith("text"):

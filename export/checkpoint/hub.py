@@ -87,9 +87,9 @@ class Hub:
         if name.is_file:
             if name.inside not in files:
                 raise CheckpointError(f"{name.repo} has no file {name.inside}{_singles(files)}")
-            return Path(hf_hub_download(name.repo, name.inside, revision=info.sha, token=self.token))
+            return Path(hf_hub_download(name.repo, name.inside, revision=self.revision, token=self.token))
         root, wanted = _wanted(name, files, variant, part)
-        folder = snapshot_download(name.repo, revision=info.sha, token=self.token, allow_patterns=wanted)
+        folder = snapshot_download(name.repo, revision=self.revision, token=self.token, allow_patterns=wanted)
         return Path(folder) / root
 
     def _cached(self, name: HubName, part: str | None, cause: Exception | None) -> Path:

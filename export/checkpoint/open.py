@@ -12,7 +12,7 @@ from .folder import is_checkpoint, is_component, read_component, read_folder
 from .hub import Hub, hub_name
 from .single_file import CONTROLNET, VAE, below, read_single_file
 from .tokenizer import check_vocabulary, pad_token, tokenizer_folders
-from .verify import check_components, check_controlnet
+from .verify import check_components
 from .vocabulary import clip_tokenizers
 from .weights import WEIGHT_SUFFIXES, read_weights
 
@@ -116,7 +116,7 @@ def open_controlnet(
         raise UsageError(f"variant goes with a folder; {source} is one file")
     else:
         component = _controlnet_from_file(path, None if config is None else Path(config))
-    check_controlnet(component)
+    check_components({"controlnet": component})
     return component
 
 

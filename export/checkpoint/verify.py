@@ -8,9 +8,10 @@ from ...engines.nets.text_config import TextEncoderConfig
 from ...engines.nets.vae_config import VAEConfig
 from .component import CheckpointComponent
 
-__all__ = ["check_components", "check_controlnet", "expected_shapes", "pooled_width"]
+__all__ = ["check_components", "expected_shapes"]
 
 _Components = Mapping[str, CheckpointComponent]
+_CONDITIONS = "projection_class_embeddings_input_dim"
 
 
 def check_components(components: _Components) -> None:
@@ -23,33 +24,16 @@ def check_components(components: _Components) -> None:
     if "unet" in components:
         _check_channels(components)
         _check_text_width(components)
-    pooled = pooled_width(components)
+        _check_conditions(components)
     for component in components.values():
-        component.check(expected_shapes(component, pooled=pooled))
+        component.check(expected_shapes(component))
 
 
-def check_controlnet(component: CheckpointComponent) -> None:
-    """Check a ControlNet by itself; see :func:`check_components`."""
-    pooled = None
-    if component.config.get("addition_embed_type") == "text_time":
-        # Pooled text and sizes enter the first layer side by side: any split that adds up gives the same shapes.
-        whole = _number(component, "projection_class_embeddings_input_dim")
-        pooled = whole % max(_number(component, "addition_time_embed_dim"), 1)
-    component.check(expected_shapes(component, pooled=pooled))
-
-
-def pooled_width(components: _Components) -> int | None:
-    """Return the width of the pooled text that SDXL's UNets take, or None without a projecting encoder."""
-    encoder = components.get("text_encoder_2")
-    return None if encoder is None else _number(encoder, "projection_dim")
-
-
-def expected_shapes(component: CheckpointComponent, *, pooled: int | None) -> dict[str, tuple[int, ...]]:
+def expected_shapes(component: CheckpointComponent) -> dict[str, tuple[int, ...]]:
     """Return name and shape of every weight that the component's network has under its config.
 
     Args:
-        component: the component; only its config is used.
-        pooled: see :func:`pooled_width`; the UNet's and the ControlNet's conditions contain it.
+        component: the component; of its parts only name, class and config are used.
 
     Raises:
         CheckpointError: the config is incomplete or asks for what is not supported.
@@ -61,7 +45,7 @@ def expected_shapes(component: CheckpointComponent, *, pooled: int | None) -> di
 
     try:
         with torch.device("meta"):
-            network = network_from_config(_resolved(component, pooled), torch.float32)
+            network = network_from_config(_resolved(component), torch.float32)
     except KeyError as error:
         raise CheckpointError(f"{component.name}: its config.json has no {error.args[0]!r}") from error
     except (TypeError, ValueError, IndexError, RuntimeError, ZeroDivisionError) as error:
@@ -69,8 +53,12 @@ def expected_shapes(component: CheckpointComponent, *, pooled: int | None) -> di
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
-def _resolved(component: CheckpointComponent, pooled: int | None) -> UNetConfig | VAEConfig | TextEncoderConfig:
+def _resolved(component: CheckpointComponent) -> UNetConfig | VAEConfig | TextEncoderConfig:
     if component.name in ("unet", "controlnet"):
+        pooled = None
+        if component.config.get("addition_embed_type") == "text_time":
+            # Pooled text and sizes enter one layer side by side: any split that adds up gives the same shapes.
+            pooled = _number(component, _CONDITIONS) % max(_number(component, "addition_time_embed_dim"), 1)
         return UNetConfig.from_diffusers(component.config, pooled=pooled)
     if component.name == "vae":
         return VAEConfig.from_diffusers(component.config)
@@ -97,6 +85,25 @@ def _check_text_width(components: _Components) -> None:
     if width != sum(encoders.values()):
         told = " and ".join(f"{name} {length}" for name, length in encoders.items())
         raise CheckpointError(f"the UNet attends to text of width {width}, the encoders give {told}")
+
+
+def _check_conditions(components: _Components) -> None:
+    """SDXL's UNets take the pooled text of the second encoder and some sizes, each embedded."""
+    unet = components["unet"]
+    if unet.config.get("addition_embed_type") != "text_time":
+        return
+    encoder = components.get("text_encoder_2")
+    if encoder is None or encoder.class_name != "CLIPTextModelWithProjection":
+        raise CheckpointError(
+            "the UNet takes pooled text, but no text_encoder_2 (CLIPTextModelWithProjection) gives it"
+        )
+    pooled, width = _number(encoder, "projection_dim"), _number(unet, "addition_time_embed_dim")
+    sizes, rest = divmod(_number(unet, _CONDITIONS) - pooled, max(width, 1))
+    if rest or sizes < 1:
+        raise CheckpointError(
+            f"the UNet's {_CONDITIONS} is {unet.config[_CONDITIONS]}, which is not the pooled text's {pooled} and a "
+            f"multiple of {width}"
+        )
 
 
 def _number(component: CheckpointComponent, option: str, default: int | None = None) -> int:

@@ -234,6 +234,16 @@ def test_what_does_not_fit_is_refused(
         open_checkpoint(folder)
 
 
+def test_conditions_of_sdxl(folder_of: FolderOf, tmp_path: Path) -> None:
+    folder = _copy(folder_of("sdxl"), tmp_path)
+    _edit(folder / "unet" / "config.json", projection_class_embeddings_input_dim=85)
+    with pytest.raises(CheckpointError, match="is 85, which is not the pooled text's 20 and a multiple of 10"):
+        open_checkpoint(folder)
+    _edit(folder / "model_index.json", text_encoder_2=["transformers", "CLIPTextModel"])
+    with pytest.raises(CheckpointError, match="takes pooled text, but no text_encoder_2"):
+        open_checkpoint(folder)
+
+
 @pytest.mark.parametrize(
     ("gone", "message"),
     [

@@ -157,8 +157,9 @@ def _same_config(component: CheckpointComponent, module: Any) -> None:
         assert value == (list(expected) if isinstance(expected, tuple) else expected), option
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
-@pytest.mark.parametrize("family", UNETS)
+@pytest.mark.parametrize(
+    ("family", "suffix"), [*((f, ".safetensors") for f in UNETS), ("sd1", ".ckpt"), ("sdxl", ".ckpt")]
+)
 def test_each_family_in_the_original_layout(
     tmp_path: Path, tokenizer: Path, modules_of: Callable[[str], Modules], family: str, suffix: str
 ) -> None:
@@ -192,8 +193,7 @@ def test_inferred_vae_config(tmp_path: Path, tokenizer: Path, modules_of: Callab
     _same_config(vae, modules_of("sd1")["vae"])
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("name", "suffix"), [*((n, ".safetensors") for n in FAMILIES), ("sdxl", ".ckpt")])
 def test_given_configs_serve_networks_of_any_shape(folder_of: FolderOf, tmp_path: Path, name: str, suffix: str) -> None:
     folder = folder_of(name)
     file = write_single_file(folder, tmp_path / f"model{suffix}", FAMILIES[name])
