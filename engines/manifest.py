@@ -1,4 +1,7 @@
-"""``manifest.json``: what a bundle holds, as plain data."""
+"""``manifest.json``: what a bundle holds, as plain data.
+
+An unknown field is an error, so that a newer bundle is not half understood.
+"""
 
 import msgspec
 
@@ -19,18 +22,14 @@ SCHEMA = 1
 """Version of this layout; another one is refused."""
 
 
-class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all records; an unknown field is an error, so that a newer bundle is not half understood."""
-
-
-class FileRecord(_Record):
+class FileRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A file of the bundle."""
 
     sha256: str
     bytes: int
 
 
-class Network(_Record):
+class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A network of the checkpoint: one config and one weights file, shared by its components and their engines.
 
     Attributes:
@@ -49,7 +48,7 @@ class Network(_Record):
     parameters: int
 
 
-class Graph(_Record):
+class Graph(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A component's ONNX model in one precision.
 
     Attributes:
@@ -62,7 +61,7 @@ class Graph(_Record):
     spec: ComponentSpec
 
 
-class Component(_Record):
+class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A network, or a part of one, as it is compiled.
 
     Attributes:
@@ -77,7 +76,7 @@ class Component(_Record):
     graphs: dict[str, Graph]
 
 
-class EngineFile(_Record):
+class EngineFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Something an engine made ahead of time: a plan, a cached blob.
 
     Attributes:
@@ -98,7 +97,7 @@ class EngineFile(_Record):
     target: str
 
 
-class Verification(_Record):
+class Verification(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How far a compiled component was from torch in float32, at one set of lengths.
 
     Attributes:
@@ -117,7 +116,7 @@ class Verification(_Record):
     relative_error: float
 
 
-class Manifest(_Record):
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file.
 
     Attributes:

@@ -72,7 +72,7 @@ def export_bundle(
     """Export a checkpoint to a bundle.
 
     Args:
-        checkpoint: what :func:`~sdengine.export.checkpoint.open_checkpoint` takes: a folder, a file, a Hub id, ``demo``.
+        checkpoint: a folder, a file, a Hub id or ``demo``; see :func:`~sdengine.export.checkpoint.open_checkpoint`.
         output: the folder to write.
         engines: which engines the bundle is for; ``torch`` needs no graphs of its own but gets them too.
         precision: ``auto`` (float16 for TensorRT, float32 elsewhere), ``fp32``, ``bf16`` or ``fp16``.
@@ -82,8 +82,8 @@ def export_bundle(
         verify: compare every component with torch at one (``fast``) or three (``full``) untraced shapes, or not.
         overwrite: replace a bundle of that name.
         report: told about each step.
-        opening: options of ``open_checkpoint``: ``vae``, ``tokenizer``, ``variant``, ``revision``, ``token``, ``offline``,
-            ``config``, ``prediction_type``.
+        opening: options of ``open_checkpoint``: ``vae``, ``tokenizer``, ``variant``, ``revision``, ``token``,
+            ``offline``, ``config``, ``prediction_type``.
 
     Returns:
         The bundle, opened.

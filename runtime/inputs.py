@@ -102,7 +102,8 @@ def _resized(picture: Picture, height: int, width: int) -> F32:
     pixels = _nearest(picture, height, width)
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
-    return np.ascontiguousarray(np.broadcast_to(pixels[:, :, :3], (height, width, 3)))
+    rgb = np.broadcast_to(pixels[:, :, :3], (height, width, 3))
+    return np.ascontiguousarray(rgb, np.float32)
 
 
 def _nearest(array: F32, height: int, width: int) -> F32:

@@ -107,7 +107,7 @@ def denoise(
     timestep = np.empty(rows, np.float32)
     input_scale = np.empty(samples, np.float32)
     update = np.empty((samples, STATE_SLOTS, STATE_SLOTS + 2), np.float32)
-    shared = {"row_sample": guidance.row_sample, "timestep": timestep, "input_scale": input_scale}
+    shared: dict[str, Array] = {"row_sample": guidance.row_sample, "timestep": timestep, "input_scale": input_scale}
     residuals = _Residuals(denoiser, controls, states, shared)
     inputs = shared | {"noise": fresh, "mix": guidance.mix, "rescale": guidance.rescale, "update": update}
     inputs = {**inputs, **conditions, **residuals.final}

@@ -1,6 +1,7 @@
 """ControlNet (Zhang et al., 2023, arXiv:2302.05543); parameter names are those of diffusers' ``ControlNetModel``."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ class HintEmbedding(nn.Module):
         c = config.hint_channels
         self.conv_in = nn.Conv2d(config.hint_in, c[0], 3, padding=1)
         blocks = []
-        for fine, coarse in zip(c[:-1], c[1:], strict=True):
+        for fine, coarse in pairwise(c):
             blocks.append(nn.Conv2d(fine, fine, 3, padding=1))
             blocks.append(nn.Conv2d(fine, coarse, 3, padding=1, stride=2))
         self.blocks = nn.ModuleList(blocks)

@@ -82,13 +82,21 @@ class Embeddings(nn.Module):
         return tokens + self.position_embedding.weight[None]
 
 
+class Layers(nn.Module):
+    """The layers, under the name that transformers gives them."""
+
+    def __init__(self, config: TextEncoderConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+
+
 class TextModel(nn.Module):
     """Embeddings, layers and final norm."""
 
     def __init__(self, config: TextEncoderConfig) -> None:
         super().__init__()
         self.embeddings = Embeddings(config)
-        self.encoder = nn.ModuleDict({"layers": nn.ModuleList(Layer(config) for _ in range(config.layers))})
+        self.encoder = Layers(config)
         self.final_layer_norm = nn.LayerNorm(config.width, eps=config.eps)
 
 
@@ -129,7 +137,7 @@ class TextEncoder(nn.Module):
         x = model.embeddings(input_ids, extra_embeddings.to(model.final_layer_norm.weight.dtype))
         bias = _attention_bias(attention_mask, x.dtype)
         hidden = [x]
-        for block in model.encoder["layers"]:
+        for block in model.encoder.layers:
             hidden.append(block(hidden[-1], bias))
         chosen = torch.stack(hidden).index_select(0, layer)[0]
         if self.config.final_norm:

@@ -32,21 +32,20 @@ class Builder:
         self.nodes: list[ir.Node] = []
         self.constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
-    def op(
-        self,
-        kind: str,
-        inputs: Sequence[ir.Value | None],
-        attributes: Mapping[str, Any] | None = None,
-        *,
-        outputs: int = 1,
-    ) -> Any:
-        """Append a node; return its output, or a list of them where it has several."""
-        node = ir.node(kind, inputs, dict(attributes or {}), num_outputs=outputs)
-        for i, value in enumerate(node.outputs):
-            value.name = f"{kind}_{len(self.nodes)}" + (f"_{i}" if outputs > 1 else "")
+    def op(self, kind: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any] | None = None) -> ir.Value:
+        """Append a node of one output; return that."""
+        return self.outputs_of(kind, inputs, attributes, count=1)[0]
+
+    def outputs_of(
+        self, kind: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any] | None = None, *, count: int
+    ) -> list[ir.Value]:
+        """Append a node of several outputs; return them."""
+        node = ir.node(kind, inputs, dict(attributes or {}), num_outputs=count)
         node.name = f"{kind}_{len(self.nodes)}"
+        for i, value in enumerate(node.outputs):
+            value.name = node.name if count == 1 else f"{node.name}_{i}"
         self.nodes.append(node)
-        return node.outputs[0] if outputs == 1 else list(node.outputs)
+        return list(node.outputs)
 
     def constant(self, value: Any, dtype: ir.DataType) -> ir.Value:
         """Return the graph's constant of that value and type, making it the first time."""

@@ -287,8 +287,7 @@ def unbind(b: Builder, node: fx.Node, x: ir.Value, axis: int = 0) -> list[ir.Val
 
 @translates(aten.chunk.default)
 def chunk(b: Builder, node: fx.Node, x: ir.Value, count: int, axis: int = 0) -> list[ir.Value]:
-    parts: list[ir.Value] = b.op("Split", [x], {"axis": axis, "num_outputs": count}, outputs=count)
-    return parts
+    return b.outputs_of("Split", [x], {"axis": axis, "num_outputs": count}, count=count)
 
 
 @translates(aten.slice.Tensor)

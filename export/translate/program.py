@@ -94,7 +94,7 @@ def _parameter(
     if tuple(tensor.shape) != tuple(wanted.shape):
         raise ExportError(f"{spec.name}: {name} has shape {list(tensor.shape)}, the config says {list(wanted.shape)}")
     value = ir.Value(
-        name=tensor.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor
+        name=tensor.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(list(wanted.shape)), const_value=tensor
     )
     initialisers[str(tensor.name)] = value
     dtype = DTYPES[wanted.dtype]

@@ -1,1 +1,5 @@
-"""The command line."""
+"""The command line: ``sdengine`` and its commands."""
+
+from .main import main
+
+__all__ = ["main"]

@@ -1,0 +1,60 @@
+# Two commands do everything: `make demo` and `make test`. Both set up a virtual environment first.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+PACKAGES := engines export runtime
+PYTEST_ARGS ?=
+
+.PHONY: help demo test check format bench figures clean
+
+help:
+	@echo "make demo     set up, export the built-in checkpoint, draw pictures, say where they are"
+	@echo "make test     set up, run the checks and the tests"
+	@echo "make check    lint, format and type checks only"
+	@echo "make format   let ruff mend what it can"
+	@echo "make bench    run the benchmarks that need nothing but this machine"
+	@echo "make figures  read the demo's pictures back and print the README's table"
+	@echo "make clean    remove the virtual environment and everything generated"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# A stale build/ or egg-info would keep deleted modules alive.
+$(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	rm -rf build *.egg-info
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[cpu,export]"
+	@touch $@
+
+$(VENV)/test.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	rm -rf build *.egg-info
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]"
+	@touch $@ $(VENV)/demo.stamp
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/sdengine demo
+
+test: check
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# mypy does not follow an editable install of folders with other names, so it gets the layout as links.
+check: $(VENV)/test.stamp
+	@mkdir -p $(VENV)/types/sdengine
+	@for p in $(PACKAGES); do ln -sfn "$(CURDIR)/$$p" $(VENV)/types/sdengine/$$p; done
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	MYPYPATH=$(VENV)/types $(BIN)/mypy -p sdengine.engines -p sdengine.export -p sdengine.runtime
+
+format: $(VENV)/test.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/test.stamp
+	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/solvers.py
+
+figures: $(VENV)/test.stamp
+	$(BIN)/python benchmarks/demo_figures.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info sdengine-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

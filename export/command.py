@@ -1,0 +1,89 @@
+"""``sdengine export``: the command; it plugs itself into the command line."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(export)
+
+
+def export(
+    checkpoint: Annotated[
+        str, typer.Argument(help="A diffusers folder, a .safetensors or .ckpt, OWNER/NAME on the Hub, or demo.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The bundle to write.", show_default=False)],
+    engine: Annotated[list[str] | None, typer.Option(help="Engine to export for; repeatable. [onnxruntime]")] = None,
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    sizes: Annotated[
+        str | None, typer.Option(help="1024x1024,832x1216 (width x height) or 512..1024. [half to twice the native]")
+    ] = None,
+    batch: Annotated[str, typer.Option(help="Pictures drawn at once.")] = "1..4",
+    controlnet: Annotated[list[str] | None, typer.Option(help="ControlNet checkpoint; repeatable.")] = None,
+    vae: Annotated[str | None, typer.Option(help="Another VAE.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Folder with the tokenizers, for single files.")] = None,
+    config: Annotated[str | None, typer.Option(help="Folder with configs, for single files.")] = None,
+    prediction_type: Annotated[str | None, typer.Option(help="epsilon, v_prediction or sample.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Weights of a folder, fp16 for instance.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
+    token: Annotated[str | None, typer.Option(help="Access token for the Hub.", envvar="HF_TOKEN")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not use the network.")] = False,
+    verify: Annotated[str, typer.Option(help="full, fast or off: compare each component with torch.")] = "fast",
+    stop_after: Annotated[
+        str | None, typer.Option(help="graphs: build no engines ahead of time; works for every precision anywhere.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle of that name.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Export a checkpoint to a bundle: graphs, weights, engines."""
+    import time
+
+    from rich.console import Console
+
+    from ..engines.errors import SdengineError, UsageError
+
+    console = Console(stderr=True, quiet=quiet, highlight=False)
+    if stop_after not in (None, "graphs"):
+        raise UsageError(f"--stop-after {stop_after!r}: only graphs is known")
+    started = time.perf_counter()
+    with console.status("loading torch") as status:
+        try:
+            from .bundle import export_bundle
+        except ImportError as error:
+            raise SdengineError(f'export needs torch ({error}); pip install "sdengine[export]"') from error
+
+        def report(line: str) -> None:
+            console.print(f"[dim]{time.perf_counter() - started:6.1f} s[/dim]  ", end="")
+            console.print(line, markup=False)
+            status.update(line)
+
+        bundle = export_bundle(
+            checkpoint,
+            output,
+            engines=engine or ["onnxruntime"],
+            precision=precision,
+            sizes=sizes,
+            batch=batch,
+            controlnets=controlnet or (),
+            verify=verify,  # type: ignore[arg-type]  # checked by export_bundle
+            overwrite=overwrite,
+            report=report,
+            vae=vae,
+            tokenizer=tokenizer,
+            config=config,
+            prediction_type=prediction_type,
+            variant=variant,
+            revision=revision,
+            token=token,
+            offline=offline,
+        )
+    size = sum(record.bytes for record in bundle.manifest.files.values())
+    console.print(
+        f"[green]wrote[/green] {bundle.path}: {len(bundle.manifest.components)} components, {size / 1e6:.1f} MB, "
+        f"{time.perf_counter() - started:.1f} s"
+    )

@@ -1,0 +1,5 @@
+"""``python -m sdengine.runtime`` is ``sdengine``."""
+
+from .cli import main
+
+main()

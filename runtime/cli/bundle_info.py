@@ -1,0 +1,94 @@
+"""``sdengine inspect``: what a bundle holds."""
+
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from ...engines.bundle import Bundle
+from .console import out, print_json, table
+from .options import BundlePath
+
+__all__ = ["inspect"]
+
+
+def inspect(
+    bundle: BundlePath,
+    json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Compare the SHA-256 of every file.")] = False,
+) -> None:
+    """Show what a bundle holds."""
+    opened = Bundle(bundle)
+    if check:
+        for name in opened.manifest.files:
+            opened.checked_file(name)
+    if json:
+        print_json(msgspec.to_builtins(opened.manifest))
+        return
+    manifest = opened.manifest
+    size = sum(record.bytes for record in manifest.files.values())
+    height, width = manifest.default_size
+    out.print(f"[bold]{manifest.source}[/bold], family {manifest.family}, {size / 1e6:.1f} MB, {width}x{height} px")
+    out.print(f"for {', '.join(manifest.engines)}; scheduler {opened.scheduler().get('_class_name')}", highlight=False)
+    if check:
+        out.print(f"all {len(manifest.files)} files have the SHA-256 of the manifest", style="green")
+    for shown in (_networks(opened), _components(opened), _axes(opened), _verification(opened)):
+        if shown.row_count:
+            out.print()
+            out.print(shown)
+    for note in manifest.notes:
+        out.print(f"note: {note}", markup=False, highlight=False)
+    tools = ", ".join(f"{name} {version}" for name, version in manifest.tools.items())
+    out.print(f"\nwritten by {tools}", style="dim", highlight=False)
+
+
+def _networks(bundle: Bundle) -> Any:
+    shown = table("Networks", "network", "class", "parameters", "stored as", "MB")
+    for name, network in bundle.manifest.networks.items():
+        size = bundle.manifest.files[network.weights].bytes
+        shown.add_row(name, network.class_name, f"{network.parameters / 1e6:.2f} M", network.dtype, f"{size / 1e6:.1f}")
+    return shown
+
+
+def _components(bundle: Bundle) -> Any:
+    shown = table("Components", "component", "network", "precision", "graph MB", "inputs", "outputs")
+    for name, component in bundle.manifest.components.items():
+        for precision, graph in component.graphs.items():
+            inputs, outputs = (
+                ", ".join(tensor.name for tensor in tensors) for tensors in (graph.spec.inputs, graph.spec.outputs)
+            )
+            size = bundle.manifest.files[graph.file].bytes
+            shown.add_row(name, component.network, precision, f"{size / 1e6:.2f}", inputs, outputs)
+    return shown
+
+
+def _axes(bundle: Bundle) -> Any:
+    meanings = {
+        "S": "samples drawn at once",
+        "R": "rows: evaluations of the UNet at once",
+        "B": "texts encoded at once",
+        "T": "tokens of a row's text",
+        "E": "added embeddings",
+        "h": "height in latents",
+        "w": "width in latents",
+    }
+    shown = table("Axes", "axis", "meaning", "least", "tuned for", "most")
+    found = {
+        axis: length
+        for component in bundle.manifest.components.values()
+        for graph in component.graphs.values()
+        for axis, length in graph.spec.axes.items()
+    }
+    for axis, length in found.items():
+        shown.add_row(axis, meanings.get(axis, ""), str(length.min), str(length.opt), str(length.max))
+    return shown
+
+
+def _verification(bundle: Bundle) -> Any:
+    shown = table(
+        "Largest relative difference from torch in float32", "component", "engine", "precision", "at", "error"
+    )
+    for result in bundle.manifest.verification:
+        axes = " ".join(f"{axis}={length}" for axis, length in result.axes.items())
+        shown.add_row(result.component, result.engine, result.precision, axes, f"{result.relative_error:.1e}")
+    return shown

@@ -1,0 +1,45 @@
+"""What is printed and where: results to standard output, everything else to standard error."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+__all__ = ["err", "fail", "out", "print_json", "step_progress", "table"]
+
+out = Console()
+err = Console(stderr=True)
+
+
+def fail(message: str) -> None:
+    """Print an error."""
+    err.print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Print one JSON object."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def table(title: str, *columns: str) -> Table:
+    """Return an empty table in the house's style."""
+    found = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        found.add_column(column)
+    return found
+
+
+@contextmanager
+def step_progress(label: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar of the steps on a terminal; give the callback that moves it."""
+    if quiet or not err.is_terminal:
+        yield lambda done, total: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=err, transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

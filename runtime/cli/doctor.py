@@ -1,0 +1,95 @@
+"""``sdengine doctor``: what can run here, and what to do about the rest."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import Annotated, Any
+
+import typer
+
+from ...engines.ladder import ENGINES
+from .console import out, print_json, table
+
+__all__ = ["diagnosis", "doctor"]
+
+_PACKAGES = (
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "torch",
+    "tensorrt",
+    "tensorrt-rtx-cu13",
+    "tokenizers",
+)
+
+
+def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
+    """Tell which engines can run here, and why the others cannot."""
+    found = diagnosis()
+    if json:
+        print_json(found)
+        return
+    shown = table("Engines", "engine", "runs here", "version or reason")
+    for name, state in found["engines"].items():
+        detail = state["version"] if state["available"] else state["reason"]
+        shown.add_row(name, "[green]yes[/green]" if state["available"] else "[red]no[/red]", detail)
+    out.print(shown)
+    machine = found["machine"]
+    out.print(
+        f"\n{machine['system']}, Python {machine['python']}, {machine['cores']} cores, "
+        f"CPU features: {', '.join(machine['cpu_features']) or 'none of AVX-512 or AMX'}",
+        highlight=False,
+    )
+    for problem in found["problems"]:
+        out.print(f"problem: {problem}", style="yellow", markup=False, highlight=False)
+    if not found["problems"]:
+        out.print("no problems found", style="green")
+
+
+def diagnosis() -> dict[str, Any]:
+    """Return what was found: engines, installed packages, machine, problems."""
+    engines = {}
+    for name, rung in ENGINES.items():
+        reason = rung.module.unavailable()
+        engines[name] = {
+            "available": reason is None,
+            "version": None if reason else rung.module.version(),
+            "reason": reason,
+        }
+    packages = {name: found for name in _PACKAGES if (found := _installed(name)) is not None}
+    problems = []
+    if "onnxruntime" in packages and "onnxruntime-gpu" in packages:
+        problems.append(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other; "
+            "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install one of them again"
+        )
+    if not any(state["available"] for state in engines.values()):
+        problems.append('no engine can run; pip install "sdengine[cpu]"')
+    if find_spec("sdengine.export") is None or find_spec("torch") is None:
+        problems.append('`sdengine export` needs torch; pip install "sdengine[export]"')
+    return {"engines": engines, "packages": packages, "machine": _machine(), "problems": problems}
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _machine() -> dict[str, Any]:
+    flags: set[str] = set()
+    try:
+        with open("/proc/cpuinfo") as file:
+            flags = {flag for line in file if line.startswith("flags") for flag in line.split(":")[1].split()}
+    except OSError:
+        pass  # not Linux: nothing is claimed about the CPU
+    wanted = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "cpu_features": [flag for flag in wanted if flag in flags],
+    }

@@ -1,0 +1,69 @@
+"""Assembles the commands, and turns errors into a message and an exit status.
+
+Commands that need more than the lean runtime (``export``, ``build``) plug themselves in through the entry-point group
+``sdengine.commands``, so that the runtime never imports them.
+"""
+
+import os
+import sys
+import traceback
+from importlib.metadata import entry_points
+from typing import Annotated
+
+import typer
+
+from ...engines.errors import SdengineError
+from .bundle_info import inspect
+from .console import fail
+from .demo import demo
+from .doctor import doctor
+from .run import run
+
+__all__ = ["main"]
+
+
+def _app() -> typer.Typer:
+    app = typer.Typer(
+        name="sdengine",
+        help="Compile Stable Diffusion checkpoints into engines, and draw with them.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    @app.callback()
+    def options(
+        version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+    ) -> None:
+        if version:
+            from importlib.metadata import version as installed
+
+            typer.echo(installed("sdengine"))
+            raise typer.Exit
+
+    app.command()(demo)
+    for entry in sorted(entry_points(group="sdengine.commands"), key=lambda e: e.name):
+        entry.load()(app)
+    app.command()(run)
+    app.command()(inspect)
+    app.command()(doctor)
+    return app
+
+
+def main() -> None:
+    """Run the command line; exit status 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    try:
+        _app()()
+    except SdengineError as error:
+        fail(str(error))
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        fail("interrupted")
+        sys.exit(130)
+    except Exception as error:  # ours to mend, but the user's to read
+        if os.environ.get("SDENGINE_DEBUG"):
+            traceback.print_exc()
+        fail(f"{type(error).__name__}: {error} (this is a bug in sdengine; SDENGINE_DEBUG=1 shows where)")
+        sys.exit(1)

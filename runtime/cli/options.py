@@ -1,0 +1,65 @@
+"""Options that several commands share, and the reading of their values."""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ...engines.errors import UsageError
+
+__all__ = [
+    "BundlePath",
+    "Engine",
+    "Fallback",
+    "LowMemory",
+    "Precision",
+    "Threads",
+    "parse_pair",
+    "parse_scheduler_options",
+]
+
+BundlePath = Annotated[Path, typer.Argument(help="A bundle that `sdengine export` wrote.", show_default=False)]
+Engine = Annotated[str, typer.Option(help="auto, onnxruntime, openvino, torch, ...; see `sdengine doctor`.")]
+Precision = Annotated[str | None, typer.Option(help="fp32, bf16 or fp16; the first that engine and bundle have.")]
+Fallback = Annotated[
+    str | None,
+    typer.Option(help="error: refuse if the engine cannot run; allow: take the next. Default: allow with auto."),
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of one operator.")]
+LowMemory = Annotated[bool, typer.Option("--low-memory", help="Keep only one component open at a time.")]
+
+
+def parse_pair(text: str | None, name: str) -> tuple[int, int] | None:
+    """Read ``A,B`` as two whole numbers.
+
+    Raises:
+        UsageError: it is not that.
+
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*\(?\s*(-?\d+)\s*[,x]\s*(-?\d+)\s*\)?\s*", text)
+    if match is None:
+        raise UsageError(f"--{name} {text!r}: write two whole numbers with a comma between, like 1024,768")
+    return int(match[1]), int(match[2])
+
+
+def parse_scheduler_options(items: list[str]) -> dict[str, Any]:
+    """Read ``name=value`` items; values are JSON, or text.
+
+    Raises:
+        UsageError: an item has no ``=``.
+
+    """
+    found = {}
+    for item in items:
+        name, sign, value = item.partition("=")
+        if not sign or not name:
+            raise UsageError(f"--scheduler-option {item!r}: write NAME=VALUE, like use_karras_sigmas=true")
+        try:
+            found[name] = json.loads(value.lower() if value in ("True", "False") else value)
+        except json.JSONDecodeError:
+            found[name] = value
+    return found

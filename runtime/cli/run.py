@@ -1,0 +1,251 @@
+"""``sdengine run``: draw."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from ...engines.errors import SdengineError, UsageError
+from .console import err, out, print_json, step_progress
+from .options import (
+    BundlePath,
+    Engine,
+    Fallback,
+    LowMemory,
+    Precision,
+    Threads,
+    parse_pair,
+    parse_scheduler_options,
+)
+
+__all__ = ["run"]
+
+_Text = Annotated[str | None, typer.Option()]
+
+
+def run(
+    bundle: BundlePath,
+    prompt: Annotated[list[str] | None, typer.Argument(help="What to draw; several draw several pictures.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="PNG, JPEG or WebP; .npy with --output-type np or latent.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object about what was done.")] = False,
+    negative_prompt: Annotated[str | None, typer.Option(help="What to lead away from.")] = None,
+    prompt_2: Annotated[str | None, typer.Option("--prompt-2", help="For SDXL's second encoder.")] = None,
+    negative_prompt_2: Annotated[str | None, typer.Option("--negative-prompt-2", help="The same.")] = None,
+    embeds: Annotated[
+        Path | None, typer.Option(help=".safetensors with prompt_embeds and its siblings, in place of a prompt.")
+    ] = None,
+    textual_inversion: Annotated[
+        list[Path] | None, typer.Option(help=".safetensors with embeddings of a new word; repeatable.")
+    ] = None,
+    clip_skip: Annotated[int | None, typer.Option(help="Layers of the text encoders to skip.")] = None,
+    long_prompt: Annotated[str, typer.Option(help="truncate to 77 tokens, or chunk.")] = "truncate",
+    weighting: Annotated[bool, typer.Option(help="Read (word:1.3) as a weight.")] = True,
+    steps: Annotated[int | None, typer.Option("--steps", "--num-inference-steps", help="Steps of the solver.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="One, or one for each picture.")] = None,
+    rng: Annotated[str, typer.Option(help="cpu or cuda: which of torch's generators a seed means.")] = "cpu",
+    images: Annotated[int, typer.Option("--images", "--num-images-per-prompt", help="Pictures per prompt.")] = 1,
+    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option("--guidance-scale", "--guidance")] = None,
+    guidance_rescale: Annotated[float, typer.Option()] = 0.0,
+    scheduler: Annotated[str | None, typer.Option(help="euler, dpmpp_2m, unipc, ... or diffusers' class name.")] = None,
+    scheduler_option: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE on top of the scheduler's config; repeatable.")
+    ] = None,
+    timesteps: Annotated[str | None, typer.Option(help="Custom timesteps, descending, with commas between.")] = None,
+    sigmas: Annotated[str | None, typer.Option(help="Custom sigmas, descending, with commas between.")] = None,
+    eta: Annotated[float, typer.Option(help="Share of noise in DDIM and TCD.")] = 0.0,
+    image: Annotated[Path | None, typer.Option(help="Picture to start from.")] = None,
+    strength: Annotated[float | None, typer.Option(help="How much to draw over the picture, 0 to 1.")] = None,
+    mask_image: Annotated[Path | None, typer.Option("--mask-image", "--mask", help="White is drawn anew.")] = None,
+    padding_mask_crop: Annotated[int | None, typer.Option(help="Draw only around the mask, with this margin.")] = None,
+    control_image: Annotated[list[Path] | None, typer.Option(help="Picture for each ControlNet.")] = None,
+    control_scale: Annotated[
+        list[float] | None, typer.Option("--control-scale", "--controlnet-conditioning-scale")
+    ] = None,
+    guess_mode: Annotated[bool, typer.Option("--guess-mode")] = False,
+    control_start: Annotated[list[float] | None, typer.Option("--control-start", "--control-guidance-start")] = None,
+    control_end: Annotated[list[float] | None, typer.Option("--control-end", "--control-guidance-end")] = None,
+    denoising_start: Annotated[float | None, typer.Option()] = None,
+    denoising_end: Annotated[float | None, typer.Option()] = None,
+    original_size: Annotated[str | None, typer.Option(help="HEIGHT,WIDTH")] = None,
+    crops_coords_top_left: Annotated[str | None, typer.Option("--crops-coords-top-left", help="TOP,LEFT")] = None,
+    target_size: Annotated[str | None, typer.Option(help="HEIGHT,WIDTH")] = None,
+    negative_original_size: Annotated[str | None, typer.Option(help="HEIGHT,WIDTH")] = None,
+    negative_crops_coords_top_left: Annotated[
+        str | None, typer.Option("--negative-crops-coords-top-left", help="TOP,LEFT")
+    ] = None,
+    negative_target_size: Annotated[str | None, typer.Option(help="HEIGHT,WIDTH")] = None,
+    aesthetic_score: Annotated[float, typer.Option(help="Of the refiner.")] = 6.0,
+    negative_aesthetic_score: Annotated[float, typer.Option(help="Of the refiner.")] = 2.5,
+    output_type: Annotated[str, typer.Option(help="pil, np or latent.")] = "pil",
+    watermark: Annotated[bool | None, typer.Option(help="SDXL's invisible watermark; on where installed.")] = None,
+    engine: Engine = "auto",
+    precision: Precision = None,
+    fallback: Fallback = None,
+    threads: Threads = None,
+    low_memory: LowMemory = False,
+) -> None:
+    """Draw pictures with a bundle."""
+    from ..pipeline import Pipeline
+    from ..request import Request
+
+    settings: dict[str, Any] = {
+        "prompt": _one_or_list(prompt),
+        "negative_prompt": negative_prompt,
+        "prompt_2": prompt_2,
+        "negative_prompt_2": negative_prompt_2,
+        "clip_skip": clip_skip,
+        "long_prompt": long_prompt,
+        "weighting": weighting,
+        "num_inference_steps": steps,
+        "seed": _one_or_list(seed),
+        "rng": rng,
+        "num_images_per_prompt": images,
+        "height": height,
+        "width": width,
+        "guidance_scale": guidance_scale,
+        "guidance_rescale": guidance_rescale,
+        "scheduler": scheduler,
+        "scheduler_config": parse_scheduler_options(scheduler_option or []),
+        "timesteps": _numbers(timesteps, "timesteps"),
+        "sigmas": _numbers(sigmas, "sigmas"),
+        "eta": eta,
+        "image": image,
+        "strength": strength,
+        "mask_image": mask_image,
+        "padding_mask_crop": padding_mask_crop,
+        "control_image": _one_or_list(control_image),
+        "controlnet_conditioning_scale": _one_or_list(control_scale),
+        "guess_mode": guess_mode,
+        "control_guidance_start": 0.0 if control_start is None else _one_or_list(control_start),
+        "control_guidance_end": 1.0 if control_end is None else _one_or_list(control_end),
+        "denoising_start": denoising_start,
+        "denoising_end": denoising_end,
+        "original_size": parse_pair(original_size, "original-size"),
+        "crops_coords_top_left": parse_pair(crops_coords_top_left, "crops-coords-top-left") or (0, 0),
+        "target_size": parse_pair(target_size, "target-size"),
+        "negative_original_size": parse_pair(negative_original_size, "negative-original-size"),
+        "negative_crops_coords_top_left": parse_pair(negative_crops_coords_top_left, "negative-crops-coords-top-left")
+        or (0, 0),
+        "negative_target_size": parse_pair(negative_target_size, "negative-target-size"),
+        "aesthetic_score": aesthetic_score,
+        "negative_aesthetic_score": negative_aesthetic_score,
+        "output_type": output_type,
+        "watermark": watermark,
+    }
+    if embeds is not None:
+        from ..prompt import load_embeddings
+
+        settings |= load_embeddings(embeds)
+    request = Request.from_settings(settings)
+    destination = _destination(output, output_type)
+    if fallback not in (None, "allow", "error"):
+        raise UsageError(f"--fallback {fallback!r} is neither allow nor error")
+    opened = Pipeline.load(
+        bundle,
+        engine=engine,
+        precision=precision,
+        fallback=fallback,  # type: ignore[arg-type]  # checked above
+        low_memory=low_memory,
+        threads=threads,
+        textual_inversions=textual_inversion or (),
+    )
+    with opened as pipeline, step_progress("drawing", quiet=json) as progress:
+        result = pipeline.draw(request, progress)
+    files = _save(result, request, destination, output_type)
+    if json:
+        print_json(_report(result, files))
+        return
+    for warning in result.warnings:
+        err.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
+    for fallback_taken in result.fallbacks:
+        err.print(
+            f"{fallback_taken.component}: {fallback_taken.skipped} passed over: {fallback_taken.reason}",
+            style="yellow",
+            markup=False,
+        )
+    times, engines = result.timings_ms, sorted(set(result.engines.values()))
+    for file, number in zip(files, result.seeds, strict=True):
+        out.print(f"{file}  seed {number}", markup=False, highlight=False, soft_wrap=True)
+    err.print(
+        f"{result.width}x{result.height}, {len(times.steps)} evaluations on {', '.join(engines)}: "
+        f"load {times.load:.0f} ms, text {times.text:.0f}, denoise {times.denoise:.0f}, decode {times.decode:.0f}, "
+        f"total {times.total:.0f} ms",
+        style="dim",
+        highlight=False,
+    )
+
+
+def _one_or_list(values: list[Any] | None) -> Any:
+    if not values:
+        return None
+    return values[0] if len(values) == 1 else list(values)
+
+
+def _numbers(text: str | None, name: str) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(item) for item in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--{name} {text!r}: write numbers with commas between") from error
+
+
+def _destination(output: Path | None, output_type: str) -> Path:
+    """Check before the work that its result can be written."""
+    from ..picture import check_destination
+
+    if output_type == "pil":
+        return check_destination(output or Path("sdengine.png"))
+    file = output or Path("sdengine.npy")
+    if file.suffix != ".npy":
+        raise UsageError(f"{file}: --output-type {output_type} writes .npy")
+    if not file.parent.is_dir():
+        raise UsageError(f"{file}: there is no folder {file.parent}; create it first")
+    return file
+
+
+def _save(result: Any, request: Any, destination: Path, output_type: str) -> list[Path]:
+    from ..picture import PictureRecord, save_picture
+
+    count = len(result.images)
+    files = [destination if count == 1 else destination.with_stem(f"{destination.stem}-{i + 1}") for i in range(count)]
+    if output_type != "pil":
+        for file, array in zip(files, result.images, strict=True):
+            try:
+                np.save(file, array[None])
+            except OSError as error:
+                raise SdengineError(f"{file} could not be written: {error.strerror}") from error
+        return files
+    prompts = [request.prompt] if isinstance(request.prompt, str) else list(request.prompt or [""])
+    for i, file in enumerate(files):
+        record = PictureRecord(
+            prompt=prompts[i // request.num_images_per_prompt % len(prompts)],
+            negative_prompt=request.negative_prompt,
+            seed=result.seeds[i],
+            width=result.width,
+            height=result.height,
+            settings=result.settings,
+            engines=result.engines,
+        )
+        save_picture(result.images[i], file, record)
+    return files
+
+
+def _report(result: Any, files: list[Path]) -> dict[str, Any]:
+    return {
+        "images": [
+            {"path": str(file), "seed": seed, "width": result.width, "height": result.height}
+            for file, seed in zip(files, result.seeds, strict=True)
+        ],
+        "engines": result.engines,
+        "fallbacks": [dataclasses.asdict(f) for f in result.fallbacks],
+        "timings_ms": dataclasses.asdict(result.timings_ms),
+        "warnings": list(result.warnings),
+        "settings": result.settings,
+    }
