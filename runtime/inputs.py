@@ -103,7 +103,7 @@ def _resized(picture: Picture, height: int, width: int) -> F32:
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     rgb = np.broadcast_to(pixels[:, :, :3], (height, width, 3))
-    return np.ascontiguousarray(rgb, np.float32)
+    return np.array(rgb, np.float32)
 
 
 def _nearest(array: F32, height: int, width: int) -> F32:

@@ -72,8 +72,8 @@ def encode_data_set(
 @torch.no_grad()
 def _encode(vae: Any, tokenizers: tuple[Any, Any], seeds: range, size: tuple[int, int]) -> dict[str, torch.Tensor]:
     parts: dict[str, list[torch.Tensor]] = {"mean": [], "deviation": [], "tokens": [], "tokens_2": [], "time_ids": []}
-    for first in range(0, len(seeds), 64):
-        examples = [example_of_seed(seed, height=size[0], width=size[1]) for seed in seeds[first : first + 64]]
+    for first in range(0, len(seeds), 16):
+        examples = [example_of_seed(seed, height=size[0], width=size[1]) for seed in seeds[first : first + 16]]
         code = vae.encode(from_pixels(stacked(examples))).latent_dist
         parts["mean"].append(code.mean.half())
         parts["deviation"].append(code.std.half())

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     empty = (token_ids(tokenizers[0], [""]), token_ids(tokenizers[1], [""]))
     plan = Plan(steps=options.steps, decay=options.decay, peak=options.rate, seed=options.seed + 2)
-    train_painter(latents, empty, work, plan, vocabulary=vocabulary, after_save=look)
+    train_painter(latents, empty, work, plan, vocabulary=vocabulary, after_save=look, batch=options.batch)
 
 
 def _write_sheet(file: Path, draw: Draw) -> None:
@@ -88,6 +88,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--pictures", type=int, default=24_000, help="of 128 x 128; a twelfth of each other size")
     parser.add_argument("--steps", type=int, default=7000, help="of the denoiser and text encoders")
     parser.add_argument("--decay", type=int, default=2500, help="the last steps, in which the rate falls to zero")
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--look-every", type=int, default=1000, help="steps between two reports (a multiple of 200)")
     parser.add_argument(

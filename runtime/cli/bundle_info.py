@@ -52,13 +52,12 @@ def _networks(bundle: Bundle) -> Any:
 
 def _components(bundle: Bundle) -> Any:
     shown = table("Components", "component", "network", "precision", "graph MB", "inputs", "outputs")
+    shown.columns[-1].overflow = "fold"
     for name, component in bundle.manifest.components.items():
         for precision, graph in component.graphs.items():
-            inputs, outputs = (
-                ", ".join(tensor.name for tensor in tensors) for tensors in (graph.spec.inputs, graph.spec.outputs)
-            )
             size = bundle.manifest.files[graph.file].bytes
-            shown.add_row(name, component.network, precision, f"{size / 1e6:.2f}", inputs, outputs)
+            outputs = ", ".join(tensor.name for tensor in graph.spec.outputs)
+            shown.add_row(name, component.network, precision, f"{size / 1e6:.2f}", str(len(graph.spec.inputs)), outputs)
     return shown
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from .options import BETAS, OptionTable
 from .rows import NOISE, Array, Indices, X
 from .sigma_space import derivative_at, initial_noise, input_scale, sigma_level, spaced_levels
-from .singles import rounded, singles
+from .singles import rounded
 from .solver import Grid, Request, Solver, Steps
 from .spacing import final_sigma, timestep_from_sigma
 
@@ -40,14 +40,10 @@ def _ancestral_grid(request: Request) -> Grid:
 
 
 def ancestral_split(sigma: Array, sigma_next: Array) -> tuple[Array, Array]:
-    """Return how far down to step, and how much fresh noise comes back up: ``down**2 + up**2 = sigma_next**2``.
-
-    In float32 as in diffusers, because with few steps ``down`` is a difference of nearly equal numbers.
-    """
-    high, low = singles(sigma), singles(sigma_next)
-    up = np.sqrt(low**2 * (high**2 - low**2) / high**2)
-    down = np.sqrt(low**2 - up**2)
-    return down.astype(np.float64), up.astype(np.float64)
+    """Return how far down to step, and how much fresh noise comes back up: ``down**2 + up**2 = sigma_next**2``."""
+    down = sigma_next**2 / sigma
+    up = sigma_next * np.sqrt(1 - (sigma_next / sigma) ** 2)
+    return down, up
 
 
 def _ancestral_steps(request: Request, grid: Grid, i: Indices) -> Steps:

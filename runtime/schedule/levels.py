@@ -153,7 +153,7 @@ def _laplace(_start: float, _end: float, count: int) -> Singles:
 
 def _sigmoid(start: float, end: float, count: int) -> Singles:
     """Betas that rise from start to end like a logistic curve over [-6, 6]."""
-    rising = np.float32(1) / (1 + np.exp(-_linspace(-6, 6, count)))
+    rising = np.divide(1, 1 + np.exp(-_linspace(-6, 6, count)), dtype=np.float32)
     betas: Singles = rising * np.float32(end - start) + np.float32(start)
     return betas
 
