@@ -103,7 +103,8 @@ def _resized(picture: Picture, height: int, width: int) -> F32:
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     rgb = np.broadcast_to(pixels[:, :, :3], (height, width, 3))
-    return np.array(rgb, np.float32)
+    copied: F32 = np.array(rgb, np.float32)
+    return copied
 
 
 def _nearest(array: F32, height: int, width: int) -> F32:
