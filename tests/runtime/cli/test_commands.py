@@ -1,0 +1,171 @@
+"""The command line as a user types it: results, messages, exit statuses, and nothing left behind."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sdengine.runtime.picture import read_record
+
+from ...bundles import SIZES, bundle_of, checkpoint_of
+
+ENVIRONMENT = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
+
+
+def sdengine(*arguments: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sdengine.runtime", *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=300, env=ENVIRONMENT, cwd=folder
+    )
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Path:
+    return bundle_of("sdxl")
+
+
+def test_run_writes_a_picture_with_its_settings(bundle: Path, tmp_path: Path) -> None:
+    done = sdengine(
+        "run", bundle, "a cat", "-o", tmp_path / "cat.png", "--seed", 0, "--steps", 2, "--height", 40, "--width", 48,
+        "--negative-prompt", "dog", "--scheduler", "euler_a", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["images"] == [{"path": str(tmp_path / "cat.png"), "seed": 0, "width": 48, "height": 40}]
+    assert set(report["engines"]) == {"text_encoder", "text_encoder_2", "conditioner", "denoiser", "vae_decoder"}
+    assert set(report) >= {"images", "engines", "fallbacks", "timings_ms", "warnings"}
+    assert {"load", "text", "condition", "denoise", "decode", "total", "steps"} <= set(report["timings_ms"])
+    assert len(report["timings_ms"]["steps"]) == 2
+    with Image.open(tmp_path / "cat.png") as picture:
+        assert picture.size == (48, 40)
+    record = read_record(tmp_path / "cat.png")
+    assert (record.prompt, record.negative_prompt, record.seed) == ("a cat", "dog", 0)
+    assert record.settings["scheduler"] == "EulerAncestralDiscreteScheduler"
+
+
+def test_several_pictures_are_numbered(bundle: Path, tmp_path: Path) -> None:
+    done = sdengine(
+        "run", bundle, "a", "b", "-o", tmp_path / "x.png", "--seed", 4, "--steps", 1, "--images", 2, "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert [image["seed"] for image in report["images"]] == [4, 5, 6, 7]
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["x-1.png", "x-2.png", "x-3.png", "x-4.png"]
+    assert [read_record(tmp_path / f"x-{i}.png").prompt for i in (1, 2, 3, 4)] == ["a", "a", "b", "b"]
+
+
+def test_latents_and_arrays(bundle: Path, tmp_path: Path) -> None:
+    for kind, shape in (("latent", (1, 4, 8, 8)), ("np", (1, 64, 64, 3))):
+        file = tmp_path / f"{kind}.npy"
+        done = sdengine("run", bundle, "a cat", "--steps", 1, "--output-type", kind, "-o", file)
+        assert done.returncode == 0, done.stderr
+        assert np.load(file).shape == shape
+
+
+def test_inspect(bundle: Path) -> None:
+    done = sdengine("inspect", bundle, "--check")
+    assert done.returncode == 0, done.stderr
+    for word in ("family sdxl", "denoiser", "conditioner", "UNet2DConditionModel", "SHA-256"):
+        assert word in done.stdout
+    manifest = json.loads(sdengine("inspect", bundle, "--json").stdout)
+    assert manifest["family"] == "sdxl"
+
+
+def test_doctor() -> None:
+    found = json.loads(sdengine("doctor", "--json").stdout)
+    assert found["engines"]["onnxruntime"]["available"] is True
+    done = sdengine("doctor")
+    assert done.returncode == 0
+    assert "onnxruntime" in done.stdout
+
+
+def test_version_and_help() -> None:
+    assert sdengine("--version").stdout.strip()
+    shown = sdengine("--help").stdout
+    for command in ("demo", "export", "run", "inspect", "doctor"):
+        assert command in shown
+
+
+def joined(value: object) -> str | None:
+    return " ".join(value) if isinstance(value, list) else None
+
+
+BAD_RUNS = [
+    (["nowhere", "x"], 1, "there is no bundle at nowhere"),
+    ([".", "x"], 1, "has no manifest.json"),
+    (["BUNDLE", "x", "--height", "63"], 2, "no multiple of 8; the nearest that works is 64"),
+    (["BUNDLE", "x", "--width", "4096"], 2, "the nearest that works is 128"),
+    (["BUNDLE", "x", "--steps", "0"], 2, "num_inference_steps=0"),
+    (["BUNDLE", "x", "--steps", "many"], 2, "not a valid int"),
+    (["BUNDLE", "x", "--seed", "-99999999999999999999999"], 2, "seed"),
+    (["BUNDLE", "x", "--seed", "1", "--seed", "2"], 2, "2 seeds for 1 images"),
+    (["BUNDLE", "x", "--scheduler", "uler"], 2, "uler"),
+    (["BUNDLE", "x", "--scheduler-option", "use_karras_sigma=true"], 2, "use_karras_sigmas"),
+    (["BUNDLE", "x", "--scheduler-option", "nonsense"], 2, "write NAME=VALUE"),
+    (["BUNDLE", "x", "--engine", "onxruntime"], 2, "did you mean 'onnxruntime'"),
+    (["BUNDLE", "x", "--precision", "fp16"], 1, "fp16"),
+    (["BUNDLE", "x", "--fallback", "maybe"], 2, "neither allow nor error"),
+    (["BUNDLE", "x", "-o", "x.tiff"], 2, "unknown picture format"),
+    (["BUNDLE", "x", "-o", "missing/x.png"], 2, "there is no folder missing"),
+    (["BUNDLE", "x", "--image", "missing.png"], 2, "missing.png"),
+    (["BUNDLE", "x", "--strength", "0.5"], 2, "strength needs image"),
+    (["BUNDLE", "x", "--mask-image", "m.png"], 2, "mask_image needs image"),
+    (["BUNDLE", "x", "--control-image", "c.png"], 2, "no ControlNet"),
+    (["BUNDLE", "x", "--original-size", "big"], 2, "two whole numbers"),
+    (["BUNDLE", "x", "--sigmas", "a,b"], 2, "write numbers"),
+    (["BUNDLE", "x", "--embeds", "missing.safetensors"], 2, "missing.safetensors"),
+    (["BUNDLE", "x", "--output-type", "pt"], 2, "none of pil, np, latent"),
+    (["BUNDLE"], 2, "there is no prompt"),
+    (["BUNDLE", "x", "--frobnicate"], 2, "No such option"),
+    (["BUNDLE", "x", "--guidance-scale", "nan"], 2, "finite"),
+    (["BUNDLE", "x", "--denoising-end", "2"], 2, "outside 0 to 1"),
+    (["BUNDLE", "x", "--clip-skip", "99"], 2, "clip_skip"),
+    (["BUNDLE", "x", "--rng", "dice"], 2, "dice"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"), BAD_RUNS, ids=lambda v: " ".join(v) if isinstance(v, list) else None
+)
+def test_bad_runs(bundle: Path, tmp_path: Path, arguments: list[str], status: int, message: str) -> None:
+    given = [str(bundle) if a == "BUNDLE" else a for a in arguments]
+    done = sdengine("run", *given, folder=tmp_path)
+    assert done.returncode == status, done.stderr
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == [], "a refused request must write nothing"
+
+
+BAD_EXPORTS = [
+    (["nowhere", "-o", "out"], 1, "nowhere"),
+    (["CHECKPOINT"], 2, "Missing option"),
+    (["CHECKPOINT", "-o", "out", "--engine", "tensorflow"], 2, "unknown engine 'tensorflow'"),
+    (["CHECKPOINT", "-o", "out", "--sizes", "7x7"], 2, "no multiple of 8"),
+    (["CHECKPOINT", "-o", "out", "--stop-after", "lunch"], 2, "only graphs"),
+    (["CHECKPOINT", "-o", "out", "--verify", "maybe"], 2, "none of full, fast, off"),
+    (["CHECKPOINT", "-o", "out", "--controlnet", "nowhere"], 1, "nowhere"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"), BAD_EXPORTS, ids=lambda v: " ".join(v) if isinstance(v, list) else None
+)
+def test_bad_exports(tmp_path: Path, arguments: list[str], status: int, message: str) -> None:
+    given = [str(checkpoint_of("sd1")) if a == "CHECKPOINT" else a for a in arguments]
+    done = sdengine("export", *given, folder=tmp_path)
+    assert done.returncode == status, done.stderr
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_and_draw(tmp_path: Path) -> None:
+    done = sdengine("export", checkpoint_of("sd1"), "-o", tmp_path / "b", "--sizes", SIZES, "--verify", "off")
+    assert done.returncode == 0, done.stderr
+    done = sdengine("run", tmp_path / "b", "a cat", "--steps", 1, "-o", tmp_path / "cat.webp")
+    assert done.returncode == 0, done.stderr
+    assert read_record(tmp_path / "cat.webp").prompt == "a cat"

@@ -1,0 +1,104 @@
+"""The rules of the layout: which way imports go, and what a lean process may load."""
+
+import ast
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .bundles import bundle_of
+
+ROOT = Path(__file__).parent.parent
+HEAVY = {"torch", "transformers", "onnx", "onnx_ir", "diffusers", "scipy"}
+PUBLIC = {
+    "sdengine.export": ["export_bundle"],
+    "sdengine.runtime": ["Pipeline", "Request", "Result", "Timings"],
+    "sdengine.runtime.schedule": ["STATE_SLOTS", "Schedule", "make_schedule", "solver_names"],
+}
+
+
+def imported(file: Path) -> set[str]:
+    """Full names of what a module imports, relative imports resolved."""
+    package = ["sdengine", *file.relative_to(ROOT).parent.parts]
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            found.add(".".join([*base, *([node.module] if node.module else [])]))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden"),
+    [
+        ("engines", ("sdengine.export", "sdengine.runtime")),
+        ("export", ("sdengine.runtime",)),
+        ("runtime", ("sdengine.export",)),
+    ],
+)
+def test_imports_go_one_way(package: str, forbidden: tuple[str, ...]) -> None:
+    files = list((ROOT / package).rglob("*.py"))
+    assert files
+    for file in files:
+        for name in imported(file):
+            assert not name.startswith(forbidden), f"{file.relative_to(ROOT)} imports {name}"
+
+
+def test_diffusers_is_an_oracle_only() -> None:
+    for package in ("engines", "export", "runtime"):
+        for file in (ROOT / package).rglob("*.py"):
+            assert not {name for name in imported(file) if name.split(".")[0] == "diffusers"}, file
+
+
+def test_runtime_never_names_a_heavy_module() -> None:
+    for file in (ROOT / "runtime").rglob("*.py"):
+        assert not {name for name in imported(file) if name.split(".")[0] in HEAVY}, file
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names(name: str) -> None:
+    assert sorted(importlib.import_module(name).__all__) == sorted(PUBLIC[name])
+
+
+def test_every_package_is_typed_and_listed() -> None:
+    import tomllib
+
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    found = {
+        ".".join(["sdengine", *file.parent.relative_to(ROOT).parts])
+        for top in ("engines", "export", "runtime")
+        for file in (ROOT / top).rglob("__init__.py")
+    }
+    assert listed == found
+    assert all((ROOT / top / "py.typed").is_file() for top in ("engines", "export", "runtime"))
+
+
+def fresh(code: str, *args: str) -> str:
+    """Run code in a fresh interpreter; return what it prints."""
+    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_process_that_draws_is_lean() -> None:
+    code = """
+import json, sys
+from sdengine.runtime import Pipeline
+with Pipeline.load(sys.argv[1], engine="onnxruntime") as pipe:
+    result = pipe("a cat", num_inference_steps=2, height=40, width=48, seed=1)
+assert result.images[0].size == (48, 40)
+print(json.dumps(sorted(sys.modules)))
+"""
+    modules = set(json.loads(fresh(code, str(bundle_of("sdxl")))))
+    assert "onnxruntime" in modules
+    assert not modules & HEAVY
+
+
+def test_importing_the_runtime_loads_no_engine() -> None:
+    modules = set(json.loads(fresh("import sdengine.runtime, json, sys; print(json.dumps(sorted(sys.modules)))")))
+    assert not modules & (HEAVY | {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "typer"})
