@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ..engines.bundle import Bundle
 from ..engines.engine import Array, Engine, run
-from ..engines.ladder import Fallback, FallbackPolicy, open_engine
+from ..engines.ladder import Fallback, FallbackPolicy, Opened, open_engine
 
 __all__ = ["Components"]
 
@@ -49,6 +49,7 @@ class Components:
         self._fallback = fallback
         self._threads = threads
         self._open: dict[str, Engine] = {}
+        self._ran_in: dict[str, str] = {}
 
     def open(self, names: Sequence[str]) -> None:
         """Open components ahead of their use, unless memory is to be saved."""
@@ -64,10 +65,28 @@ class Components:
             if self.low_memory:
                 self.close()
 
-    def run(self, name: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run a component once, into new arrays."""
+    def run(self, name: str, inputs: Mapping[str, Array], *, precision: str | None = None) -> dict[str, Array]:
+        """Run a component once, into new arrays.
+
+        Args:
+            name: the component.
+            inputs: by name.
+            precision: another one than it is usually run in; the engine is then opened for this run alone.
+
+        """
+        if precision is not None and precision != self.precision_of(name):
+            engine = self._opened(name, precision).engine
+            try:
+                return run(engine, inputs)
+            finally:
+                engine.close()
         with self.use(name) as (engine,):
+            self._ran_in[name] = engine.precision
             return run(engine, inputs)
+
+    def precision_of(self, name: str) -> str | None:
+        """Return the precision in which a component last ran; None if it has not."""
+        return self._ran_in.get(name)
 
     def close(self) -> None:
         """Close all of them."""
@@ -77,21 +96,25 @@ class Components:
 
     def _get(self, name: str) -> Engine:
         if name not in self._open:
-            started = time.perf_counter()
-            opened = open_engine(
-                self.bundle,
-                name,
-                engine=self._engine,
-                precision=self._precision_of(name),
-                fallback=self._fallback,
-                threads=self._threads,
-            )
-            self.open_ms += (time.perf_counter() - started) * 1e3
+            opened = self._opened(name, self._precision_of(name))
             self._open[name] = opened.engine
             if name not in self.ran:
                 self.fallbacks += opened.fallbacks
             self.ran[name] = opened.engine.name
         return self._open[name]
+
+    def _opened(self, name: str, precision: str | None) -> Opened:
+        started = time.perf_counter()
+        opened = open_engine(
+            self.bundle,
+            name,
+            engine=self._engine,
+            precision=precision,
+            fallback=self._fallback,
+            threads=self._threads,
+        )
+        self.open_ms += (time.perf_counter() - started) * 1e3
+        return opened
 
     def _precision_of(self, name: str) -> str | None:
         """The precision asked for, where the component has it; SDXL's VAE is float32 in a float16 bundle."""

@@ -41,7 +41,9 @@ def time_ids(
         negative = [*negative_original, *request.negative_crops_coords_top_left, request.negative_aesthetic_score]
     else:
         positive = [*original, *crops, *target]
-        negative = [*negative_original, *request.negative_crops_coords_top_left, *negative_target]
+        # diffusers' image tasks take the positive crop here (``_get_add_time_ids``), its text-to-image the negative one
+        negative_crops = crops if from_image else request.negative_crops_coords_top_left
+        negative = [*negative_original, *negative_crops, *negative_target]
     given = request.negative_original_size is not None and request.negative_target_size is not None
     if not from_image and not given:
         negative = positive

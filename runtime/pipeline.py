@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,8 +19,11 @@ from ..engines.nets.config import UNetConfig
 from ..engines.nets.text_config import TextEncoderConfig
 from .components import Components
 from .conditions import conditioner_inputs, time_ids
+from .control import control_scale, hints_of
+from .distilled import shortened_timesteps
+from .finite import run_finite
 from .guidance import Guidance, guidance_for
-from .loop import Blend, Control, denoise
+from .loop import Control, Step, denoise
 from .picture import pictures_from_pixels
 from .prompt import (
     TEXT_FAMILIES,
@@ -35,7 +39,10 @@ from .request import Request
 from .resolve import Job, resolve, settings_of
 from .result import Result, Timings
 from .schedule import Schedule, make_schedule
+from .schedule.consistency import LCM
+from .schedule.registry import find_solver
 from .seeds import NoiseStreams, streams_for
+from .start import Start, start_for
 from .watermark import add_watermark, watermark_available
 
 __all__ = ["Pipeline"]
@@ -146,17 +153,19 @@ class Pipeline:
         """
         timings, started = Timings(load=self._load_ms), time.perf_counter()
         job = resolve(request, self.bundle)
-        schedule = self._schedule(job)
+        schedule = self._schedule(job, strength=job.strength)
         streams = streams_for(request.seed, request.generator, job.images, request.rng)
         with _timed(timings, "text"):
             prompts = self._encode(job)
+        warnings = [*job.warnings, *schedule.warnings, *prompts.warnings]
+        with _timed(timings, "encode"):
+            start = self._start(job, schedule, streams, warnings)
         parts = []
         most = self._spec("denoiser").axes["S"].max
         tick = _ticker(progress, schedule.evaluations * -(-job.images // most))
-        for start in range(0, job.images, most):
-            stop = min(start + most, job.images)
-            noise = streams.select(start, stop)
-            parts.append(self._draw_batch(job, schedule, prompts, noise, range(start, stop), timings, tick))
+        for first in range(0, job.images, most):
+            samples = range(first, min(first + most, job.images))
+            parts.append(self._draw_batch(job, schedule, prompts, start, streams, samples, timings, tick))
         latents = np.concatenate(parts)
         if not np.isfinite(latents).all():
             raise NonFiniteError(
@@ -164,17 +173,17 @@ class Pipeline:
                 "draw with another engine or export with --precision fp32"
             )
         with _timed(timings, "decode"):
-            images, warnings = self._finish(job, latents)
+            images = self._finish(job, latents, warnings)
         timings.total = (time.perf_counter() - started) * 1e3
         return Result(
             images=images,
             seeds=streams.seeds,
-            height=job.height,
-            width=job.width,
+            height=job.height if job.crop is None else job.crop.picture.height,
+            width=job.width if job.crop is None else job.crop.picture.width,
             engines=dict(self.components.ran),
             fallbacks=tuple(self.components.fallbacks),
             timings_ms=timings,
-            warnings=(*prompts.warnings, *warnings),
+            warnings=tuple(dict.fromkeys(warnings)),
             settings={
                 "scheduler": schedule.solver,
                 "num_inference_steps": schedule.steps,
@@ -185,20 +194,43 @@ class Pipeline:
 
     # -- stages ------------------------------------------------------------------------------------------------------
 
-    def _schedule(self, job: Job) -> Schedule:
+    def _schedule(self, job: Job, *, strength: float | None) -> Schedule:
         request = job.request
         overrides = dict(request.scheduler_config or {})
-        return make_schedule(
-            self._scheduler,
-            num_inference_steps=job.steps,
-            solver=request.scheduler,
-            overrides=overrides,
-            timesteps=request.timesteps,
-            sigmas=request.sigmas,
-            strength=job.strength,
-            denoising_start=request.denoising_start,
-            denoising_end=request.denoising_end,
-            eta=request.eta,
+        if request.original_inference_steps is not None:
+            overrides["original_inference_steps"] = request.original_inference_steps
+
+        def make(**given: Any) -> Schedule:
+            return make_schedule(
+                self._scheduler,
+                solver=request.scheduler,
+                overrides=overrides,
+                denoising_start=request.denoising_start,
+                denoising_end=request.denoising_end,
+                eta=request.eta,
+                **given,
+            )
+
+        solver, _ = find_solver(request.scheduler or str(self._scheduler.get("_class_name")))
+        if job.distilled and solver is LCM and strength is not None and job.steps is not None:
+            return _distilled_schedule(make, self._scheduler | overrides, job.steps, strength)
+        return make(
+            num_inference_steps=job.steps, timesteps=request.timesteps, sigmas=request.sigmas, strength=strength
+        )
+
+    def _start(self, job: Job, schedule: Schedule, noise: NoiseStreams, warnings: list[str]) -> Start:
+        unet = self.bundle.config("unet")
+        assert isinstance(unet, UNetConfig)
+        # Latents given for inpainting are scaled as if there were no picture, whatever the strength.
+        from_noise = schedule if job.strength is None else self._schedule(job, strength=None)
+        return start_for(
+            job,
+            unet,
+            self.components,
+            noise,
+            levels=schedule.start,
+            from_noise=from_noise.start[1],
+            warnings=warnings,
         )
 
     def _encode(self, job: Job) -> EncodedPrompts:
@@ -216,114 +248,49 @@ class Pipeline:
         job: Job,
         schedule: Schedule,
         prompts: EncodedPrompts,
-        noise: NoiseStreams,
-        samples: Sequence[int],
+        start: Start,
+        streams: NoiseStreams,
+        samples: range,
         timings: Timings,
         tick: Callable[[], None],
     ) -> F32:
         """Draw some of the job's images together; returns latents [S, C, h, w]."""
         request = job.request
-        with _timed(timings, "encode"):
-            latent, extra, blend = self._start(job, schedule, noise, samples)
+        part, noise = start.select(samples.start, samples.stop), streams.select(samples.start, samples.stop)
         guidance = guidance_for(len(samples), job.guidance_scale, rescale=request.guidance_rescale, guided=job.guided)
         with _timed(timings, "condition"):
             of_prompt = [i // request.num_images_per_prompt for i in samples]
             conditions = self._condition("conditioner", job, prompts, of_prompt, guidance)
-            if extra is not None:
-                conditions["extra"] = extra
+            if part.extra is not None:
+                conditions["extra"] = part.extra
             hints = self._control_inputs(job, prompts, of_prompt, guidance, samples)
         names = self.bundle.manifest.controlnets[: len(hints)]
         with _timed(timings, "denoise"), self.components.use("denoiser", *names) as (denoiser, *nets):
+            scales = [self._control_scale(job, i, schedule, guidance) for i in range(len(nets))]
             controls = [
-                Control(engine=net, inputs=hint, scale=self._control_scale(job, i, schedule, guidance))
-                for i, (net, hint) in enumerate(zip(nets, hints, strict=True))
+                Control(engine=net, inputs=hint, scale=scale)
+                for net, hint, scale in zip(nets, hints, scales, strict=True)
             ]
             for step in denoise(
-                denoiser, schedule, guidance, latent, conditions, noise, controls=controls, blend=blend
+                denoiser, schedule, guidance, part.latent, conditions, noise, controls=controls, blend=part.blend
             ):
                 timings.steps.append(step.milliseconds)
                 tick()
-                if request.callback_on_step_end is not None and step.last_of_step:
-                    returned = request.callback_on_step_end(self, step.step, step.timestep, {"latents": step.latent})
-                    if returned and "latents" in returned:
-                        step.latent[:] = returned["latents"]
+                if request.callback_on_step_end is not None:
+                    self._call_back(request.callback_on_step_end, step)
             return step.latent.copy()
 
-    def _start(
-        self, job: Job, schedule: Schedule, noise: NoiseStreams, samples: Sequence[int]
-    ) -> tuple[F32, F32 | None, Blend | None]:
-        """Return the initial latents, what an inpainting UNet sees beside them, and what to blend with.
-
-        Each image's generator is used in the order in which diffusers uses it: the picture's encoding, the initial
-        noise, the masked picture's encoding.
-        """
-        request = job.request
-        unet = self.bundle.config("unet")
-        assert isinstance(unet, UNetConfig)
-        shape = (unet.out_channels, job.height // job.factor, job.width // job.factor)
-        signal, level = schedule.start
-        inpaint_unet = unet.in_channels > unet.out_channels
-        needed = job.task == "image" or (job.task == "inpaint" and (not inpaint_unet or job.strength is not None))
-        picture = self._picture_latents(job, noise, samples, shape) if needed else None
-        given = _given_latents(request.latents, job.images, shape)
-        fresh = None
-        if request.denoising_start is not None and job.task == "image":
-            assert picture is not None
-            return picture, None, None
-        fresh = noise.draw(shape) if given is None else given[list(samples)]
-        latent = np.float32(level) * fresh
-        if picture is not None and signal:
-            latent = np.float32(signal) * picture + latent
-        if job.task != "inpaint":
-            return latent, None, None
-        if request.denoising_start is not None:
-            assert picture is not None
-            latent = picture.copy()
-        assert job.mask is not None
-        mask = job.mask[:, None, :: job.factor, :: job.factor]
-        mask = mask[[i % len(mask) for i in samples]]
-        masked = self._masked_latents(job, noise, samples, shape, encode=inpaint_unet)
-        if inpaint_unet:
-            assert masked is not None
-            return latent, np.ascontiguousarray(np.concatenate([mask, masked], axis=1)), None
-        assert picture is not None
-        return latent, None, Blend(mask=mask, known=picture, noise=fresh)
-
-    def _picture_latents(self, job: Job, noise: NoiseStreams, samples: Sequence[int], shape: tuple[int, ...]) -> F32:
-        if job.picture_latents is not None:
-            latents = job.picture_latents
-            return latents[[i % len(latents) for i in samples]]
-        assert job.pixels is not None
-        return self._encode_pixels(job.pixels, noise, samples, shape)
-
-    def _encode_pixels(self, pixels: F32, noise: NoiseStreams, samples: Sequence[int], shape: tuple[int, ...]) -> F32:
-        drawn = noise.draw(shape)
-        found = []
-        for place, i in enumerate(samples):
-            inputs = {"image": pixels[i % len(pixels)][None], "noise": drawn[place : place + 1]}
-            found.append(self.components.run("vae_encoder", inputs)["latent"])
-        return np.concatenate(found).astype(np.float32)
-
-    def _masked_latents(
-        self, job: Job, noise: NoiseStreams, samples: Sequence[int], shape: tuple[int, ...], *, encode: bool
-    ) -> F32 | None:
-        """Encode the picture with its masked part grey; the noise is drawn even where the result is not needed."""
-        given = job.request.masked_image_latents
-        if given is not None:
-            latents = np.asarray(given, np.float32)
-            return latents[[i % len(latents) for i in samples]]
-        if job.pixels is None:
-            if encode:
-                raise UsageError("an inpainting checkpoint needs image as a picture, or masked_image_latents")
-            return None
-        if not encode:
-            noise.draw(shape)
-            return None
-        assert job.mask is not None
-        count = max(len(job.pixels), len(job.mask))
-        pixels = np.stack([job.pixels[i % len(job.pixels)] for i in range(count)])
-        hole = np.stack([job.mask[i % len(job.mask)] for i in range(count)])[..., None] >= 0.5
-        return self._encode_pixels(np.where(hole, np.float32(0.5), pixels), noise, samples, shape)
+    def _call_back(self, callback: Callable[..., Mapping[str, Any] | None], step: Step) -> None:
+        returned = dict(callback(self, step.evaluation, step.timestep, {"latents": step.latent}) or {})
+        latents = returned.pop("latents", step.latent)
+        if returned:
+            raise UsageError(f"callback_on_step_end returned {', '.join(returned)}: only latents can be changed")
+        if np.shape(latents) != step.latent.shape:
+            raise UsageError(
+                f"callback_on_step_end returned latents of shape {list(np.shape(latents))}, "
+                f"not {list(step.latent.shape)}"
+            )
+        step.latent[:] = latents
 
     def _condition(
         self, name: str, job: Job, prompts: EncodedPrompts, of_prompt: Sequence[int], guidance: Guidance
@@ -335,51 +302,38 @@ class Pipeline:
         return self.components.run(name, inputs)
 
     def _control_inputs(
-        self, job: Job, prompts: EncodedPrompts, of_prompt: Sequence[int], guidance: Guidance, samples: Sequence[int]
+        self, job: Job, prompts: EncodedPrompts, of_prompt: Sequence[int], guidance: Guidance, samples: range
     ) -> list[dict[str, Array]]:
         found = []
         for name, pixels in zip(self.bundle.manifest.controlnets, job.hints, strict=False):
             inputs = self._condition(f"{name}_conditioner", job, prompts, of_prompt, guidance)
-            chosen = np.ascontiguousarray(pixels[[i % len(pixels) for i in samples]])
-            inputs["hint"] = self.components.run(f"{name}_hint", {"image": chosen})["hint"]
+            image = hints_of(pixels, samples, job.images)
+            inputs["hint"] = self.components.run(f"{name}_hint", {"image": image})["hint"]
             found.append(inputs)
         return found
 
     def _control_scale(self, job: Job, net: int, schedule: Schedule, guidance: Guidance) -> F32:
-        """Strength of each map of a ControlNet, [N, R, maps]."""
         config = self.bundle.config(self.bundle.manifest.controlnets[net])
         assert isinstance(config, UNetConfig)
-        maps, count = len(config.maps()), schedule.evaluations
-        by_map = np.full(maps, job.control_scales[net])
-        by_row = np.ones(guidance.rows)
-        if job.request.guess_mode:
-            # As in the paper's repository: deeper maps weigh more, and rows without prompt get none.
-            by_map *= np.logspace(-1, 0, maps)
-            by_row[: guidance.negative_rows] = 0
-        start, end = job.control_windows[net]
-        i = np.arange(count)
-        kept = ~((i / count < start) | ((i + 1) / count > end))
-        scale = kept[:, None, None] * by_row[None, :, None] * by_map[None, None, :]
-        return np.asarray(scale, np.float32)
+        return control_scale(job, net, config, guidance, schedule.evaluations)
 
-    def _finish(self, job: Job, latents: F32) -> tuple[Any, list[str]]:
+    def _finish(self, job: Job, latents: F32, warnings: list[str]) -> Any:
         """Decode, one image at a time, so that memory does not grow with the batch."""
         output = job.request.output_type
         if output == "latent":
-            return latents, []
+            return latents
         pixels = np.concatenate(
-            [self.components.run("vae_decoder", {"latent": latents[i : i + 1]})["image"] for i in range(len(latents))]
-        ).astype(np.float32, copy=False)
-        if not np.isfinite(pixels).all():
-            raise NonFiniteError(
-                f"the VAE produced NaN or infinity on {self.components.ran.get('vae_decoder')}; "
-                "export with --precision fp32"
-            )
-        if self._watermarks(request := job.request):
+            [
+                run_finite(self.components, "vae_decoder", {"latent": latents[i : i + 1]}, warnings)
+                for i in range(len(latents))
+            ]
+        )
+        if self._watermarks(job.request):
             pixels = add_watermark(pixels)
-        if request.output_type == "np":
-            return pixels, []
-        return pictures_from_pixels((pixels * 255).round().astype(np.uint8)), []
+        if output == "np":
+            return pixels
+        pictures = pictures_from_pixels((pixels * 255).round().astype(np.uint8))
+        return pictures if job.crop is None else [job.crop.paste(picture) for picture in pictures]
 
     def _watermarks(self, request: Request) -> bool:
         """Whether to put SDXL's watermark in: as diffusers, where the package is installed, unless told otherwise."""
@@ -403,13 +357,16 @@ def _ticker(progress: Progress | None, total: int) -> Callable[[], None]:
     return tick
 
 
-def _given_latents(latents: Any, images: int, shape: tuple[int, ...]) -> F32 | None:
-    if latents is None:
-        return None
-    array = np.asarray(latents.numpy() if hasattr(latents, "numpy") else latents, np.float32)
-    if array.shape != (images, *shape):
-        raise UsageError(f"latents have shape {list(array.shape)}; this request needs {[images, *shape]}")
-    return array
+def _distilled_schedule(
+    make: Callable[..., Schedule], config: Mapping[str, object], steps: int, strength: float
+) -> Schedule:
+    """Return the schedule of a latent consistency model's image-to-image; see :mod:`.distilled`."""
+    teacher, training = config.get("original_inference_steps", 50), config.get("num_train_timesteps", 1000)
+    if not isinstance(teacher, int) or not isinstance(training, int) or not 1 <= teacher <= training:
+        raise UsageError(f"original_inference_steps={teacher!r} must be a whole number from 1 to {training}")
+    timesteps = shortened_timesteps(steps, strength, teacher_steps=teacher, training_steps=training)
+    schedule = make(num_inference_steps=None, timesteps=timesteps, strength=1.0)
+    return replace(schedule, warnings=())  # of timesteps that a user would have chosen
 
 
 def _encoder_names(bundle: Bundle) -> list[str]:

@@ -52,17 +52,22 @@ class Request:
         guidance_scale: 1 and below draws without guidance, on one row per image.
         guidance_rescale: see :class:`~sdengine.engines.nets.denoiser.Denoiser`.
         num_images_per_prompt: images of each prompt.
-        seed: an int (image i gets seed + i), or one for each image; None chooses one and reports it.
+        seed: an int (image i gets seed + i), or one for each image; None chooses one and reports it. An image depends
+            on its own seed alone, not on those drawn beside it.
         generator: torch generators (or anything with ``initial_seed()``) in place of ``seed``: one for each image,
-            or one whose stream all images share, as in diffusers.
+            or one whose stream all images share, used as diffusers uses them: inpainting several images over one
+            picture takes the noise of its encoding from the first generator alone.
         rng: ``cpu`` or ``cuda``: which of torch's generators a seed means.
-        latents: float [B * n, C, h, w], the initial noise.
+        latents: float [B * n, C, h, w], the initial noise; in image-to-image, what the drawing starts from in place
+            of the noised picture.
         image: pictures to start from: PIL, paths, arrays 0 to 1 [N, H, W, 3], or latents [N, C, h, w].
         strength: how much of the schedule is drawn over ``image``, 0 to 1.
         mask_image: white is drawn anew; PIL, path or array 0 to 1 [N, H, W].
         masked_image_latents: float [N, C, h, w], the encoded picture without the masked part.
-        padding_mask_crop: pixels around the mask to draw in, instead of the whole picture.
-        control_image: a picture per ControlNet.
+        padding_mask_crop: draw in the region of the mask and so many pixels around it, instead of the whole picture,
+            and paste the result into the picture.
+        control_image: a picture per ControlNet. With several prompts, a list of pictures, one for each prompt; with
+            several ControlNets too, a list for each prompt of lists for each ControlNet.
         controlnet_conditioning_scale: strength of each ControlNet, a number or a list.
         guess_mode: let the ControlNet work without prompt.
         control_guidance_start: share of the steps at which each ControlNet begins.
@@ -80,7 +85,9 @@ class Request:
         original_inference_steps: LCM's teacher steps.
         output_type: ``pil``, ``np`` (float32 [N, H, W, 3], 0 to 1) or ``latent`` (float32 [N, C, h, w]).
         watermark: SDXL's invisible watermark; None puts it in where the package is installed.
-        callback_on_step_end: called as (pipeline, step, timestep, {"latents": ...}); may return a new dict.
+        callback_on_step_end: called as (pipeline, i, timestep, {"latents": float32 [S, C, h, w]}) after each evaluation
+            i of the network, as in diffusers; may return ``{"latents": ...}``.
+        callback_on_step_end_tensor_inputs: what the callback is given; ``latents`` is all there is.
 
     """
 
@@ -134,6 +141,7 @@ class Request:
     output_type: str = "pil"
     watermark: bool | None = None
     callback_on_step_end: Callable[..., Mapping[str, Any] | None] | None = None
+    callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",)
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> "Request":
@@ -168,6 +176,13 @@ class Request:
             _pair(name, getattr(self, name))
         if self.seed is not None and self.generator is not None:
             raise UsageError("seed and generator were both given: give one of them")
+        if self.padding_mask_crop is not None:
+            _whole("padding_mask_crop", self.padding_mask_crop, least=0)
+        if not set(self.callback_on_step_end_tensor_inputs) <= {"latents"}:
+            raise UsageError(
+                f"callback_on_step_end_tensor_inputs={list(self.callback_on_step_end_tensor_inputs)}: "
+                "there is latents; the rest has been computed before the first step"
+            )
         if self.mask_image is not None and self.image is None:
             raise UsageError("mask_image needs image, the picture that it masks")
 

@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ..engines.bundle import Bundle
 from ..engines.errors import UsageError
 from ..engines.nets.config import UNetConfig
 from ..engines.nets.vae_config import VAEConfig
+from .crop import Crop, crop_around
 from .defaults import Defaults, defaults_for
+from .fitness import check_task, without_effect
 from .inputs import Picture, as_latents, load_pictures, mask_array, natural_size, pixel_array
 from .prompt.request import PromptRequest
 from .request import Request
@@ -38,12 +41,15 @@ class Job:
         guidance_scale: resolved.
         guided: whether there are negative rows.
         strength: of the schedule, or None where it starts from pure noise.
+        distilled: whether strength shortens the teacher's schedule and not the student's (LCM's image-to-image).
         pixels: float32 [N, height, width, 3], the picture to start from.
         picture_latents: float32 [N, C, h, w], if it was given as latents.
         mask: float32 [N, height, width], 1 is drawn anew.
+        crop: the part of the picture that is drawn, if not the whole.
         hints: per ControlNet float32 [N, height, width, 3].
         control_scales: per ControlNet.
         control_windows: per ControlNet (start, end).
+        warnings: arguments that have no effect.
 
     """
 
@@ -59,12 +65,15 @@ class Job:
     guidance_scale: float
     guided: bool
     strength: float | None
+    distilled: bool
     pixels: F32 | None
     picture_latents: F32 | None
     mask: F32 | None
+    crop: Crop | None
     hints: tuple[F32, ...]
     control_scales: tuple[float, ...]
     control_windows: tuple[tuple[float, float], ...]
+    warnings: tuple[str, ...]
 
 
 def resolve(request: Request, bundle: Bundle) -> Job:
@@ -77,26 +86,26 @@ def resolve(request: Request, bundle: Bundle) -> Job:
     manifest = bundle.manifest
     unet, vae = bundle.config("unet"), bundle.config("vae")
     assert isinstance(unet, UNetConfig) and isinstance(vae, VAEConfig)
+    pipeline_class = str(manifest.model_index.get("_class_name", ""))
     task = "inpaint" if request.mask_image is not None else "image" if request.image is not None else "text"
     controlled = request.control_image is not None
-    _check_task(request, task, unet, manifest.family, controlled, bundle)
-    defaults = defaults_for(
-        manifest.family, str(manifest.model_index.get("_class_name", "")), task, controlled=controlled
-    )
+    check_task(request, task, unet, bundle)
+    defaults = defaults_for(manifest.family, pipeline_class, task, controlled=controlled)
     prompts = PromptRequest(**{name: _embeds(request, name) for name in _PROMPT_FIELDS})
     total = prompts.batch * request.num_images_per_prompt
     latents = None if request.image is None else as_latents(request.image, vae.latent)
     pictures = [] if request.image is None or latents is not None else load_pictures(request.image, "image")
-    hints = _load_hints(request, bundle)
+    hints = _load_hints(request, bundle, prompts.batch, total)
     height, width = _size(request, task, bundle, vae.factor, latents, pictures, hints)
     _check_count("image", len(pictures) or (0 if latents is None else len(latents)), total)
+    loaded = load_pictures(request.mask_image, "mask_image", masks=True) if task == "inpaint" else []
+    _check_count("mask_image", len(loaded), total)
+    crop = _crop(request, pictures, loaded, height, width)
+    if crop is not None:
+        pictures, loaded = [crop.cut(crop.picture, height, width)], [crop.cut(crop.mask, height, width)]
+        hints = [[crop.cut(hint, height, width) for hint in _all_pil(net)] for net in hints]
     scale = defaults.guidance_scale if request.guidance_scale is None else float(request.guidance_scale)
-    masks = None
-    if task == "inpaint":
-        sources = pictures or [np.zeros((height, width), np.float32)]
-        loaded = load_pictures(request.mask_image, "mask_image")
-        _check_count("mask_image", len(loaded), total)
-        masks = mask_array(loaded, sources, height, width)
+    guided = scale > 1 and unet.guidance_width is None
     return Job(
         request=request,
         task=task,
@@ -108,12 +117,14 @@ def resolve(request: Request, bundle: Bundle) -> Job:
         factor=vae.factor,
         steps=_steps(request, defaults),
         guidance_scale=scale,
-        guided=scale > 1 and unet.guidance_width is None,
+        guided=guided,
         strength=_strength(request, task, defaults),
+        distilled=pipeline_class.startswith("LatentConsistencyModel") and task == "image" and not controlled,
         pixels=pixel_array(pictures, height, width) if pictures else None,
         picture_latents=latents,
-        mask=masks,
-        hints=tuple(pixel_array(pictures, height, width) for pictures in hints),
+        mask=mask_array(loaded, pictures, height, width) if loaded else None,
+        crop=crop,
+        hints=tuple(pixel_array(net, height, width) for net in hints),
         control_scales=_per_net(
             "controlnet_conditioning_scale",
             defaults.controlnet_conditioning_scale
@@ -122,6 +133,7 @@ def resolve(request: Request, bundle: Bundle) -> Job:
             len(hints),
         ),
         control_windows=_windows(request, len(hints)),
+        warnings=tuple(without_effect(request, task, manifest.model_index, guided=guided)),
     )
 
 
@@ -147,45 +159,56 @@ def _embeds(request: Request, name: str) -> Any:
     return value
 
 
-def _check_task(request: Request, task: str, unet: UNetConfig, family: str, controlled: bool, bundle: Bundle) -> None:
-    refiner_like = bool(bundle.manifest.model_index.get("requires_aesthetics_score"))
-    if unet.in_channels > unet.out_channels and task != "inpaint":
-        raise UsageError("this is an inpainting checkpoint: give image and mask_image")
-    if task == "text" and refiner_like and request.denoising_start is None:
-        raise UsageError("this is a refiner: it needs image, a picture or the latents of a base model")
-    if task == "text":
-        for name in ("strength", "masked_image_latents", "padding_mask_crop", "denoising_start"):
-            if getattr(request, name) is not None:
-                raise UsageError(f"{name} needs image")
-    if task == "image" and request.masked_image_latents is not None:
-        raise UsageError("masked_image_latents needs mask_image")
-    if request.padding_mask_crop is not None:
-        raise UsageError("padding_mask_crop is not supported yet; crop the image and the mask before the call")
-    if not family.startswith("sdxl"):
-        for name in ("denoising_start", "denoising_end", "original_size", "target_size", "prompt_2"):
-            if getattr(request, name) is not None:
-                raise UsageError(f"{name} is SDXL's; this bundle is of the family {family}")
-    start, end = request.denoising_start, request.denoising_end
-    if start is not None and end is not None and start >= end:
-        raise UsageError(f"denoising_start={start} must be below denoising_end={end}")
-    if not controlled:
-        if request.guess_mode or request.controlnet_conditioning_scale is not None:
-            raise UsageError("guess_mode and controlnet_conditioning_scale need control_image")
-    elif not bundle.manifest.controlnets:
-        raise UsageError("this bundle holds no ControlNet; export it with --controlnet PATH")
-
-
-def _load_hints(request: Request, bundle: Bundle) -> list[list[Picture]]:
+def _load_hints(request: Request, bundle: Bundle, prompts: int, total: int) -> list[list[Picture]]:
+    """Return the pictures of each ControlNet: one, one for each prompt, or one for each image."""
     if request.control_image is None:
         return []
     count = len(bundle.manifest.controlnets)
     given = request.control_image
     per_net = list(given) if isinstance(given, (list, tuple)) and count > 1 else [given]
+    if per_net and all(isinstance(one, (list, tuple)) for one in per_net) and count > 1:
+        lengths = {len(one) for one in per_net}
+        if lengths != {count}:
+            raise UsageError(
+                f"control_image: a list in a list holds the pictures of one prompt, one for each of the {count} "
+                f"ControlNets, not {sorted(lengths)}"
+            )
+        per_net = [list(net) for net in zip(*per_net, strict=True)]
     if len(per_net) != count:
         raise UsageError(
             f"control_image: {len(per_net)} given, this bundle holds {count} ControlNets; give one for each"
         )
-    return [load_pictures(one, "control_image") for one in per_net]
+    loaded = [load_pictures(one, "control_image") for one in per_net]
+    for pictures in loaded:
+        if len(pictures) not in (1, prompts, total):
+            raise UsageError(
+                f"control_image: {len(pictures)} pictures for {prompts} prompts: give one, or one for each prompt"
+            )
+    return loaded
+
+
+def _crop(
+    request: Request, pictures: Sequence[Picture], masks: Sequence[Picture], height: int, width: int
+) -> Crop | None:
+    """Return the region to draw in, if only a region is to be drawn."""
+    padding = request.padding_mask_crop
+    if padding is None:
+        return None
+    if len(pictures) != 1 or len(masks) != 1:
+        raise UsageError("padding_mask_crop takes one image, as a picture, and one mask_image")
+    if request.output_type != "pil":
+        raise UsageError(
+            f"padding_mask_crop pastes into the picture: output_type must be pil, not {request.output_type}"
+        )
+    picture, mask = _all_pil([pictures[0], masks[0]])
+    return crop_around(picture, mask, padding=padding, height=height, width=width)
+
+
+def _all_pil(pictures: Sequence[Picture]) -> list[Image.Image]:
+    found = [picture for picture in pictures if isinstance(picture, Image.Image)]
+    if len(found) < len(pictures):
+        raise UsageError("padding_mask_crop takes PIL images or paths, not arrays")
+    return found
 
 
 def _size(
@@ -197,11 +220,14 @@ def _size(
     pictures: Sequence[Picture],
     hints: Sequence[Sequence[Picture]],
 ) -> tuple[int, int]:
-    """Height and width: as asked, else of the picture (inpainting: the checkpoint's), else the bundle's."""
+    """Height and width: as asked, else of the picture (inpainting without ControlNet: the bundle's), else the bundle's.
+
+    These are the rules of diffusers' pipelines.
+    """
     found = bundle.manifest.default_size
     if latents is not None:
         found = (latents.shape[2] * factor, latents.shape[3] * factor)
-    elif pictures and task == "image":
+    elif pictures and (task == "image" or hints):
         found = natural_size(pictures[0], factor)
     elif hints and task == "text":
         found = natural_size(hints[0][0], factor)
@@ -250,11 +276,17 @@ def _strength(request: Request, task: str, defaults: Defaults) -> float | None:
 
 
 def _per_net(name: str, value: float | Sequence[float], count: int) -> tuple[float, ...]:
-    if isinstance(value, (int, float)):
-        return (float(value),) * count
+    if not isinstance(value, (list, tuple)):
+        return (_number(name, value),) * count
     if count and len(value) != count:
         raise UsageError(f"{name}: {len(value)} given for {count} ControlNets; give one, or one for each")
-    return tuple(float(v) for v in value)
+    return tuple(_number(name, v) for v in value)
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
+        raise UsageError(f"{name}={value!r} must be a finite number")
+    return float(value)
 
 
 def _windows(request: Request, count: int) -> tuple[tuple[float, float], ...]:

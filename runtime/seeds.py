@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from .noise import NormalSource, check_seed, generator_for
 __all__ = ["NoiseStreams", "streams_for"]
 
 F32 = NDArray[np.float32]
+Kind = Literal["own", "listed", "shared"]
 
 
 class NoiseStreams:
@@ -20,32 +21,57 @@ class NoiseStreams:
 
     Attributes:
         seeds: of each sample, as reported.
+        kind: ``own``: of seeds, a sample's numbers do not depend on the samples beside it; ``listed``: of a list of
+            generators, one for each sample, used as diffusers uses such a list; ``shared``: of one generator.
 
     """
 
-    def __init__(self, seeds: Sequence[int], sources: Sequence[NormalSource], *, shared: bool) -> None:
+    def __init__(self, seeds: Sequence[int], sources: Sequence[NormalSource], *, kind: Kind) -> None:
         self.seeds = tuple(seeds)
+        self.kind = kind
         self._sources = tuple(sources)
-        self.shared = shared
+        self._part = False
 
     def draw(self, shape: tuple[int, ...]) -> F32:
-        """Draw the next numbers of every sample: [S, *shape]."""
-        if self.shared:
+        """Draw the next numbers of every sample: [S, *shape].
+
+        Raises:
+            UsageError: these are some samples of several that share a stream, so that their part of it is not known.
+
+        """
+        if self._part:
+            raise UsageError(
+                f"one generator for more images than the {len(self.seeds)} that the bundle draws at once, with a "
+                "scheduler that draws noise at every step; give one for each image"
+            )
+        if self.kind == "shared":
             return self._sources[0].normal((len(self.seeds), *shape))
         return np.stack([source.normal(shape) for source in self._sources])
 
-    def select(self, start: int, stop: int) -> "NoiseStreams":
-        """Return the streams of some samples.
+    def draw_for_pictures(self, shape: tuple[int, ...], pictures: int, *, repeated: bool) -> F32:
+        """Draw the numbers that encoding takes: [N, *shape], N either the pictures or the samples.
 
-        Raises:
-            UsageError: they share one, so that a part of it cannot be drawn alone.
+        Args:
+            shape: of a picture's latents.
+            pictures: how many there are; with fewer than samples, sample i is drawn over picture i modulo that.
+            repeated: whether diffusers, given a list of generators, encodes before it repeats the pictures
+                (inpainting), so that only the first generators advance, or after (image-to-image).
 
         """
-        if self.shared and (start, stop) != (0, len(self.seeds)):
-            raise UsageError("one generator for more images than the bundle draws at once; give one for each image")
-        return NoiseStreams(
-            self.seeds[start:stop], self._sources if self.shared else self._sources[start:stop], shared=self.shared
-        )
+        few = self.kind == "shared" or (self.kind == "listed" and repeated)
+        if not few or pictures >= len(self.seeds):
+            return self.draw(shape)
+        if self.kind == "shared":
+            return self._sources[0].normal((pictures, *shape))
+        return np.stack([source.normal(shape) for source in self._sources[:pictures]])
+
+    def select(self, start: int, stop: int) -> "NoiseStreams":
+        """Return the streams of some samples."""
+        shared = self.kind == "shared"
+        sources = self._sources if shared else self._sources[start:stop]
+        found = NoiseStreams(self.seeds[start:stop], sources, kind=self.kind)
+        found._part = shared and (start, stop) != (0, len(self.seeds))
+        return found
 
 
 def streams_for(seed: Any, generator: Any, count: int, rng: str) -> NoiseStreams:
@@ -68,7 +94,7 @@ def streams_for(seed: Any, generator: Any, count: int, rng: str) -> NoiseStreams
             raise UsageError(f"{len(given)} generators for {count} images: give one, or one for each image")
         seeds = [_initial_seed(g) for g in given]
         sources = [generator_for(s, rng) for s in seeds]
-        return NoiseStreams(seeds * (1 if several else count), sources, shared=not several)
+        return NoiseStreams(seeds * (1 if several else count), sources, kind="listed" if several else "shared")
     if seed is None:
         seed = secrets.randbelow(2**32)
     if isinstance(seed, (list, tuple, range)):
@@ -78,11 +104,26 @@ def streams_for(seed: Any, generator: Any, count: int, rng: str) -> NoiseStreams
     else:
         first = check_seed(seed)
         seeds = [(first + i) % 2**64 for i in range(count)]
-    return NoiseStreams(seeds, [generator_for(s, rng) for s in seeds], shared=False)
+    return NoiseStreams(seeds, [generator_for(s, rng) for s in seeds], kind="own")
 
 
 def _initial_seed(generator: Any) -> int:
     read = getattr(generator, "initial_seed", None)
     if read is None:
         raise UsageError(f"a generator needs initial_seed(); {type(generator).__name__} has none. Or give seed")
+    if _has_been_used(generator):
+        raise UsageError("this generator has been drawn from; give it its seed again (manual_seed), or give seed")
     return check_seed(read())
+
+
+def _has_been_used(generator: Any) -> bool:
+    """Whether a torch generator of the CPU has left its seed.
+
+    Its state (ATen's ``CPUGeneratorImpl.cpp``) holds, after the seed, how many numbers are left of a block (int32 at 8)
+    and which one is next (uint64 at 16): 1 and 0 as long as no number has been drawn.
+    """
+    if str(getattr(generator, "device", "")) != "cpu" or not hasattr(generator, "get_state"):
+        return False
+    data = generator.get_state().numpy().tobytes()
+    left, following = int.from_bytes(data[8:12], "little"), int.from_bytes(data[16:24], "little")
+    return (left, following) != (1, 0)
