@@ -85,7 +85,7 @@ def _write_weights(file: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str
         start = 0
         for name, shape in shapes.items():
             for piece in _values(name, shape, pool, start):
-                stream.write(memoryview(piece.to(torch_dtype).view(torch.uint8).numpy()))
+                stream.write(piece.to(torch_dtype).view(torch.uint8).numpy().data)
             start = (start + math.prod(shape)) % _POOL
     return position
 

@@ -23,7 +23,8 @@ class CheckpointComponent:
         config: the contents of its ``config.json``, inferred where the checkpoint has none.
         tensors: its weights under the names of diffusers' and transformers' state dicts. Text encoders of both
             classes have ``text_model.`` in front, as in published files and in transformers before 5.6.
-        file: the one ``.safetensors`` that holds exactly these tensors under exactly these names, or None.
+        file: the one ``.safetensors`` that holds exactly these tensors under exactly these names, or None. In the
+            Hub's cache it is a symbolic link.
 
     """
 

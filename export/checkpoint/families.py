@@ -1,15 +1,15 @@
 """What a single file does not say about its family, as the published diffusers repositories say it.
 
 Sources: the ``scheduler_config.json``, ``model_index.json`` and ``tokenizer_config.json`` of
-``stable-diffusion-v1-5/stable-diffusion-v1-5``, ``stabilityai/stable-diffusion-2-1``,
+``stable-diffusion-v1-5/stable-diffusion-v1-5``, ``stabilityai/stable-diffusion-2-1`` and ``-2-1-base``,
 ``stabilityai/stable-diffusion-xl-base-1.0`` and ``stabilityai/stable-diffusion-xl-refiner-1.0``; diffusers takes the
 same ones in ``from_single_file``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["CLIP_END", "FAMILIES", "Family", "family_of"]
+__all__ = ["CLIP_END", "FAMILIES", "SD2_BASE", "Family", "family_of"]
 
 CLIP_END = "<|endoftext|>"
 
@@ -20,6 +20,13 @@ _NOISE: dict[str, object] = {
     "num_train_timesteps": 1000,
     "steps_offset": 1,
     "trained_betas": None,
+}
+_PNDM: dict[str, object] = _NOISE | {
+    "_class_name": "PNDMScheduler",
+    "clip_sample": False,
+    "prediction_type": "epsilon",
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
 }
 _EULER: dict[str, object] = _NOISE | {
     "_class_name": "EulerDiscreteScheduler",
@@ -64,8 +71,7 @@ FAMILIES: dict[str, Family] = {
         upcast_attention=False,
         encoders=("text_encoder",),
         pad_tokens={"tokenizer": CLIP_END},
-        scheduler=_NOISE
-        | {"_class_name": "PNDMScheduler", "clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True},
+        scheduler=_PNDM,
         flags={"_class_name": "StableDiffusionPipeline"},
     ),
     "sd2": Family(
@@ -109,6 +115,9 @@ FAMILIES: dict[str, Family] = {
         },
     ),
 }
+
+SD2_BASE = replace(FAMILIES["sd2"], sample_size=64, upcast_attention=False, scheduler=_PNDM)
+"""SD 2 at 512 pixels, which predicts noise; its inpainting model is of this kind."""
 
 
 def family_of(unet: dict[str, Any], encoders: dict[str, dict[str, Any]]) -> str:

@@ -39,7 +39,7 @@ def open_checkpoint(
     Args:
         source: a folder in diffusers' layout, a single ``.safetensors`` or ``.ckpt``, ``OWNER/NAME`` or
             ``OWNER/NAME/FILE`` on the Hub, or ``demo``.
-        vae: another VAE, from a folder, a file or the Hub.
+        vae: another VAE, from a folder, a file or the Hub (its main branch, its plain weights if it has some).
         tokenizer: a folder with a tokenizer, or with ``tokenizer/`` and ``tokenizer_2/``.
         config: for a single file, a folder in diffusers' layout whose configs (scheduler and tokenizers too, where it
             has them) are used instead of what the shapes and the family tell.
@@ -73,7 +73,7 @@ def open_checkpoint(
     scheduler = found.scheduler if prediction_type is None else found.scheduler | {"prediction_type": prediction_type}
     components = dict(found.components)
     if vae is not None:
-        components["vae"], more = _open_vae(vae, FAMILIES[found.family], replace(hub, revision=None), variant)
+        components["vae"], more = _open_vae(vae, FAMILIES[found.family], replace(hub, revision=None))
         notes += more
     check_components(components)
     for name, folder in found.tokenizers.items():
@@ -195,9 +195,7 @@ def _from_file(
     )
 
 
-def _open_vae(
-    source: str | Path, family: Family, hub: Hub, variant: str | None
-) -> tuple[CheckpointComponent, list[str]]:
+def _open_vae(source: str | Path, family: Family, hub: Hub) -> tuple[CheckpointComponent, list[str]]:
     path, notes = _locate(source, hub, None, part="vae")
     if path.is_dir():
         component, more = _component_in(path, "vae", None)

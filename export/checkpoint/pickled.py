@@ -15,6 +15,7 @@ from .tensor import DTYPES, TensorSource
 
 __all__ = ["read_pickled"]
 
+_NESTED = 4  # state dicts inside state dicts; a pickle can even contain itself
 _NAMES = {
     "bool": "BOOL",
     "uint8": "U8",
@@ -52,14 +53,16 @@ def read_pickled(file: Path) -> tuple[dict[str, TensorSource], dict[str, object]
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{file} is damaged: {_first_line(error)}") from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{file} holds a {type(content).__name__}, not a state dict")
     facts: dict[str, object] = {}
-    while isinstance(content, Mapping):
+    for _ in range(_NESTED):
         facts |= {name: value for name, value in content.items() if isinstance(value, (int, float, str))}
         if not isinstance(content.get("state_dict"), Mapping):
-            size = file.stat().st_size
-            return {name: _source(file, name, tensor, size) for name, tensor in _tensors(content)}, facts
+            break
         content = content["state_dict"]
-    raise CheckpointError(f"{file} holds a {type(content).__name__}, not a state dict")
+    size = file.stat().st_size
+    return {name: _source(file, name, tensor, size) for name, tensor in _tensors(content)}, facts
 
 
 def _check_archive(file: Path) -> None:
@@ -89,8 +92,11 @@ def _tensors(content: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
 
 def _source(file: Path, name: str, tensor: Any, size: int) -> TensorSource:
     dtype = _NAMES.get(str(tensor.dtype).removeprefix("torch."))
-    if dtype is None:
-        raise CheckpointError(f"{name!r} of {file} is of type {tensor.dtype}; known are {', '.join(_NAMES)}")
+    if dtype is None or str(tensor.layout) != "torch.strided":
+        known = ", ".join(_NAMES)
+        raise CheckpointError(
+            f"{name!r} of {file} is a {tensor.layout} of {tensor.dtype}; known are dense ones of {known}"
+        )
     itemsize = DTYPES[dtype].itemsize
     steps = zip(tensor.shape, tensor.stride(), strict=True)
     span = sum((length - 1) * stride for length, stride in steps) + 1 if tensor.numel() else 0

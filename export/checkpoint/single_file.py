@@ -8,7 +8,7 @@ from pathlib import Path
 from ...engines.errors import CheckpointError
 from .component import CheckpointComponent
 from .convert import controlnet_component, text_component, unet_component, vae_component
-from .families import FAMILIES
+from .families import FAMILIES, SD2_BASE, Family
 from .json_file import read_json
 from .tensor import TensorSource
 from .weights import read_weights
@@ -29,6 +29,7 @@ _ENCODERS: dict[str, tuple[tuple[str, str, bool], ...]] = {
     "sdxl-refiner": (("text_encoder_2", "conditioner.embedders.0.model.", True),),
 }
 _SD2_BASE_STEP = 875000
+_INPAINTING_CHANNELS = 9
 _VAE_TRAINING = ("loss.", "model_ema.")
 # Training state and tables that the samplers compute themselves.
 _TRAINING = (
@@ -76,13 +77,19 @@ def read_single_file(
     """
     stored, facts = read_weights(file)
     family = _family(file, stored)
+    defaults, told = _defaults(family, stored, facts, prediction_type)
     try:
-        components = _components(stored, family, config, replaced)
+        components = _components(stored, family, defaults, config, replaced)
     except CheckpointError as error:
         raise CheckpointError(f"{file}, recognised as {family}: {error}") from error
-    scheduler, notes = _scheduler(family, stored, facts, config, prediction_type)
+    if config is not None and (config / "scheduler").is_dir():
+        scheduler = read_json(config / "scheduler" / "scheduler_config.json")
+        told = []
+    else:
+        scheduler, notes = _marked(defaults.scheduler, stored, prediction_type)
+        told += notes
     return SingleFile(
-        family=family, components=components, scheduler=scheduler, notes=(*notes, *_left_out(stored, family))
+        family=family, components=components, scheduler=scheduler, notes=(*told, *_left_out(stored, family))
     )
 
 
@@ -103,9 +110,12 @@ def _family(file: Path, stored: Mapping[str, TensorSource]) -> str:
 
 
 def _components(
-    stored: Mapping[str, TensorSource], family: str, config: Path | None, replaced: Collection[str]
+    stored: Mapping[str, TensorSource],
+    family: str,
+    defaults: Family,
+    config: Path | None,
+    replaced: Collection[str],
 ) -> dict[str, CheckpointComponent]:
-    defaults = FAMILIES[family]
     found = [
         text_component(name, below(stored, prefix), open_clip=open_clip, sd2=family == "sd2", config=config)
         for name, prefix, open_clip in _ENCODERS[family]
@@ -126,37 +136,43 @@ def below(stored: Mapping[str, TensorSource], prefix: str) -> dict[str, TensorSo
     return {name.removeprefix(prefix): tensor for name, tensor in stored.items() if name.startswith(prefix)}
 
 
-def _scheduler(
-    family: str, stored: Mapping[str, TensorSource], facts: Mapping[str, object], config: Path | None, asked: str | None
-) -> tuple[dict[str, object], list[str]]:
-    """The family's scheduler, with the prediction type that was asked for or that the file tells.
+def _defaults(
+    family: str, stored: Mapping[str, TensorSource], facts: Mapping[str, object], asked: str | None
+) -> tuple[Family, list[str]]:
+    """Return the family's defaults, and what was assumed.
 
-    Only SD 2 exists with both types under the same keys. There, as in diffusers, a file that was saved at step
-    875000 is the 512-pixel base model, which predicts noise; any other is taken for the 768-pixel model, which
-    predicts v.
+    SD 2 exists at 768 pixels, predicting v, and at 512, predicting noise, under the same keys. A file that was saved at step 875000 is the latter, as in diffusers, and so is its inpainting model; any other is
+    taken for the former.
     """
-    if config is not None and (config / "scheduler").is_dir():
-        scheduler = read_json(config / "scheduler" / "scheduler_config.json")
-    else:
-        scheduler = dict(FAMILIES[family].scheduler)
-    notes = []
+    if family != "sd2":
+        return FAMILIES[family], []
     if asked is not None:
-        scheduler["prediction_type"] = asked
-    elif "v_pred" in stored:
-        scheduler["prediction_type"] = "v_prediction"
+        return (FAMILIES[family] if asked == "v_prediction" else SD2_BASE), []
+    step = facts.get("global_step")
+    if "global_step" in stored:
+        step = next(iter(stored["global_step"].read().flat), None)
+    first = stored.get(f"{_UNET}input_blocks.0.0.weight")
+    if first is not None and first.shape[1:2] == (_INPAINTING_CHANNELS,):
+        return SD2_BASE, []
+    if step == _SD2_BASE_STEP:
+        return SD2_BASE, [f"step {step}: taken for the 512-pixel SD 2, which predicts noise (epsilon)"]
+    note = "nothing in the file tells which SD 2 it is: taken for the 768-pixel one, which predicts v (v_prediction); "
+    return FAMILIES[family], [note + "the 512-pixel one needs prediction_type=epsilon"]
+
+
+def _marked(
+    scheduler: dict[str, object], stored: Collection[str], asked: str | None
+) -> tuple[dict[str, object], list[str]]:
+    """Change a scheduler's config as the file's markers say."""
+    changed: dict[str, object] = {}
+    notes = []
+    if "v_pred" in stored and asked is None:
+        changed["prediction_type"] = "v_prediction"
         notes.append("the file is marked v_pred: the prediction type is v_prediction")
-    elif family == "sd2" and config is None:
-        step = facts.get("global_step")
-        if "global_step" in stored:
-            step = next(iter(stored["global_step"].read().flat), None)
-        base = step == _SD2_BASE_STEP
-        scheduler["prediction_type"] = "epsilon" if base else "v_prediction"
-        known = "of its global step" if base else "nothing in an SD 2 file tells; a base model needs epsilon"
-        notes.append(f"the prediction type is taken to be {scheduler['prediction_type']}, because {known}")
     if "ztsnr" in stored:
-        scheduler["rescale_betas_zero_snr"] = True
+        changed["rescale_betas_zero_snr"] = True
         notes.append("the file is marked ztsnr: its noise schedule ends at a signal-to-noise ratio of zero")
-    return scheduler, notes
+    return scheduler | changed, notes
 
 
 def _left_out(stored: Collection[str], family: str) -> list[str]:

@@ -60,10 +60,11 @@ def check_vocabulary(folder: Path, size: object) -> None:
         CheckpointError: the tokenizer has more tokens than the encoder, so it belongs to another one.
 
     """
-    if (folder / "vocab.json").is_file():
-        ids = read_json(folder / "vocab.json").values()
-    else:
-        ids = read_json(folder / "tokenizer.json").get("model", {}).get("vocab", {}).values()
+    vocabulary: object = read_json(folder / "vocab.json") if (folder / "vocab.json").is_file() else None
+    if vocabulary is None:
+        model = read_json(folder / "tokenizer.json").get("model")
+        vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    ids = vocabulary.values() if isinstance(vocabulary, dict) else ()
     highest = max((i for i in ids if isinstance(i, int)), default=-1)
     if highest < 0:
         raise CheckpointError(f"the tokenizer in {folder} has no vocabulary")

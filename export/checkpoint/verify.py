@@ -48,7 +48,7 @@ def expected_shapes(component: CheckpointComponent) -> dict[str, tuple[int, ...]
             network = network_from_config(_resolved(component), torch.float32)
     except KeyError as error:
         raise CheckpointError(f"{component.name}: its config.json has no {error.args[0]!r}") from error
-    except (TypeError, ValueError, IndexError, RuntimeError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, AttributeError, IndexError, RuntimeError, ZeroDivisionError) as error:
         raise CheckpointError(f"{component.name}: its config.json describes no such network ({error})") from error
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 

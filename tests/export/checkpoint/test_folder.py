@@ -349,6 +349,24 @@ def test_names_that_lead_nowhere(tmp_path: Path) -> None:
         open_checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize("model", [[], {"vocab": []}, {"vocab": {"a": "b"}}])
+def test_a_damaged_tokenizer(folder_of: FolderOf, tmp_path: Path, model: Any) -> None:
+    folder = _copy(folder_of("sdxl"), tmp_path)
+    _edit(folder / "tokenizer" / "tokenizer.json", model=model)
+    with pytest.raises(CheckpointError, match="tokenizer has no vocabulary"):
+        open_checkpoint(folder)
+
+
+def test_the_demo(folder_of: FolderOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = "sdengine.export.checkpoint.open._DEMO"
+    monkeypatch.setattr(place, folder_of("sdxl"))
+    demo = open_checkpoint("demo")
+    assert (demo.source, demo.family) == ("demo", "sdxl")
+    monkeypatch.setattr(place, tmp_path)
+    with pytest.raises(CheckpointError, match="this installation lacks the demo checkpoint"):
+        open_checkpoint("demo")
+
+
 def test_options_that_do_not_apply(folder_of: FolderOf) -> None:
     folder = folder_of("sd1")
     with pytest.raises(UsageError, match="revision goes with a name on the Hub"):

@@ -129,7 +129,7 @@ def test_controlnet(configs: dict[str, dict[str, Any]], kind: str) -> None:
 
 
 def test_the_networks_have_the_weights_of_diffusers(configs: dict[str, dict[str, Any]]) -> None:
-    seen = []
+    seen: list[dict[str, Any]] = []
     for kind, parts in configs.items():
         for part, config in parts.items():
             if part in ("pipeline", "scheduler") or any(config is other for other in seen):

@@ -201,6 +201,7 @@ def test_given_configs_serve_networks_of_any_shape(folder_of: FolderOf, tmp_path
     expected = open_checkpoint(folder)
     assert single.family == expected.family == FAMILIES[name]
     assert single.scheduler == expected.scheduler
+    assert single.notes == ()
     assert single.tokenizers == expected.tokenizers
     assert single.pad_tokens == expected.pad_tokens
     assert set(single.components) == set(expected.components)
@@ -255,21 +256,31 @@ def test_sd2_without_its_last_layer_and_projection(
     assert set(encoder.tensors) == expected
 
 
-def test_sd2s_prediction_type(tmp_path: Path, tokenizer: Path, modules_of: Callable[[str], Modules]) -> None:
+def test_the_two_kinds_of_sd2(tmp_path: Path, tokenizer: Path, modules_of: Callable[[str], Modules]) -> None:
     tensors = _file_tensors("sd2", modules_of("sd2"))
+    large = ("DDIMScheduler", "v_prediction", 96, True)
+    base = ("PNDMScheduler", "epsilon", 64, False)
+
+    def kind(checkpoint: Checkpoint) -> tuple[Any, ...]:
+        unet = checkpoint.components["unet"].config
+        assert checkpoint.components["vae"].config["sample_size"] == 8 * int(str(unet["sample_size"]))
+        scheduler = checkpoint.scheduler
+        return scheduler["_class_name"], scheduler["prediction_type"], unet["sample_size"], unet["upcast_attention"]
+
     guessed = _open(tmp_path, tensors, tokenizer)
-    assert guessed.scheduler["prediction_type"] == "v_prediction"
-    assert any("v_prediction" in note and "epsilon" in note for note in guessed.notes)
-    told = _open(tmp_path, tensors, tokenizer, prediction_type="epsilon")
-    assert told.scheduler["prediction_type"] == "epsilon"
-    assert told.notes == ()
-    base = _open(tmp_path, tensors | {"global_step": torch.tensor(875000)}, tokenizer)
-    assert base.scheduler["prediction_type"] == "epsilon"
-    torch.save({"global_step": 875000, "state_dict": tensors}, tmp_path / "model.ckpt")
-    base = open_checkpoint(tmp_path / "model.ckpt", tokenizer=tokenizer)
-    assert base.scheduler["prediction_type"] == "epsilon"
-    torch.save({"global_step": 110000, "state_dict": tensors}, tmp_path / "model.ckpt")
-    assert open_checkpoint(tmp_path / "model.ckpt", tokenizer=tokenizer).scheduler["prediction_type"] == "v_prediction"
+    assert kind(guessed) == large
+    assert any("v_prediction" in note and "prediction_type=epsilon" in note for note in guessed.notes)
+    for asked, expected in (("epsilon", base), ("v_prediction", large)):
+        told = _open(tmp_path, tensors, tokenizer, prediction_type=asked)
+        assert kind(told) == expected
+        assert told.notes == ()
+    assert kind(_open(tmp_path, tensors | {"global_step": torch.tensor(875000)}, tokenizer)) == base
+    for step, expected in ((875000, base), (110000, large)):
+        torch.save({"global_step": step, "state_dict": tensors}, tmp_path / "model.ckpt")
+        assert kind(open_checkpoint(tmp_path / "model.ckpt", tokenizer=tokenizer)) == expected
+    inpainting = _open(tmp_path, _file_tensors("sd2", _modules("sd2", in_channels=9)), tokenizer)
+    assert kind(inpainting) == base
+    assert inpainting.notes == ()
 
 
 def test_sdxl_marked_as_v_prediction(tmp_path: Path, tokenizer: Path, modules_of: Callable[[str], Modules]) -> None:
