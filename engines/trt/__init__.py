@@ -1,0 +1,7 @@
+"""TensorRT and TensorRT for RTX: compiling the components of a bundle to plans."""
+
+from .build import BuildProgress, BuiltPlan, build_engines
+from .options import TARGETS, BuildOptions
+from .record import PlanRecord
+
+__all__ = ["TARGETS", "BuildOptions", "BuildProgress", "BuiltPlan", "PlanRecord", "build_engines"]

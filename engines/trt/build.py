@@ -1,0 +1,240 @@
+"""Adds plans to a bundle."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from ..bundle import Bundle, file_sha256
+from ..errors import UsageError, nearest
+from ..manifest import EngineFile, FileRecord, Manifest
+from .compile import Compiled, compile_plan
+from .gpu import Gpu, gpu_here
+from .library import Library, library_of
+from .locked import locked, rewrite_manifest, write_whole
+from .options import BuildOptions, targets_for
+from .profiles import profiles_for, vae_factor
+from .record import PlanRecord, Wanted, read_record
+
+__all__ = ["BuildProgress", "BuiltPlan", "build_engines"]
+
+BuildProgress = Callable[[str, str, int, int], None]
+"""Told component, phase, steps done and steps of the phase."""
+
+_PREFERRED = ("fp16", "bf16", "fp32")
+_CACHE = "timing.cache"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltPlan:
+    """A plan that the bundle holds now.
+
+    Attributes:
+        file: relative to the bundle.
+        record: its description.
+        reused: whether it was there already and still fits.
+
+    """
+
+    file: str
+    record: PlanRecord
+    reused: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Build:
+    """A build, resolved."""
+
+    bundle: Bundle
+    library: Library
+    version: str
+    target: str
+    targets: tuple[str, ...]
+    options: BuildOptions
+    report: Callable[[str], None]
+    progress: BuildProgress | None
+
+
+def build_engines(
+    bundle_path: str | Path,
+    engine: str,
+    *,
+    options: BuildOptions | None = None,
+    components: Sequence[str] = (),
+    precision: str | None = None,
+    report: Callable[[str], None] | None = None,
+    progress: BuildProgress | None = None,
+) -> list[BuiltPlan]:
+    """Compile the components of a bundle and add the plans to it.
+
+    A plan whose graph, weights, profiles, options, library and target are the same is kept. Each plan is in the
+    manifest as soon as it is whole, so that what was built before a failure stays.
+
+    Args:
+        bundle_path: the bundle's folder.
+        engine: ``tensorrt`` or ``tensorrt-rtx``.
+        options: see :class:`~sdengine.engines.trt.options.BuildOptions`.
+        components: which ones; all when empty.
+        precision: of the graphs; None takes float16 where there is such a graph, else bfloat16, else float32.
+        report: told what is done, a line at a time.
+        progress: told how far a build is; what it raises stops the build and is raised here.
+
+    Raises:
+        UsageError: the engine, a component, an option or the precision cannot be had.
+        BundleError: the bundle is missing or damaged.
+        EngineUnavailableError: the library is not here.
+        EngineError: a component cannot be compiled.
+
+    """
+    library, options = library_of(engine), options or BuildOptions()
+    gpu = gpu_here()
+    targets = targets_for(library, options, gpu.generation if gpu else None)
+    bundle = Bundle(bundle_path)
+    build = _Build(
+        bundle=bundle,
+        library=library,
+        version=str(library.load().__version__),
+        target=_target_name(library, options, targets, gpu),
+        targets=targets if library.ahead_of_time else (),
+        options=options,
+        report=report or (lambda _: None),
+        progress=progress,
+    )
+    names = components or list(bundle.manifest.components)
+    for name in names:
+        if name not in bundle.manifest.components:
+            known = bundle.manifest.components
+            raise UsageError(f"the bundle has no component {name!r}; it has {', '.join(known)}{nearest(name, known)}")
+    wanted = [_wanted(build, name, precision) for name in names]
+    folder = bundle.path / wanted[0].folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, waiting=lambda: build.report("another build for the same target is at work; waiting for it")):
+        build = replace(build, bundle=Bundle(bundle_path))  # the other build may have added to it
+        return [_found(build, w) or _built(build, w) for w in wanted]
+
+
+def _target_name(library: Library, options: BuildOptions, targets: tuple[str, ...], gpu: Gpu | None) -> str:
+    """Name what the plans run on; a plan of TensorRT is tied to the GPU's model unless built otherwise."""
+    if library.ahead_of_time:
+        return "+".join(targets)
+    return "ampere-plus" if options.hardware_compatible or gpu is None else f"{gpu.generation}-{gpu.model}"
+
+
+def _wanted(build: _Build, name: str, precision: str | None) -> Wanted:
+    bundle = build.bundle
+    component = bundle.component(name)
+    graphs = component.graphs
+    if precision is None or len(graphs) == 1:  # SDXL's VAE is in float32 in a bundle of float16
+        precision = next(p for p in _PREFERRED if p in graphs)
+    if precision not in graphs:
+        raise UsageError(f"the bundle holds {name} in {', '.join(graphs)}, not in {precision}; export it again")
+    files = bundle.manifest.files
+    graph = graphs[precision]
+    return Wanted(
+        engine=build.library.engine,
+        version=build.version,
+        target=build.target,
+        component=name,
+        precision=precision,
+        graph=files[graph.file].sha256,
+        weights=files[bundle.manifest.networks[component.network].weights].sha256,
+        profiles=profiles_for(graph.spec, bundle.manifest.sizes, factor=vae_factor(bundle)),
+        options=build.options,
+    )
+
+
+def _found(build: _Build, wanted: Wanted) -> BuiltPlan | None:
+    """Return the plan if the bundle holds it and nobody has changed it."""
+    if not any(built.file == wanted.file for built in build.bundle.manifest.built):
+        return None
+    record = read_record(build.bundle, wanted.file)
+    if record.wanted.key != wanted.key:
+        return None
+    build.bundle.checked_file(wanted.file)
+    build.report(f"{wanted.component}: the plan for {wanted.target} still fits")
+    return BuiltPlan(file=wanted.file, record=record, reused=True)
+
+
+def _built(build: _Build, wanted: Wanted) -> BuiltPlan:
+    bundle, name = build.bundle, wanted.component
+    graph = bundle.graph(name, wanted.precision)
+    bundle.checked_file(bundle.manifest.networks[bundle.component(name).network].weights)
+    target = bundle.file(wanted.file)
+    build.report(f"{name}: compiling the {wanted.precision} graph for {wanted.target}")
+    progress = build.progress
+    with write_whole(target) as partial:
+        compiled = compile_plan(
+            build.library,
+            bundle.checked_file(graph.file),
+            graph.spec,
+            wanted,
+            partial,
+            targets=build.targets,
+            timing_cache=_timing_cache(bundle, wanted),
+            progress=None if progress is None else lambda phase, done, steps: progress(name, phase, done, steps),
+        )
+    record = PlanRecord(
+        wanted=wanted,
+        seconds=round(compiled.seconds, 3),
+        plan_bytes=compiled.size,
+        weight_bytes=compiled.messages.weights,
+        activation_bytes=compiled.messages.activation,
+        layers=compiled.layers,
+        warnings=compiled.messages.warnings,
+    )
+    for warning in record.warnings:
+        build.report(f"{name}: {build.library.engine} warns: {warning}")
+    _add_to_bundle(bundle, record, compiled)
+    build.report(f"{name}: {compiled.size / 1e6:.1f} MB in {compiled.seconds:.1f} s")
+    return BuiltPlan(file=wanted.file, record=record, reused=False)
+
+
+def _timing_cache(bundle: Bundle, wanted: Wanted) -> bytes:
+    name = f"{wanted.folder}/{_CACHE}"
+    if not wanted.options.timing_cache or name not in Bundle(bundle.path).manifest.files:
+        return b""
+    return Bundle(bundle.path).checked_file(name).read_bytes()
+
+
+def _add_to_bundle(bundle: Bundle, record: PlanRecord, compiled: Compiled) -> None:
+    """Write the description (and timings), then the manifest; remove what the plan replaces."""
+    wanted = record.wanted
+    described = wanted.file.removesuffix(".plan") + ".json"
+    added = {wanted.file: FileRecord(sha256=compiled.sha256, bytes=compiled.size)}
+    contents = {described: msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"}
+    if compiled.timing_cache is not None:
+        contents[f"{wanted.folder}/{_CACHE}"] = compiled.timing_cache
+    entry = EngineFile(
+        engine=wanted.engine,
+        component=wanted.component,
+        file=wanted.file,
+        precision=wanted.precision,
+        version=wanted.version,
+        target=wanted.target,
+    )
+    replaced: list[EngineFile] = []
+
+    def change(manifest: Manifest) -> Manifest:
+        for name, data in contents.items():  # under the manifest's lock, as the timings keep their name
+            with write_whole(bundle.file(name)) as partial:
+                partial.write_bytes(data)
+            added[name] = FileRecord(sha256=file_sha256(bundle.file(name)), bytes=len(data))
+        replaced.extend(built for built in manifest.built if _same_place(built, entry))
+        gone = {name for old in replaced for name in (old.file, old.file.removesuffix(".plan") + ".json")}
+        files = {name: file for name, file in manifest.files.items() if name not in gone} | added
+        built = [old for old in manifest.built if old not in replaced] + [entry]
+        return msgspec.structs.replace(manifest, built=built, files=files)
+
+    rewrite_manifest(bundle.path, change)
+    for old in replaced:
+        if old.file != entry.file:
+            bundle.file(old.file).unlink(missing_ok=True)
+            bundle.file(old.file.removesuffix(".plan") + ".json").unlink(missing_ok=True)
+
+
+def _same_place(one: EngineFile, other: EngineFile) -> bool:
+    def place(built: EngineFile) -> tuple[str, ...]:
+        return built.engine, built.component, built.precision, built.version, built.target
+
+    return place(one) == place(other)

@@ -1,0 +1,149 @@
+"""Compiles one component to a plan."""
+
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..spec import ComponentSpec
+from .failure import build_error
+from .library import Library
+from .messages import Messages, Progress, logger_for, monitor_for
+from .network import layers_by_precision, parsed_network
+from .options import BuildOptions
+from .profiles import shapes_of
+from .record import Wanted
+
+__all__ = ["Compiled", "compile_plan"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compiled:
+    """What a build gave.
+
+    Attributes:
+        sha256: of the plan.
+        size: of the plan, in bytes.
+        seconds: from the first byte of the graph to the last of the plan.
+        layers: see :func:`~sdengine.engines.trt.network.layers_by_precision`.
+        messages: what the library said.
+        timing_cache: to keep for the next build, where the library has one.
+
+    """
+
+    sha256: str
+    size: int
+    seconds: float
+    layers: dict[str, dict[str, int]]
+    messages: Messages
+    timing_cache: bytes | None
+
+
+def compile_plan(
+    library: Library,
+    graph: Path,
+    spec: ComponentSpec,
+    wanted: Wanted,
+    target: Path,
+    *,
+    targets: tuple[str, ...],
+    timing_cache: bytes = b"",
+    progress: Progress | None = None,
+) -> Compiled:
+    """Compile a graph.
+
+    Args:
+        library: what compiles it.
+        graph: the ONNX file; its weights lie beside it.
+        spec: of the graph.
+        wanted: profiles and options.
+        target: the file to write the plan to.
+        targets: GPU generations, for a library that builds ahead of time.
+        timing_cache: of earlier builds for the same GPU and version.
+        progress: told how far the build is; what it raises stops the build and is raised here.
+
+    Raises:
+        EngineUnavailableError: the library cannot be loaded.
+        EngineError: the graph cannot be parsed or compiled.
+
+    """
+    module = library.load()
+    messages = Messages()
+    started = time.perf_counter()
+    builder = module.Builder(logger_for(module, messages))
+    network, parser = parsed_network(module, builder, graph, spec.name, messages)
+    config = builder.create_builder_config()
+    _configure(module, config, wanted.options, targets)
+    for profile in wanted.profiles:
+        shapes = builder.create_optimization_profile()
+        for name, ends in shapes_of(spec, profile).items():
+            shapes.set_shape(name, *ends)
+        config.add_optimization_profile(shapes)
+    if wanted.options.timing_cache:
+        config.set_timing_cache(config.create_timing_cache(timing_cache), ignore_mismatch=False)
+    monitor = None if progress is None else monitor_for(module, progress, messages)
+    if monitor is not None:
+        config.progress_monitor = monitor
+    digest, size = _write_plan(module, builder, network, config, target)
+    if messages.stopped_by is not None:
+        raise messages.stopped_by
+    if size == 0:
+        names = [network.get_layer(i).name for i in range(network.num_layers)]
+        largest = ", ".join(f"{name} {list(ends[2])}" for name, ends in shapes_of(spec, wanted.profiles[-1]).items())
+        raise build_error(spec.name, library.engine, messages.errors, layers=names, largest=largest)
+    kept = bytes(memoryview(config.get_timing_cache().serialize())) if wanted.options.timing_cache else None
+    layers = layers_by_precision(network)
+    del parser  # it owns the weights: until here the network needed them
+    return Compiled(
+        sha256=digest,
+        size=size,
+        seconds=time.perf_counter() - started,
+        layers=layers,
+        messages=messages,
+        timing_cache=kept,
+    )
+
+
+def _configure(module: Any, config: Any, options: BuildOptions, targets: tuple[str, ...]) -> None:
+    config.profiling_verbosity = module.ProfilingVerbosity.DETAILED  # layers and formats for the engine inspector
+    if options.workspace is not None:
+        config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace)
+    if options.optimization_level is not None:
+        config.builder_optimization_level = options.optimization_level
+    if options.weight_streaming:
+        config.set_flag(module.BuilderFlag.WEIGHT_STREAMING)
+    if options.version_compatible:
+        config.set_flag(module.BuilderFlag.VERSION_COMPATIBLE)
+    if options.hardware_compatible:
+        config.hardware_compatibility_level = module.HardwareCompatibilityLevel.AMPERE_PLUS
+    if targets:
+        config.num_compute_capabilities = len(targets)
+        for i, target in enumerate(targets):
+            config.set_compute_capability(getattr(module.ComputeCapability, target.upper()), i)
+
+
+def _write_plan(module: Any, builder: Any, network: Any, config: Any, target: Path) -> tuple[str, int]:
+    """Build into a file; returns SHA-256 and size, 0 where the build failed.
+
+    With a stream the plan is never held in memory as a whole; TensorRT has streams since 10.13.
+    """
+    digest = hashlib.sha256()
+    with target.open("wb") as file:
+        if not hasattr(builder, "build_serialized_network_to_stream"):
+            plan = builder.build_serialized_network(network, config)
+            if plan is not None:
+                digest.update(plan)
+                file.write(plan)
+            return digest.hexdigest(), file.tell()
+
+        class Writer(module.IStreamWriter):  # type: ignore[misc]
+            def __init__(self) -> None:
+                module.IStreamWriter.__init__(self)
+
+            def write(self, data: bytes) -> int:
+                digest.update(data)
+                return file.write(data)
+
+        done = builder.build_serialized_network_to_stream(network, config, Writer())
+        return digest.hexdigest(), file.tell() if done else 0

@@ -1,0 +1,68 @@
+"""Locks and atomic writes, so that builds at the same time do not harm each other."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from ..bundle import MANIFEST, Bundle
+from ..errors import EngineError
+from ..manifest import Manifest
+
+__all__ = ["locked", "rewrite_manifest", "write_whole"]
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold a folder for this process; the lock ends with the block or with the process, and leaves no file.
+
+    Args:
+        folder: an existing folder.
+        waiting: called once if another process holds it.
+
+    Raises:
+        EngineError: this system has no such locks.
+
+    """
+    try:
+        import fcntl
+    except ImportError as error:
+        raise EngineError("building engines needs flock, which this system lacks; build on Linux") from error
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting is not None:
+                waiting()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def write_whole(file: Path) -> Iterator[Path]:
+    """Give a name to write to, beside ``file``; rename it when the block ends well, remove it otherwise."""
+    partial = file.with_name(f".{file.name}.partial-{os.getpid()}")
+    try:
+        yield partial
+        descriptor = os.open(partial, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        partial.rename(file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def rewrite_manifest(path: Path, change: Callable[[Manifest], Manifest]) -> None:
+    """Change a bundle's manifest: read, change and replace it while nobody else does."""
+    with locked(path):
+        manifest = change(Bundle(path).manifest)
+        with write_whole(path / MANIFEST) as partial:
+            text = msgspec.json.encode(manifest, order="deterministic")
+            partial.write_bytes(msgspec.json.format(text, indent=1) + b"\n")

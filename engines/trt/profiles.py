@@ -1,0 +1,50 @@
+"""Optimisation profiles: the ranges of shapes that a plan is compiled for."""
+
+from collections.abc import Mapping, Sequence
+
+from ..bundle import Bundle
+from ..nets.vae_config import VAEConfig
+from ..spec import AxisRange, ComponentSpec
+
+__all__ = ["Profile", "profiles_for", "shapes_of", "vae_factor"]
+
+Profile = dict[str, AxisRange]
+"""The range of every axis of a component."""
+
+
+def vae_factor(bundle: Bundle) -> int:
+    """Return the pixels per latent, along a side."""
+    config = bundle.config("vae")
+    assert isinstance(config, VAEConfig)
+    return config.factor
+
+
+def profiles_for(spec: ComponentSpec, sizes: Sequence[tuple[int, int]], *, factor: int) -> tuple[Profile, ...]:
+    """Return the profiles to build a component for.
+
+    Kernels are tuned at *opt*, and a wide range costs speed and memory. So each listed size gets a profile of that size
+    alone; samples, rows and tokens keep their ranges. Without listed sizes there is one profile over everything.
+
+    Args:
+        spec: the component.
+        sizes: heights and widths in pixels, or nothing.
+        factor: pixels per latent.
+
+    """
+    if not sizes or "h" not in spec.axes:
+        return (dict(spec.axes),)
+    found = []
+    for height, width in dict.fromkeys(sizes):
+        h, w = height // factor, width // factor
+        found.append({**spec.axes, "h": AxisRange(h, h, h), "w": AxisRange(w, w, w)})
+    return tuple(found)
+
+
+def shapes_of(spec: ComponentSpec, profile: Mapping[str, AxisRange]) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """Return the least, the tuned and the largest shape of every input that is not of one fixed shape."""
+    ends = [{axis: getattr(length, end) for axis, length in profile.items()} for end in ("min", "opt", "max")]
+    return {
+        tensor.name: tuple(tensor.resolve(lengths) for lengths in ends)
+        for tensor in spec.inputs
+        if any(isinstance(dim, str) for dim in tensor.shape)
+    }

@@ -1,0 +1,100 @@
+"""What is written down beside a plan, and the key that a plan is found again by."""
+
+import hashlib
+
+import msgspec
+
+from ..bundle import Bundle
+from ..errors import BundleError
+from ..spec import AxisRange
+from .options import BuildOptions
+from .profiles import Profile
+
+__all__ = ["PlanRecord", "Wanted", "read_record"]
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that decides what a plan is.
+
+    Attributes:
+        engine: ``tensorrt`` or ``tensorrt-rtx``.
+        version: of the library.
+        target: GPU generations, joined by ``+``, or the GPU's model for a plan that is tied to it.
+        component: what it runs.
+        precision: of the graph.
+        graph: SHA-256 of the graph.
+        weights: SHA-256 of the weights.
+        profiles: ranges of the axes.
+        options: of the build.
+
+    """
+
+    engine: str
+    version: str
+    target: str
+    component: str
+    precision: str
+    graph: str
+    weights: str
+    profiles: tuple[dict[str, AxisRange], ...]
+    options: BuildOptions
+
+    @property
+    def key(self) -> str:
+        """SHA-256 over all of it."""
+        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
+
+    @property
+    def folder(self) -> str:
+        """Where its plans are kept, relative to the bundle."""
+        return f"engines/{self.engine}-{self.version}-{self.target}"
+
+    @property
+    def file(self) -> str:
+        """The plan's name, relative to the bundle.
+
+        It holds a part of the key, so that a plan is never overwritten: a bundle that somebody has open stays whole.
+        """
+        return f"{self.folder}/{self.component}.{self.precision}.{self.key[:12]}.plan"
+
+
+class PlanRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A plan's description; it lies beside the plan, with ``.json`` in place of ``.plan``.
+
+    Attributes:
+        wanted: what it was built from.
+        seconds: that the build took.
+        plan_bytes: size of the plan.
+        weight_bytes: of the weights in it, as the library tells, or None.
+        activation_bytes: scratch memory at the largest shapes of all profiles, or None.
+        layers: precision -> kind of layer -> how many.
+        warnings: of the library.
+
+    """
+
+    wanted: Wanted
+    seconds: float
+    plan_bytes: int
+    weight_bytes: int | None
+    activation_bytes: int | None
+    layers: dict[str, dict[str, int]]
+    warnings: list[str]
+
+    @property
+    def profiles(self) -> tuple[Profile, ...]:
+        """Ranges of the axes, in the order of the plan's profiles."""
+        return self.wanted.profiles
+
+
+def read_record(bundle: Bundle, plan: str) -> PlanRecord:
+    """Read the description of a plan.
+
+    Raises:
+        BundleError: it is missing, was changed, or is of another layout.
+
+    """
+    file = bundle.checked_file(plan.removesuffix(".plan") + ".json")
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=PlanRecord)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise BundleError(f"{file} cannot be read: {error}; build the engine again") from error
