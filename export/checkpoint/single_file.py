@@ -141,8 +141,8 @@ def _defaults(
 ) -> tuple[Family, list[str]]:
     """Return the family's defaults, and what was assumed.
 
-    SD 2 exists at 768 pixels, predicting v, and at 512, predicting noise, under the same keys. A file that was saved at step 875000 is the latter, as in diffusers, and so is its inpainting model; any other is
-    taken for the former.
+    SD 2 exists at 768 pixels, predicting v, and at 512, predicting noise, under the same keys. A file that was saved
+    at step 875000 is the latter, as in diffusers, and so is its inpainting model; any other is taken for the former.
     """
     if family != "sd2":
         return FAMILIES[family], []
