@@ -1,0 +1,52 @@
+"""The real parser and compiler take every graph that export writes, for every family, without a GPU.
+
+Slow: about two minutes on two cores. What another family has in the very same form is left out.
+"""
+
+from pathlib import Path
+
+import pytest
+from sdengine.engines.bundle import Bundle
+from sdengine.engines.trt import BuildOptions, build_engines
+
+from .bundles import copy_of
+
+pytest.importorskip("tensorrt_rtx")
+pytestmark = pytest.mark.slow
+
+SIZES = ((64, 64), (64, 96))
+
+CASES = [
+    ("sd1", "fp16", ()),
+    ("sdxl", "fp16", ()),
+    ("sd2", "fp16", ()),
+    ("sdxl_refiner", "fp16", ("text_encoder_2", "conditioner", "denoiser")),
+    ("sd_inpaint", "fp16", ("denoiser",)),
+    ("sdxl_inpaint", "fp16", ("denoiser",)),
+    ("lcm", "fp16", ("conditioner", "denoiser")),
+    ("sd1", "fp32", ()),
+    ("sdxl", "bf16", ("text_encoder_2", "conditioner", "denoiser", "vae_decoder")),
+]
+
+
+@pytest.mark.parametrize(("kind", "precision", "components"), CASES)
+def test_every_component_is_compiled(
+    kind: str, precision: str, components: tuple[str, ...], tmp_path: Path
+) -> None:
+    path = copy_of(kind, tmp_path, precision=precision, sizes=SIZES)
+    options = BuildOptions(targets=("sm89",), optimization_level=0)
+    plans = build_engines(path, "tensorrt-rtx", options=options, components=components)
+    bundle = Bundle(path)
+    assert [built.file for built in bundle.manifest.built] == [plan.file for plan in plans]
+    assert {plan.record.wanted.component for plan in plans} == set(components or bundle.manifest.components)
+    for plan in plans:
+        bundle.checked_file(plan.file)
+        wanted = plan.record.wanted
+        spec = bundle.graph(wanted.component, wanted.precision).spec
+        assert len(plan.record.profiles) == (2 if "h" in spec.axes else 1)
+        assert wanted.precision in plan.record.layers
+        if wanted.component == "denoiser":
+            fp32 = plan.record.layers["fp32"]
+            assert "reduce" in fp32, "mixing and the solver's update are float32 in every precision"
+            matrices = {p for p, kinds in plan.record.layers.items() if "convolution" in kinds}
+            assert matrices == {precision}, "all convolutions of the UNet compute in the precision asked for"
