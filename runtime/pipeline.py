@@ -45,7 +45,7 @@ from .seeds import NoiseStreams, streams_for
 from .start import Start, start_for
 from .watermark import add_watermark, watermark_available
 
-__all__ = ["Pipeline"]
+__all__ = ["Pipeline", "Progress"]
 
 F32 = NDArray[np.float32]
 Progress = Callable[[int, int], None]

@@ -1,0 +1,161 @@
+"""SDXL's base and refiner in one call.
+
+Either as an *ensemble of expert denoisers* (arXiv:2211.01324): the base draws the first part of the noise schedule and
+hands its latents over, the refiner draws the rest. Or one after the other: the base draws to the end, and the refiner
+draws over the result as image-to-image.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..engines.errors import UsageError, nearest
+from .pipeline import Pipeline, Progress
+from .request import Request
+from .result import Result, Timings
+
+__all__ = ["Ensemble"]
+
+_BASE_ONLY = (
+    "prompt_2",
+    "negative_prompt_2",
+    "latents",
+    "image",
+    "strength",
+    "masked_image_latents",
+    "control_image",
+    "controlnet_conditioning_scale",
+    "guess_mode",
+    "control_guidance_start",
+    "control_guidance_end",
+    "target_size",
+    "negative_target_size",
+)
+_REFINER_ONLY = ("aesthetic_score", "negative_aesthetic_score", "output_type", "watermark")
+_EMBEDDINGS = (
+    "prompt_embeds",
+    "negative_prompt_embeds",
+    "pooled_prompt_embeds",
+    "negative_pooled_prompt_embeds",
+)
+_SPLIT_BY_US = ("denoising_start", "denoising_end", "padding_mask_crop")
+
+
+class Ensemble:
+    """A base pipeline and a refiner.
+
+    Args:
+        base: an SDXL base, for text-to-image, or for inpainting with either kind of UNet.
+        refiner: an SDXL refiner, or any SDXL pipeline that takes the base's latents.
+
+    Raises:
+        UsageError: the two do not share their latents.
+
+    """
+
+    def __init__(self, base: Pipeline, refiner: Pipeline) -> None:
+        for what, pipeline in (("base", base), ("refiner", refiner)):
+            family = pipeline.bundle.manifest.family
+            if not family.startswith("sdxl"):
+                raise UsageError(f"the {what} of an ensemble is an SDXL bundle, not one of the family {family}")
+        theirs = [_vae_of(pipeline) for pipeline in (base, refiner)]
+        if theirs[0] != theirs[1]:
+            raise UsageError(
+                f"base and refiner do not share their latents: (channels, pixels per latent, scaling) are {theirs[0]} "
+                f"and {theirs[1]}"
+            )
+        self.base = base
+        self.refiner = refiner
+
+    def __call__(
+        self,
+        prompt: Any = None,
+        *,
+        denoising_split: float | None = 0.8,
+        refiner_settings: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> Result:
+        """Draw with the base, then with the refiner.
+
+        Args:
+            prompt: text, or a list of texts, for both.
+            denoising_split: share of the noise schedule that the base draws; None draws to the end with the base and
+                over that with the refiner.
+            refiner_settings: what holds for the refiner alone, such as ``strength`` (without split),
+                ``aesthetic_score`` or its own ``prompt``.
+            settings: of both calls, see :class:`~sdengine.runtime.request.Request`. ``image``, ControlNets, second
+                prompts and the like go to the base; what is drawn out, to the refiner.
+
+        Returns:
+            The refiner's result, with the base's warnings, times and engines (as ``base.denoiser``) added.
+
+        Raises:
+            UsageError: an argument is unknown or cannot be met.
+
+        """
+        base, refiner = self.requests({"prompt": prompt, **settings}, denoising_split, refiner_settings or {})
+        return self.draw(base, refiner)
+
+    def requests(
+        self, settings: Mapping[str, Any], denoising_split: float | None, refiner_settings: Mapping[str, Any]
+    ) -> tuple[Request, Request]:
+        """Divide arguments between the two; the refiner's ``image`` is added when the base has drawn it."""
+        known = Request.__dataclass_fields__
+        for name in refiner_settings:
+            if name not in known:
+                raise UsageError(f"unknown argument {name!r} for the refiner{nearest(name, known)}")
+        for name in _SPLIT_BY_US:
+            if settings.get(name) is not None or refiner_settings.get(name) is not None:
+                raise UsageError(f"{name} cannot be given to an ensemble; denoising_split divides the drawing")
+        if denoising_split is not None and not 0 < denoising_split < 1:
+            raise UsageError(
+                f"denoising_split={denoising_split} must lie between 0 and 1, both excluded; "
+                "None draws one after the other"
+            )
+        if denoising_split is not None and refiner_settings.get("strength") is not None:
+            raise UsageError("strength of the refiner and denoising_split were both given: split, or draw over")
+        embedded = any(settings.get(name) is not None for name in _EMBEDDINGS)
+        if embedded and not {"prompt", "prompt_embeds"} & {*refiner_settings}:
+            raise UsageError("the base's prompt_embeds do not fit the refiner: give it a prompt in refiner_settings")
+        base = {name: value for name, value in settings.items() if name not in _REFINER_ONLY}
+        left_out = (*_BASE_ONLY, *_EMBEDDINGS)
+        refiner = {name: value for name, value in settings.items() if name not in left_out} | dict(refiner_settings)
+        first = Request.from_settings({**base, "output_type": "latent", "denoising_end": denoising_split})
+        second = Request.from_settings({**refiner, "denoising_start": denoising_split, "image": _TO_COME})
+        return first, second
+
+    def draw(self, base: Request, refiner: Request, progress: Progress | None = None) -> Result:
+        """Draw what the requests of :meth:`requests` ask for.
+
+        Args:
+            base: the base's request.
+            refiner: the refiner's, whose ``image`` is not known yet.
+            progress: called as for :meth:`~.pipeline.Pipeline.draw`, by each of the two in turn.
+
+        """
+        first = self.base.draw(base, progress)
+        refiner = replace(refiner, image=first.latents)
+        if refiner.generator is None:
+            refiner = replace(refiner, seed=list(first.seeds))
+        second = self.refiner.draw(refiner, progress)
+        return replace(
+            second,
+            engines={**{f"base.{name}": engine for name, engine in first.engines.items()}, **second.engines},
+            fallbacks=(*first.fallbacks, *second.fallbacks),
+            timings_ms=_sum(first.timings_ms, second.timings_ms),
+            warnings=tuple(dict.fromkeys((*first.warnings, *second.warnings))),
+            settings={**first.settings, "refiner": second.settings},
+        )
+
+
+_TO_COME = "what the base draws"
+
+
+def _vae_of(pipeline: Pipeline) -> tuple[object, ...]:
+    config: Any = pipeline.bundle.config("vae")
+    return (config.latent, config.factor, config.scaling_factor)
+
+
+def _sum(a: Timings, b: Timings) -> Timings:
+    stages = ("load", "text", "condition", "encode", "denoise", "decode", "total")
+    return Timings(**{name: getattr(a, name) + getattr(b, name) for name in stages}, steps=[*a.steps, *b.steps])
