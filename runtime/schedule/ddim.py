@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ...engines.errors import UsageError
 from .levels import training_levels
 from .options import BETAS, OptionTable
 from .prediction import noise_at, picture_at
@@ -16,10 +17,19 @@ def alpha_bar(request: Request, timesteps: Array) -> Array:
     """Return the share of signal variance at whole timesteps; below zero it is what follows the last step.
 
     ``set_alpha_to_one`` decides whether that is a clean picture or still the lowest trained noise level.
+
+    Raises:
+        UsageError: a timestep beyond those of training.
+
     """
     trained = training_levels(request.options, floor=False).alphas_cumprod.astype(np.float64)
     last = 1.0 if request.options.set_alpha_to_one else trained[0]
     at = timesteps.astype(np.int64)
+    if at.size and at.max() >= len(trained):
+        raise UsageError(
+            f"{request.solver}: timestep {at.max()} is beyond the last training timestep {len(trained) - 1}; "
+            "lower steps_offset or the number of steps"
+        )
     return np.where(at >= 0, trained[np.clip(at, 0, None)], last)
 
 

@@ -4,6 +4,8 @@ For checkpoints trained that way: the noise levels come from ``sigma_min`` to ``
 network is told ``log(sigma) / 4``.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ...engines.errors import UsageError
@@ -30,7 +32,7 @@ def _input_scale(request: Request, sigma: Array) -> Array:
     return 1 / np.hypot(sigma, request.options.sigma_data)
 
 
-def _grid(request: Request) -> Grid:
+def _grid(request: Request, lowest: Callable[[Array, float], float]) -> Grid:
     options, n = request.options, request.step_count
     low, high = options.sigma_min, options.sigma_max
     if low is None or high is None or not 0 < low < high:
@@ -39,12 +41,16 @@ def _grid(request: Request) -> Grid:
         sigmas = rounded(karras_sigmas(high, low, n, options.rho))
     else:
         sigmas = rounded(exponential_sigmas(low, high, n)[::-1])  # from the low end: a single step is made there
-    last = sigmas[-1] if options.final_sigmas_type == "sigma_min" else 0.0
+    final = 0.0 if options.final_sigmas_type == "zero" else lowest(sigmas, low)
     return Grid(
         timesteps=rounded(0.25 * np.log(sigmas)),
-        sigmas=np.append(sigmas, last),
+        sigmas=rounded(np.append(sigmas, final)),
         initial_noise=float(np.hypot(high, 1)),
     )
+
+
+def _euler_grid(request: Request) -> Grid:
+    return _grid(request, lambda sigmas, _: float(sigmas[-1]))
 
 
 def _euler_steps(request: Request, grid: Grid, i: Indices) -> Steps:
@@ -59,7 +65,7 @@ def _euler_steps(request: Request, grid: Grid, i: Indices) -> Steps:
 
 def _dpm_grid(request: Request) -> Grid:
     check_order(request, {"sde-dpmsolver++": 2})
-    return _grid(request)
+    return _grid(request, lambda _, sigma_min: sigma_min)
 
 
 def _dpm_steps(request: Request, grid: Grid, i: Indices) -> Steps:
@@ -87,7 +93,7 @@ EDM_EULER = Solver(
     name="EDMEulerScheduler",
     short_names={"edm_euler": {}},
     options=OptionTable(defaults=_OPTIONS, choices={"prediction_type": ("epsilon", "v_prediction")}),
-    grid=_grid,
+    grid=_euler_grid,
     steps=_euler_steps,
     level=sigma_level,
 )

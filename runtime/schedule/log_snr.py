@@ -8,7 +8,7 @@ from .rows import Array, Indices
 from .sigma_space import refuse_respacing
 from .singles import Singles, rounded, singles
 from .solver import Grid, Request
-from .spacing import exponential_sigmas, log_spaced_timesteps, respaced_sigmas, timestep_from_sigma
+from .spacing import log_spaced_timesteps, respaced_sigmas, timestep_from_sigma
 
 __all__ = ["dpm_grid", "levels_at", "log_snr_grid", "variance_preserving_level"]
 
@@ -52,7 +52,8 @@ def log_snr_grid(
     respaced = respaced_sigmas(options, float(trained[-1]), float(trained[0]), n)
     if respaced is None and options.use_lu_lambdas:
         # Equal steps of lambda, DPM-Solver's own proposal (https://arxiv.org/abs/2206.00927, section 3.4)
-        respaced = exponential_sigmas(float(trained[-1]), float(trained[0]), n)
+        low, high = float(levels.log_sigmas[0]), float(levels.log_sigmas[-1])
+        respaced = np.exp(high + np.linspace(0, 1, n) * (low - high))
     if respaced is None:
         sigmas = np.interp(timesteps, np.arange(len(trained)), trained)
     else:

@@ -123,7 +123,12 @@ def _checked_steps(
 ) -> int | None:
     if sum(value is not None for value in (steps, timesteps, sigmas)) != 1:
         raise UsageError("give exactly one of num_inference_steps, timesteps and sigmas")
-    if steps is not None and not (isinstance(steps, int) and 1 <= steps <= limit):
+    if timesteps is not None and len(timesteps) and timesteps[0] >= limit:
+        raise UsageError(f"timestep {timesteps[0]} is beyond the last training timestep {limit - 1}")
+    if sigmas is not None and len(sigmas) < 2:
+        raise UsageError("sigmas needs at least two entries: where to start, and where the last step ends")
+    whole = isinstance(steps, int) and not isinstance(steps, bool)
+    if steps is not None and not (whole and 1 <= steps <= limit):
         raise UsageError(f"num_inference_steps must be a whole number from 1 to {limit}, not {steps!r}")
     return steps
 

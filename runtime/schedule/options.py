@@ -6,6 +6,7 @@ and what users pass to ``from_config`` mean the same here.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -15,13 +16,18 @@ from ...engines.errors import UsageError, nearest
 __all__ = ["BETAS", "OptionTable", "Options", "resolve_options"]
 
 
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Share = Annotated[float, msgspec.Meta(gt=0, lt=1)]
+
+
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Every option of any solver; a solver reads those it has."""
 
     # the noise levels the checkpoint was trained with
-    num_train_timesteps: int = 1000
-    beta_start: float = 0.0001
-    beta_end: float = 0.02
+    num_train_timesteps: Count = 1000
+    beta_start: Share = 0.0001
+    beta_end: Share = 0.02
     beta_schedule: str = "linear"
     trained_betas: tuple[float, ...] | None = None
     rescale_betas_zero_snr: bool = False
@@ -32,21 +38,21 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     timestep_spacing: str = "linspace"
     timestep_type: str = "discrete"
     interpolation_type: str = "linear"
-    steps_offset: int = 0
+    steps_offset: Annotated[int, msgspec.Meta(ge=0)] = 0
     use_karras_sigmas: bool = False
     use_exponential_sigmas: bool = False
     use_beta_sigmas: bool = False
     use_lu_lambdas: bool = False
-    sigma_min: float | None = None
-    sigma_max: float | None = None
-    sigma_data: float = 0.5
+    sigma_min: Positive | None = None
+    sigma_max: Positive | None = None
+    sigma_data: Positive = 0.5
     sigma_schedule: str = "karras"
-    rho: float = 7.0
+    rho: Positive = 7.0
     final_sigmas_type: str = "zero"
     lambda_min_clipped: float = -float("inf")
     set_alpha_to_one: bool = True
-    original_inference_steps: int = 50
-    timestep_scaling: float = 10.0
+    original_inference_steps: Count = 50
+    timestep_scaling: Positive = 10.0
     # how a step is taken
     solver_order: int = 2
     solver_type: str = ""
@@ -162,4 +168,5 @@ def _converted(solver: str, values: dict[str, object]) -> Options:
     try:
         return msgspec.convert(values, Options)
     except msgspec.ValidationError as error:
-        raise UsageError(f"{solver}: {error}") from error
+        problem, _, place = str(error).partition(" - at `$.")
+        raise UsageError(f"{solver}: {place.rstrip('`')}: {problem[0].lower()}{problem[1:]}") from error
