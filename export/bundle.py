@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import onnx_ir as ir
 import torch
 
 from ..engines.bundle import MANIFEST, SCHEDULER, Bundle, file_sha256, resolve_config
-from ..engines.errors import UsageError
+from ..engines.errors import SdengineError, UsageError
 from ..engines.manifest import SCHEMA, Component, FileRecord, Graph, Manifest, Network, Verification
 from ..engines.nets.text_config import TextEncoderConfig
 from ..engines.nets.vae_config import VAEConfig
+from ..engines.trt import LIBRARIES, BuildOptions, build_engines, check_options
 from .checkpoint import Checkpoint, CheckpointComponent, open_checkpoint, open_controlnet
 from .folder import whole_folder
 from .plan import PRECISION_DTYPES, ComponentPlan, Config, controlnet_name, plan_components, precisions_for
@@ -65,6 +66,8 @@ def export_bundle(
     batch: str = "1..4",
     controlnets: Sequence[str | Path] = (),
     verify: Verify = "fast",
+    stop_after: Literal["graphs"] | None = None,
+    build: BuildOptions | None = None,
     overwrite: bool = False,
     report: Report | None = None,
     **opening: Any,
@@ -80,6 +83,9 @@ def export_bundle(
         batch: images drawn at once, ``4`` or ``1..4``.
         controlnets: ControlNet checkpoints to add.
         verify: compare every component with torch at one (``fast``) or three (``full``) untraced shapes, or not.
+        stop_after: ``graphs`` compiles nothing ahead of time, so that every precision can be exported anywhere; else
+            the plans of ``tensorrt`` and ``tensorrt-rtx`` are built.
+        build: options of those plans.
         overwrite: replace a bundle of that name.
         report: told about each step.
         opening: options of ``open_checkpoint``: ``vae``, ``tokenizer``, ``variant``, ``revision``, ``token``,
@@ -92,10 +98,12 @@ def export_bundle(
         UsageError: an option cannot be met.
         CheckpointError: the checkpoint cannot be read.
         ExportError: a component cannot be traced, or differs from torch.
+        EngineError: a plan cannot be built; the bundle with its graphs is there.
 
     """
     say = report or (lambda _: None)
     check_verify(verify)
+    planned = _planned_engines(engines, stop_after, build or BuildOptions())
     request = _resolve(checkpoint, engines, precision, sizes, batch, controlnets, opening)
     for note in request.checkpoint.notes:
         say(f"note: {note}")
@@ -106,7 +114,22 @@ def export_bundle(
             say(f"verified {result.component} ({result.precision}, {result.engine}): {result.relative_error:.1e}")
             results.append(result)
         _write_manifest(folder, manifest, results)
+    for engine in planned:
+        build_engines(output, engine, options=build, report=say)
     return Bundle(output)
+
+
+def _planned_engines(engines: Sequence[str], stop_after: str | None, options: BuildOptions) -> list[str]:
+    """Return the engines whose plans will be built, after checking that they can be: the work before takes long."""
+    if stop_after not in (None, "graphs"):
+        raise UsageError(f"stop_after={stop_after!r}: only 'graphs' is known")
+    found = [] if stop_after == "graphs" else [name for name in dict.fromkeys(engines) if name in LIBRARIES]
+    for name in found:
+        try:
+            check_options(name, options)
+        except SdengineError as error:
+            raise type(error)(f"{error}. With --stop-after graphs the bundle is written without plans") from error
+    return found
 
 
 def _resolve(

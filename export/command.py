@@ -37,6 +37,9 @@ def export(
     stop_after: Annotated[
         str | None, typer.Option(help="graphs: build no engines ahead of time; works for every precision anywhere.")
     ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="GPU generation for tensorrt-rtx plans, like sm89; repeatable.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle of that name.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
@@ -45,11 +48,10 @@ def export(
 
     from rich.console import Console
 
-    from ..engines.errors import SdengineError, UsageError
+    from ..engines.errors import SdengineError
+    from ..engines.trt import BuildOptions
 
     console = Console(stderr=True, quiet=quiet, highlight=False)
-    if stop_after not in (None, "graphs"):
-        raise UsageError(f"--stop-after {stop_after!r}: only graphs is known")
     started = time.perf_counter()
     with console.status("loading torch") as status:
         try:
@@ -70,7 +72,9 @@ def export(
             sizes=sizes,
             batch=batch,
             controlnets=controlnet or (),
-            verify=verify,  # type: ignore[arg-type]  # checked by export_bundle
+            verify=verify,  # type: ignore[arg-type]  # checked by export_bundle, as the next one
+            stop_after=stop_after,  # type: ignore[arg-type]
+            build=BuildOptions(targets=tuple(target or ())),
             overwrite=overwrite,
             report=report,
             vae=vae,

@@ -17,7 +17,7 @@ from .options import BuildOptions, targets_for
 from .profiles import profiles_for, vae_factor
 from .record import PlanRecord, Wanted, read_record
 
-__all__ = ["BuildProgress", "BuiltPlan", "build_engines"]
+__all__ = ["BuildProgress", "BuiltPlan", "build_engines", "check_options"]
 
 BuildProgress = Callable[[str, str, int, int], None]
 """Told component, phase, steps done and steps of the phase."""
@@ -54,6 +54,20 @@ class _Build:
     options: BuildOptions
     report: Callable[[str], None]
     progress: BuildProgress | None
+
+
+def check_options(engine: str, options: BuildOptions) -> None:
+    """Check, before long work, that plans with these options can be built here.
+
+    Raises:
+        UsageError: the engine or an option cannot be had.
+        EngineUnavailableError: the library is not here.
+
+    """
+    library = library_of(engine)
+    library.load()
+    gpu = gpu_here()
+    targets_for(library, options, gpu.generation if gpu else None)
 
 
 def build_engines(

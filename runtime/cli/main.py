@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from ...engines.errors import SdengineError
+from .build import build
 from .bundle_info import inspect
 from .console import fail
 from .demo import demo
@@ -46,6 +47,7 @@ def _app() -> typer.Typer:
     app.command()(demo)
     for entry in sorted(entry_points(group="sdengine.commands"), key=lambda e: e.name):
         entry.load()(app)
+    app.command()(build)
     app.command()(run)
     app.command()(inspect)
     app.command()(doctor)

@@ -82,6 +82,15 @@ def run(
     negative_target_size: Annotated[str | None, typer.Option(help="HEIGHT,WIDTH")] = None,
     aesthetic_score: Annotated[float, typer.Option(help="Of the refiner.")] = 6.0,
     negative_aesthetic_score: Annotated[float, typer.Option(help="Of the refiner.")] = 2.5,
+    refiner: Annotated[
+        Path | None, typer.Option(help="Bundle of an SDXL refiner: draw with both, as an ensemble of experts.")
+    ] = None,
+    denoising_split: Annotated[
+        float | None, typer.Option(help="Share of the schedule that the base draws. [0.8 with --refiner]")
+    ] = None,
+    refiner_strength: Annotated[
+        float | None, typer.Option(help="Draw to the end with the base and this much over it with the refiner.")
+    ] = None,
     output_type: Annotated[str, typer.Option(help="pil, np or latent.")] = "pil",
     watermark: Annotated[bool | None, typer.Option(help="SDXL's invisible watermark; on where installed.")] = None,
     engine: Engine = "auto",
@@ -91,9 +100,6 @@ def run(
     low_memory: LowMemory = False,
 ) -> None:
     """Draw pictures with a bundle."""
-    from ..pipeline import Pipeline
-    from ..request import Request
-
     settings: dict[str, Any] = {
         "prompt": _one_or_list(prompt),
         "negative_prompt": negative_prompt,
@@ -142,21 +148,24 @@ def run(
         from ..prompt import load_embeddings
 
         settings |= load_embeddings(embeds)
-    request = Request.from_settings(settings)
     destination = _destination(output, output_type)
     if fallback not in (None, "allow", "error"):
         raise UsageError(f"--fallback {fallback!r} is neither allow nor error")
-    opened = Pipeline.load(
-        bundle,
-        engine=engine,
-        precision=precision,
-        fallback=fallback,  # type: ignore[arg-type]  # checked above
-        low_memory=low_memory,
-        threads=threads,
-        textual_inversions=textual_inversion or (),
-    )
-    with opened as pipeline, step_progress("drawing", quiet=json) as progress:
-        result = pipeline.draw(request, progress)
+    opening = {
+        "engine": engine,
+        "precision": precision,
+        "fallback": fallback,
+        "low_memory": low_memory,
+        "threads": threads,
+    }
+    if refiner is None:
+        if denoising_split is not None or refiner_strength is not None:
+            raise UsageError("--denoising-split and --refiner-strength need --refiner BUNDLE")
+        result, request = _draw(bundle, settings, {**opening, "textual_inversions": textual_inversion or ()}, json)
+    elif textual_inversion:
+        raise UsageError("--textual-inversion is not supported together with --refiner")
+    else:
+        result, request = _draw_refined(bundle, refiner, settings, opening, denoising_split, refiner_strength, json)
     files = _save(result, request, destination, output_type)
     if json:
         print_json(_report(result, files))
@@ -179,6 +188,40 @@ def run(
         style="dim",
         highlight=False,
     )
+
+
+def _draw(bundle: Path, settings: dict[str, Any], opening: dict[str, Any], quiet: bool) -> tuple[Any, Any]:
+    """Draw with one bundle; return the result and the request."""
+    from ..pipeline import Pipeline
+    from ..request import Request
+
+    request = Request.from_settings(settings)
+    with Pipeline.load(bundle, **opening) as pipeline, step_progress("drawing", quiet=quiet) as progress:
+        return pipeline.draw(request, progress), request
+
+
+def _draw_refined(
+    bundle: Path,
+    refiner: Path,
+    settings: dict[str, Any],
+    opening: dict[str, Any],
+    split: float | None,
+    strength: float | None,
+    quiet: bool,
+) -> tuple[Any, Any]:
+    """Draw with base and refiner; return the result and the refiner's request."""
+    from ..ensemble import Ensemble
+    from ..pipeline import Pipeline
+
+    if split is not None and strength is not None:
+        raise UsageError("--denoising-split and --refiner-strength were both given: split the drawing, or draw over it")
+    share = 0.8 if split is None and strength is None else split
+    given = {name: value for name, value in settings.items() if value is not None}
+    with Pipeline.load(bundle, **opening) as base, Pipeline.load(refiner, **opening) as second:
+        both = Ensemble(base, second)
+        requests = both.requests(given, share, {} if strength is None else {"strength": strength})
+        with step_progress("drawing", quiet=quiet) as progress:
+            return both.draw(*requests, progress), requests[1]
 
 
 def _one_or_list(values: list[Any] | None) -> Any:

@@ -145,7 +145,7 @@ BAD_EXPORTS = [
     (["CHECKPOINT"], 2, "Missing option"),
     (["CHECKPOINT", "-o", "out", "--engine", "tensorflow"], 2, "unknown engine 'tensorflow'"),
     (["CHECKPOINT", "-o", "out", "--sizes", "7x7"], 2, "no multiple of 8"),
-    (["CHECKPOINT", "-o", "out", "--stop-after", "lunch"], 2, "only graphs"),
+    (["CHECKPOINT", "-o", "out", "--stop-after", "lunch"], 2, "only 'graphs'"),
     (["CHECKPOINT", "-o", "out", "--verify", "maybe"], 2, "none of full, fast, off"),
     (["CHECKPOINT", "-o", "out", "--controlnet", "nowhere"], 1, "nowhere"),
 ]
