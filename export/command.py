@@ -45,6 +45,7 @@ def export(
 ) -> None:
     """Export a checkpoint to a bundle: graphs, weights, engines."""
     import time
+    from importlib.util import find_spec
 
     from rich.console import Console
 
@@ -54,10 +55,10 @@ def export(
     console = Console(stderr=True, quiet=quiet, highlight=False)
     started = time.perf_counter()
     with console.status("loading torch") as status:
-        try:
-            from .bundle import export_bundle
-        except ImportError as error:
-            raise SdengineError(f'export needs torch ({error}); pip install "sdengine[export]"') from error
+        missing = [name for name in ("torch", "onnx", "onnx_ir") if find_spec(name) is None]
+        if missing:
+            raise SdengineError(f'export needs {", ".join(missing)}; pip install "sdengine[export]"')
+        from .bundle import export_bundle
 
         def report(line: str) -> None:
             console.print(f"[dim]{time.perf_counter() - started:6.1f} s[/dim]  ", end="")

@@ -2,16 +2,24 @@
 
 from .build import BuildProgress, BuiltPlan, build_engines, check_options
 from .library import LIBRARIES
+from .memory import MemoryEstimate, PlanMemory, memory_estimate
 from .options import TARGETS, BuildOptions
-from .record import PlanRecord
+from .record import PlanRecord, read_record
+from .table import COLUMNS, rows_of
 
 __all__ = [
+    "COLUMNS",
     "LIBRARIES",
     "TARGETS",
     "BuildOptions",
     "BuildProgress",
     "BuiltPlan",
+    "MemoryEstimate",
+    "PlanMemory",
     "PlanRecord",
     "build_engines",
     "check_options",
+    "memory_estimate",
+    "read_record",
+    "rows_of",
 ]

@@ -1,6 +1,6 @@
 """``sdengine build``: compile the components of a bundle to TensorRT plans, on the machine that will run them."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -32,7 +32,7 @@ def build(
     ] = False,
 ) -> None:
     """Add TensorRT plans to a bundle."""
-    from ...engines.trt import BuildOptions, build_engines
+    from ...engines.trt import COLUMNS, BuildOptions, build_engines, rows_of
 
     options = BuildOptions(
         workspace=None if workspace is None else workspace << 20,
@@ -52,19 +52,7 @@ def build(
             precision=precision,
             report=lambda line: err.print(line, markup=False, highlight=False),
         )
-    out.print(_table(plans))
-
-
-def _table(plans: list[Any]) -> Any:
-    shown = table("Plans", "component", "precision", "for", "seconds", "plan MB", "weights MB", "activations MB")
-    for plan in plans:
-        record = plan.record
-        sizes = (record.plan_bytes, record.weight_bytes, record.activation_bytes)
-        shown.add_row(
-            record.wanted.component,
-            record.wanted.precision,
-            record.wanted.target,
-            "kept" if plan.reused else f"{record.seconds:.1f}",
-            *("not told" if size is None else f"{size / 1e6:.1f}" for size in sizes),
-        )
-    return shown
+    shown = table("Plans", *COLUMNS)
+    for row in rows_of(plans):
+        shown.add_row(*row)
+    out.print(shown)
