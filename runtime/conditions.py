@@ -12,7 +12,7 @@ from .guidance import Guidance
 from .prompt import EncodedPrompts
 from .request import Request
 
-__all__ = ["conditioner_inputs", "time_ids"]
+__all__ = ["conditioner_inputs", "row_time_ids", "time_ids"]
 
 F32 = NDArray[np.float32]
 
@@ -50,12 +50,33 @@ def time_ids(
     return [float(n) for n in positive], [float(n) for n in negative]
 
 
+def row_time_ids(
+    sizes: tuple[Sequence[float], Sequence[float]], guidance: Guidance, samples: range, images: int, *, alternate: bool
+) -> F32:
+    """Return the size conditions of the rows, [R, n].
+
+    Args:
+        sizes: positive and negative.
+        guidance: the rows.
+        samples: which of the request's images they are.
+        images: how many there are.
+        alternate: as diffusers' text-to-image does for several images: it repeats the pair of negative and positive
+            over all rows, so that every second row gets the other's. One image gets what is meant either way.
+
+    """
+    positive, negative = (np.array(s, np.float32) for s in sizes)
+    if alternate and guidance.negative_rows:
+        rows = [*samples, *(images + i for i in samples)]
+        return np.stack([positive if row % 2 else negative for row in rows])
+    return guidance.stack(np.tile(positive, (len(samples), 1)), np.tile(negative, (len(samples), 1)))
+
+
 def conditioner_inputs(
     spec: ComponentSpec,
     prompts: EncodedPrompts,
     samples: Sequence[int],
     guidance: Guidance,
-    sizes: tuple[Sequence[float], Sequence[float]],
+    sizes: F32,
     guidance_scale: float,
 ) -> dict[str, Array]:
     """Gather the conditioner's inputs by rows.
@@ -65,7 +86,7 @@ def conditioner_inputs(
         prompts: embeddings of B prompts.
         samples: prompt of each sample, [S].
         guidance: the rows.
-        sizes: positive and negative size conditions.
+        sizes: size conditions of the rows, [R, n].
         guidance_scale: what a distilled model is told.
 
     Raises:
@@ -87,8 +108,7 @@ def conditioner_inputs(
     if "pooled" in names:
         inputs["pooled"] = by_rows(prompts.pooled, prompts.negative_pooled)
     if "time_ids" in names:
-        positive, negative = (np.tile(np.array(s, np.float32), (len(chosen), 1)) for s in sizes)
-        inputs["time_ids"] = guidance.stack(positive, negative)
+        inputs["time_ids"] = sizes
     if "guidance" in names:
         inputs["guidance"] = np.full(guidance.rows, guidance_scale, np.float32)
     return {name: np.ascontiguousarray(array) for name, array in inputs.items()}

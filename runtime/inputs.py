@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..engines.errors import UsageError
 
-__all__ = ["as_latents", "load_pictures", "mask_array", "natural_size", "pixel_array"]
+__all__ = ["array_from", "as_latents", "load_pictures", "mask_array", "natural_size", "pixel_array"]
 
 F32 = NDArray[np.float32]
 Picture = Image.Image | F32
@@ -50,12 +50,20 @@ def load_pictures(value: Any, what: str, *, masks: bool = False) -> list[Picture
     return list(array) if several else [array]
 
 
+def array_from(value: Any) -> NDArray[Any]:
+    """Return an array, or a torch tensor wherever it is and whatever its float type, as an array."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        value = value.float() if value.is_floating_point() else value
+    return np.asarray(value.numpy() if hasattr(value, "numpy") else value)
+
+
 def _plain_array(value: Any) -> NDArray[Any] | None:
     """A numpy array as it is; a tensor [N, C, H, W] or [C, H, W] with its channels moved last."""
     if isinstance(value, np.ndarray):
         return value
     if hasattr(value, "numpy"):
-        array = np.asarray(value.numpy())
+        array = array_from(value)
         return np.moveaxis(array, -3, -1) if array.ndim in (3, 4) else array
     return None
 
@@ -77,7 +85,7 @@ def as_latents(value: Any, channels: int) -> F32 | None:
         parts = [as_latents(item[None] if getattr(item, "ndim", 0) == 3 else item, channels) for item in value]
         found = [part for part in parts if part is not None]
         return np.concatenate(found) if len(found) == len(parts) else None
-    array = np.asarray(value.numpy()) if hasattr(value, "numpy") else value
+    array = array_from(value) if hasattr(value, "numpy") else value
     if isinstance(array, np.ndarray) and array.ndim == 4 and array.shape[1] == channels and array.shape[-1] != 3:
         return np.ascontiguousarray(array, np.float32)
     return None

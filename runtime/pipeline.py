@@ -18,7 +18,7 @@ from ..engines.ladder import FallbackPolicy
 from ..engines.nets.config import UNetConfig
 from ..engines.nets.text_config import TextEncoderConfig
 from .components import Components
-from .conditions import conditioner_inputs, time_ids
+from .conditions import conditioner_inputs, row_time_ids, time_ids
 from .control import control_scale, hints_of
 from .distilled import shortened_timesteps
 from .finite import run_finite
@@ -259,11 +259,10 @@ class Pipeline:
         part, noise = start.select(samples.start, samples.stop), streams.select(samples.start, samples.stop)
         guidance = guidance_for(len(samples), job.guidance_scale, rescale=request.guidance_rescale, guided=job.guided)
         with _timed(timings, "condition"):
-            of_prompt = [i // request.num_images_per_prompt for i in samples]
-            conditions = self._condition("conditioner", job, prompts, of_prompt, guidance)
+            conditions = self._condition("conditioner", job, prompts, guidance, streams, samples)
             if part.extra is not None:
                 conditions["extra"] = part.extra
-            hints = self._control_inputs(job, prompts, of_prompt, guidance, samples)
+            hints = self._control_inputs(job, prompts, guidance, streams, samples)
         names = self.bundle.manifest.controlnets[: len(hints)]
         with _timed(timings, "denoise"), self.components.use("denoiser", *names) as (denoiser, *nets):
             scales = [self._control_scale(job, i, schedule, guidance) for i in range(len(nets))]
@@ -293,20 +292,24 @@ class Pipeline:
         step.latent[:] = latents
 
     def _condition(
-        self, name: str, job: Job, prompts: EncodedPrompts, of_prompt: Sequence[int], guidance: Guidance
+        self, name: str, job: Job, prompts: EncodedPrompts, guidance: Guidance, streams: NoiseStreams, samples: range
     ) -> dict[str, Array]:
         request = job.request
         aesthetic = bool(self.bundle.manifest.model_index.get("requires_aesthetics_score", False))
         sizes = time_ids(request, job.height, job.width, aesthetic=aesthetic, from_image=job.task != "text")
-        inputs = conditioner_inputs(self._spec(name), prompts, of_prompt, guidance, sizes, job.guidance_scale)
+        # Generators ask for diffusers to the letter, seeds for images that do not depend on those beside them.
+        alternate = job.task == "text" and streams.kind != "own"
+        by_row = row_time_ids(sizes, guidance, samples, job.images, alternate=alternate)
+        of_prompt = [i // request.num_images_per_prompt for i in samples]
+        inputs = conditioner_inputs(self._spec(name), prompts, of_prompt, guidance, by_row, job.guidance_scale)
         return self.components.run(name, inputs)
 
     def _control_inputs(
-        self, job: Job, prompts: EncodedPrompts, of_prompt: Sequence[int], guidance: Guidance, samples: range
+        self, job: Job, prompts: EncodedPrompts, guidance: Guidance, streams: NoiseStreams, samples: range
     ) -> list[dict[str, Array]]:
         found = []
         for name, pixels in zip(self.bundle.manifest.controlnets, job.hints, strict=False):
-            inputs = self._condition(f"{name}_conditioner", job, prompts, of_prompt, guidance)
+            inputs = self._condition(f"{name}_conditioner", job, prompts, guidance, streams, samples)
             image = hints_of(pixels, samples, job.images)
             inputs["hint"] = self.components.run(f"{name}_hint", {"image": image})["hint"]
             found.append(inputs)

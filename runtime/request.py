@@ -55,8 +55,9 @@ class Request:
         seed: an int (image i gets seed + i), or one for each image; None chooses one and reports it. An image depends
             on its own seed alone, not on those drawn beside it.
         generator: torch generators (or anything with ``initial_seed()``) in place of ``seed``: one for each image,
-            or one whose stream all images share, used as diffusers uses them: inpainting several images over one
-            picture takes the noise of its encoding from the first generator alone.
+            or one whose stream all images share. Several images then come out as in diffusers to the letter: inpainting
+            over one picture takes the noise of its encoding from the first generator alone, and text-to-image gives
+            negative sizes to every second row.
         rng: ``cpu`` or ``cuda``: which of torch's generators a seed means.
         latents: float [B * n, C, h, w], the initial noise; in image-to-image, what the drawing starts from in place
             of the noised picture.

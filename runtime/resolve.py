@@ -15,7 +15,7 @@ from ..engines.nets.vae_config import VAEConfig
 from .crop import Crop, crop_around
 from .defaults import Defaults, defaults_for
 from .fitness import check_task, without_effect
-from .inputs import Picture, as_latents, load_pictures, mask_array, natural_size, pixel_array
+from .inputs import Picture, array_from, as_latents, load_pictures, mask_array, natural_size, pixel_array
 from .prompt.request import PromptRequest
 from .request import Request
 
@@ -154,9 +154,7 @@ _PROMPT_FIELDS = (
 
 def _embeds(request: Request, name: str) -> Any:
     value = getattr(request, name)
-    if name.endswith("embeds") and hasattr(value, "numpy"):
-        return np.asarray(value.float().numpy())
-    return value
+    return array_from(value) if name.endswith("embeds") and value is not None else value
 
 
 def _load_hints(request: Request, bundle: Bundle, prompts: int, total: int) -> list[list[Picture]]:

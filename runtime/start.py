@@ -15,6 +15,7 @@ from ..engines.errors import UsageError
 from ..engines.nets.config import UNetConfig
 from .components import Components
 from .finite import run_finite
+from .inputs import array_from
 from .loop import Blend
 from .resolve import Job
 from .seeds import NoiseStreams
@@ -189,7 +190,7 @@ def _checked(value: Any, name: str, leading: Sequence[int], shape: tuple[int, ..
     """
     if value is None:
         return None
-    array = np.asarray(value.float().numpy() if hasattr(value, "float") else value, np.float32)
+    array = array_from(value).astype(np.float32, copy=False)
     if array.shape[1:] != shape or (leading and array.shape[:1] != tuple(leading)):
         wanted = [*(leading or ("N",)), *shape]
         raise UsageError(f"{name} has shape {list(array.shape)}; this request needs {wanted}")

@@ -1,0 +1,98 @@
+"""Base and refiner in one call, against the two calls of diffusers' documentation."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sdengine.engines.errors import UsageError
+from sdengine.runtime.ensemble import Ensemble
+
+from .oracle import DECIBELS, generators, oracle, ours, picture, psnr, their_warnings
+
+PROMPTS: dict[str, Any] = {
+    "prompt": ["a cat by the sea", "an old man with a hat"],
+    "negative_prompt": ["blurry", "low quality"],
+    "num_images_per_prompt": 2,
+}
+SEEDS = (1, 2, 3, 4)
+SIZE = {"height": 72, "width": 104}
+IMAGE, MASK = picture(72, 104, 1), picture(72, 104, 0, hole=True)
+
+
+@pytest.fixture(scope="module")
+def ensemble() -> Ensemble:
+    return Ensemble(ours("sdxl"), ours("sdxl_refiner"))
+
+
+def theirs(pipeline: Any, **settings: Any) -> Any:
+    with their_warnings():
+        return pipeline(**settings, generator=generators(*SEEDS)).images
+
+
+def check(expected: Any, found: Any) -> None:
+    assert expected.std() > 0.05
+    decided = psnr(np.asarray(expected), np.asarray(found))
+    assert decided >= DECIBELS, f"{decided:.1f} dB"
+
+
+@pytest.mark.parametrize("split", [0.6, 0.8])
+def test_text(ensemble: Ensemble, split: float) -> None:
+    settings = {**PROMPTS, "num_inference_steps": 10}
+    base, refiner = oracle("sdxl", "text"), oracle("sdxl_refiner", "image")
+    latents = theirs(base, **settings, **SIZE, denoising_end=split, output_type="latent")
+    expected = theirs(refiner, **settings, image=latents, denoising_start=split, output_type="np")
+    result = ensemble(**settings, **SIZE, denoising_split=split, seed=SEEDS, output_type="np")
+    check(expected, result.images)
+    assert result.engines["base.denoiser"] == result.engines["denoiser"] == "onnxruntime"
+    assert result.seeds == SEEDS
+
+
+def test_one_after_the_other(ensemble: Ensemble) -> None:
+    settings = {**PROMPTS, "num_inference_steps": 6}
+    base, refiner = oracle("sdxl", "text"), oracle("sdxl_refiner", "image")
+    latents = theirs(base, **settings, **SIZE, output_type="latent")
+    expected = theirs(refiner, **settings, image=latents, strength=0.5, aesthetic_score=7.0, output_type="np")
+    given = {"strength": 0.5, "aesthetic_score": 7.0}
+    result = ensemble(**settings, **SIZE, denoising_split=None, refiner_settings=given, seed=SEEDS, output_type="np")
+    check(expected, result.images)
+
+
+@pytest.mark.parametrize("kind", ["sdxl", "sdxl_inpaint"])
+def test_inpainting(kind: str) -> None:
+    settings = {**PROMPTS, **SIZE, "mask_image": MASK, "num_inference_steps": 10}
+    base, refiner = oracle(kind, "inpaint"), oracle("sdxl_refiner", "inpaint")
+    latents = theirs(base, **settings, image=IMAGE, denoising_end=0.7, output_type="latent")
+    expected = theirs(refiner, **settings, image=latents, denoising_start=0.7, output_type="np")
+    pair = Ensemble(ours(kind), ours("sdxl_refiner"))
+    result = pair(**settings, image=IMAGE, denoising_split=0.7, generator=generators(*SEEDS), output_type="np")
+    check(expected, result.images)
+
+
+def test_the_refiner_draws(ensemble: Ensemble) -> None:
+    settings = {"prompt": "a house", "seed": 3, "num_inference_steps": 5, "output_type": "np"}
+    split = ensemble(**settings, denoising_split=0.5).images
+    assert np.abs(split - ours("sdxl")(**settings).images).max() > 0.02
+    other = ensemble(**settings, denoising_split=0.5, refiner_settings={"aesthetic_score": 1.0}).images
+    assert np.abs(split - other).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"denoising_split": 1.0}, "must lie between 0 and 1"),
+        ({"denoising_end": 0.5}, "denoising_split divides"),
+        ({"promt": "x"}, "did you mean 'prompt'"),
+        ({"refiner_settings": {"strenght": 0.5}}, "did you mean 'strength'"),
+        ({"refiner_settings": {"strength": 0.5}}, "were both given"),
+        ({"prompt": None, "prompt_embeds": torch.zeros(1, 77, 56)}, "do not fit the refiner"),
+    ],
+)
+def test_bad_input(ensemble: Ensemble, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        ensemble(**{"prompt": "a", **settings})
+
+
+def test_other_families_are_refused() -> None:
+    with pytest.raises(UsageError, match="is an SDXL bundle, not one of the family sd1"):
+        Ensemble(ours("sd1"), ours("sdxl_refiner"))

@@ -1,0 +1,108 @@
+"""Images of a batch do not know of each other; memory can be saved; guidance costs rows only where it works."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sdengine.engines.errors import UsageError
+from sdengine.runtime import Pipeline
+from sdengine.runtime.guidance import guidance_for
+
+from ..bundles import bundle_of
+from .parity.oracle import generators, ours, picture, psnr
+
+IMAGE, MASK = picture(48, 72, 1), picture(48, 72, 0, hole=True)
+SIZE = {"height": 48, "width": 72}
+TASKS: dict[str, dict[str, Any]] = {
+    "text": {},
+    "image": {"image": IMAGE, "strength": 0.7},
+    "inpaint": {"image": IMAGE, "mask_image": MASK, "strength": 0.7},
+}
+ANCESTRAL = {"scheduler": "EulerAncestralDiscreteScheduler", "num_inference_steps": 4, "output_type": "np"}
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("kind", ["sd1", "sdxl"])
+def test_a_batch_is_its_single_runs(kind: str, task: str) -> None:
+    """Five images, of which the bundle draws four at once."""
+    pipe, seeds = ours(kind), [11, 0, 2**40, 7, 8]
+    settings = {**TASKS[task], **ANCESTRAL, **(SIZE if task != "image" else {})}
+    batch = pipe("a house by the sea", num_images_per_prompt=5, seed=seeds, **settings)
+    assert batch.seeds == tuple(seeds)
+    for image, seed in zip(batch.images, seeds, strict=True):
+        assert psnr(image, pipe("a house by the sea", seed=seed, **settings).images[0]) > 100
+
+
+def test_prompts_and_sizes_of_a_batch() -> None:
+    pipe, prompts = ours("sdxl"), ["a cat", "mountains under the stars"]
+    sizes = {"negative_original_size": (3, 4), "negative_target_size": (100, 7)}
+    settings: dict[str, Any] = {**SIZE, **sizes, "num_inference_steps": 3, "output_type": "np"}
+    batch = pipe(prompts, num_images_per_prompt=2, seed=5, **settings)
+    assert batch.seeds == (5, 6, 7, 8)
+    for i, image in enumerate(batch.images):
+        assert psnr(image, pipe(prompts[i // 2], seed=5 + i, **settings).images[0]) > 100
+
+
+def test_shared_generator_and_more_images_than_are_drawn_at_once() -> None:
+    """Without noise in the steps the whole start is drawn at once; with it, diffusers' order cannot be kept."""
+    pipe = ours("sd1")
+    settings: dict[str, Any] = {"num_images_per_prompt": 6, "num_inference_steps": 2, "generator": generators(4)[0]}
+    assert len(pipe("a", **settings).images) == 6
+    with pytest.raises(UsageError, match="one generator for more images than the 4 that the bundle draws at once"):
+        pipe("a", **settings, scheduler="EulerAncestralDiscreteScheduler")
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.0])
+def test_without_guidance_there_is_one_row_per_sample(scale: float) -> None:
+    pipe, rows = ours("sdxl"), []
+    with pipe.components.use("denoiser") as (engine,):
+        prepare = engine.prepare
+
+        def watched(inputs: Any, outputs: Any) -> Any:
+            rows.append((len(inputs["row_sample"]), inputs["state"].shape[1]))
+            return prepare(inputs, outputs)
+
+        engine.prepare = watched  # type: ignore[method-assign]
+        try:
+            pipe("a house", guidance_scale=scale, num_images_per_prompt=3, num_inference_steps=2)
+            pipe("a house", guidance_scale=2.0, num_images_per_prompt=3, num_inference_steps=2)
+        finally:
+            del engine.prepare
+    assert set(rows[: len(rows) // 2]) == {(3, 3)}
+    assert set(rows[len(rows) // 2 :]) == {(6, 3)}
+
+
+def test_guidance_matrix() -> None:
+    guided = guidance_for(2, 3.0, rescale=0.5, guided=True)
+    rows = np.array([10.0, 20.0, 1.0, 2.0])
+    assert (guided.mix @ rows).tolist() == [10 + 3 * (1 - 10), 20 + 3 * (2 - 20)]
+    assert guided.row_sample.tolist() == [0, 1, 0, 1]
+    assert (guided.rescale @ rows).tolist() == [0.5, 1.0]
+
+
+def test_low_memory_opens_one_component_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Any] = {**SIZE, "image": IMAGE, "mask_image": MASK, "num_inference_steps": 3, "seed": 1}
+    expected = ours("sdxl")("a house", **settings, output_type="np").images
+    with Pipeline.load(bundle_of("sdxl"), engine="onnxruntime", low_memory=True, threads=1) as pipe:
+        opened: list[tuple[str, ...]] = []
+        get = pipe.components._get
+
+        def watched(name: str) -> Any:
+            engine = get(name)
+            opened.append(tuple(pipe.components._open))
+            return engine
+
+        monkeypatch.setattr(pipe.components, "_get", watched)
+        found = pipe("a house", **settings, output_type="np").images
+        assert not pipe.components._open
+    assert np.array_equal(expected, found)
+    assert {name for (name,) in opened} >= {"text_encoder", "conditioner", "denoiser", "vae_encoder", "vae_decoder"}
+
+
+def test_the_same_bundle_draws_all_tasks_again_and_again() -> None:
+    pipe = ours("sd1")
+    settings: dict[str, Any] = {"num_inference_steps": 2, "seed": 1, "output_type": "np", "height": 48, "width": 72}
+    first = pipe("a", **settings).images
+    pipe("b", image=IMAGE, num_inference_steps=2)
+    pipe("c", image=IMAGE, mask_image=MASK, **settings)
+    assert np.array_equal(first, pipe("a", **settings).images)
