@@ -137,8 +137,10 @@ def resolve_options(
             known = ", ".join(sorted(table.defaults))
             raise UsageError(f"{solver} has no option {name!r}{nearest(name, table.defaults)} (it has {known})")
     values = dict(table.defaults)
+    defaulted = config.get("_use_default_values")  # in the config of a live scheduler: keys that were not chosen
+    ignored = defaulted if isinstance(defaulted, list | tuple) else ()
     for name, value in config.items():
-        if name in values:
+        if name in values and name not in ignored:
             same = table.synonyms.get(name, {})
             values[name] = same.get(value, value) if isinstance(value, str) else value
     values.update(overrides)

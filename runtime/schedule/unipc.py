@@ -79,7 +79,10 @@ def _weights(r: list[Singles], hh: Singles, B_h: Singles, corrector: bool) -> Si
         b.append(phi_k * factorial / B_h)
         factorial *= k + 1
         phi_k = phi_k / hh - 1 / factorial
-    solved: Singles = np.linalg.solve(R.transpose(2, 0, 1), np.stack(b, axis=1)[:, :, None])
+    try:
+        solved: Singles = np.linalg.solve(R.transpose(2, 0, 1), np.stack(b, axis=1)[:, :, None])
+    except np.linalg.LinAlgError:  # equal levels, or a step of infinite length: there is no such step, which NaN says
+        return np.full((p, len(hh)), np.nan, dtype=np.float32)
     return solved[:, :, 0].T
 
 

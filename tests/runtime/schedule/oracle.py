@@ -141,7 +141,7 @@ def run_diffusers(
     module = sys.modules[type(scheduler).__module__]
     latents, inputs, draws, blends = [latent], [], [], []
     for i, t in enumerate(stamps):
-        drawn = []
+        drawn: list[bool] = []
 
         def randn_tensor(shape: Any, *_: Any, i: int = i, drawn: list[bool] = drawn, **__: Any) -> torch.Tensor:
             assert tuple(shape) == SHAPE

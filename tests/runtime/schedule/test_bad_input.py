@@ -52,6 +52,7 @@ def test_unknown_option() -> None:
         ("dpmpp_2m", {"variance_type": "learned_range"}, "variance from the network"),
         ("unipc", {"solver_type": "midpoint"}, "solver_type='midpoint' is not one of 'bh1', 'bh2'"),
         ("unipc", {"lower_order_final": False}, "divide by zero at evaluation 9 of 10"),
+        ("unipc", {"lower_order_final": False, "solver_order": 3}, "divide by zero at evaluation"),
         ("ddim", {"clip_sample": True}, "clip_sample=True clips the predicted image.*pass clip_sample=False"),
         ("ddpm", {"variance_type": "learned"}, "variance from the network"),
         ("ddpm", {"variance_type": "fixed_large_log"}, "not one of 'fixed_small'"),

@@ -8,7 +8,7 @@ from sdengine.runtime.schedule import make_schedule
 
 from .oracle import SDXL, compare
 
-CUTS: tuple[dict[str, float], ...] = (
+CUTS: tuple[dict[str, Any], ...] = (
     {"strength": 0.3},
     {"strength": 0.75},
     {"strength": 1.0},
@@ -18,7 +18,7 @@ CUTS: tuple[dict[str, float], ...] = (
     {"strength": 0.6, "denoising_end": 0.7},
 )
 
-ALL = {
+ALL: dict[str, dict[str, Any]] = {
     "DDIMScheduler": {},
     "DDPMScheduler": {},
     "DEISMultistepScheduler": {"solver_order": 3},
@@ -39,7 +39,7 @@ ALL = {
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("cut", CUTS, ids=str)
-def test_cut(name: str, cut: dict[str, float]) -> None:
+def test_cut(name: str, cut: dict[str, Any]) -> None:
     compare(name, ALL[name], 10, 31, **cut)
 
 

@@ -15,6 +15,15 @@ from .oracle import SDXL, _noise, assert_same, build, run_diffusers, run_matrice
 
 NAME = "DPMSolverSDEScheduler"
 
+CASES: tuple[tuple[int, dict[str, Any]], ...] = (
+    (1, {}),
+    (2, {}),
+    (3, {}),
+    (40, {}),
+    (20, {"strength": 0.6}),
+    (20, {"denoising_end": 0.5}),
+)
+
 
 class PathNoise:
     """Increments of one path, normalised, made from the noise our side draws at each evaluation."""
@@ -42,7 +51,7 @@ class PathNoise:
 def test_same_numbers_for_the_same_path(spacing: str, sigmas: dict[str, bool]) -> None:
     for prediction in ("epsilon", "v_prediction"):
         overrides = {"timestep_spacing": spacing, "prediction_type": prediction, **sigmas}
-        for steps, cut in ((1, {}), (2, {}), (3, {}), (40, {}), (20, {"strength": 0.6}), (20, {"denoising_end": 0.5})):
+        for steps, cut in CASES:
             with mock.patch.object(reference, "BrownianTreeNoiseSampler", PathNoise):
                 theirs = run_diffusers(build(NAME, SDXL, overrides), steps=steps, **cut)
             schedule = make_schedule(SDXL, solver=NAME, overrides=overrides, num_inference_steps=steps, **cut)
@@ -59,15 +68,12 @@ def test_the_two_noises_of_a_step_are_correlated_as_on_a_brownian_path() -> None
     assert torch.corrcoef(torch.stack([to_middle, to_end]))[0, 1].item() == pytest.approx(wanted, abs=0.005)
 
     schedule = make_schedule(SDXL, solver=NAME, num_inference_steps=5)
+    sigma = np.sqrt(1 / schedule.input_scale**2 - 1)  # start, middle, start, middle, ..., start of the last step
     for i in range(0, 8, 2):
-        path_slot, noise = schedule.update[i + 1][0, 2], schedule.update[i + 1][0, 6]
-        kept = schedule.update[i][2]
-        assert kept.tolist() == [0, 0, 0, 0, 0, 0, 1.0]  # slot 2 remembers the first noise of the step
-        sigma, sigma_next = (1 / schedule.input_scale[i + k] ** 2 - 1 for k in (0, 2)) if i < 6 else (None, None)
-        if sigma is not None:
-            sigma, sigma_next = math.sqrt(sigma), math.sqrt(sigma_next)
-            share = (sigma - math.sqrt(sigma * sigma_next)) / (sigma - sigma_next)
-            assert path_slot / math.hypot(path_slot, noise) == pytest.approx(math.sqrt(share), rel=1e-6)
+        assert schedule.update[i, 2].tolist() == [0, 0, 0, 0, 0, 0, 1]  # slot 2 remembers the first noise of the step
+        share = (sigma[i] - sigma[i + 1]) / (sigma[i] - sigma[i + 2])
+        known, fresh = schedule.update[i + 1, 0, [2, 6]]
+        assert known / math.hypot(known, fresh) == pytest.approx(math.sqrt(share), rel=1e-6)
 
 
 def test_noise_is_drawn_wherever_the_level_is_above_zero() -> None:

@@ -21,7 +21,8 @@ def draw(solver: str, prediction: str) -> np.ndarray:
         x0 = (alpha * state[0] - sigma * eps) / alpha
         output = {"epsilon": eps, "sample": x0, "v_prediction": alpha * eps - sigma * x0}[prediction]
         state = schedule.update[i] @ np.stack([*state, output, fresh])
-    return state[0]
+    latent: np.ndarray = state[0]
+    return latent
 
 
 @pytest.mark.parametrize("solver", ["euler", "euler_a", "heun", "dpm2", "dpm2_a", "dpmpp_sde", "lms"])

@@ -145,8 +145,8 @@ def test_distilled_timesteps(name: str) -> None:
 @pytest.mark.parametrize("schedule", ["karras", "exponential"])
 @pytest.mark.parametrize("final", ["zero", "sigma_min"])
 def test_edm(schedule: str, final: str) -> None:
-    base = {"sigma_min": 0.01, "sigma_max": 60.0, "sigma_data": 0.7, "rho": 6.0}
-    base = {**base, "sigma_schedule": schedule, "final_sigmas_type": final}
+    levels = {"sigma_min": 0.01, "sigma_max": 60.0, "sigma_data": 0.7, "rho": 6.0}
+    base: dict[str, Any] = {**levels, "sigma_schedule": schedule, "final_sigmas_type": final}
     compare("EDMEulerScheduler", base, 1, 2, 25)
     for order in (1, 2, 3):
         compare(EDM_DPM, {**base, "solver_order": order}, 1, 2, 14)

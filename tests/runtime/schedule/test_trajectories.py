@@ -11,7 +11,12 @@ from .oracle import SDXL, build, compare, relative_error, run_diffusers, run_mat
 
 SPACINGS = ("linspace", "leading", "trailing")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
-SIGMAS = ({}, {"use_karras_sigmas": True}, {"use_exponential_sigmas": True}, {"use_beta_sigmas": True})
+SIGMAS: tuple[dict[str, bool], ...] = (
+    {},
+    {"use_karras_sigmas": True},
+    {"use_exponential_sigmas": True},
+    {"use_beta_sigmas": True},
+)
 
 # solver, prediction types that diffusers implements, whether it takes timestep_spacing, whether it takes sigma options
 SOLVERS = {
