@@ -3,12 +3,12 @@
 Falling back is never silent: every rung that was passed over is reported with its reason.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
 
-from . import onnxruntime_cpu, torch_module
+from . import onnxruntime_cpu, openvino_cpu, torch_module
 from .bundle import Bundle
 from .engine import Engine
 from .errors import EngineError, EngineUnavailableError, SdengineError, UsageError, nearest
@@ -26,21 +26,37 @@ class Rung:
         module: tells ``NAME``, ``unavailable()`` and ``version()``.
         open: constructor of the engine.
         precisions: what it runs, preferred first.
+        preferred: chooses the precision where none is asked for, given those of the component's graphs; None takes
+            the first of ``precisions`` that there is a graph of.
 
     """
 
     module: ModuleType
     open: Callable[..., Engine]
     precisions: tuple[str, ...]
+    preferred: Callable[[Collection[str]], str | None] | None = None
+
+    def choose(self, graphs: Collection[str]) -> str | None:
+        """Return the precision to open where none is asked for; None where no graph of the component will do."""
+        if self.preferred is not None:
+            return self.preferred(graphs)
+        return next((p for p in self.precisions if p in graphs), None)
 
 
 ENGINES: dict[str, Rung] = {
+    openvino_cpu.NAME: Rung(
+        module=openvino_cpu,
+        open=openvino_cpu.OpenVinoEngine,
+        precisions=("fp32", "bf16"),
+        preferred=openvino_cpu.preferred,
+    ),
     onnxruntime_cpu.NAME: Rung(
         module=onnxruntime_cpu, open=onnxruntime_cpu.OnnxRuntimeEngine, precisions=("fp32", "fp16")
     ),
     torch_module.NAME: Rung(module=torch_module, open=torch_module.TorchEngine, precisions=("fp32", "bf16", "fp16")),
 }
-"""In the order in which ``auto`` tries them."""
+"""In the order in which ``auto`` tries them: first those that the bundle was exported for, then the others, which run
+from its graphs all the same but were not verified with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +107,7 @@ def open_engine(
         raise UsageError(f"unknown engine {engine!r}; there are {known}{nearest(engine, ENGINES)}")
     policy = fallback or ("allow" if engine == "auto" else "error")
     skipped: list[Fallback] = []
-    for name in _rungs(engine, policy):
+    for name in _rungs(engine, policy, bundle.manifest.engines):
         try:
             opened = _open(bundle, component, name, precision, options)
         except SdengineError as error:
@@ -104,11 +120,13 @@ def open_engine(
     raise EngineError(f"no engine can run {component}: {reasons}")
 
 
-def _rungs(engine: str, policy: str) -> Iterator[str]:
+def _rungs(engine: str, policy: str, exported: Collection[str]) -> Iterator[str]:
+    """Name the engines to try: the one asked for, those the bundle was exported for and verified with, the rest."""
     if engine != "auto":
         yield engine
     if policy == "allow":
-        yield from (name for name in ENGINES if name != engine)
+        yield from (name for name in ENGINES if name in exported and name != engine)
+        yield from (name for name in ENGINES if name not in exported and name != engine)
 
 
 def _open(bundle: Bundle, component: str, name: str, precision: str | None, options: dict[str, Any]) -> Engine:
@@ -118,7 +136,7 @@ def _open(bundle: Bundle, component: str, name: str, precision: str | None, opti
         raise EngineUnavailableError(reason)
     if precision is None:
         graphs = bundle.component(component).graphs
-        precision = next((p for p in rung.precisions if p in graphs), None)
+        precision = rung.choose(graphs)
         if precision is None:
             raise EngineError(f"the bundle holds {component} in {', '.join(graphs)}; {name} runs {rung.precisions}")
     elif precision not in rung.precisions:

@@ -117,6 +117,7 @@ class Components:
         return opened
 
     def _precision_of(self, name: str) -> str | None:
-        """The precision asked for, where the component has it; SDXL's VAE is float32 in a float16 bundle."""
-        graphs = self.bundle.component(name).graphs
-        return self._precision if self._precision in graphs or len(graphs) > 1 else None
+        """The precision asked for; but in a float16 bundle a component of float32 only, SDXL's VAE, is run as it is."""
+        components = self.bundle.manifest.components
+        of_others = any(self._precision in component.graphs for component in components.values())
+        return None if of_others and self._precision not in components[name].graphs else self._precision

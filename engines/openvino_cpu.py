@@ -1,0 +1,164 @@
+"""OpenVINO on x86 CPUs: the bundle's own float32 graphs, computed in bfloat16 where the CPU multiplies it natively.
+
+Compiled models are not kept on disk. Importing one takes a quarter of the time of compiling it, but what OpenVINO
+stores is deserialised unchecked and holds a second copy of the weights, for every CPU and precision.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from .bundle import Bundle
+from .engine import Array, check_buffers
+from .errors import EngineError, EngineUnavailableError
+from .openvino_split import split_sinusoids
+
+__all__ = ["NAME", "OpenVinoEngine", "preferred", "unavailable", "version"]
+
+NAME = "openvino"
+_DEVICE = "CPU"
+_GRAPH = "fp32"
+_TYPES = {"fp32": "f32", "bf16": "bf16"}
+_PRECISIONS = {type_name: precision for precision, type_name in _TYPES.items()}
+
+_CORE: Any = None
+
+
+def _core() -> Any:
+    """Return the process's one ``openvino.Core``: making it loads the plugins."""
+    global _CORE
+    if _CORE is None:
+        import openvino
+
+        _CORE = openvino.Core()
+    return _CORE
+
+
+def unavailable() -> str | None:
+    """Return why it cannot run here, or None."""
+    try:
+        devices = _core().available_devices
+    except ImportError:
+        return 'openvino is not installed; pip install "sdengine[openvino]"'
+    return None if _DEVICE in devices else f"this build of openvino has no {_DEVICE} device"
+
+
+def version() -> str:
+    """Return the library's version."""
+    from importlib.metadata import version as installed
+
+    return installed("openvino")
+
+
+def preferred(graphs: Collection[str]) -> str | None:
+    """Return the precision to compute in where none is asked for, or None where no graph of the bundle will do.
+
+    bfloat16 where the CPU has instructions for it (AMX or AVX512-BF16, which is what the capability means: OpenVINO
+    does not list it where it would emulate), else float32.
+    """
+    if _GRAPH not in graphs:
+        return None
+    return "bf16" if "BF16" in _core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES") else "fp32"
+
+
+class OpenVinoEngine:
+    """A component compiled by OpenVINO.
+
+    Args:
+        bundle: where the graph and its weights are.
+        component: which one.
+        precision: ``bf16`` or ``fp32``, of the same graph; the step's arithmetic outside the network stays float32.
+        threads: for one operator; None lets the library choose.
+
+    Raises:
+        EngineUnavailableError: the library is missing, or the CPU cannot compute in that precision.
+        EngineError: it refuses the graph.
+
+    """
+
+    name = NAME
+
+    def __init__(self, bundle: Bundle, component: str, *, precision: str = "fp32", threads: int | None = None) -> None:
+        reason = unavailable()
+        if reason is not None:
+            raise EngineUnavailableError(reason)
+        graph = bundle.graph(component, _GRAPH)
+        self.spec = graph.spec
+        self._component = component
+        bundle.checked_file(graph.file)
+        options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _TYPES[precision]}
+        if threads is not None:
+            options["INFERENCE_NUM_THREADS"] = threads
+        try:
+            self._models: list[Any] = _compiled(str(bundle.file(graph.file)), options)
+        except Exception as error:  # openvino raises bare RuntimeError and its subclasses
+            raise EngineError(f"{component}: openvino cannot open {graph.file}: {error}") from error
+        main = self._models[-1]
+        self.device = str(main.get_property("EXECUTION_DEVICES")[0])
+        self.precision = _PRECISIONS.get(main.get_property("INFERENCE_PRECISION_HINT").to_string(), "unknown")
+        if self.precision != precision:
+            self.close()
+            raise EngineUnavailableError(f"openvino computes {component} in {self.precision} here, not in {precision}")
+
+    def prepare(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Callable[[], None]:
+        """Bind buffers; see :class:`~sdengine.engines.engine.Engine`."""
+        if not self._models:
+            raise EngineError(f"{self._component}: this engine has been closed")
+        axes = check_buffers(self.spec, inputs, outputs)
+        try:
+            return _bound(f"{self._component} at {axes}", self._models, {**inputs, **outputs})
+        except Exception as error:
+            raise EngineError(f"{self._component}: openvino refuses the buffers at {axes}: {error}") from error
+
+    def close(self) -> None:
+        """Release the compiled model."""
+        self._models = []
+
+
+class _Call:
+    """Requests to run one after the other, and the buffers they point into: a tensor keeps no array alive."""
+
+    def __init__(self, what: str, requests: list[Any], buffers: Mapping[str, Array]) -> None:
+        self._what = what
+        self._requests = requests
+        self._buffers = buffers
+
+    def __call__(self) -> None:
+        try:
+            for request in self._requests:
+                request.infer(share_outputs=True)  # the results are in our buffers; without this they are copied too
+        except Exception as error:
+            raise EngineError(f"openvino failed to run {self._what}: {error}") from error
+
+
+def _bound(what: str, models: list[Any], buffers: dict[str, Array]) -> _Call:
+    """Bind a request of each model to the buffers, and to what the model before it makes."""
+    import openvino
+
+    requests = []
+    for model in models:
+        request = model.create_infer_request()
+        requests.append(request)
+        ports = [port.get_any_name() for port in (*model.inputs, *model.outputs)]
+        passed_on = [name for name in ports if name not in buffers]
+        for name in ports:
+            if name in buffers:
+                request.set_tensor(name, openvino.Tensor(buffers[name], shared_memory=True))
+        if passed_on:
+            request.infer()  # tells how large they are
+        for name in passed_on:
+            buffers[name] = np.empty_like(request.get_tensor(name).data)
+            request.set_tensor(name, openvino.Tensor(buffers[name], shared_memory=True))
+    return _Call(what, requests, buffers)
+
+
+def _compiled(file: str, options: Mapping[str, Any]) -> list[Any]:
+    """Compile a graph; in bfloat16 as two models where it has sinusoids, see :func:`split_sinusoids`."""
+    core = _core()
+    model = core.read_model(file)
+    parts = split_sinusoids(model) if options["INFERENCE_PRECISION_HINT"] == "bf16" else None
+    if parts is None:
+        return [core.compile_model(model, _DEVICE, options)]
+    exact = {**options, "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    return [core.compile_model(parts[0], _DEVICE, exact), core.compile_model(parts[1], _DEVICE, options)]
