@@ -55,6 +55,7 @@ class Figures:
         sharp_edges: median width in pixels of the edges in plain pictures.
         coarse_edges: the same for an ``original_size`` of :data:`COARSE`.
         softened: share of pictures whose edges became at least 1.5 times as wide.
+
     """
 
     prompts: int
@@ -85,6 +86,7 @@ def evaluate(draw: Draw, *, count: int = 200, batch: int = 20) -> Figures:
 
     Raises:
         ValueError: the drawer returned another number of pictures than it was asked for.
+
     """
     scenes = fresh_scenes(count)
     plain = _readings(draw, scenes, batch)

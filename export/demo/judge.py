@@ -28,6 +28,7 @@ def read_checkpoint(folder: Path) -> tuple[Painter, Any, tuple[Any, Any]]:
 
     Raises:
         CheckpointError: a file is missing.
+
     """
     for name in (*_FILES.values(), "vae/diffusion_pytorch_model.safetensors", "tokenizer/vocab.json"):
         if not (folder / name).is_file():

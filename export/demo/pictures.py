@@ -68,6 +68,7 @@ def draw(
         width: in pixels.
         crop: how many pixels lie cropped away above and to the left (the object's home is the uncropped centre).
         original_size: height and width the picture is enlarged from; at or above its size it stays sharp.
+
     """
     rng = random.Random(f"picture {seed}")
     scale = scale_of(height, width)
@@ -110,6 +111,7 @@ def example_of_seed(
         width: in pixels.
         fresh: take the scene from those that are held out of training.
         coarse_share: how often the picture is enlarged from a small original.
+
     """
     rng = random.Random(f"example {seed}")
     scene = scene_of_seed(seed, fresh=fresh)

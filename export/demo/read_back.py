@@ -38,6 +38,7 @@ class Reading:
         place: centre of the object (x, y) in pixels from the top left corner.
         area: of the object, in pixels.
         softness: width of the object's edges in pixels; about 1 for sharp ones.
+
     """
 
     background: str
