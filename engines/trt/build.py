@@ -111,7 +111,8 @@ def build_engines(
         version=str(library.load().__version__),
         target=_target_name(library, options, targets, gpu),
         targets=targets if library.ahead_of_time else (),
-        options=options,
+        # in one order, so that the same targets give the same key
+        options=msgspec.structs.replace(options, targets=targets if library.ahead_of_time else ()),
         report=report or (lambda _: None),
         progress=progress,
     )

@@ -49,7 +49,7 @@ def build_error(
 
     """
     text = " ".join(errors) or "the library gave no reason"
-    named = [name for name in layers if re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", text)]
+    named = [name for name in layers if re.search(rf"(?<![\w.]){re.escape(name)}(?!\w|\.\w)", text)]
     where = f" at {', '.join(named[:3])}" if named else ""
     if _MEMORY.search(text):
         amount = _BYTES.search(text)

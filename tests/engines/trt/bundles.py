@@ -12,10 +12,13 @@ from ...bundles import bundle_of
 __all__ = ["copy_of"]
 
 
-def copy_of(kind: str, folder: Path, *, precision: str = "fp16", sizes: tuple[tuple[int, int], ...] = ()) -> Path:
+def copy_of(
+    kind: str, folder: Path, *, precision: str = "fp16", controlnets: int = 0, sizes: tuple[tuple[int, int], ...] = ()
+) -> Path:
     """Return a copy of a bundle, weights linked, that lists ``sizes`` (height, width) as if exported for them."""
-    controlnets = 1 if kind in ("sd1", "sdxl") else 0
-    source = bundle_of(kind, engines=["tensorrt-rtx"], precision=precision, controlnets=controlnets, batch="1..2")
+    # Graphs do not depend on the engine; that of a bundle for TensorRT would be built as it is exported.
+    engine = "torch" if precision == "bf16" else "onnxruntime"
+    source = bundle_of(kind, engines=[engine], precision=precision, controlnets=controlnets, batch="1..2")
     target = folder / f"{kind}-{precision}"
     shutil.copytree(source, target, copy_function=os.link)
     manifest = msgspec.structs.replace(Bundle(target).manifest, sizes=list(sizes))

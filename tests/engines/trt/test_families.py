@@ -30,10 +30,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("kind", "precision", "components"), CASES)
-def test_every_component_is_compiled(
-    kind: str, precision: str, components: tuple[str, ...], tmp_path: Path
-) -> None:
-    path = copy_of(kind, tmp_path, precision=precision, sizes=SIZES)
+def test_every_component_is_compiled(kind: str, precision: str, components: tuple[str, ...], tmp_path: Path) -> None:
+    controlnets = 1 if kind in ("sd1", "sdxl") else 0
+    path = copy_of(kind, tmp_path, precision=precision, controlnets=controlnets, sizes=SIZES)
     options = BuildOptions(targets=("sm89",), optimization_level=0)
     plans = build_engines(path, "tensorrt-rtx", options=options, components=components)
     bundle = Bundle(path)
