@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,24 +12,21 @@ from numpy.typing import NDArray
 
 from ..engines.bundle import Bundle
 from ..engines.engine import Array
-from ..engines.errors import BundleError, NonFiniteError, UsageError
+from ..engines.errors import NonFiniteError, UsageError
 from ..engines.ladder import FallbackPolicy
 from ..engines.nets.config import UNetConfig
-from ..engines.nets.text_config import TextEncoderConfig
 from .components import Components
 from .conditions import conditioner_inputs, row_time_ids, time_ids
 from .control import control_scale, hints_of
-from .distilled import shortened_timesteps
 from .finite import run_finite
 from .guidance import Guidance, guidance_for
+from .job_schedule import schedule_for
 from .loop import Control, Step, denoise
 from .picture import pictures_from_pixels
 from .prompt import (
     TEXT_FAMILIES,
     EncodedPrompts,
-    TextEncoder,
     TextualInversion,
-    Tokenizer,
     encode_prompts,
     load_inversion,
     with_inversions,
@@ -38,11 +34,10 @@ from .prompt import (
 from .request import Request
 from .resolve import Job, resolve, settings_of
 from .result import Result, Timings
-from .schedule import Schedule, make_schedule
-from .schedule.consistency import LCM
-from .schedule.registry import find_solver
+from .schedule import Schedule
 from .seeds import NoiseStreams, streams_for
 from .start import Start, start_for
+from .text import encoder_names, text_encoders
 from .watermark import add_watermark, watermark_available
 
 __all__ = ["Pipeline", "Progress"]
@@ -69,7 +64,7 @@ class Pipeline:
         self.components = components
         self._load_ms = load_ms
         self._scheduler = bundle.scheduler()
-        encoders = list(_text_encoders(bundle, components))
+        encoders = list(text_encoders(bundle, components))
         self._encoders = tuple(with_inversions(encoders, inversions) if inversions else encoders)
 
     @classmethod
@@ -108,7 +103,7 @@ class Pipeline:
         components = Components(
             bundle, engine=engine, precision=precision, fallback=fallback, low_memory=low_memory, threads=threads
         )
-        wanted = (*_encoder_names(bundle), "conditioner", "denoiser", "vae_decoder")
+        wanted = (*encoder_names(bundle), "conditioner", "denoiser", "vae_decoder")
         try:
             components.open(wanted)
             return cls(bundle, components, (time.perf_counter() - started) * 1e3, inversions)
@@ -153,7 +148,7 @@ class Pipeline:
         """
         timings, started = Timings(load=self._load_ms), time.perf_counter()
         job = resolve(request, self.bundle)
-        schedule = self._schedule(job, strength=job.strength)
+        schedule = schedule_for(job, self._scheduler, strength=job.strength)
         streams = streams_for(request.seed, request.generator, job.images, request.rng)
         with _timed(timings, "text"):
             prompts = self._encode(job)
@@ -194,35 +189,11 @@ class Pipeline:
 
     # -- stages ------------------------------------------------------------------------------------------------------
 
-    def _schedule(self, job: Job, *, strength: float | None) -> Schedule:
-        request = job.request
-        overrides = dict(request.scheduler_config or {})
-        if request.original_inference_steps is not None:
-            overrides["original_inference_steps"] = request.original_inference_steps
-
-        def make(**given: Any) -> Schedule:
-            return make_schedule(
-                self._scheduler,
-                solver=request.scheduler,
-                overrides=overrides,
-                denoising_start=request.denoising_start,
-                denoising_end=request.denoising_end,
-                eta=request.eta,
-                **given,
-            )
-
-        solver, _ = find_solver(request.scheduler or str(self._scheduler.get("_class_name")))
-        if job.distilled and solver is LCM and strength is not None and job.steps is not None:
-            return _distilled_schedule(make, self._scheduler | overrides, job.steps, strength)
-        return make(
-            num_inference_steps=job.steps, timesteps=request.timesteps, sigmas=request.sigmas, strength=strength
-        )
-
     def _start(self, job: Job, schedule: Schedule, noise: NoiseStreams, warnings: list[str]) -> Start:
         unet = self.bundle.config("unet")
         assert isinstance(unet, UNetConfig)
         # Latents given for inpainting are scaled as if there were no picture, whatever the strength.
-        from_noise = schedule if job.strength is None else self._schedule(job, strength=None)
+        from_noise = schedule if job.strength is None else schedule_for(job, self._scheduler, strength=None)
         return start_for(
             job,
             unet,
@@ -358,62 +329,6 @@ def _ticker(progress: Progress | None, total: int) -> Callable[[], None]:
 
     tick()
     return tick
-
-
-def _distilled_schedule(
-    make: Callable[..., Schedule], config: Mapping[str, object], steps: int, strength: float
-) -> Schedule:
-    """Return the schedule of a latent consistency model's image-to-image; see :mod:`.distilled`."""
-    teacher, training = config.get("original_inference_steps", 50), config.get("num_train_timesteps", 1000)
-    if not isinstance(teacher, int) or not isinstance(training, int) or not 1 <= teacher <= training:
-        raise UsageError(f"original_inference_steps={teacher!r} must be a whole number from 1 to {training}")
-    timesteps = shortened_timesteps(steps, strength, teacher_steps=teacher, training_steps=training)
-    schedule = make(num_inference_steps=None, timesteps=timesteps, strength=1.0)
-    return replace(schedule, warnings=())  # of timesteps that a user would have chosen
-
-
-def _encoder_names(bundle: Bundle) -> list[str]:
-    return [name for name in bundle.manifest.networks if name.startswith("text_encoder")]
-
-
-def _text_encoders(bundle: Bundle, components: Components) -> Iterator[TextEncoder]:
-    for name in _encoder_names(bundle):
-        config = bundle.config(name)
-        assert isinstance(config, TextEncoderConfig)
-        folder = name.replace("text_encoder", "tokenizer")
-        if folder not in bundle.manifest.tokenizers:
-            raise BundleError(f"{bundle.path} has {name} but no {folder}")
-        tokenizer = Tokenizer.from_folder(bundle.file(bundle.manifest.tokenizers[folder]))
-        pad = bundle.manifest.pad_tokens.get(folder)
-        graph = next(iter(bundle.component(name).graphs.values()))
-
-        def run(
-            input_ids: NDArray[np.int64],
-            attention_mask: NDArray[np.int64],
-            layer: NDArray[np.int64],
-            extra_embeddings: F32,
-            /,
-            name: str = name,
-        ) -> tuple[F32, F32]:
-            inputs: Mapping[str, Array] = {
-                "input_ids": input_ids,
-                "attention_mask": attention_mask,
-                "layer": layer,
-                "extra_embeddings": extra_embeddings,
-            }
-            outputs = components.run(name, {key: np.ascontiguousarray(value) for key, value in inputs.items()})
-            return outputs["hidden"].astype(np.float32), outputs["pooled"].astype(np.float32)
-
-        yield TextEncoder(
-            name=name,
-            tokenizer=tokenizer if pad is None else tokenizer.with_pad(pad),
-            run=run,
-            layers=config.layers,
-            width=config.width,
-            vocab_size=config.vocabulary,
-            pooled_width=config.projection or config.width,
-            max_batch=graph.spec.axes["B"].max,
-        )
 
 
 @contextmanager
