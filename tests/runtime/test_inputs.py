@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 from sdengine.engines.errors import UsageError
 from sdengine.runtime.inputs import as_latents, load_pictures, mask_array, natural_size, pixel_array
@@ -75,3 +76,14 @@ def test_masks_are_binary_and_of_the_pictures_size() -> None:
     assert mask[0].tolist() == [0, 0, 1, 1]
     with pytest.raises(UsageError, match="mask_image is 4x4 pixels, the image 5x4"):
         mask_array([grey], [np.zeros((4, 5), np.float32)], 4, 4)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "RGBA"])
+def test_every_kind_of_picture_is_resized_as_by_diffusers(mode: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (45, 61, 4), dtype=np.uint8)
+    given = Image.fromarray(pixels).convert("RGB").convert(mode) if mode != "RGBA" else Image.fromarray(pixels)
+    pictures = VaeImageProcessor(do_convert_rgb=True, do_normalize=False)
+    expected = pictures.preprocess(given, height=72, width=40)[0].permute(1, 2, 0).numpy()
+    assert np.array_equal(pixel_array([given], 72, 40)[0], expected)
+    masks = VaeImageProcessor(do_normalize=False, do_binarize=True, do_convert_grayscale=True)
+    assert np.array_equal(mask_array([given], [given], 72, 40)[0], masks.preprocess(given, height=72, width=40)[0, 0])

@@ -1,0 +1,86 @@
+"""Which numbers of which stream each image gets."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sdengine.engines.errors import UsageError
+from sdengine.runtime.seeds import streams_for
+
+SHAPE = (4, 3, 5)
+
+
+def generators(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def drawn(seed: int, *, rows: int | None = None, skipped: int = 0) -> Any:
+    generator = torch.Generator().manual_seed(seed)
+    shape = SHAPE if rows is None else (rows, *SHAPE)
+    for _ in range(skipped):
+        torch.randn(shape, generator=generator)
+    return torch.randn(shape, generator=generator).numpy()
+
+
+def test_a_seed_for_each_image() -> None:
+    for streams in (streams_for([3, 0], None, 2, "cpu"), streams_for(None, generators(3, 0), 2, "cpu")):
+        assert streams.seeds == (3, 0)
+        for skipped in range(2):
+            found = streams.draw(SHAPE)
+            assert np.allclose(found[0], drawn(3, skipped=skipped), atol=1e-6)
+            assert np.allclose(found[1], drawn(0, skipped=skipped), atol=1e-6)
+
+
+def test_one_seed_counts_up_and_none_is_chosen() -> None:
+    assert streams_for(2**64 - 1, None, 2, "cpu").seeds == (2**64 - 1, 0)
+    chosen = [streams_for(None, None, 2, "cpu").seeds for _ in range(2)]
+    assert chosen[0] != chosen[1]
+    assert chosen[0][1] == chosen[0][0] + 1
+
+
+def test_one_generator_is_one_stream() -> None:
+    streams = streams_for(None, generators(3)[0], 2, "cpu")
+    assert np.allclose(streams.draw(SHAPE), drawn(3, rows=2), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("seed", "generator", "repeated", "rows"),
+    [
+        ([1, 2, 3], None, True, 3),
+        ([1, 2, 3], None, False, 3),
+        (None, [1, 2, 3], True, 1),
+        (None, [1, 2, 3], False, 3),
+        (None, 1, True, 1),
+        (None, 1, False, 1),
+    ],
+)
+def test_encoding_one_picture_for_three_images(seed: Any, generator: Any, repeated: bool, rows: int) -> None:
+    given = generators(*generator) if isinstance(generator, list) else generator and generators(generator)[0]
+    streams = streams_for(seed, given, 3, "cpu")
+    assert len(streams.draw_for_pictures(SHAPE, 1, repeated=repeated)) == rows
+    later = streams.draw(SHAPE)
+    shared = isinstance(generator, int)
+    if not shared:
+        assert np.allclose(later[0], drawn(1, skipped=1), atol=1e-6)
+        assert np.allclose(later[2], drawn(3, skipped=int(rows == 3)), atol=1e-6)
+
+
+def test_a_part_of_a_shared_stream_cannot_be_drawn() -> None:
+    part = streams_for(None, generators(3)[0], 4, "cpu").select(0, 2)
+    with pytest.raises(UsageError, match="give one for each image"):
+        part.draw(SHAPE)
+    assert len(streams_for([1, 2, 3, 4], None, 4, "cpu").select(1, 3).draw(SHAPE)) == 2
+
+
+def test_bad_streams() -> None:
+    used = generators(1)[0]
+    torch.randn(5, generator=used)
+    for settings, message in (
+        ((None, used, 1, "cpu"), "has been drawn from"),
+        ((None, object(), 1, "cpu"), "needs initial_seed"),
+        ((None, generators(1, 2), 3, "cpu"), "2 generators for 3 images"),
+        (([1, 2], None, 3, "cpu"), "2 seeds for 3 images"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            streams_for(*settings)
