@@ -8,8 +8,9 @@ size numbers beside the time step, an f8 autoencoder with four latent channels.
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from .trainable import TrainableUNet, TrainableVAE
 
 __all__ = ["MAX_TOKENS", "SCHEDULER", "UNET", "VAE", "new_text_encoders", "new_unet", "new_vae"]
 
@@ -79,16 +80,14 @@ _ENCODER_2: dict[str, Any] = {
 }
 
 
-def new_vae() -> torch.nn.Module:
+def new_vae() -> TrainableVAE:
     """Return an untrained autoencoder."""
-    vae: torch.nn.Module = AutoencoderKL(**VAE)
-    return vae
+    return TrainableVAE(VAE)
 
 
-def new_unet() -> torch.nn.Module:
+def new_unet() -> TrainableUNet:
     """Return an untrained UNet."""
-    unet: torch.nn.Module = UNet2DConditionModel(**UNET)
-    return unet
+    return TrainableUNet(UNET, pooled=_ENCODER_2["projection_dim"])
 
 
 def new_text_encoders(vocabulary: int) -> tuple[torch.nn.Module, torch.nn.Module]:
