@@ -34,9 +34,9 @@ def test_as_diffusers(seed: int, wide: int, high: int, w: int, h: int, padding: 
     assert crop.region == tuple(region)
     for whole in (picture, mask):
         expected = theirs.resize(whole.crop(region), height, width, resize_mode="fill")
-        assert np.array_equal(expected, crop.cut(whole, height, width))
+        assert np.array_equal(expected, np.asarray(crop.cut(whole, height, width)))
     drawn = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
-    assert np.array_equal(theirs.apply_overlay(mask, picture, drawn, region), crop.paste(drawn))
+    assert np.array_equal(theirs.apply_overlay(mask, picture, drawn, region), np.asarray(crop.paste(drawn)))
 
 
 def test_black_mask() -> None:

@@ -30,8 +30,8 @@ def test_axes_of_arrays(shape: tuple[int, ...], masks: bool, count: int) -> None
 
 def test_tensors_have_their_channels_first() -> None:
     [picture] = load_pictures(torch.zeros(1, 3, 5, 6), "image")
-    assert np.shape(picture) == (5, 6, 3)
-    assert [np.shape(p) for p in load_pictures([torch.zeros(3, 5, 6)] * 2, "image")] == [(5, 6, 3)] * 2
+    assert np.asarray(picture).shape == (5, 6, 3)
+    assert [np.asarray(p).shape for p in load_pictures([torch.zeros(3, 5, 6)] * 2, "image")] == [(5, 6, 3)] * 2
 
 
 def test_files(tmp_path: Path) -> None:
@@ -66,8 +66,9 @@ def test_latents_are_told_from_pixels() -> None:
     assert as_latents(latents, 4) is not None
     both = as_latents([latents[0], latents[1]], 4)
     assert both is not None and both.shape == (2, 4, 9, 13)
-    for pixels in (torch.zeros(2, 3, 9, 13), np.zeros((2, 4, 9, 3), np.float32), Image.new("RGB", (9, 9)), []):
-        assert as_latents(pixels, 4) is None
+    pixels: list[Any] = [torch.zeros(2, 3, 9, 13), np.zeros((2, 4, 9, 3), np.float32), Image.new("RGB", (9, 9)), []]
+    for value in pixels:
+        assert as_latents(value, 4) is None
 
 
 def test_masks_are_binary_and_of_the_pictures_size() -> None:

@@ -54,7 +54,7 @@ def test_guidance_rescale_and_clip_skip() -> None:
 
 
 def test_second_prompts() -> None:
-    second = {"prompt_2": ["stars", "a red house"], "negative_prompt_2": ["night", "rain"]}
+    second: dict[str, Any] = {"prompt_2": ["stars", "a red house"], "negative_prompt_2": ["night", "rain"]}
     agree("sdxl", **PROMPTS, **SIZE, **second, num_inference_steps=3)
 
 

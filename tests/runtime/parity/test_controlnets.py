@@ -48,7 +48,7 @@ def test_guess_mode(guidance_scale: float) -> None:
 
 def test_windows() -> None:
     agree("sd1", **PROMPTS, **ONE_NET, control_guidance_start=0.2, control_guidance_end=0.7, num_inference_steps=6)
-    windows = {"control_guidance_start": [0.0, 0.6], "control_guidance_end": [0.5, 1.0]}
+    windows: dict[str, Any] = {"control_guidance_start": [0.0, 0.6], "control_guidance_end": [0.5, 1.0]}
     agree("sdxl", **PROMPTS, **TWO_NETS, **windows, num_inference_steps=6)
 
 

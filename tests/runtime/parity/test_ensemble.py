@@ -16,7 +16,7 @@ PROMPTS: dict[str, Any] = {
     "num_images_per_prompt": 2,
 }
 SEEDS = (1, 2, 3, 4)
-SIZE = {"height": 72, "width": 104}
+SIZE: dict[str, Any] = {"height": 72, "width": 104}
 IMAGE, MASK = picture(72, 104, 1), picture(72, 104, 0, hole=True)
 
 
@@ -60,7 +60,7 @@ def test_one_after_the_other(ensemble: Ensemble) -> None:
 
 @pytest.mark.parametrize("kind", ["sdxl", "sdxl_inpaint"])
 def test_inpainting(kind: str) -> None:
-    settings = {**PROMPTS, **SIZE, "mask_image": MASK, "num_inference_steps": 10}
+    settings: dict[str, Any] = {**PROMPTS, **SIZE, "mask_image": MASK, "num_inference_steps": 10}
     base, refiner = oracle(kind, "inpaint"), oracle("sdxl_refiner", "inpaint")
     latents = theirs(base, **settings, image=IMAGE, denoising_end=0.7, output_type="latent")
     expected = theirs(refiner, **settings, image=latents, denoising_start=0.7, output_type="np")
@@ -70,7 +70,7 @@ def test_inpainting(kind: str) -> None:
 
 
 def test_the_refiner_draws(ensemble: Ensemble) -> None:
-    settings = {"prompt": "a house", "seed": 3, "num_inference_steps": 5, "output_type": "np"}
+    settings: dict[str, Any] = {"prompt": "a house", "seed": 3, "num_inference_steps": 5, "output_type": "np"}
     split = ensemble(**settings, denoising_split=0.5).images
     assert np.abs(split - ours("sdxl")(**settings).images).max() > 0.02
     other = ensemble(**settings, denoising_split=0.5, refiner_settings={"aesthetic_score": 1.0}).images

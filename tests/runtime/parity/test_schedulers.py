@@ -27,18 +27,28 @@ SOLVERS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("solver", "options", "given"), SOLVERS, ids=[solver[0] for solver in SOLVERS])
 def test_image(solver: str, options: dict[str, Any], given: dict[str, Any]) -> None:
-    settings = {"scheduler": solver, "scheduler_config": options, "num_inference_steps": 8, "strength": 0.6}
+    settings: dict[str, Any] = {
+        "scheduler": solver,
+        "scheduler_config": options,
+        "num_inference_steps": 8,
+        "strength": 0.6,
+    }
     agree("sdxl", **PROMPTS, **settings, **given, image=IMAGE)
 
 
 @pytest.mark.parametrize(("solver", "options", "given"), SOLVERS[:6], ids=[solver[0] for solver in SOLVERS[:6]])
 def test_inpainting_by_blending(solver: str, options: dict[str, Any], given: dict[str, Any]) -> None:
-    settings = {"scheduler": solver, "scheduler_config": options, "num_inference_steps": 6, "strength": 0.6}
+    settings: dict[str, Any] = {
+        "scheduler": solver,
+        "scheduler_config": options,
+        "num_inference_steps": 6,
+        "strength": 0.6,
+    }
     prompts = {**PROMPTS, "seeds": 7}
     agree("sd1", **prompts, **settings, **given, height=72, width=104, image=IMAGE, mask_image=MASK)
 
 
 @pytest.mark.parametrize(("solver", "options", "given"), SOLVERS[:2], ids=[solver[0] for solver in SOLVERS[:2]])
 def test_inpainting_with_nine_channels(solver: str, options: dict[str, Any], given: dict[str, Any]) -> None:
-    settings = {"scheduler": solver, "scheduler_config": options, "num_inference_steps": 4}
+    settings: dict[str, Any] = {"scheduler": solver, "scheduler_config": options, "num_inference_steps": 4}
     agree("sdxl_inpaint", **PROMPTS, **settings, **given, height=40, width=64, image=IMAGE, mask_image=MASK)
