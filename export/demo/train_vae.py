@@ -23,6 +23,8 @@ _COARSE_SHARE = 0.1
 _PRIOR = 1e-5  # weight of the KL divergence, per element of the code
 _ROUGHNESS = 0.05  # noise that the decoder learns to bear, in deviations of the code
 _VALIDATION = 10**9  # seeds from here on are never trained on
+_MEASURED = 128  # pictures that the code's statistics come from
+_JUDGED = 32  # pictures in a report
 
 _SIZES = ((128, 128), (128, 128), (96, 128), (128, 96), (160, 128), (96, 96))
 
@@ -41,7 +43,7 @@ def train_vae(work: Path, *, joint: Plan, decoder: Plan) -> Any:
         after_save=lambda step, mean: _report(step, mean),
     )
     vae.load_state_dict(average.weights)
-    unit_code(vae, pictures(range(_VALIDATION, _VALIDATION + 128)))
+    unit_code(vae, pictures(range(_VALIDATION, _VALIDATION + _MEASURED)))
     trainable(vae, ("decoder.", "post_quant_conv."))
     offset = joint.steps
     average = run(
@@ -149,7 +151,7 @@ def _report(step: int, average: Average) -> None:
     vae: Any = new_vae()
     vae.load_state_dict(average.weights)
     vae.eval()
-    wanted = pictures(range(_VALIDATION, _VALIDATION + 32))
+    wanted = pictures(range(_VALIDATION, _VALIDATION + _JUDGED))
     code = vae.encode(wanted).latent_dist
     error = (vae.decode(code.mean).sample.clamp(-1, 1) - wanted).square().mean()
     psnr = 10 * torch.log10(4 / error)

@@ -126,7 +126,9 @@ def test_the_code_gets_unit_variance_and_the_picture_stays() -> None:
                           before.std / before.mean.std((0, 2, 3))[:, None, None], rtol=1e-3)  # fmt: skip
 
 
-def test_the_autoencoder_learns(tmp_path: Path) -> None:
+def test_the_autoencoder_learns_and_resumes_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_BATCH", "_MEASURED", "_JUDGED"):
+        monkeypatch.setattr(train_vae, name, 2)
     joint, decoder = plan(4, decay=2), plan(2, decay=1)
     vae = train_vae.train_vae(tmp_path, joint=joint, decoder=decoder)
     again = train_vae.train_vae(tmp_path, joint=joint, decoder=decoder)  # from the states alone
