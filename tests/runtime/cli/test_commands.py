@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -161,6 +162,35 @@ def test_bad_exports(tmp_path: Path, arguments: list[str], status: int, message:
     assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_build_adds_a_plan(tmp_path: Path) -> None:
+    copy = shutil.copytree(bundle_of("sd1"), tmp_path / "bundle")
+    arguments = ("build", copy, "--engine", "tensorrt-rtx", "--target", "sm89", "--component", "text_encoder")
+    done = sdengine(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert len(list((copy / "engines").rglob("*.plan"))) == 1
+    assert sdengine("inspect", copy, "--check").returncode == 0
+    assert "yes" in sdengine(*arguments).stdout, "what still fits is kept"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--engine", "onnxruntime"], 2, "no plans are built for 'onnxruntime'"),
+        (["--engine", "tensorrt-rtx", "--target", "sm42"], 2, "sm89"),
+        (["--engine", "tensorrt-rtx", "--target", "sm89", "--component", "unet"], 2, "denoiser"),
+        (["--engine", "tensorrt-rtx", "--target", "sm89", "--precision", "fp8"], 2, "fp8"),
+    ],
+    ids=joined,
+)
+def test_bad_builds(bundle: Path, arguments: list[str], status: int, message: str) -> None:
+    before = sorted(bundle.rglob("*"))
+    done = sdengine("build", bundle, *arguments)
+    assert done.returncode == status, done.stderr
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert sorted(bundle.rglob("*")) == before
 
 
 def test_export_and_draw(tmp_path: Path) -> None:

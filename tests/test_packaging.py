@@ -1,0 +1,67 @@
+"""What a user installs: the wheel is whole, and ``sdengine[cpu]`` alone draws with an exported bundle."""
+
+import json
+import shutil
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from .bundles import bundle_of
+
+ROOT = Path(__file__).parent.parent
+
+
+def done(*command: object, cwd: Path | None = None) -> str:
+    result = subprocess.run(
+        [str(c) for c in command], capture_output=True, text=True, check=False, cwd=cwd, timeout=500
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build from a copy, so that no build/ of an earlier day lends it modules."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    ignored = shutil.ignore_patterns(".venv", ".git", "build", "*.egg-info", "__pycache__", "sdengine-demo", ".*_cache")
+    shutil.copytree(ROOT, source, ignore=ignored)
+    done(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, source)
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_is_whole(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    for top in ("engines", "export", "runtime"):
+        for file in (ROOT / top).rglob("*.py"):
+            assert f"sdengine/{file.relative_to(ROOT).as_posix()}" in names
+        assert f"sdengine/{top}/py.typed" in names
+    checkpoint = ROOT / "export" / "demo" / "checkpoint"
+    for file in checkpoint.rglob("*"):
+        if file.is_file():
+            assert f"sdengine/export/demo/checkpoint/{file.relative_to(checkpoint).as_posix()}" in names
+
+
+@pytest.mark.slow
+def test_the_cpu_extra_alone_draws(wheel: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    done(python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", f"{wheel}[cpu]")
+    listed = {entry["name"] for entry in json.loads(done(python, "-m", "pip", "list", "--format", "json"))}
+    assert not listed & {"torch", "transformers", "diffusers", "onnx", "openvino", "scipy"}
+    sdengine = tmp_path / "venv" / "bin" / "sdengine"
+    report = json.loads(
+        done(sdengine, "run", bundle_of("sdxl"), "a cat", "--steps", 2, "-o", tmp_path / "cat.png", "--json")
+    )
+    assert set(report["engines"].values()) == {"onnxruntime"}
+    assert (tmp_path / "cat.png").stat().st_size > 100
+    refused = subprocess.run(
+        [str(sdengine), "export", "demo", "-o", str(tmp_path / "b")], capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 1
+    assert 'pip install "sdengine[export]"' in " ".join(refused.stderr.split())
