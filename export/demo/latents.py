@@ -16,7 +16,7 @@ __all__ = ["Batch", "Latents", "encode_data_set"]
 
 MAIN_SIZE = (128, 128)
 OTHER_SIZES = ((96, 128), (128, 96), (128, 160), (160, 128), (160, 160))
-"""(height, width) of the pictures; a quarter of the steps see one of the others."""
+"""(height, width) of the pictures; where the others were encoded too, a quarter of the steps see one of them."""
 
 _OTHER_SHARE = 0.25
 

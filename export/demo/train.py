@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     decoder = Plan(steps=options.decoder_steps, decay=options.decoder_steps // 2, peak=1e-3, seed=options.seed + 1)
     vae = train_vae(work, joint=joint, decoder=decoder)
     latents = encode_data_set(
-        vae, tokenizers, work, main=options.pictures, other=options.pictures // 12, seed=options.seed
+        vae, tokenizers, work, main=options.pictures, other=options.other_pictures, seed=options.seed
     )
 
     def look(step: int, average: Average) -> None:
@@ -82,13 +82,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True, help="folder of states, cached latents and results")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--vae-steps", type=int, default=1200)
-    parser.add_argument("--vae-decay", type=int, default=500)
+    parser.add_argument("--vae-steps", type=int, default=2200)
+    parser.add_argument("--vae-decay", type=int, default=700)
     parser.add_argument("--decoder-steps", type=int, default=300)
-    parser.add_argument("--pictures", type=int, default=24_000, help="of 128 x 128; a twelfth of each other size")
-    parser.add_argument("--steps", type=int, default=7000, help="of the denoiser and text encoders")
-    parser.add_argument("--decay", type=int, default=2500, help="the last steps, in which the rate falls to zero")
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--pictures", type=int, default=18_000, help="of 128 x 128")
+    parser.add_argument("--other-pictures", type=int, default=0, help="of each other size; a quarter of the steps")
+    parser.add_argument("--steps", type=int, default=4400, help="of the denoiser and text encoders")
+    parser.add_argument("--decay", type=int, default=1800, help="the last steps, in which the rate falls to zero")
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--look-every", type=int, default=1000, help="steps between two reports (a multiple of 200)")
     parser.add_argument(

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sdengine.export.demo import train_vae
+from sdengine.export.demo import train, train_vae
+from sdengine.export.demo.judge import read_checkpoint
 from sdengine.export.demo.latents import Latents
 from sdengine.export.demo.networks import VAE, new_vae
 from sdengine.export.demo.painter import signal_share
@@ -134,3 +135,16 @@ def test_the_autoencoder_learns_and_resumes_exactly(tmp_path: Path, monkeypatch:
     again = train_vae.train_vae(tmp_path, joint=joint, decoder=decoder)  # from the states alone
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in vae.state_dict().items())
     assert {path.name for path in tmp_path.iterdir()} == {"vae.state", "vae_decoder.state"}
+
+
+def test_the_whole_training_writes_a_checkpoint_that_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_BATCH", "_MEASURED", "_JUDGED"):
+        monkeypatch.setattr(train_vae, name, 2)
+    sizes = {"vae-steps": 1, "vae-decay": 0, "decoder-steps": 1, "pictures": 4, "other-pictures": 2, "steps": 2}
+    rest = {"decay": 1, "batch": 2, "look-at": 0, "threads": 1}
+    train.main(["--work", str(tmp_path), *(f"--{name}={value}" for name, value in {**sizes, **rest}.items())])
+    painter, vae, tokenizers = read_checkpoint(tmp_path / "checkpoint")
+    assert len(tokenizers[0]) == painter.text_encoder.config.vocab_size
+    assert all(torch.isfinite(value).all() for value in (*painter.state_dict().values(), *vae.state_dict().values()))
