@@ -6,13 +6,13 @@ from pathlib import Path
 
 import msgspec
 
-from ..bundle import Bundle, file_sha256
+from ..bundle import Bundle
 from ..errors import UsageError, nearest
-from ..manifest import EngineFile, FileRecord, Manifest
-from .compile import Compiled, compile_plan
+from .add import add_plan
+from .compile import compile_plan
 from .gpu import Gpu, gpu_here
 from .library import Library, library_of
-from .locked import locked, rewrite_manifest, write_whole
+from .locked import locked, write_whole
 from .options import BuildOptions, targets_for
 from .profiles import profiles_for, vae_factor
 from .record import PlanRecord, Wanted, read_record
@@ -200,7 +200,8 @@ def _built(build: _Build, wanted: Wanted) -> BuiltPlan:
     )
     for warning in record.warnings:
         build.report(f"{name}: {build.library.engine} warns: {warning}")
-    _add_to_bundle(bundle, record, compiled)
+    contents = {} if compiled.timing_cache is None else {f"{wanted.folder}/{_CACHE}": compiled.timing_cache}
+    add_plan(bundle, record, sha256=compiled.sha256, contents=contents)
     build.report(f"{name}: {compiled.size / 1e6:.1f} MB in {compiled.seconds:.1f} s")
     return BuiltPlan(file=wanted.file, record=record, reused=False)
 
@@ -210,46 +211,3 @@ def _timing_cache(bundle: Bundle, wanted: Wanted) -> bytes:
     if not wanted.options.timing_cache or name not in Bundle(bundle.path).manifest.files:
         return b""
     return Bundle(bundle.path).checked_file(name).read_bytes()
-
-
-def _add_to_bundle(bundle: Bundle, record: PlanRecord, compiled: Compiled) -> None:
-    """Write the description (and timings), then the manifest; remove what the plan replaces."""
-    wanted = record.wanted
-    described = wanted.file.removesuffix(".plan") + ".json"
-    added = {wanted.file: FileRecord(sha256=compiled.sha256, bytes=compiled.size)}
-    contents = {described: msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"}
-    if compiled.timing_cache is not None:
-        contents[f"{wanted.folder}/{_CACHE}"] = compiled.timing_cache
-    entry = EngineFile(
-        engine=wanted.engine,
-        component=wanted.component,
-        file=wanted.file,
-        precision=wanted.precision,
-        version=wanted.version,
-        target=wanted.target,
-    )
-    replaced: list[EngineFile] = []
-
-    def change(manifest: Manifest) -> Manifest:
-        for name, data in contents.items():  # under the manifest's lock, as the timings keep their name
-            with write_whole(bundle.file(name)) as partial:
-                partial.write_bytes(data)
-            added[name] = FileRecord(sha256=file_sha256(bundle.file(name)), bytes=len(data))
-        replaced.extend(built for built in manifest.built if _same_place(built, entry))
-        gone = {name for old in replaced for name in (old.file, old.file.removesuffix(".plan") + ".json")}
-        files = {name: file for name, file in manifest.files.items() if name not in gone} | added
-        built = [old for old in manifest.built if old not in replaced] + [entry]
-        return msgspec.structs.replace(manifest, built=built, files=files)
-
-    rewrite_manifest(bundle.path, change)
-    for old in replaced:
-        if old.file != entry.file:
-            bundle.file(old.file).unlink(missing_ok=True)
-            bundle.file(old.file.removesuffix(".plan") + ".json").unlink(missing_ok=True)
-
-
-def _same_place(one: EngineFile, other: EngineFile) -> bool:
-    def place(built: EngineFile) -> tuple[str, ...]:
-        return built.engine, built.component, built.precision, built.version, built.target
-
-    return place(one) == place(other)

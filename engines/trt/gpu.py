@@ -1,9 +1,9 @@
 """Which GPU is here, asked of the driver."""
 
 from dataclasses import dataclass
-from typing import Any
 
-from ..errors import EngineError
+from ..errors import EngineError, EngineUnavailableError
+from .driver import cuda, driver_call
 
 __all__ = ["Gpu", "gpu_here"]
 
@@ -30,34 +30,24 @@ def gpu_here(index: int = 0) -> Gpu | None:
 
     """
     try:
-        from cuda.bindings import driver
-    except ImportError:
+        driver_call("cuInit", 0)
+        if index >= driver_call("cuDeviceGetCount"):
+            return None
+    except EngineUnavailableError:
         return None
-    try:
-        (status,) = driver.cuInit(0)
-    except RuntimeError:  # cuda-bindings found no libcuda
-        return None
-    if status == driver.CUresult.CUDA_ERROR_NO_DEVICE:
-        return None
-    _checked((status,), "cuInit")
-    if index >= _checked(driver.cuDeviceGetCount(), "cuDeviceGetCount"):
-        return None
-    device = _checked(driver.cuDeviceGet(index), "cuDeviceGet")
-    attributes = driver.CUdevice_attribute
+    except EngineError as error:
+        if "CUDA_ERROR_NO_DEVICE" in str(error):
+            return None
+        raise
+    device = driver_call("cuDeviceGet", index)
+    attributes = cuda().CUdevice_attribute
     major, minor = (
-        _checked(driver.cuDeviceGetAttribute(attribute, device), "cuDeviceGetAttribute")
+        driver_call("cuDeviceGetAttribute", attribute, device)
         for attribute in (
             attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
             attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
         )
     )
-    name = _checked(driver.cuDeviceGetName(128, device), "cuDeviceGetName").split(b"\0")[0].decode()
+    name = driver_call("cuDeviceGetName", 128, device).split(b"\0")[0].decode()
     model = "-".join("".join(c if c.isalnum() else " " for c in name).split())
     return Gpu(generation=f"sm{major}{minor}", model=model)
-
-
-def _checked(returned: tuple[Any, ...], call: str) -> Any:
-    status, *values = returned
-    if int(status) != 0:
-        raise EngineError(f"the CUDA driver's {call} failed: {status.name}")
-    return values[0] if values else None

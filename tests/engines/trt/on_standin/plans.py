@@ -1,0 +1,56 @@
+"""Bundles with plans of the stand-in."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from sdengine.engines.bundle import Bundle
+from sdengine.engines.trt import BuildOptions
+from sdengine.engines.trt.add import add_plan
+from sdengine.engines.trt.profiles import profiles_for, shapes_of, vae_factor
+from sdengine.engines.trt.record import PlanRecord, Wanted
+
+from ..bundles import copy_of
+from .library import VERSION
+
+__all__ = ["TARGET", "with_plans"]
+
+TARGET = "sm89-NVIDIA-Stand-in-4090"
+
+
+def with_plans(
+    kind: str, folder: Path, *, sizes: tuple[tuple[int, int], ...] = (), target: str = TARGET, version: str = VERSION
+) -> Path:
+    """Return a copy of a tiny bundle that holds a plan of every component."""
+    path = copy_of(kind, folder, precision="fp32", sizes=sizes)
+    bundle = Bundle(path)
+    for name, component in bundle.manifest.components.items():
+        graph = component.graphs["fp32"]
+        files = bundle.manifest.files
+        wanted = Wanted(
+            engine="tensorrt",
+            version=version,
+            target=target,
+            component=name,
+            precision="fp32",
+            graph=files[graph.file].sha256,
+            weights=files[bundle.manifest.networks[component.network].weights].sha256,
+            profiles=profiles_for(graph.spec, bundle.manifest.sizes, factor=vae_factor(bundle)),
+            options=BuildOptions(),
+        )
+        profiles = [shapes_of(graph.spec, profile) for profile in wanted.profiles]
+        plan = {"component": name, "graph": str(path / graph.file), "profiles": profiles}
+        data = json.dumps(plan).encode()
+        bundle.file(wanted.file).parent.mkdir(parents=True, exist_ok=True)
+        bundle.file(wanted.file).write_bytes(data)
+        record = PlanRecord(
+            wanted=wanted,
+            seconds=0.0,
+            plan_bytes=len(data),
+            weight_bytes=None,
+            activation_bytes=None,
+            layers={},
+            warnings=[],
+        )
+        add_plan(bundle, record, sha256=hashlib.sha256(data).hexdigest(), contents={})
+    return path
