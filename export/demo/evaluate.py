@@ -21,7 +21,7 @@ __all__ = ["Draw", "Figures", "evaluate", "fresh_scenes", "table"]
 CROP = 24
 """Pixels that the evaluation asks to be cropped away, in turn at the top and at the left."""
 
-COARSE = 20
+COARSE = 10
 """The small ``original_size`` that the evaluation asks for, in pixels each way."""
 
 

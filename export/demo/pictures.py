@@ -22,7 +22,8 @@ __all__ = ["Example", "draw", "example_of_seed", "scale_of"]
 
 _SUPERSAMPLING = 3
 _JITTER = 7.0  # the object's centre, in pixels of a 128-pixel picture either way
-_COARSE_SHARE = 0.4  # of the examples are enlarged from a small original
+_COARSE_SHARE = 0.45  # of the examples are enlarged from a small original
+_COARSEST = 4.7  # octaves below the picture's size; blur below a latent's 8 pixels is never learned, so go far beyond
 _CROPPED_SHARE = 0.5
 _LARGEST_CROP = 0.34  # of the shorter side
 
@@ -131,8 +132,8 @@ def _crop(rng: random.Random, side: int) -> tuple[int, int]:
 
 
 def _original_size(rng: random.Random, height: int, width: int, coarse_share: float) -> tuple[int, int]:
-    """Coarse originals from 1/12 to 1/2 of the size, evenly by octave; of the others half are exactly the size."""
-    coarse, fine = 1 / 2 ** rng.uniform(1.0, 3.6), rng.choice((1.0, rng.uniform(1.0, 2.0)))
+    """Coarse originals from 1/4 of the size down, evenly by octave; of the others half are exactly the size."""
+    coarse, fine = 1 / 2 ** rng.uniform(2.0, _COARSEST), rng.choice((1.0, rng.uniform(1.0, 2.0)))
     factor = coarse if rng.random() < coarse_share else fine
     return max(4, round(height * factor)), max(4, round(width * factor))
 

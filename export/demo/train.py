@@ -72,7 +72,7 @@ def _write_sheet(file: Path, draw: Draw) -> None:
     prompts = [plain_caption(scene) for scene in fresh_scenes(30)]
     rows: list[Any] = list(draw(prompts, range(30)))
     rows += draw(prompts[:10], range(10), crops_coords_top_left=(0, 24))
-    rows += draw(prompts[:10], range(10), original_size=(20, 20))
+    rows += draw(prompts[:10], range(10), original_size=(10, 10))
     lines = [np.concatenate(rows[first : first + 10], axis=1) for first in range(0, len(rows), 10)]
     Image.fromarray(np.concatenate(lines)).save(file)
 
@@ -87,7 +87,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--decoder-steps", type=int, default=300)
     parser.add_argument("--pictures", type=int, default=18_000, help="of 128 x 128")
     parser.add_argument("--other-pictures", type=int, default=0, help="of each other size; a quarter of the steps")
-    parser.add_argument("--steps", type=int, default=4400, help="of the denoiser and text encoders")
+    parser.add_argument("--steps", type=int, default=7600, help="of the denoiser and text encoders")
     parser.add_argument("--decay", type=int, default=1800, help="the last steps, in which the rate falls to zero")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rate", type=float, default=1e-3)
