@@ -12,6 +12,7 @@ from . import onnxruntime_cpu, openvino_cpu, torch_module
 from .bundle import Bundle
 from .engine import Engine
 from .errors import EngineError, EngineUnavailableError, SdengineError, UsageError, nearest
+from .trt import run_tensorrt, run_tensorrt_rtx
 
 __all__ = ["ENGINES", "Fallback", "FallbackPolicy", "Opened", "open_engine"]
 
@@ -44,6 +45,8 @@ class Rung:
 
 
 ENGINES: dict[str, Rung] = {
+    run_tensorrt.NAME: Rung(module=run_tensorrt, open=run_tensorrt.open_plan, precisions=("fp16", "fp32")),
+    run_tensorrt_rtx.NAME: Rung(module=run_tensorrt_rtx, open=run_tensorrt_rtx.open_plan, precisions=("fp16", "fp32")),
     openvino_cpu.NAME: Rung(
         module=openvino_cpu,
         open=openvino_cpu.OpenVinoEngine,

@@ -68,6 +68,7 @@ def export_bundle(
     verify: Verify = "fast",
     stop_after: Literal["graphs"] | None = None,
     build: BuildOptions | None = None,
+    link_weights: bool = True,
     overwrite: bool = False,
     report: Report | None = None,
     **opening: Any,
@@ -86,6 +87,8 @@ def export_bundle(
         stop_after: ``graphs`` compiles nothing ahead of time, so that every precision can be exported anywhere; else
             the plans of ``tensorrt`` and ``tensorrt-rtx`` are built.
         build: options of those plans.
+        link_weights: hard-link large weights files that need no change; a copy takes space, but onnx's own checker
+            refuses external data with more than one hard link.
         overwrite: replace a bundle of that name.
         report: told about each step.
         opening: options of ``open_checkpoint``: ``vae``, ``tokenizer``, ``variant``, ``revision``, ``token``,
@@ -108,7 +111,7 @@ def export_bundle(
     for note in request.checkpoint.notes:
         say(f"note: {note}")
     with whole_folder(Path(output), overwrite=overwrite) as folder:
-        manifest = _write(request, folder, say)
+        manifest = _write(request, folder, say, link_weights)
         results = []
         for result in verify_bundle(Bundle(folder), request.engines, verify):
             say(f"verified {result.component} ({result.precision}, {result.engine}): {result.relative_error:.1e}")
@@ -204,7 +207,7 @@ def _draft(checkpoint: Checkpoint, controlnets: Sequence[CheckpointComponent]) -
     )
 
 
-def _write(request: _Request, folder: Path, say: Report) -> Manifest:
+def _write(request: _Request, folder: Path, say: Report, link: bool) -> Manifest:
     """Write everything; the manifest comes last, so that a folder without one is not a bundle."""
     draft = _draft(request.checkpoint, request.controlnets)
     networks = dict(draft.networks)
@@ -213,7 +216,7 @@ def _write(request: _Request, folder: Path, say: Report) -> Manifest:
         planned = list(plans)
         source, store = planned[0].network.source, planned[0].network.store
         weights = folder / networks[network].weights
-        linked = place_weights(source, weights, store=store)
+        linked = place_weights(source, weights, store=store, link=link)
         say(f"{network}: weights {'linked' if linked else 'written'}, {weights.stat().st_size / 1e6:.1f} MB")
         networks[network] = msgspec.structs.replace(networks[network], dtype=dtype_name(source, store))
         external = external_tensors(weights)

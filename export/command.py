@@ -40,6 +40,9 @@ def export(
     target: Annotated[
         list[str] | None, typer.Option(help="GPU generation for tensorrt-rtx plans, like sm89; repeatable.")
     ] = None,
+    copy_weights: Annotated[
+        bool, typer.Option("--copy-weights", help="Copy large weights files, too, rather than hard-link them.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle of that name.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
@@ -76,6 +79,7 @@ def export(
             verify=verify,  # type: ignore[arg-type]  # checked by export_bundle, as the next one
             stop_after=stop_after,  # type: ignore[arg-type]
             build=BuildOptions(targets=tuple(target or ())),
+            link_weights=not copy_weights,
             overwrite=overwrite,
             report=report,
             vae=vae,

@@ -11,6 +11,7 @@ from ..engines.errors import ExportError, UsageError
 from ..engines.ladder import ENGINES, open_engine
 from ..engines.manifest import Verification
 from ..engines.spec import AxisRange, ComponentSpec, TensorSpec
+from ..engines.trt import LIBRARIES
 
 __all__ = ["TOLERANCES", "Verify", "check_verify", "verify_bundle"]
 
@@ -37,7 +38,9 @@ def verify_bundle(bundle: Bundle, engines: Sequence[str], verify: Verify) -> Ite
 
     """
     count = {"full": 3, "fast": 1, "off": 0}[verify]
-    runnable = [n for n in engines if n in ENGINES and n != "torch" and ENGINES[n].module.unavailable() is None]
+    # Plans are built after this, from the graphs that the other engines are compared with.
+    compared = [n for n in engines if n in ENGINES and n != "torch" and n not in LIBRARIES]
+    runnable = [n for n in compared if ENGINES[n].module.unavailable() is None]
     for name, component in bundle.manifest.components.items():
         for precision, graph in component.graphs.items() if count else ():
             able = [n for n in runnable if precision in ENGINES[n].precisions]

@@ -20,13 +20,19 @@ __all__ = ["dtype_name", "external_tensors", "place_weights"]
 _FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 
 
-def place_weights(component: CheckpointComponent, target: Path, *, store: str | None) -> bool:
+LINK_FROM = 256 * 2**20
+"""Bytes from which a file is linked rather than copied: onnx's checker refuses external data with more than one hard
+link, and below this size a copy costs nothing."""
+
+
+def place_weights(component: CheckpointComponent, target: Path, *, store: str | None, link: bool) -> bool:
     """Put a network's weights at ``target``.
 
     Args:
         component: the network.
         target: the ``.safetensors`` to make.
         store: element type to convert floats to (``F16``, ``BF16``), or None to keep them.
+        link: make a hard link of a large file (:data:`LINK_FROM`) in which nothing needs to change.
 
     Returns:
         Whether the checkpoint's own file was linked, so that it takes no space.
@@ -39,9 +45,10 @@ def place_weights(component: CheckpointComponent, target: Path, *, store: str | 
     kept = all(_stored(tensor, store) == tensor.dtype for tensor in component.tensors.values())
     if component.file is not None and kept:
         source = component.file.resolve()
-        with contextlib.suppress(OSError):  # another file system, or one without hard links
-            os.link(source, target)
-            return True
+        if link and source.stat().st_size >= LINK_FROM:
+            with contextlib.suppress(OSError):  # another file system, or one without hard links
+                os.link(source, target)
+                return True
         shutil.copyfile(source, target)
         return False
     _stream(component.tensors, target, store)

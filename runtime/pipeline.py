@@ -180,10 +180,10 @@ class Pipeline:
             timings_ms=timings,
             warnings=tuple(dict.fromkeys(warnings)),
             settings={
+                **settings_of(request),
                 "scheduler": schedule.solver,
                 "num_inference_steps": schedule.steps,
                 "guidance_scale": job.guidance_scale,
-                **settings_of(request),
             },
         )
 

@@ -228,6 +228,10 @@ def _controlnet(config: dict[str, Any], folder: Path, *, seed: int) -> Path:
     torch.manual_seed(seed)
     net = ControlNetModel(**config, conditioning_embedding_out_channels=(4, 8, 12, 16))
     randomise(net, torch.Generator().manual_seed(seed))
+    with torch.no_grad():  # otherwise hardly anything of the control image would reach the picture
+        for parameter in net.controlnet_cond_embedding.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(2.5)
     net.save_pretrained(folder)
     return folder
 

@@ -140,6 +140,9 @@ def _wanted(build: _Build, name: str, precision: str | None) -> Wanted:
     bundle = build.bundle
     component = bundle.component(name)
     graphs = component.graphs
+    if precision not in (None, *_PREFERRED):
+        known = ", ".join(_PREFERRED)
+        raise UsageError(f"unknown precision {precision!r}; there are {known}{nearest(str(precision), _PREFERRED)}")
     if precision is None or len(graphs) == 1:  # SDXL's VAE is in float32 in a bundle of float16
         precision = next(p for p in _PREFERRED if p in graphs)
     if precision not in graphs:

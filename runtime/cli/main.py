@@ -36,13 +36,11 @@ def _app() -> typer.Typer:
 
     @app.callback()
     def options(
-        version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+        version: Annotated[
+            bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_version)
+        ] = False,
     ) -> None:
-        if version:
-            from importlib.metadata import version as installed
-
-            typer.echo(installed("sdengine"))
-            raise typer.Exit
+        pass
 
     app.command()(demo)
     for entry in sorted(entry_points(group="sdengine.commands"), key=lambda e: e.name):
@@ -52,6 +50,14 @@ def _app() -> typer.Typer:
     app.command()(inspect)
     app.command()(doctor)
     return app
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("sdengine"))
+        raise typer.Exit
 
 
 def main() -> None:

@@ -172,12 +172,8 @@ def run(
         return
     for warning in result.warnings:
         err.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
-    for fallback_taken in result.fallbacks:
-        err.print(
-            f"{fallback_taken.component}: {fallback_taken.skipped} passed over: {fallback_taken.reason}",
-            style="yellow",
-            markup=False,
-        )
+    for name, reason in dict.fromkeys((f.skipped, f.reason) for f in result.fallbacks):
+        err.print(f"{name} passed over: {reason}", style="yellow", markup=False, highlight=False)
     times, engines = result.timings_ms, sorted(set(result.engines.values()))
     for file, number in zip(files, result.seeds, strict=True):
         out.print(f"{file}  seed {number}", markup=False, highlight=False, soft_wrap=True)

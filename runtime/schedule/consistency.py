@@ -77,7 +77,7 @@ def _tcd_steps(request: Request, grid: Grid, i: Indices) -> Steps:
     t = grid.timesteps[i]
     following = np.append(grid.timesteps, 0)[i + 1]
     # float32, because the product is rounded down to a whole timestep
-    s = np.floor(np.float32(1 - request.eta) * following.astype(np.float32)).astype(np.float64)
+    s = np.floor((1 - request.eta) * following.astype(np.float32)).astype(np.float64)
     a, a_s, a_next = alpha_bar(request, t), alpha_bar(request, s), alpha_bar(request, following)
     x0 = picture_at(options.prediction_type, np.sqrt(a), np.sqrt(1 - a))
     eps = noise_at(options.prediction_type, np.sqrt(a), np.sqrt(1 - a))

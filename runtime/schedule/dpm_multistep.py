@@ -154,6 +154,7 @@ DPM_MULTISTEP = Solver(
             "solver_type": ("midpoint", "heun"),
         },
         synonyms=DPM_SYNONYMS,
+        unused=frozenset({"variance_type"}),
     ),
     grid=_grid,
     steps=_steps,

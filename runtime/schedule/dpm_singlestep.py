@@ -115,6 +115,7 @@ DPM_SINGLESTEP = Solver(
             "solver_type": ("midpoint", "heun"),
         },
         synonyms=DPM_SYNONYMS,
+        unused=frozenset({"variance_type"}),
     ),
     grid=_grid,
     steps=_steps,

@@ -92,6 +92,7 @@ _USUAL_CHOICES: Mapping[str, tuple[object, ...]] = {
     "interpolation_type": ("linear", "log_linear"),
     "timestep_type": ("discrete", "continuous"),
     "sigma_schedule": ("karras", "exponential"),
+    "variance_type": (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
 }
 """Values that most solvers know."""
 

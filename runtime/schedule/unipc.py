@@ -108,10 +108,6 @@ def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
     )
 
 
-def _grid(request: Request) -> Grid:
-    return log_snr_grid(request)
-
-
 UNIPC = Solver(
     name="UniPCMultistepScheduler",
     short_names={"unipc": {}, "uni_pc": {}, "unipc_karras": {"use_karras_sigmas": True}},
@@ -146,7 +142,7 @@ UNIPC = Solver(
         choices={"solver_order": (1, 2, 3), "solver_type": ("bh1", "bh2")},
         synonyms={"solver_type": {"midpoint": "bh2", "heun": "bh2", "logrho": "bh2"}},
     ),
-    grid=_grid,
+    grid=log_snr_grid,
     steps=_steps,
     level=variance_preserving_level,
 )

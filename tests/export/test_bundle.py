@@ -17,7 +17,9 @@ from sdengine.engines.bundle import Bundle
 from sdengine.engines.errors import BundleError, ExportError, UsageError
 from sdengine.engines.ladder import open_engine
 from sdengine.export import bundle as writer
-from sdengine.export import export_bundle
+from sdengine.export import export_bundle, weights
+from sdengine.export.checkpoint import open_checkpoint
+from sdengine.export.weights import place_weights
 from sdengine.runtime import Pipeline
 
 from ..bundles import SIZES, bundle_of, checkpoint_of
@@ -53,17 +55,24 @@ def test_fused_operators_are_kept() -> None:
     assert {"Attention", "GroupNormalization", "Gelu", "LayerNormalization", "Conv"} <= kinds
     # Mix and update are multiply-and-sum: every matrix product left belongs to a linear layer, whose second operand
     # is a weight.
-    weights = {t.name for t in model.graph.initializer}
+    stored = {t.name for t in model.graph.initializer}
     made = {node.output[0]: node for node in model.graph.node}
     for node in model.graph.node:
         if node.op_type == "MatMul":
-            assert made[node.input[1]].op_type == "Transpose" and made[node.input[1]].input[0] in weights
+            assert made[node.input[1]].op_type == "Transpose" and made[node.input[1]].input[0] in stored
 
 
-def test_weights_are_linked_where_they_fit() -> None:
-    bundle, checkpoint = Bundle(bundle_of("sdxl")), checkpoint_of("sdxl")
-    source = checkpoint / "unet" / "diffusion_pytorch_model.safetensors"
-    assert os.path.samefile(bundle.file("components/unet/weights.safetensors"), source)
+@pytest.mark.parametrize("link", [True, False])
+def test_large_weights_are_linked_where_they_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: bool) -> None:
+    unet = open_checkpoint(checkpoint_of("sdxl")).components["unet"]
+    assert unet.file is not None
+    monkeypatch.setattr(weights, "LINK_FROM", unet.file.stat().st_size)
+    assert place_weights(unet, tmp_path / "w.safetensors", store=None, link=link) is link
+    assert os.path.samefile(tmp_path / "w.safetensors", unet.file) is link
+    assert not place_weights(unet, tmp_path / "half.safetensors", store="F16", link=link)
+    monkeypatch.setattr(weights, "LINK_FROM", unet.file.stat().st_size + 1)
+    assert not place_weights(unet, tmp_path / "small.safetensors", store=None, link=link)
+    assert (tmp_path / "small.safetensors").read_bytes() == unet.file.read_bytes()
 
 
 def test_float16_graphs_from_float32_weights(tmp_path: Path) -> None:
@@ -71,8 +80,8 @@ def test_float16_graphs_from_float32_weights(tmp_path: Path) -> None:
     networks = bundle.manifest.networks
     assert networks["unet"].dtype == "float16"
     assert networks["vae"].dtype == "float32", "SDXL's VAE overflows in float16"
-    weights = safetensors.numpy.load_file(bundle.file(networks["unet"].weights))
-    assert {w.dtype for w in weights.values()} == {np.dtype("float16")}
+    stored = safetensors.numpy.load_file(bundle.file(networks["unet"].weights))
+    assert {w.dtype for w in stored.values()} == {np.dtype("float16")}
     assert list(bundle.component("denoiser").graphs) == ["fp16"]
     assert list(bundle.component("vae_decoder").graphs) == ["fp32"]
     with Pipeline.load(bundle.path) as half, Pipeline.load(bundle_of("sdxl")) as single:

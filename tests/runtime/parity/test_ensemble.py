@@ -77,6 +77,13 @@ def test_the_refiner_draws(ensemble: Ensemble) -> None:
     assert np.abs(split - other).max() > 1e-4
 
 
+def test_chosen_seeds_are_told(ensemble: Ensemble) -> None:
+    settings: dict[str, Any] = {"prompt": "a house", "num_inference_steps": 4, "output_type": "np"}
+    chosen = ensemble(**settings, denoising_split=None)
+    again = ensemble(**settings, denoising_split=None, seed=chosen.seeds)
+    assert np.array_equal(chosen.images, again.images)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
