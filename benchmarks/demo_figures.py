@@ -18,7 +18,7 @@ from sdengine.export import export_bundle
 from sdengine.export.demo.evaluate import Draw, Figures, evaluate
 from sdengine.runtime import Pipeline
 
-STEPS, GUIDANCE = 20, 3.0
+STEPS, GUIDANCE = 20, 5.0
 CHECKPOINT = Path(__file__).parent.parent / "export" / "demo" / "checkpoint"
 
 

@@ -18,7 +18,7 @@ from .options import Engine
 __all__ = ["demo"]
 
 _STEPS = 20
-_GUIDANCE = 3.0  # what the demo checkpoint draws best with; see its model card
+_GUIDANCE = 5.0  # what the demo checkpoint draws best with; see its model card
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +71,8 @@ def _shots() -> Iterator[tuple[str, list[_Shot]]]:
 
 _CONDITIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("as it is", {}),
-    ("original size 48 x 48", {"original_size": (48, 48)}),
     ("original size 20 x 20", {"original_size": (20, 20)}),
+    ("original size 10 x 10", {"original_size": (10, 10)}),
     ("24 px cropped above", {"crops_coords_top_left": (24, 0)}),
     ("24 px cropped left", {"crops_coords_top_left": (0, 24)}),
     ("24 px cropped above and left", {"crops_coords_top_left": (24, 24)}),
