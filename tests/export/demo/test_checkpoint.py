@@ -95,4 +95,4 @@ def test_diffusers_loads_it_without_a_warning_and_draws_the_same(
         output_type="np",
     ).images
     for ours, theirs in zip(drawn, images, strict=False):
-        assert np.abs(ours / 255 - theirs).mean() < 0.01
+        assert np.abs(ours / 255 - theirs).max() < 0.01  # two steps of 255
