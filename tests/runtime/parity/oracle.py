@@ -100,9 +100,10 @@ def _controlnet(path: str) -> ControlNetModel:
 
 
 @functools.cache
-def ours(kind: str, controlnets: int = 0, engine: str = "onnxruntime") -> Pipeline:
+def ours(kind: str, controlnets: int = 0, engine: str = "onnxruntime", precision: str | None = None) -> Pipeline:
     """Return our pipeline, open for the whole session."""
-    return Pipeline.load(bundle_of(kind, controlnets=controlnets), engine=engine, threads=1)
+    bundle = bundle_of(kind, controlnets=controlnets)
+    return Pipeline.load(bundle, engine=engine, precision=precision, threads=1)
 
 
 def psnr(a: NDArray[Any], b: NDArray[Any]) -> float:
@@ -117,6 +118,7 @@ def both(
     *,
     controlnets: int = 0,
     engine: str = "onnxruntime",
+    precision: str | None = None,
     seeds: Sequence[int] | int = (5,),
     by_seed: bool = False,
     scheduler: str | None = None,
@@ -129,6 +131,7 @@ def both(
         kind: of checkpoint.
         controlnets: how many the bundle holds.
         engine: ours.
+        precision: ours.
         seeds: of a list of generators, or, if an int, of one generator.
         by_seed: give ours seeds in place of generators.
         scheduler: class name, in place of the checkpoint's.
@@ -155,7 +158,7 @@ def both(
     with their_warnings():
         expected = reference(**(settings | theirs), generator=streams()).images
     noise = {"seed": list(seeds)} if by_seed and not isinstance(seeds, int) else {"generator": streams()}
-    result = ours(kind, controlnets, engine)(
+    result = ours(kind, controlnets, engine, precision)(
         **(settings | arguments), **noise, scheduler=scheduler, scheduler_config=scheduler_config
     )
     return _array(expected), result
