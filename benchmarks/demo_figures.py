@@ -73,12 +73,12 @@ def main() -> None:
         combinations = [
             (f"{engine}, {label}", engine, graph, run)
             for engine, graph, run, label in (
-                ("torch", "fp32", "fp32", "float32"),
-                ("torch", "fp32", "bf16", "bfloat16"),
                 ("onnxruntime", "fp32", "fp32", "float32 on float16 weights"),
                 ("onnxruntime", "fp16", "fp16", "float16 graph"),
                 ("openvino", "fp32", "fp32", "float32"),
                 ("openvino", "fp32", "bf16", "bfloat16"),
+                ("torch", "fp32", "fp32", "float32"),
+                ("torch", "fp32", "bf16", "bfloat16"),
             )
             if engine in ENGINES
         ]
