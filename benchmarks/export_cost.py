@@ -1,6 +1,7 @@
 """What an export costs: seconds, peak memory and bytes written, step by step.
 
 ::
+
     python benchmarks/random_checkpoint.py sdxl /tmp/sdxl --dtype fp16
     python benchmarks/export_cost.py /tmp/sdxl [--precision fp16] [--engine tensorrt-rtx]
 
