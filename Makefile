@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PACKAGES := engines export runtime
 PYTEST_ARGS ?= -n 2 --dist loadfile
+# Tests marked slow (compiling every family with TensorRT-RTX, a fresh install) run where CI is set.
+MARKS := $(if $(CI),,-m "not slow")
 
 .PHONY: help demo test check format bench figures clean
 
@@ -35,7 +37,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/sdengine demo
 
 test: check
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PYTEST_ARGS) $(MARKS)
 
 # mypy does not follow an editable install of folders with other names, so it gets the layout as links.
 check: $(VENV)/test.stamp
