@@ -5,6 +5,18 @@ from typing import Annotated
 
 import typer
 
+from ..engines.trt.arguments import (
+    HardwareCompatible,
+    OptimizationLevel,
+    Refit,
+    Strip,
+    Targets,
+    TimingCache,
+    VersionCompatible,
+    WeightStreaming,
+    WorkspaceMiB,
+)
+
 __all__ = ["register"]
 
 
@@ -37,9 +49,15 @@ def export(
     stop_after: Annotated[
         str | None, typer.Option(help="graphs: build no engines ahead of time; works for every precision anywhere.")
     ] = None,
-    target: Annotated[
-        list[str] | None, typer.Option(help="GPU generation for tensorrt-rtx plans, like sm89; repeatable.")
-    ] = None,
+    target: Targets = None,
+    workspace: WorkspaceMiB = None,
+    optimization_level: OptimizationLevel = None,
+    timing_cache: TimingCache = False,
+    weight_streaming: WeightStreaming = False,
+    refit: Refit = False,
+    strip: Strip = False,
+    hardware_compatible: HardwareCompatible = False,
+    version_compatible: VersionCompatible = False,
     copy_weights: Annotated[
         bool, typer.Option("--copy-weights", help="Copy large weights files, too, rather than hard-link them.")
     ] = False,
@@ -55,6 +73,17 @@ def export(
     from ..engines.errors import SdengineError
     from ..engines.trt import BuildOptions
 
+    plans = BuildOptions(
+        workspace=None if workspace is None else workspace << 20,
+        optimization_level=optimization_level,
+        timing_cache=timing_cache,
+        weight_streaming=weight_streaming,
+        refit=refit,
+        strip=strip,
+        hardware_compatible=hardware_compatible,
+        version_compatible=version_compatible,
+        targets=tuple(target or ()),
+    )
     console = Console(stderr=True, quiet=quiet, highlight=False)
     started = time.perf_counter()
     with console.status("loading torch") as status:
@@ -78,7 +107,7 @@ def export(
             controlnets=controlnet or (),
             verify=verify,  # type: ignore[arg-type]  # checked by export_bundle, as the next one
             stop_after=stop_after,  # type: ignore[arg-type]
-            build=BuildOptions(targets=tuple(target or ())),
+            build=plans,
             link_weights=not copy_weights,
             overwrite=overwrite,
             report=report,

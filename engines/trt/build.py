@@ -10,7 +10,7 @@ from ..bundle import Bundle
 from ..errors import UsageError, nearest
 from .add import add_plan
 from .compile import compile_plan
-from .gpu import Gpu, gpu_here
+from .gpu import Gpu, free_memory, gpu_here
 from .library import Library, library_of
 from .locked import locked, write_whole
 from .options import BuildOptions, targets_for
@@ -52,6 +52,7 @@ class _Build:
     target: str
     targets: tuple[str, ...]
     options: BuildOptions
+    workspace: int | None
     report: Callable[[str], None]
     progress: BuildProgress | None
 
@@ -105,6 +106,7 @@ def build_engines(
     gpu = gpu_here()
     targets = targets_for(library, options, gpu.generation if gpu else None)
     bundle = Bundle(bundle_path)
+    say = report or (lambda _: None)
     build = _Build(
         bundle=bundle,
         library=library,
@@ -113,7 +115,8 @@ def build_engines(
         targets=targets if library.ahead_of_time else (),
         # in one order, so that the same targets give the same key
         options=msgspec.structs.replace(options, targets=targets if library.ahead_of_time else ()),
-        report=report or (lambda _: None),
+        workspace=_workspace(options, targets, gpu, say),
+        report=say,
         progress=progress,
     )
     names = components or list(bundle.manifest.components)
@@ -134,6 +137,20 @@ def _target_name(library: Library, options: BuildOptions, targets: tuple[str, ..
     if library.ahead_of_time:
         return "+".join(targets)
     return "ampere-plus" if options.hardware_compatible or gpu is None else f"{gpu.generation}-{gpu.model}"
+
+
+def _workspace(
+    options: BuildOptions, targets: tuple[str, ...], gpu: Gpu | None, say: Callable[[str], None]
+) -> int | None:
+    """Return the limit of kernels' scratch memory: the one asked for, or what is free on the GPU that is built for.
+
+    What is free changes from build to build, so a plan is found again by what was asked for, not by this.
+    """
+    if options.workspace is not None or gpu is None or targets != (gpu.generation,):
+        return options.workspace
+    free = free_memory()
+    say(f"workspace: {free / 2**20:.0f} MiB, what is free on the {gpu.model} now")
+    return free
 
 
 def _wanted(build: _Build, name: str, precision: str | None) -> Wanted:
@@ -189,6 +206,7 @@ def _built(build: _Build, wanted: Wanted) -> BuiltPlan:
             wanted,
             partial,
             targets=build.targets,
+            workspace=build.workspace,
             timing_cache=_timing_cache(bundle, wanted),
             progress=None if progress is None else lambda phase, done, steps: progress(name, phase, done, steps),
         )
@@ -198,6 +216,7 @@ def _built(build: _Build, wanted: Wanted) -> BuiltPlan:
         plan_bytes=compiled.size,
         weight_bytes=compiled.messages.weights,
         activation_bytes=compiled.messages.activation,
+        workspace=build.workspace,
         layers=compiled.layers,
         warnings=compiled.messages.warnings,
     )

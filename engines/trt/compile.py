@@ -48,6 +48,7 @@ def compile_plan(
     target: Path,
     *,
     targets: tuple[str, ...],
+    workspace: int | None = None,
     timing_cache: bytes = b"",
     progress: Progress | None = None,
 ) -> Compiled:
@@ -60,6 +61,7 @@ def compile_plan(
         wanted: profiles and options.
         target: the file to write the plan to.
         targets: GPU generations, for a library that builds ahead of time.
+        workspace: most bytes of scratch memory that a kernel may use; None leaves it to the library.
         timing_cache: of earlier builds for the same GPU and version.
         progress: told how far the build is; what it raises stops the build and is raised here.
 
@@ -74,7 +76,7 @@ def compile_plan(
     builder = module.Builder(logger_for(module, messages))
     network, parser = parsed_network(module, builder, graph, spec.name, messages)
     config = builder.create_builder_config()
-    _configure(module, config, wanted.options, targets)
+    _configure(module, config, wanted.options, targets, workspace)
     for profile in wanted.profiles:
         shapes = builder.create_optimization_profile()
         for name, ends in shapes_of(spec, profile).items():
@@ -105,14 +107,23 @@ def compile_plan(
     )
 
 
-def _configure(module: Any, config: Any, options: BuildOptions, targets: tuple[str, ...]) -> None:
+def _configure(
+    module: Any, config: Any, options: BuildOptions, targets: tuple[str, ...], workspace: int | None
+) -> None:
     config.profiling_verbosity = module.ProfilingVerbosity.DETAILED  # layers and formats for the engine inspector
-    if options.workspace is not None:
-        config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace)
+    if workspace is not None:
+        config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, workspace)
     if options.optimization_level is not None:
         config.builder_optimization_level = options.optimization_level
     if options.weight_streaming:
         config.set_flag(module.BuilderFlag.WEIGHT_STREAMING)
+    if options.refit:
+        config.set_flag(module.BuilderFlag.REFIT)
+    if options.strip:
+        config.set_flag(module.BuilderFlag.STRIP_PLAN)  # alone it implies REFIT_IDENTICAL
+    # All memory is then ours to give, which capturing a launch requires; TensorRT-RTX has it since release 1.2.
+    if (flag := getattr(module.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)) is not None:
+        config.set_flag(flag)
     if options.version_compatible:
         config.set_flag(module.BuilderFlag.VERSION_COMPATIBLE)
     if options.hardware_compatible:

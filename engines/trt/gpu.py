@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ..errors import EngineError, EngineUnavailableError
 from .driver import cuda, driver_call
 
-__all__ = ["Gpu", "gpu_here"]
+__all__ = ["Gpu", "free_memory", "gpu_here"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,3 +51,25 @@ def gpu_here(index: int = 0) -> Gpu | None:
     name = driver_call("cuDeviceGetName", 128, device).split(b"\0")[0].decode()
     model = "-".join("".join(c if c.isalnum() else " " for c in name).split())
     return Gpu(generation=f"sm{major}{minor}", model=model)
+
+
+def free_memory(index: int = 0) -> int:
+    """Return the bytes that are free on the GPU of that number.
+
+    Raises:
+        EngineUnavailableError: there is no driver.
+        EngineError: there is no such GPU, or the driver fails.
+
+    """
+    driver_call("cuInit", 0)
+    device = driver_call("cuDeviceGet", index)
+    context = driver_call("cuDevicePrimaryCtxRetain", device)
+    try:
+        driver_call("cuCtxPushCurrent", context)
+        try:
+            free, _ = driver_call("cuMemGetInfo")
+        finally:
+            driver_call("cuCtxPopCurrent")
+    finally:
+        driver_call("cuDevicePrimaryCtxRelease", device)
+    return int(free)

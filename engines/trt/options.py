@@ -19,11 +19,15 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Options of a build; all of them are part of what a plan is found again by.
 
     Attributes:
-        workspace: most bytes of scratch memory that a kernel may use; None leaves it to the library, which allows all
-            of the device's memory.
+        workspace: most bytes of scratch memory that a kernel may use; None takes what is free on the GPU when the build
+            begins, and where there is no GPU leaves it to the library.
         optimization_level: 0 (build fast) to 5 (search long); None is the library's default, 3.
         timing_cache: keep the timings of kernels beside the plans, per GPU and version; TensorRT only.
         weight_streaming: let the runtime keep a part of the weights in host memory.
+        refit: weights can be replaced in the open plan, as LoRAs need. Kernels may be slower, and TensorRT 11.3 warns
+            that a bias can be lost in such a plan even before any refit: compare its pictures.
+        strip: leave the weights out of the plan; they are put in from the bundle's weights file as the plan is opened.
+            Without ``refit`` these and no others can be put in, at no cost in speed.
         hardware_compatible: one plan for Ampere and everything newer, at some cost in speed; TensorRT only.
         version_compatible: a plan that newer releases of the same major version open; TensorRT only.
         targets: GPU generations to compile for, such as ``sm89``; TensorRT-RTX only. Empty means the GPU here.
@@ -37,6 +41,8 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     optimization_level: int | None = None
     timing_cache: bool = False
     weight_streaming: bool = False
+    refit: bool = False
+    strip: bool = False
     hardware_compatible: bool = False
     version_compatible: bool = False
     targets: tuple[str, ...] = ()

@@ -67,6 +67,7 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         plan_bytes: size of the plan.
         weight_bytes: of the weights in it, as the library tells, or None.
         activation_bytes: scratch memory at the largest shapes of all profiles, or None.
+        workspace: most bytes of scratch memory that a kernel was allowed, or None where the library decided.
         layers: precision -> kind of layer -> how many.
         warnings: of the library.
 
@@ -79,6 +80,7 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     activation_bytes: int | None
     layers: dict[str, dict[str, int]]
     warnings: list[str]
+    workspace: int | None = None
 
     @property
     def profiles(self) -> tuple[Profile, ...]:

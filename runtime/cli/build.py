@@ -4,6 +4,17 @@ from typing import Annotated
 
 import typer
 
+from ...engines.trt.arguments import (
+    HardwareCompatible,
+    OptimizationLevel,
+    Refit,
+    Strip,
+    Targets,
+    TimingCache,
+    VersionCompatible,
+    WeightStreaming,
+    WorkspaceMiB,
+)
 from .console import err, out, table
 from .options import BundlePath
 
@@ -15,21 +26,15 @@ def build(
     engine: Annotated[str, typer.Option(help="tensorrt or tensorrt-rtx.", show_default=False)],
     component: Annotated[list[str] | None, typer.Option(help="Only this one; repeatable.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp16, bf16 or fp32; the first that the bundle has.")] = None,
-    target: Annotated[
-        list[str] | None, typer.Option(help="GPU generation to compile for, like sm89; tensorrt-rtx only; repeatable.")
-    ] = None,
-    workspace: Annotated[int | None, typer.Option(help="Most scratch memory of a kernel, in MiB.")] = None,
-    optimization_level: Annotated[int | None, typer.Option(help="0 (build fast) to 5 (search long).")] = None,
-    timing_cache: Annotated[bool, typer.Option("--timing-cache", help="Keep kernel timings; tensorrt only.")] = False,
-    weight_streaming: Annotated[
-        bool, typer.Option("--weight-streaming", help="Let the runtime keep weights in host memory.")
-    ] = False,
-    hardware_compatible: Annotated[
-        bool, typer.Option("--hardware-compatible", help="One plan for Ampere and newer; tensorrt only.")
-    ] = False,
-    version_compatible: Annotated[
-        bool, typer.Option("--version-compatible", help="A plan that newer releases open; tensorrt only.")
-    ] = False,
+    target: Targets = None,
+    workspace: WorkspaceMiB = None,
+    optimization_level: OptimizationLevel = None,
+    timing_cache: TimingCache = False,
+    weight_streaming: WeightStreaming = False,
+    refit: Refit = False,
+    strip: Strip = False,
+    hardware_compatible: HardwareCompatible = False,
+    version_compatible: VersionCompatible = False,
 ) -> None:
     """Add TensorRT plans to a bundle."""
     from ...engines.trt import COLUMNS, BuildOptions, build_engines, rows_of
@@ -39,6 +44,8 @@ def build(
         optimization_level=optimization_level,
         timing_cache=timing_cache,
         weight_streaming=weight_streaming,
+        refit=refit,
+        strip=strip,
         hardware_compatible=hardware_compatible,
         version_compatible=version_compatible,
         targets=tuple(target or ()),

@@ -93,6 +93,14 @@ static int cuDeviceGetAttribute(int *v, int a, int d) { *v = a == 75 ? 8 : a == 
 static int cuDevicePrimaryCtxRetain(void **c, int d) { *c = &counts; counts[CONTEXTS]++; return OK; }
 static int cuDevicePrimaryCtxRelease(int d) { counts[CONTEXTS]--; return OK; }
 static int cuCtxSetCurrent(void *c) { return OK; }
+static int cuCtxPushCurrent(void *c) { return OK; }
+static int cuCtxPopCurrent(void **c) { *c = NULL; return OK; }
+static int cuMemGetInfo(size_t *free, size_t *total) {
+  if (!counts[CONTEXTS]) { counts[WRONG_CONTEXT]++; return 201; }
+  *free = limit - used;
+  *total = limit;
+  return OK;
+}
 static int cuStreamCreate(void **s, unsigned flags) { *s = malloc(8); counts[STREAMS]++; return OK; }
 static int cuStreamDestroy(void *s) { free(s); counts[STREAMS]--; return OK; }
 static int cuStreamSynchronize(void *s) { counts[SYNCHRONISED]++; return capturing ? 900 : OK; }
@@ -151,6 +159,7 @@ static int cuGraphLaunch(Graph *g, void *s) {
 static const struct { const char *name; void *function; } functions[] = {
     HERE(cuInit), HERE(cuDriverGetVersion), HERE(cuDeviceGetCount), HERE(cuDeviceGet), HERE(cuDeviceGetName),
     HERE(cuDeviceGetAttribute), HERE(cuDevicePrimaryCtxRetain), HERE(cuDevicePrimaryCtxRelease), HERE(cuCtxSetCurrent),
+    HERE(cuCtxPushCurrent), HERE(cuCtxPopCurrent), HERE(cuMemGetInfo),
     HERE(cuStreamCreate), HERE(cuStreamDestroy), HERE(cuStreamSynchronize), HERE(cuMemAlloc), HERE(cuMemFree),
     HERE(cuMemHostAlloc), HERE(cuMemFreeHost), HERE(cuMemcpyHtoDAsync), HERE(cuMemcpyDtoHAsync), HERE(cuLaunchHostFunc),
     HERE(cuStreamBeginCapture), HERE(cuStreamEndCapture), HERE(cuGraphInstantiate), HERE(cuGraphDestroy),

@@ -11,7 +11,7 @@ from sdengine.engines.trt.profiles import profiles_for, shapes_of, vae_factor
 from sdengine.engines.trt.record import PlanRecord, Wanted
 
 from ..bundles import copy_of
-from .library import VERSION
+from .library import RTX_VERSION, VERSION
 
 __all__ = ["TARGET", "with_plans"]
 
@@ -19,16 +19,26 @@ TARGET = "sm89-NVIDIA-Stand-in-4090"
 
 
 def with_plans(
-    kind: str, folder: Path, *, sizes: tuple[tuple[int, int], ...] = (), target: str = TARGET, version: str = VERSION
+    kind: str,
+    folder: Path,
+    *,
+    sizes: tuple[tuple[int, int], ...] = (),
+    target: str = TARGET,
+    version: str = VERSION,
+    engine: str = "tensorrt",
+    options: BuildOptions | None = None,
 ) -> Path:
     """Return a copy of a tiny bundle that holds a plan of every component."""
+    options = options or BuildOptions()
+    if engine == "tensorrt-rtx":
+        target, version = target.split("-")[0], RTX_VERSION
     path = copy_of(kind, folder, precision="fp32", sizes=sizes)
     bundle = Bundle(path)
     for name, component in bundle.manifest.components.items():
         graph = component.graphs["fp32"]
         files = bundle.manifest.files
         wanted = Wanted(
-            engine="tensorrt",
+            engine=engine,
             version=version,
             target=target,
             component=name,
@@ -36,10 +46,12 @@ def with_plans(
             graph=files[graph.file].sha256,
             weights=files[bundle.manifest.networks[component.network].weights].sha256,
             profiles=profiles_for(graph.spec, bundle.manifest.sizes, factor=vae_factor(bundle)),
-            options=BuildOptions(),
+            options=options,
         )
         profiles = [shapes_of(graph.spec, profile) for profile in wanted.profiles]
         plan = {"component": name, "graph": str(path / graph.file), "profiles": profiles}
+        plan |= {"refittable": options.refit or options.strip, "stripped": options.strip}
+        plan |= {"streamable": 10_000 if options.weight_streaming else 0}
         data = json.dumps(plan).encode()
         bundle.file(wanted.file).parent.mkdir(parents=True, exist_ok=True)
         bundle.file(wanted.file).write_bytes(data)

@@ -1,0 +1,104 @@
+"""Puts weights into an open plan: those that a stripped plan was built without, and changed ones."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..bundle import Bundle
+from ..engine import Array
+from ..errors import EngineError, UsageError, nearest
+from ..graph_file import Initialiser, read_graph
+from .messages import Messages, logger_for
+
+__all__ = ["PlanWeights"]
+
+_TYPES = {1: "FLOAT", 6: "INT32", 7: "INT64", 9: "BOOL", 10: "HALF", 16: "BF16"}
+"""ONNX's ``TensorProto.DataType`` -> the library's ``DataType``."""
+
+
+class PlanWeights:
+    """The weights of an open plan.
+
+    Args:
+        module: the library.
+        engine: the deserialised plan.
+        bundle: where graph and weights are.
+        component: which one it runs.
+        precision: of the graph that the plan was built from.
+        changeable: whether the plan was built with ``refit``; else only its own weights can be put in.
+
+    Attributes:
+        generation: goes up with every refit. What captured a launch before must capture it anew.
+
+    """
+
+    def __init__(
+        self, module: Any, engine: Any, bundle: Bundle, component: str, precision: str, *, changeable: bool
+    ) -> None:
+        self.generation = 0
+        self._module, self._engine = module, engine
+        self._component, self._changeable = component, changeable
+        self._graph = bundle.checked_file(bundle.graph(component, precision).file)
+        self._file = bundle.checked_file(bundle.manifest.networks[bundle.component(component).network].weights)
+
+    def refit(self, stream: int, changes: Mapping[str, Array] | None = None) -> None:
+        """Put in the bundle's weights and, over them, the changed ones.
+
+        Always from the bundle's weights and with the whole set of changes, so that what was put in before leaves no
+        trace. Nothing may be running that was not enqueued on ``stream``; the caller holds the device.
+
+        Args:
+            stream: CUDA stream to do it on.
+            changes: weights by their names in the weights file, of the stored type and size.
+
+        Raises:
+            UsageError: the plan cannot be refitted, or a change does not fit.
+            EngineError: the library refuses a weight, or wants one that the graph does not have.
+
+        """
+        changes = changes or {}
+        if not self._engine.refittable or (changes and not self._changeable):
+            raise UsageError(f"{self._component}: the plan's weights cannot be changed; build it with --refit")
+        initialisers = read_graph(self._graph).initialisers
+        _check(self._component, initialisers, changes)
+        stored = np.memmap(self._file, np.uint8, mode="r")
+        messages = Messages()
+        refitter = self._module.Refitter(self._engine, logger_for(self._module, messages))
+        held: list[Array] = []  # the refitter keeps addresses
+        for name in refitter.get_all_weights():
+            if name in initialisers:
+                held.append(_bytes_of(initialisers[name], stored, changes.get(name)))
+                if not refitter.set_named_weights(name, self._weights(initialisers[name], held[-1])):
+                    raise self._refused(f"the weight {name}", messages)
+        missing = refitter.get_missing_weights()
+        if missing:
+            raise self._refused(f"to go without {', '.join(missing[:3])} ({len(missing)} in all)", messages)
+        self.generation += 1  # a refit that fails may have replaced some of them
+        if not refitter.refit_cuda_engine_async(stream):
+            raise self._refused("the weights", messages)
+
+    def _weights(self, initialiser: Initialiser, data: Array) -> Any:
+        kind = getattr(self._module.DataType, _TYPES[initialiser.type])
+        return self._module.Weights(kind, data.ctypes.data, initialiser.count)
+
+    def _refused(self, what: str, messages: Messages) -> EngineError:
+        said = "; ".join(messages.errors) or "no reason given"
+        return EngineError(f"{self._component}: the plan refuses {what}: {said}; build it again")
+
+
+def _check(component: str, initialisers: Mapping[str, Initialiser], changes: Mapping[str, Array]) -> None:
+    for name, array in changes.items():
+        known = initialisers.get(name)
+        if known is None:
+            raise UsageError(f"{component} has no weight {name!r}{nearest(name, initialisers)}")
+        if array.nbytes != known.length or not array.flags.c_contiguous:
+            raise UsageError(f"{component}: {name} takes {known.length} contiguous bytes, not {array.nbytes}")
+
+
+def _bytes_of(initialiser: Initialiser, stored: Array, change: Array | None) -> Array:
+    if change is not None:
+        return change
+    if initialiser.offset is None:
+        return np.frombuffer(initialiser.data, np.uint8)
+    return stored[initialiser.offset : initialiser.offset + initialiser.length]
