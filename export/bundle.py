@@ -106,7 +106,8 @@ def export_bundle(
     """
     say = report or (lambda _: None)
     check_verify(verify)
-    planned = _planned_engines(engines, stop_after, build or BuildOptions())
+    build = build or BuildOptions()
+    planned = _planned_engines(engines, stop_after, build)
     request = _resolve(checkpoint, engines, precision, sizes, batch, controlnets, opening)
     for note in request.checkpoint.notes:
         say(f"note: {note}")
@@ -127,6 +128,10 @@ def _planned_engines(engines: Sequence[str], stop_after: str | None, options: Bu
     if stop_after not in (None, "graphs"):
         raise UsageError(f"stop_after={stop_after!r}: only 'graphs' is known")
     found = [] if stop_after == "graphs" else [name for name in dict.fromkeys(engines) if name in LIBRARIES]
+    if not found and options != BuildOptions():
+        raise UsageError(
+            "options of plans were given, but no plans are built: name a tensorrt engine or leave them out"
+        )
     for name in found:
         try:
             check_options(name, options)

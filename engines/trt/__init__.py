@@ -2,7 +2,7 @@
 
 from .build import BuildProgress, BuiltPlan, build_engines, check_options
 from .library import LIBRARIES
-from .memory import MemoryEstimate, PlanMemory, memory_estimate
+from .memory import MemoryEstimate, PlanMemory, memory_estimates
 from .options import TARGETS, BuildOptions
 from .record import PlanRecord, read_record
 from .table import COLUMNS, rows_of
@@ -19,7 +19,7 @@ __all__ = [
     "PlanRecord",
     "build_engines",
     "check_options",
-    "memory_estimate",
+    "memory_estimates",
     "read_record",
     "rows_of",
 ]

@@ -74,7 +74,7 @@ def compile_plan(
     messages = Messages()
     started = time.perf_counter()
     builder = module.Builder(logger_for(module, messages))
-    network, parser = parsed_network(module, builder, graph, spec.name, messages)
+    network, parser = parsed_network(module, builder, graph, spec.name, library.engine, messages)
     config = builder.create_builder_config()
     _configure(module, config, wanted.options, targets, workspace)
     for profile in wanted.profiles:
@@ -93,7 +93,15 @@ def compile_plan(
     if size == 0:
         names = [network.get_layer(i).name for i in range(network.num_layers)]
         largest = ", ".join(f"{name} {list(ends[2])}" for name, ends in shapes_of(spec, wanted.profiles[-1]).items())
-        raise build_error(spec.name, library.engine, messages.errors, layers=names, largest=largest)
+        raise build_error(
+            spec.name,
+            library.engine,
+            messages.errors,
+            layers=names,
+            largest=largest,
+            options=wanted.options,
+            workspace=workspace,
+        )
     kept = bytes(memoryview(config.get_timing_cache().serialize())) if wanted.options.timing_cache else None
     layers = layers_by_precision(network)
     del parser  # it owns the weights: until here the network needed them
@@ -121,8 +129,10 @@ def _configure(
         config.set_flag(module.BuilderFlag.REFIT)
     if options.strip:
         config.set_flag(module.BuilderFlag.STRIP_PLAN)  # alone it implies REFIT_IDENTICAL
-    # All memory is then ours to give, which capturing a launch requires; TensorRT-RTX has it since release 1.2.
-    if (flag := getattr(module.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)) is not None:
+    # All memory is then ours to give, which capturing a launch requires; TensorRT-RTX has it since release 1.2. With
+    # streamed weights it cannot be had: the library allocates for them as it runs, so such a plan is not captured.
+    flag = getattr(module.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)
+    if flag is not None and not options.weight_streaming:
         config.set_flag(flag)
     if options.version_compatible:
         config.set_flag(module.BuilderFlag.VERSION_COMPATIBLE)

@@ -4,12 +4,22 @@ import re
 from collections.abc import Sequence
 
 from ..errors import EngineError
+from .options import BuildOptions
 
 __all__ = ["build_error", "parse_error"]
 
-_MEMORY = re.compile(r"out\s?of\s?memory|insufficient memory|memory allocation|failed to allocate", re.IGNORECASE)
-_BYTES = re.compile(r"(\d{6,})\s*(?:bytes|\))")
+_MEMORY = re.compile(
+    r"out\s?of\s?memory|insufficient memory|memory allocation|failed to allocate|bad_alloc", re.IGNORECASE
+)
+_BYTES = re.compile(r"(\d{6,})\s*(?:bytes|\))|requested size (?:was|of) (\d{6,})", re.IGNORECASE)
+_WORKSPACE = re.compile(r"within workspace limit|increase the (?:allowed )?workspace", re.IGNORECASE)
+_COMPILER_NEEDS_GPU = re.compile(r"CHECK\(status == CUDA_SUCCESS\) failed")
 _NO_DRIVER = re.compile(r"cuInit|CUDA driver|no CUDA-capable|initialization failure", re.IGNORECASE)
+_WEIGHT = re.compile(r"Failed to import initializer: (?!In node)(\S+?)\.?$")
+_TYPES = re.compile(r"same (?:data )?type|must have .*type|types? .*(?:mismatch|not match)", re.IGNORECASE)
+
+# Said after every other error on a machine without a driver, and never what went wrong.
+_AFTERMATH = re.compile(r"catchCudaError.*cudaError 35|Output shape can not be computed for node", re.DOTALL)
 
 
 def parse_error(
@@ -27,16 +37,31 @@ def parse_error(
     if not errors:
         return EngineError(f"{component}: {library} cannot read the graph: {'; '.join(said) or 'no reason given'}")
     operator, node, text = errors[0]
+    lines = [line for line in text.strip().splitlines() if line and not _AFTERMATH.search(line)]
+    text = _shortened(" ".join(lines))
+    if weight := _WEIGHT.search(text):
+        return EngineError(
+            f"{component}: {library} cannot read the weight {weight[1]}; the weights file beside the graph is missing "
+            "or of another export: export the bundle again"
+        )
     where = f"operator {operator or 'unknown'}" + (f" (node {node})" if node else "")
     more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
+    cause = "Types are never converted silently. " if _TYPES.search(text) else ""
     return EngineError(
-        f"{component}: {library} refuses {where}{more}: {text.strip()}. "
+        f"{component}: {library} refuses {where}{more}: {text}. {cause}"
         "Export the bundle again with this version of sdengine, or in another precision"
     )
 
 
 def build_error(
-    component: str, library: str, errors: Sequence[str], *, layers: Sequence[str], largest: str
+    component: str,
+    library: str,
+    errors: Sequence[str],
+    *,
+    layers: Sequence[str],
+    largest: str,
+    options: BuildOptions,
+    workspace: int | None = None,
 ) -> EngineError:
     """Say what could not be compiled.
 
@@ -46,23 +71,40 @@ def build_error(
         errors: what it logged.
         layers: names of the network's layers, to find the one that is meant.
         largest: the largest shapes of the build, for an error of memory.
+        options: of the build.
+        workspace: the limit of kernels' scratch memory in bytes, if any.
 
     """
-    text = " ".join(errors) or "the library gave no reason"
+    told = [text for text in errors if not _AFTERMATH.search(text)] or list(errors)
+    text = " ".join(told) or "the library gave no reason"
     named = [name for name in layers if re.search(rf"(?<![\w.]){re.escape(name)}(?!\w|\.\w)", text)]
     where = f" at {', '.join(named[:3])}" if named else ""
+    hint = _hint(text, library, largest, options, workspace)
+    return EngineError(f"{component}: {library} cannot compile it{where}: {_shortened(text)}. {hint}")
+
+
+def _hint(text: str, library: str, largest: str, options: BuildOptions, workspace: int | None) -> str:
+    if _WORKSPACE.search(text):
+        given = "" if workspace is None else f" ({workspace / 2**20:.0f} MiB were allowed)"
+        return (
+            f"A kernel needs more scratch memory{given} for shapes up to {largest}: allow more with --workspace, leave "
+            "the limit out, or export with fewer or smaller sizes or a smaller batch"
+        )
     if _MEMORY.search(text):
         amount = _BYTES.search(text)
-        much = f" ({int(amount[1]) / 2**20:.0f} MiB were wanted)" if amount else ""
-        hint = (
+        much = f" ({int(amount[1] or amount[2]) / 2**20:.0f} MiB were wanted)" if amount else ""
+        return (
             f"Memory ran out{much} for shapes up to {largest}: export with fewer or smaller sizes or a smaller batch, "
             "or build with a workspace limit, weight streaming or a lower optimisation level"
         )
-    elif _NO_DRIVER.search(text):
-        hint = "The build wanted a GPU or its driver; `sdengine doctor` tells what is missing"
-    else:
-        hint = "Try another optimisation level, or export in another precision (fp32 is compiled most widely)"
-    return EngineError(f"{component}: {library} cannot compile it{where}: {_shortened(text)}. {hint}")
+    if _COMPILER_NEEDS_GPU.search(text) and (options.refit or options.strip):
+        return (
+            f"{library} compiles plans that are refitted or stripped only where there is a GPU: build on the machine "
+            "that will run them, or without --refit and --strip"
+        )
+    if _NO_DRIVER.search(text) or _COMPILER_NEEDS_GPU.search(text):
+        return "The build wanted a GPU or its driver; `sdengine doctor` tells what is missing"
+    return "Try another optimisation level, or export in another precision (fp32 is compiled most widely)"
 
 
 def _shortened(text: str, most: int = 600) -> str:

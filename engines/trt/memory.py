@@ -10,7 +10,7 @@ from ..spec import ComponentSpec
 from .profiles import Profile
 from .record import PlanRecord, read_record
 
-__all__ = ["MemoryEstimate", "PlanMemory", "memory_estimate"]
+__all__ = ["MemoryEstimate", "PlanMemory", "memory_estimates"]
 
 _ITEM_SIZES = {"bfloat16": 2}
 """Types that numpy does not know by name."""
@@ -31,20 +31,32 @@ class PlanMemory:
     record: PlanRecord
     buffers: tuple[int, ...]
 
+    @property
+    def weights(self) -> int:
+        """Of the plan; its whole size where the library did not tell."""
+        return self.record.plan_bytes if self.record.weight_bytes is None else self.record.weight_bytes
+
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryEstimate:
-    """What a device needs for all plans of one engine at once, in bytes.
+    """What a device needs for all plans of one engine and target at once, in bytes.
 
     Attributes:
+        engine: ``tensorrt`` or ``tensorrt-rtx``.
+        version: of the library.
+        target: what the plans run on.
         plans: one by one.
-        weights: of all plans; of each plan its whole size where the library did not tell.
+        weights: of all plans; of each plan its whole size where the library did not tell. Those that are streamed stay
+            in host memory as far as the budget says.
         scratch: the largest of all plans, as engines that run one after another share it.
         buffers: the sum over the plans, each at its largest profile.
         untold: components whose scratch memory the library did not tell; it comes on top.
 
     """
 
+    engine: str
+    version: str
+    target: str
     plans: tuple[PlanMemory, ...]
     weights: int
     scratch: int
@@ -57,28 +69,34 @@ class MemoryEstimate:
         return self.weights + self.scratch + self.buffers
 
 
-def memory_estimate(bundle: Bundle, engine: str, target: str | None = None) -> MemoryEstimate:
-    """Estimate what the plans of an engine need, from what was written down when they were built.
+def memory_estimates(bundle: Bundle) -> tuple[MemoryEstimate, ...]:
+    """Estimate what the plans need, from what was written down when they were built.
 
-    Args:
-        bundle: with plans; empty sums where it has none for that engine.
-        engine: ``tensorrt`` or ``tensorrt-rtx``.
-        target: of the plans; None takes those of every target, as a bundle mostly has one.
+    Returns:
+        One for each engine, version and target that the bundle holds plans of.
 
     Raises:
         BundleError: a plan's description is missing or was changed.
 
     """
+    places = dict.fromkeys((built.engine, built.version, built.target) for built in bundle.manifest.built)
+    return tuple(_estimate(bundle, *place) for place in places)
+
+
+def _estimate(bundle: Bundle, engine: str, version: str, target: str) -> MemoryEstimate:
     plans = []
     for built in bundle.manifest.built:
-        if built.engine == engine and target in (None, built.target):
+        if (built.engine, built.version, built.target) == (engine, version, target):
             record = read_record(bundle, built.file)
             spec = bundle.graph(built.component, built.precision).spec
             buffers = tuple(_buffers(spec, profile) for profile in record.profiles)
             plans.append(PlanMemory(component=built.component, record=record, buffers=buffers))
     return MemoryEstimate(
+        engine=engine,
+        version=version,
+        target=target,
         plans=tuple(plans),
-        weights=sum(p.record.plan_bytes if p.record.weight_bytes is None else p.record.weight_bytes for p in plans),
+        weights=sum(plan.weights for plan in plans),
         scratch=max((p.record.activation_bytes or 0 for p in plans), default=0),
         buffers=sum(max(p.buffers) for p in plans),
         untold=tuple(p.component for p in plans if p.record.activation_bytes is None),

@@ -13,8 +13,18 @@ __all__ = ["layers_by_precision", "parsed_network"]
 _FLOATS = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16"}
 
 
-def parsed_network(library: Any, builder: Any, graph: Path, component: str, messages: Messages) -> tuple[Any, Any]:
+def parsed_network(
+    library: Any, builder: Any, graph: Path, component: str, engine: str, messages: Messages
+) -> tuple[Any, Any]:
     """Parse a graph; its weights are read from the file beside it.
+
+    Args:
+        library: the module.
+        builder: its builder.
+        graph: the ONNX file.
+        component: what it is, for messages.
+        engine: what it is compiled for, for messages.
+        messages: what the library says.
 
     Returns:
         The network and its parser, which owns the weights and must live as long.
@@ -30,7 +40,7 @@ def parsed_network(library: Any, builder: Any, graph: Path, component: str, mess
     if not parser.parse_from_file(str(graph)):
         errors = [parser.get_error(i) for i in range(parser.num_errors)]
         described = [(error.node_operator(), error.node_name(), error.desc()) for error in errors]
-        raise parse_error(component, library.__name__, described, messages.errors)
+        raise parse_error(component, engine, described, messages.errors)
     _allow_decomposition(library, network)
     return network, parser
 

@@ -6,6 +6,8 @@ import msgspec
 import typer
 
 from ...engines.bundle import Bundle
+from .bundle_memory import memory_of, print_memory
+from .bundle_precision import precisions_of, precisions_table
 from .console import out, print_json, table
 from .options import BundlePath
 
@@ -14,7 +16,8 @@ __all__ = ["inspect"]
 
 def inspect(
     bundle: BundlePath,
-    json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the manifest and more as JSON.")] = False,
+    memory: Annotated[bool, typer.Option("--memory", help="Tell what its plans will need on the device.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Compare the SHA-256 of every file.")] = False,
 ) -> None:
     """Show what a bundle holds."""
@@ -23,7 +26,11 @@ def inspect(
         for name in opened.manifest.files:
             opened.checked_file(name)
     if json:
-        print_json(msgspec.to_builtins(opened.manifest))
+        found = msgspec.to_builtins(opened.manifest) | {"precisions": precisions_of(opened)}
+        print_json(found | ({"memory": memory_of(opened)} if memory else {}))
+        return
+    if memory:
+        print_memory(opened)
         return
     manifest = opened.manifest
     size = sum(record.bytes for record in manifest.files.values())
@@ -32,7 +39,13 @@ def inspect(
     out.print(f"for {', '.join(manifest.engines)}; scheduler {opened.scheduler().get('_class_name')}", highlight=False)
     if check:
         out.print(f"all {len(manifest.files)} files have the SHA-256 of the manifest", style="green")
-    for shown in (_networks(opened), _components(opened), _axes(opened), _verification(opened)):
+    for shown in (
+        _networks(opened),
+        _components(opened),
+        precisions_table(opened),
+        _axes(opened),
+        _verification(opened),
+    ):
         if shown.row_count:
             out.print()
             out.print(shown)

@@ -133,6 +133,16 @@ def test_a_refused_operator_is_named(bundle: Path) -> None:
         build(bundle)
 
 
+def test_a_weight_that_is_not_there_is_named(bundle: Path) -> None:
+    def elsewhere(model: onnx.ModelProto) -> None:
+        for entry in model.graph.initializer[0].external_data:
+            entry.value = "nowhere.safetensors" if entry.key == "location" else entry.value
+
+    _rewrite_graph(bundle, "conditioner", elsewhere)
+    with pytest.raises(EngineError, match=r"conditioner: tensorrt-rtx cannot read the weight \S+attn2\S+weight; "):
+        build(bundle)
+
+
 def test_mixed_types_are_refused_not_converted(bundle: Path) -> None:
     def mix(model: onnx.ModelProto) -> None:
         """Leave out the cast of the text, so that float32 meets float16."""
@@ -141,8 +151,9 @@ def test_mixed_types_are_refused_not_converted(bundle: Path) -> None:
             node.input[:] = [cast.input[0] if i == cast.output[0] else i for i in node.input]
 
     _rewrite_graph(bundle, "conditioner", mix)
-    with pytest.raises(EngineError, match=r"conditioner: .*MatMul"):
+    with pytest.raises(EngineError, match=r"conditioner: .*MatMul.*never converted silently") as raised:
         build(bundle)
+    assert "cudaError" not in str(raised.value), "what follows from having no GPU is not told as the cause"
 
 
 def test_a_graph_that_does_not_fit_its_profile_is_an_error(bundle: Path) -> None:
@@ -154,6 +165,20 @@ def test_a_graph_that_does_not_fit_its_profile_is_an_error(bundle: Path) -> None
     _rewrite_graph(bundle, "conditioner", fix_rows)
     with pytest.raises(EngineError, match="conditioner: tensorrt-rtx cannot compile it"):
         build(bundle)
+
+
+def test_too_small_a_workspace_says_what_was_allowed_and_for_which_shapes(bundle: Path) -> None:
+    options = BuildOptions(targets=("sm89",), optimization_level=0, workspace=1 << 20)
+    with pytest.raises(EngineError, match=r"vae_decoder: .*\(1 MiB were allowed\) for shapes up to latent \[2, 4, "):
+        build_engines(bundle, "tensorrt-rtx", options=options, components=["vae_decoder"])
+
+
+@pytest.mark.parametrize("option", ["refit", "strip"])
+def test_without_a_gpu_refittable_plans_cannot_be_built(bundle: Path, option: str) -> None:
+    options = BuildOptions(targets=("sm89",), optimization_level=0, **{option: True})
+    with pytest.raises(EngineError, match=r"conditioner: .*only where there is a GPU: .* without --refit and --strip"):
+        build(bundle, options)
+    assert Bundle(bundle).manifest.built == []
 
 
 @pytest.mark.parametrize(

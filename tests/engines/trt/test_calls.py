@@ -6,19 +6,21 @@ from pathlib import Path
 
 import pytest
 import sdengine.engines.trt.build
+from sdengine.engines.trt import refit
 from sdengine.engines.trt.library import LIBRARIES, ONLY_TENSORRT
 from sdengine.engines.trt.options import TARGETS, BuildOptions
 
 trt = pytest.importorskip("tensorrt_rtx")
 
 FOLDER = Path(sdengine.engines.trt.build.__file__).parent
-FILES = ["compile.py", "messages.py", "network.py", "bucket.py", "plan_engine.py"]
+FILES = [
+    "compile.py", "messages.py", "network.py", "bucket.py", "plan_engine.py", "contexts.py", "refit.py", "streaming.py",
+]  # fmt: skip
 
 # What the variables of those files hold.
 CLASSES = {
     "builder": trt.Builder,
     "network": trt.INetworkDefinition,
-    "config": trt.IBuilderConfig,
     "parser": trt.OnnxParser,
     "shapes": trt.IOptimizationProfile,
     "layer": trt.ILayer,
@@ -26,7 +28,10 @@ CLASSES = {
     "engine": trt.ICudaEngine,
     "context": trt.IExecutionContext,
     "runtime": trt.Runtime,
+    "refitter": trt.Refitter,
+    "cache": trt.IRuntimeCache,
 }
+CONFIGS = {"compile.py": trt.IBuilderConfig, "contexts.py": trt.IRuntimeConfig}
 
 
 def _attributes(tree: ast.AST) -> Iterator[tuple[str, ast.Attribute]]:
@@ -55,18 +60,20 @@ def _uses(file: str) -> list[tuple[str, list[str]]]:
 @pytest.mark.parametrize("file", FILES)
 def test_names_exist(file: str) -> None:
     checked = 0
+    kinds = {**CLASSES, "config": CONFIGS.get(file, trt.IBuilderConfig)}
     for name, chain in _uses(file):
-        if name in ("module", "library") and chain[0][0].isupper():
+        if name in ("module", "_module", "library") and chain[0][0].isupper():
             value: object = trt
             for attribute in chain:
                 value = getattr(value, attribute)
             checked += 1
-        elif name in CLASSES and (file, name) != ("messages.py", "error"):
+        elif name in kinds and (file, name) != ("messages.py", "error"):
             # A layer is cast to its own class before its attention is reached.
-            classes = (CLASSES[name], trt.IAttentionInputLayer) if name == "layer" else (CLASSES[name],)
+            classes = (kinds[name], trt.IAttentionInputLayer) if name == "layer" else (kinds[name],)
             assert any(hasattr(kind, chain[0]) for kind in classes), f"{file}: {name}.{chain[0]}"
             checked += 1
     least = {"compile.py": 15, "messages.py": 4, "network.py": 8, "bucket.py": 8, "plan_engine.py": 2}
+    least |= {"contexts.py": 8, "refit.py": 6, "streaming.py": 3}
     assert checked >= least[file]
 
 
@@ -77,8 +84,9 @@ def test_keywords_exist() -> None:
         for node in ast.walk(ast.parse((FOLDER / file).read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 base = node.func.value
-                if isinstance(base, ast.Name) and base.id in CLASSES:
-                    method = getattr(CLASSES[base.id], node.func.attr)
+                kinds = {**CLASSES, "config": CONFIGS.get(file, trt.IBuilderConfig)}
+                if isinstance(base, ast.Name) and base.id in kinds:
+                    method = getattr(kinds[base.id], node.func.attr)
                     for keyword in node.keywords:
                         assert f"{keyword.arg}:" in method.__doc__, f"{file}: {node.func.attr}({keyword.arg})"
                         found += 1
@@ -97,6 +105,22 @@ def test_methods_are_the_ones_that_the_library_calls() -> None:
         assert hasattr(trt.IProgressMonitor, method)
     assert hasattr(trt.IAttentionInputLayer, "attention") and hasattr(trt.IAttention, "decomposable")
     assert hasattr(trt.LayerType, "ATTENTION_INPUT")
+
+
+def test_flags_and_types_of_refits_exist() -> None:
+    for flag in ("REFIT", "STRIP_PLAN", "REQUIRE_USER_ALLOCATION"):
+        assert hasattr(trt.BuilderFlag, flag)
+    for kind in refit._TYPES.values():
+        assert hasattr(trt.DataType, kind)
+    assert "ptr: typing.SupportsInt, count: typing.SupportsInt" in trt.Weights.__init__.__doc__
+    weights = trt.Weights(trt.DataType.HALF, 256, 7)
+    assert (weights.size, weights.nbytes) == (7, 14)
+
+
+def test_a_context_is_made_from_a_strategy_or_a_configuration() -> None:
+    signatures = trt.ICudaEngine.create_execution_context.__doc__
+    assert "strategy: " in signatures and "runtime_config: " in signatures
+    assert hasattr(trt.DynamicShapesKernelSpecializationStrategy, "EAGER")
 
 
 def test_what_only_tensorrt_has_is_an_option() -> None:

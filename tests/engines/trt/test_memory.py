@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from sdengine.engines.bundle import Bundle
-from sdengine.engines.trt import COLUMNS, BuildOptions, build_engines, memory_estimate, rows_of
+from sdengine.engines.trt import COLUMNS, BuildOptions, build_engines, memory_estimates, rows_of
 
 from .bundles import copy_of
 
@@ -16,9 +16,8 @@ def test_the_estimate_adds_up(tmp_path: Path) -> None:
     options = BuildOptions(targets=("sm89",), optimization_level=0)
     plans = build_engines(path, "tensorrt-rtx", options=options, components=["conditioner", "text_encoder"])
     bundle = Bundle(path)
-    found = memory_estimate(bundle, "tensorrt-rtx")
-    assert memory_estimate(bundle, "tensorrt-rtx", "sm89") == found
-    assert memory_estimate(bundle, "tensorrt-rtx", "sm75").total == 0
+    [found] = memory_estimates(bundle)
+    assert (found.engine, found.target) == ("tensorrt-rtx", "sm89")
     assert found.scratch == max(plan.record.activation_bytes or 0 for plan in plans)
     assert found.weights == sum(plan.record.weight_bytes or 0 for plan in plans)
     assert found.untold == ()

@@ -4,6 +4,7 @@ import pytest
 from sdengine.engines.spec import AxisRange, ComponentSpec, TensorSpec
 from sdengine.engines.trt.failure import build_error, parse_error
 from sdengine.engines.trt.messages import Messages
+from sdengine.engines.trt.options import BuildOptions
 from sdengine.engines.trt.profiles import profiles_for, shapes_of
 
 SPEC = ComponentSpec(
@@ -69,12 +70,21 @@ def test_a_parser_that_says_nothing_is_quoted_from_its_log() -> None:
     ("text", "expected"),
     [
         ("OutOfMemory (Requested size was 8589934592 bytes.)", r"8192 MiB were wanted\) for shapes up to state"),
+        ("Skipping tactic 5 due to insufficient memory on requested size of 2147483648", r"2048 MiB were wanted\)"),
+        ("std::bad_alloc", "Memory ran out for shapes up to state"),
         ("CUDA initialization failure with error: 35", "sdengine doctor"),
         ("Could not find any implementation for node Attention_7.", "at Attention_7: .*precision"),
     ],
 )
 def test_a_failure_says_what_to_try(text: str, expected: str) -> None:
-    error = build_error("denoiser", "tensorrt", [text], layers=["Attention_7", "Attention_71"], largest="state [5]")
+    error = build_error(
+        "denoiser",
+        "tensorrt",
+        [text],
+        layers=["Attention_7", "Attention_71"],
+        largest="state [5]",
+        options=BuildOptions(),
+    )
     with pytest.raises(type(error), match=rf"denoiser: tensorrt cannot compile it.*{expected}"):
         raise error
     assert "Attention_71" not in str(error)

@@ -76,6 +76,15 @@ def test_inspect(bundle: Path) -> None:
     assert manifest["family"] == "sdxl"
 
 
+def test_inspect_tells_what_computes_in_which_precision(bundle: Path) -> None:
+    done = sdengine("inspect", bundle_of("sdxl", engines=["onnxruntime"], precision="fp16", batch="1..2"), "--json")
+    found = {entry["component"]: entry["computes_in"] for entry in json.loads(done.stdout)["precisions"]}
+    assert {"fp16", "fp32"} == set(found["denoiser"])
+    assert "Conv" in found["denoiser"]["fp16"] and "Sin" in found["denoiser"]["fp32"]
+    assert set(found["vae_decoder"]) == {"fp32"}, "SDXL's VAE overflows in float16"
+    assert "GroupNormalization" in sdengine("inspect", bundle).stdout
+
+
 def test_doctor() -> None:
     found = json.loads(sdengine("doctor", "--json").stdout)
     assert found["engines"]["onnxruntime"]["available"] is True
@@ -149,6 +158,8 @@ BAD_EXPORTS = [
     (["CHECKPOINT", "-o", "out", "--stop-after", "lunch"], 2, "only 'graphs'"),
     (["CHECKPOINT", "-o", "out", "--verify", "maybe"], 2, "none of full, fast, off"),
     (["CHECKPOINT", "-o", "out", "--controlnet", "nowhere"], 1, "nowhere"),
+    (["CHECKPOINT", "-o", "out", "--refit"], 2, "no plans are built"),
+    (["CHECKPOINT", "-o", "out", "--engine", "tensorrt-rtx", "--target", "sm89", "--timing-cache"], 2, "timing_cache"),
 ]
 
 
@@ -172,6 +183,21 @@ def test_build_adds_a_plan(tmp_path: Path) -> None:
     assert len(list((copy / "engines").rglob("*.plan"))) == 1
     assert sdengine("inspect", copy, "--check").returncode == 0
     assert "yes" in sdengine(*arguments).stdout, "what still fits is kept"
+    report = json.loads(sdengine("inspect", copy, "--memory", "--json").stdout)
+    [memory] = report["memory"]
+    assert (memory["engine"], memory["target"]) == ("tensorrt-rtx", "sm89")
+    [plan] = memory["plans"]
+    assert memory["total"] == plan["weights"] + plan["scratch"] + max(plan["buffers_by_profile"])
+    assert memory["on_top"] == ["cuda_context", "captured_graphs"]
+    shown = sdengine("inspect", copy, "--memory").stdout
+    assert "text_encoder" in shown and "come on top" in shown
+    layers = [entry for entry in report["precisions"] if entry["of"].startswith("plan")]
+    assert layers[0]["computes_in"]["fp32"]["normalization"] > 0
+
+
+def test_memory_of_a_bundle_without_plans(bundle: Path) -> None:
+    assert "holds no plans" in sdengine("inspect", bundle, "--memory").stdout
+    assert json.loads(sdengine("inspect", bundle, "--memory", "--json").stdout)["memory"] == []
 
 
 @pytest.mark.parametrize(
@@ -179,6 +205,7 @@ def test_build_adds_a_plan(tmp_path: Path) -> None:
     [
         (["--engine", "onnxruntime"], 2, "no plans are built for 'onnxruntime'"),
         (["--engine", "tensorrt-rtx", "--target", "sm42"], 2, "sm89"),
+        (["--engine", "tensorrt-rtx", "--target", "sm89", "--workspace", "0"], 2, "at least 1048576"),
         (["--engine", "tensorrt-rtx", "--target", "sm89", "--component", "unet"], 2, "denoiser"),
         (["--engine", "tensorrt-rtx", "--target", "sm89", "--precision", "fp8"], 2, "fp8"),
     ],

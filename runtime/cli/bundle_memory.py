@@ -1,0 +1,73 @@
+"""What a bundle will need on the device, for ``sdengine inspect --memory``."""
+
+from typing import Any
+
+from ...engines.bundle import Bundle
+from ...engines.trt import MemoryEstimate, memory_estimates
+from .console import out, table
+
+__all__ = ["memory_of", "print_memory"]
+
+_ON_TOP = "The CUDA context and captured graphs come on top; the driver tells their size only on the GPU."
+
+
+def memory_of(bundle: Bundle) -> list[dict[str, Any]]:
+    """Return the estimates as plain data, in bytes, one for each engine and target."""
+    return [
+        {
+            "engine": found.engine,
+            "version": found.version,
+            "target": found.target,
+            "weights": found.weights,
+            "scratch": found.scratch,
+            "buffers": found.buffers,
+            "total": found.total,
+            "on_top": ["cuda_context", "captured_graphs", *(f"scratch of {name}" for name in found.untold)],
+            "plans": [
+                {
+                    "component": plan.component,
+                    "precision": plan.record.wanted.precision,
+                    "weights": plan.weights,
+                    "weights_streamed": plan.record.wanted.options.weight_streaming,
+                    "scratch": plan.record.activation_bytes,
+                    "buffers_by_profile": list(plan.buffers),
+                }
+                for plan in found.plans
+            ],
+        }
+        for found in memory_estimates(bundle)
+    ]
+
+
+def print_memory(bundle: Bundle) -> None:
+    """Print a table for each engine and target."""
+    estimates = memory_estimates(bundle)
+    if not estimates:
+        out.print(f"the bundle holds no plans; run `sdengine build {bundle.path.name} --engine ...` first")
+    for found in estimates:
+        _print(found)
+
+
+def _print(found: MemoryEstimate) -> None:
+    shown = table(
+        f"Device memory in MB: {found.engine} {found.version}, {found.target}",
+        *("component", "precision", "weights", "scratch", "buffers of each profile"),
+    )
+    for plan in found.plans:
+        shown.add_row(
+            plan.component,
+            plan.record.wanted.precision,
+            _megabytes(plan.weights) + (", streamed" if plan.record.wanted.options.weight_streaming else ""),
+            "?" if plan.record.activation_bytes is None else _megabytes(plan.record.activation_bytes),
+            ", ".join(_megabytes(size) for size in plan.buffers),
+        )
+    shown.add_section()
+    shown.add_row("all", "", _megabytes(found.weights), _megabytes(found.scratch), _megabytes(found.buffers))
+    out.print(shown)
+    out.print(f"{_megabytes(found.total)} MB in all: scratch is shared, buffers are of the largest profile. {_ON_TOP}")
+    if found.untold:
+        out.print(f"untold by the library, also on top: scratch of {', '.join(found.untold)}")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f}"
