@@ -108,6 +108,8 @@ def denoiser_spec(name: str, config: UNetConfig, dtype: str, axes: Axes, *, cont
     ]
     if config.in_channels > c:
         inputs.append(_f32("extra", "S", config.in_channels - c, "h", "w"))
+    else:
+        inputs += [_f32("mask", "S", 1, "h", "w"), _f32("known", 2, "S", c, "h", "w"), _f32("blend", "S", 2)]
     if controlled:
         inputs += _residuals(config, "residual")
     return _spec(name, inputs, [_f32("next_state", *state.shape)], axes)
@@ -136,9 +138,10 @@ def controlnet_spec(name: str, config: UNetConfig, dtype: str, axes: Axes) -> Co
 
 
 def vae_decoder_spec(name: str, config: VAEConfig, axes: Axes) -> ComponentSpec:
-    """``vae_decoder``."""
+    """``vae_decoder``: numbers for whoever works on them, bytes for a picture, and one number that tells of overflow."""
     pixels = _f32("image", "S", f"{config.factor}*h", f"{config.factor}*w", 3)
-    return _spec(name, [_f32("latent", "S", config.latent, "h", "w")], [pixels], axes)
+    picture = TensorSpec(name="picture", dtype="uint8", shape=pixels.shape)
+    return _spec(name, [_f32("latent", "S", config.latent, "h", "w")], [pixels, picture, _f32("magnitude", "S")], axes)
 
 
 def vae_encoder_spec(name: str, config: VAEConfig, axes: Axes) -> ComponentSpec:

@@ -18,7 +18,7 @@ __all__ = [
     "Verification",
 ]
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of this layout; another one is refused."""
 
 

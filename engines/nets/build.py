@@ -90,8 +90,8 @@ def _denoiser(network: Any) -> Callable[..., Tensor]:
     def call(*inputs: Tensor) -> Tensor:
         step, rest = inputs[:8], list(inputs[8:])
         given: Mapping[str, Any] = _prepared(config, rest, up=True)
-        extra = rest.pop(0) if config.in_channels > config.out_channels else None
-        return module(*step, **given, extra=extra, residuals=rest)
+        beside = ("extra",) if config.in_channels > config.out_channels else ("mask", "known", "blend")
+        return module(*step, **given, **{name: rest.pop(0) for name in beside}, residuals=rest)
 
     return call
 

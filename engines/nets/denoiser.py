@@ -21,7 +21,7 @@ def _weighted_sum(weights: Tensor, terms: Tensor, dim: int) -> Tensor:
 
 
 class Denoiser(nn.Module):
-    """Gather rows, scale, cast, UNet, cast, mix, update.
+    """Gather rows, scale, cast, UNet, cast, mix, update, put back what is not to be drawn.
 
     Args:
         unet: the network.
@@ -46,6 +46,9 @@ class Denoiser(nn.Module):
         embedding: Tensor | None = None,
         offset: Tensor | None = None,
         extra: Tensor | None = None,
+        mask: Tensor | None = None,
+        known: Tensor | None = None,
+        blend: Tensor | None = None,
         residuals: Sequence[Tensor] = (),
     ) -> Tensor:
         """Take one step for S samples whose networks run on R rows.
@@ -64,6 +67,9 @@ class Denoiser(nn.Module):
             embedding: see :class:`Conditioner`.
             offset: see :class:`Conditioner`.
             extra: float32 [S, in_channels - C, h, w], what an inpainting UNet sees beside the latent.
+            mask: float32 [S, 1, h, w], where an ordinary UNet draws: 1 is drawn, 0 is kept.
+            known: float32 [2, S, C, h, w], latents of the picture that is kept, and its noise.
+            blend: float32 [S, 2], factors of those two at the noise level after this step.
             residuals: see :meth:`UNet.forward`; rows already.
 
         Returns:
@@ -88,7 +94,13 @@ class Denoiser(nn.Module):
         share = 1.0 - rescale.sum(1) + _deviation(reference) / deviation
         prediction = prediction * share[:, None, None, None]
         terms = torch.cat([state, prediction[None], noise[None]])
-        return _weighted_sum(update.permute(1, 2, 0)[:, :, :, None, None, None], terms[None], 1)
+        following = _weighted_sum(update.permute(1, 2, 0)[:, :, :, None, None, None], terms[None], 1)
+        if mask is None or known is None or blend is None:
+            return following
+        factors = blend[:, :, None, None, None]
+        kept = factors[:, 0] * known[0] + factors[:, 1] * known[1]
+        latent = (1.0 - mask) * kept + mask * following[0]
+        return torch.cat([latent[None], following[1:]])
 
 
 def _deviation(x: Tensor) -> Tensor:

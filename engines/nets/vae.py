@@ -153,8 +153,14 @@ class VAEDecoder(nn.Module):
         super().__init__()
         self.vae = vae
 
-    def forward(self, latent: Tensor) -> Tensor:
-        """Latents of the UNet, float32 [S, C, h, w] -> pixels 0 to 1, float32 [S, H, W, 3]."""
+    def forward(self, latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Decode latents of the UNet, float32 [S, C, h, w].
+
+        Returns:
+            Pixels from 0 to 1, float32 [S, H, W, 3]; the same as bytes, uint8 [S, H, W, 3]; and the mean magnitude
+            before clamping, float32 [S], which is not finite where any pixel was not: clamping may hide that.
+
+        """
         config = self.vae.config
         if config.mean or config.std:
             factor, shift = _affine(config)
@@ -165,7 +171,8 @@ class VAEDecoder(nn.Module):
         if self.vae.post_quant_conv is not None:
             z = self.vae.post_quant_conv(z)
         pixels = self.vae.decoder(z).float()
-        return (pixels * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+        image = (pixels * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+        return image, (image * 255).round().to(torch.uint8), pixels.abs().mean((1, 2, 3))
 
 
 class VAEEncoder(nn.Module):

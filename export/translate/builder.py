@@ -13,6 +13,7 @@ DTYPES: dict[torch.dtype, ir.DataType] = {
     torch.float32: ir.DataType.FLOAT,
     torch.float16: ir.DataType.FLOAT16,
     torch.bfloat16: ir.DataType.BFLOAT16,
+    torch.uint8: ir.DataType.UINT8,
     torch.int64: ir.DataType.INT64,
     torch.int32: ir.DataType.INT32,
     torch.bool: ir.DataType.BOOL,

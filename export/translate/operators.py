@@ -82,8 +82,10 @@ for _kind, _targets in {
     translates(*_targets)(_binary(_kind))
 
 for _kind, _target in {
+    "Abs": aten.abs.default,
     "Cos": aten.cos.default,
     "Exp": aten.exp.default,
+    "Round": aten.round.default,
     "Sigmoid": aten.sigmoid.default,
     "Sin": aten.sin.default,
     "Sqrt": aten.sqrt.default,
