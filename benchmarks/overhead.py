@@ -24,13 +24,13 @@ import onnx
 import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from sdengine.engines.components import denoiser_spec
-from sdengine.engines.engine import Array
 from sdengine.engines.manifest import Graph
+from sdengine.engines.memory import HOST, Buffer
 from sdengine.engines.nets.config import UNetConfig
 from sdengine.engines.onnxruntime_cpu import OnnxRuntimeEngine
 from sdengine.engines.spec import AxisRange, ComponentSpec
 from sdengine.runtime.guidance import guidance_for
-from sdengine.runtime.loop import denoise
+from sdengine.runtime.loop import Drawing, Loop, LoopShape
 from sdengine.runtime.schedule import make_schedule
 from sdengine.runtime.seeds import streams_for
 
@@ -62,12 +62,12 @@ AXES = {name: AxisRange(1, 1, 512) for name in ("S", "R", "T", "h", "w")}
 class Nothing:
     """An engine that costs nothing."""
 
-    name, device, precision = "nothing", "none", "fp32"
+    name, device, precision, memory = "nothing", "none", "fp32", HOST
 
     def __init__(self, spec: ComponentSpec) -> None:
         self.spec = spec
 
-    def prepare(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Callable[[], None]:
+    def prepare(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Callable[[], None]:
         return lambda: None
 
     def close(self) -> None: ...
@@ -106,13 +106,17 @@ def ours(engine: Any, samples: int) -> Callable[[int], float]:
     guidance = guidance_for(samples, 7.5, rescale=0.0, guided=True)
     latent = np.zeros((samples, *LATENT), np.float32)
     axes = {"S": samples, "R": guidance.rows, "T": 77, "h": LATENT[1], "w": LATENT[2]}
-    conditions = {t.name: np.zeros(t.resolve(axes), t.dtype) for t in engine.spec.inputs[8:]}
+    conditions = {t.name: np.zeros(t.resolve(axes), t.dtype) for t in engine.spec.inputs if t.name.startswith("key")}
+    rows, (height, width) = guidance.rows, LATENT[1:]
+    shape = LoopShape(samples=samples, rows=rows, tokens=77, height=height, width=width, evaluations=MANY_OURS)
+    loop = Loop(engine, [], shape)
 
     def draw(steps: int) -> float:
         schedule = make_schedule(EULER, num_inference_steps=steps)
         noise = streams_for(0, None, samples, "cpu")
         start = time.process_time()
-        for _ in denoise(engine, schedule, guidance, latent, conditions, noise):
+        loop.load(Drawing(schedule=schedule, guidance=guidance, latent=latent, inputs=conditions, noise=noise))
+        for _ in loop.steps():
             pass
         return time.process_time() - start
 

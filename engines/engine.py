@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UsageError
+from .memory import Buffer, Memory
 from .spec import ComponentSpec
 
-__all__ = ["Array", "Engine", "EngineInfo", "check_buffers", "run"]
+__all__ = ["Array", "Engine", "EngineInfo", "check_buffers", "run", "run_there"]
 
 Array = NDArray[np.generic]
 
@@ -35,15 +36,22 @@ class Engine(EngineInfo, Protocol):
 
     spec: ComponentSpec
 
-    def prepare(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Callable[[], None]:
+    @property
+    def memory(self) -> Memory:
+        """Where buffers are at home that it runs on without a detour."""
+
+    def prepare(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Callable[[], None]:
         """Bind buffers once, to run on them many times.
 
         Args:
-            inputs: C-contiguous arrays by name, of the spec's types and shapes. What they hold at each run counts.
-            outputs: arrays that each run writes.
+            inputs: C-contiguous buffers by name, of the spec's types and shapes, in the engine's memory or on the
+                host. What they hold at each run counts.
+            outputs: buffers that each run writes.
 
         Returns:
-            What runs the component once on those buffers; it raises EngineError if the library fails.
+            What runs the component once on those buffers; it raises EngineError if the library fails. It returns when
+            outputs on the host are written; runs on buffers in the engine's memory are only put in order with other
+            work there.
 
         Raises:
             UsageError: a buffer does not fit the spec.
@@ -57,7 +65,7 @@ class Engine(EngineInfo, Protocol):
 
 
 def check_buffers(
-    spec: ComponentSpec, inputs: Mapping[str, Array], outputs: Mapping[str, Array] | None = None
+    spec: ComponentSpec, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer] | None = None
 ) -> dict[str, int]:
     """Check names, types, layouts and shapes; return the lengths of the axes.
 
@@ -74,14 +82,23 @@ def check_buffers(
             raise UsageError(f"{spec.name}: output {tensor.name} needs shape {list(tensor.resolve(axes))}, not {shape}")
         wanted.append((tensor, array))
     for tensor, array in wanted:
-        if array.dtype != np.dtype(tensor.dtype) or not array.flags.c_contiguous:
+        strided = isinstance(array, np.ndarray) and not array.flags.c_contiguous
+        if array.dtype != np.dtype(tensor.dtype) or strided:
             raise UsageError(f"{spec.name}: {tensor.name} must be C-contiguous {tensor.dtype}, not {array.dtype}")
     return axes
 
 
-def run(engine: Engine, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Run once, into new arrays."""
+def run(engine: Engine, inputs: Mapping[str, Buffer]) -> dict[str, Array]:
+    """Run once, into new arrays on the host."""
     axes = check_buffers(engine.spec, inputs)
     outputs: dict[str, Array] = {t.name: np.empty(t.resolve(axes), t.dtype) for t in engine.spec.outputs}
+    engine.prepare(inputs, outputs)()
+    return outputs
+
+
+def run_there(engine: Engine, inputs: Mapping[str, Buffer]) -> dict[str, Buffer]:
+    """Run once, into new buffers in the engine's own memory."""
+    axes = check_buffers(engine.spec, inputs)
+    outputs = {t.name: engine.memory.zeros(t.resolve(axes), t.dtype) for t in engine.spec.outputs}
     engine.prepare(inputs, outputs)()
     return outputs

@@ -27,6 +27,8 @@ class Rung:
         module: tells ``NAME``, ``unavailable()`` and ``version()``.
         open: constructor of the engine.
         precisions: what it runs, preferred first.
+        options: that its constructor has beside the precision.
+        devices: kinds of devices that it can be told to run on.
         preferred: chooses the precision where none is asked for, given those of the component's graphs; None takes
             the first of ``precisions`` that there is a graph of.
 
@@ -35,6 +37,8 @@ class Rung:
     module: ModuleType
     open: Callable[..., Engine]
     precisions: tuple[str, ...]
+    options: tuple[str, ...]
+    devices: tuple[str, ...]
     preferred: Callable[[Collection[str]], str | None] | None = None
 
     def choose(self, graphs: Collection[str]) -> str | None:
@@ -44,19 +48,29 @@ class Rung:
         return next((p for p in self.precisions if p in graphs), None)
 
 
+_PLAN: Any = {"precisions": ("fp16", "fp32"), "options": ("device", "cuda_graph"), "devices": ("cuda",)}
+_CPU: Any = {"options": ("threads",), "devices": ("cpu",)}
+
 ENGINES: dict[str, Rung] = {
-    run_tensorrt.NAME: Rung(module=run_tensorrt, open=run_tensorrt.open_plan, precisions=("fp16", "fp32")),
-    run_tensorrt_rtx.NAME: Rung(module=run_tensorrt_rtx, open=run_tensorrt_rtx.open_plan, precisions=("fp16", "fp32")),
+    run_tensorrt.NAME: Rung(module=run_tensorrt, open=run_tensorrt.open_plan, **_PLAN),
+    run_tensorrt_rtx.NAME: Rung(module=run_tensorrt_rtx, open=run_tensorrt_rtx.open_plan, **_PLAN),
     openvino_cpu.NAME: Rung(
         module=openvino_cpu,
         open=openvino_cpu.OpenVinoEngine,
         precisions=("fp32", "bf16"),
+        **_CPU,
         preferred=openvino_cpu.preferred,
     ),
     onnxruntime_cpu.NAME: Rung(
-        module=onnxruntime_cpu, open=onnxruntime_cpu.OnnxRuntimeEngine, precisions=("fp32", "fp16")
+        module=onnxruntime_cpu, open=onnxruntime_cpu.OnnxRuntimeEngine, precisions=("fp32", "fp16"), **_CPU
     ),
-    torch_module.NAME: Rung(module=torch_module, open=torch_module.TorchEngine, precisions=("fp32", "bf16", "fp16")),
+    torch_module.NAME: Rung(
+        module=torch_module,
+        open=torch_module.TorchEngine,
+        precisions=("fp32", "bf16", "fp16"),
+        options=("threads", "device"),
+        devices=("cpu", "cuda"),
+    ),
 }
 """In the order in which ``auto`` tries them: first those that the bundle was exported for, then the others, which run
 from its graphs all the same but were not verified with it."""
@@ -74,10 +88,11 @@ class Fallback:
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """An open engine, and what was passed over before it."""
+    """An open engine, what was passed over before it, and the options that it has no use for."""
 
     engine: Engine
     fallbacks: tuple[Fallback, ...]
+    unused: tuple[str, ...] = ()
 
 
 def open_engine(
@@ -98,27 +113,31 @@ def open_engine(
         precision: ``fp32``, ``bf16`` or ``fp16``; None takes the first that engine and bundle have.
         fallback: ``error`` refuses where the named engine cannot run, ``allow`` goes down the ladder; None means
             ``allow`` for ``auto`` and ``error`` for a named engine.
-        options: of the engine's constructor, such as ``threads``.
+        options: ``threads`` of engines on a CPU, ``device`` to run on (``cpu``, ``cuda``, ``cuda:N``; an engine that
+            cannot is passed over), ``cuda_graph`` of TensorRT's engines. None leaves the choice to the engine. An
+            engine that was not named may have no use for one; the result says so.
 
     Raises:
-        UsageError: an unknown engine.
+        UsageError: an unknown engine, or an option that the named engine does not have.
         EngineError: nothing that is allowed can run the component; the reasons are listed.
 
     """
     if engine != "auto" and engine not in ENGINES:
         known = ", ".join(["auto", *ENGINES])
         raise UsageError(f"unknown engine {engine!r}; there are {known}{nearest(engine, ENGINES)}")
+    given = {option: value for option, value in options.items() if value is not None}
     policy = fallback or ("allow" if engine == "auto" else "error")
     skipped: list[Fallback] = []
     for name in _rungs(engine, policy, bundle.manifest.engines):
         try:
-            opened = _open(bundle, component, name, precision, options)
+            opened = _open(bundle, component, name, precision, _accepted(name, given, named=name == engine))
         except SdengineError as error:
             if policy == "error":
                 raise
             skipped.append(Fallback(component=component, asked=engine, skipped=name, reason=str(error)))
         else:
-            return Opened(engine=opened, fallbacks=tuple(skipped))
+            unused = tuple(option for option in given if option not in (*ENGINES[name].options, "device"))
+            return Opened(engine=opened, fallbacks=tuple(skipped), unused=unused)
     reasons = "; ".join(f"{f.skipped}: {f.reason}" for f in skipped)
     raise EngineError(f"no engine can run {component}: {reasons}")
 
@@ -130,6 +149,19 @@ def _rungs(engine: str, policy: str, exported: Collection[str]) -> Iterator[str]
     if policy == "allow":
         yield from (name for name in ENGINES if name in exported and name != engine)
         yield from (name for name in ENGINES if name not in exported and name != engine)
+
+
+def _accepted(name: str, options: dict[str, Any], *, named: bool) -> dict[str, Any]:
+    """Return the options that an engine has; ``device`` decides whether it may run at all."""
+    rung = ENGINES[name]
+    device = options.get("device")
+    if device is not None and str(device).split(":")[0] not in rung.devices:
+        raise UsageError(f"{name} runs on {' or '.join(rung.devices)}, not on {device}")
+    for option in options:
+        if named and option not in (*rung.options, "device"):
+            has = ", ".join(n for n, other in ENGINES.items() if option in other.options)
+            raise UsageError(f"{name} has no option {option}; it is for {has}")
+    return {option: value for option, value in options.items() if option in rung.options}
 
 
 def _open(bundle: Bundle, component: str, name: str, precision: str | None, options: dict[str, Any]) -> Engine:

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .bundle import Bundle
-from .engine import Array, check_buffers
+from .engine import check_buffers
 from .errors import EngineError, EngineUnavailableError
+from .memory import HOST, Buffer, host_arrays
 
 __all__ = ["NAME", "OnnxRuntimeEngine", "unavailable", "version"]
 
@@ -48,6 +49,7 @@ class OnnxRuntimeEngine:
     """
 
     name = NAME
+    memory = HOST
 
     def __init__(self, bundle: Bundle, component: str, *, precision: str = "fp32", threads: int | None = None) -> None:
         reason = unavailable()
@@ -72,18 +74,18 @@ class OnnxRuntimeEngine:
             raise EngineError(f"{component}: onnxruntime cannot open {graph.file}: {error}") from error
         self.device = ", ".join(self._session.get_providers())
 
-    def prepare(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Callable[[], None]:
+    def prepare(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Callable[[], None]:
         """Bind buffers; see :class:`~sdengine.engines.engine.Engine`."""
         session = self._session
         if session is None:
             raise EngineError(f"{self._component}: this engine has been closed")
         axes = check_buffers(self.spec, inputs, outputs)
         binding = session.io_binding()
-        for name, array in inputs.items():
+        held = host_arrays(inputs), host_arrays(outputs)  # the binding keeps addresses, not arrays
+        for name, array in held[0].items():
             binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-        for name, array in outputs.items():
+        for name, array in held[1].items():
             binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-        held = (dict(inputs), dict(outputs))  # the binding keeps addresses, not arrays
 
         def once() -> None:
             try:

@@ -12,6 +12,7 @@ import numpy as np
 from .bundle import Bundle
 from .engine import Array, check_buffers
 from .errors import EngineError, EngineUnavailableError
+from .memory import HOST, Buffer, host_arrays
 from .openvino_split import split_sinusoids
 
 __all__ = ["NAME", "OpenVinoEngine", "preferred", "unavailable", "version"]
@@ -78,6 +79,7 @@ class OpenVinoEngine:
     """
 
     name = NAME
+    memory = HOST
 
     def __init__(self, bundle: Bundle, component: str, *, precision: str = "fp32", threads: int | None = None) -> None:
         reason = unavailable()
@@ -101,13 +103,13 @@ class OpenVinoEngine:
             self.close()
             raise EngineUnavailableError(f"openvino computes {component} in {self.precision} here, not in {precision}")
 
-    def prepare(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Callable[[], None]:
+    def prepare(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Callable[[], None]:
         """Bind buffers; see :class:`~sdengine.engines.engine.Engine`."""
         if not self._models:
             raise EngineError(f"{self._component}: this engine has been closed")
         axes = check_buffers(self.spec, inputs, outputs)
         try:
-            return _bound(f"{self._component} at {axes}", self._models, {**inputs, **outputs})
+            return _bound(f"{self._component} at {axes}", self._models, host_arrays({**inputs, **outputs}))
         except Exception as error:
             raise EngineError(f"{self._component}: openvino refuses the buffers at {axes}: {error}") from error
 

@@ -40,7 +40,7 @@ class AxisRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Name, element type (numpy's name: ``float32``, ``float16``, ``int64``, ``uint8``) and shape of one input or output."""
+    """Name, element type (numpy's name, such as ``float32`` or ``uint8``) and shape of one input or output."""
 
     name: str
     dtype: str

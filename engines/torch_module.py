@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .bundle import Bundle
-from .engine import Array, check_buffers
+from .engine import check_buffers
 from .errors import BundleError, EngineError, EngineUnavailableError
+from .memory import HOST, Buffer, host_arrays
 
 __all__ = ["NAME", "TorchEngine", "unavailable", "version"]
 
@@ -44,6 +45,7 @@ class TorchEngine:
     """
 
     name = NAME
+    memory = HOST
 
     def __init__(
         self,
@@ -72,7 +74,7 @@ class TorchEngine:
         network = _load_network(bundle, record.network, getattr(torch, _DTYPES[precision]), self.device)
         self._module: Any = positional(record.kind, network)
 
-    def prepare(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Callable[[], None]:
+    def prepare(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Callable[[], None]:
         """Bind buffers; see :class:`~sdengine.engines.engine.Engine`."""
         import torch
 
@@ -80,8 +82,9 @@ class TorchEngine:
         if module is None:
             raise EngineError(f"{self._component}: this engine has been closed")
         check_buffers(self.spec, inputs, outputs)
-        given = [torch.from_numpy(inputs[tensor.name]) for tensor in self.spec.inputs]
-        wanted = [torch.from_numpy(outputs[tensor.name]) for tensor in self.spec.outputs]
+        arrays = host_arrays({**inputs, **outputs})
+        given = [torch.from_numpy(arrays[tensor.name]) for tensor in self.spec.inputs]
+        wanted = [torch.from_numpy(arrays[tensor.name]) for tensor in self.spec.outputs]
 
         def once() -> None:
             try:

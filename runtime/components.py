@@ -5,8 +5,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from ..engines.bundle import Bundle
-from ..engines.engine import Array, Engine, run
+from ..engines.engine import Array, Engine, run, run_there
 from ..engines.ladder import Fallback, FallbackPolicy, Opened, open_engine
+from ..engines.memory import HOST, Buffer, Memory
 
 __all__ = ["Components"]
 
@@ -21,10 +22,13 @@ class Components:
         fallback: see :func:`~sdengine.engines.ladder.open_engine`.
         low_memory: keep at most one component open.
         threads: for one operator; None lets the engine choose.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; None lets the engine choose.
+        cuda_graph: ``step``, ``loop`` or ``off``; None lets the engine choose.
 
     Attributes:
         ran: component -> engine, of all that have been open.
         fallbacks: what was passed over.
+        unused: options that an engine has no use for, in words.
         open_ms: time spent opening, in milliseconds.
 
     """
@@ -37,17 +41,20 @@ class Components:
         precision: str | None,
         fallback: FallbackPolicy | None,
         low_memory: bool,
-        threads: int | None,
+        threads: int | None = None,
+        device: str | None = None,
+        cuda_graph: str | None = None,
     ) -> None:
         self.bundle = bundle
         self.low_memory = low_memory
         self.ran: dict[str, str] = {}
         self.fallbacks: list[Fallback] = []
+        self.unused: list[str] = []
         self.open_ms = 0.0
         self._engine = engine
         self._precision = precision
         self._fallback = fallback
-        self._threads = threads
+        self._options = {"threads": threads, "device": device, "cuda_graph": cuda_graph}
         self._open: dict[str, Engine] = {}
         self._ran_in: dict[str, str] = {}
 
@@ -65,12 +72,24 @@ class Components:
             if self.low_memory:
                 self.close()
 
-    def run(self, name: str, inputs: Mapping[str, Array], *, precision: str | None = None) -> dict[str, Array]:
-        """Run a component once, into new arrays.
+    @property
+    def records_loops(self) -> bool:
+        """Whether engines are to be given all steps of a loop at once."""
+        return self._options["cuda_graph"] == "loop"
+
+    def memory_of(self, *names: str) -> Memory:
+        """Return the memory that components share; the host's where they share none or are not kept open."""
+        if self.low_memory:
+            return HOST
+        memories = [self._get(name).memory for name in names]
+        return memories[0] if all(memory is memories[0] for memory in memories) else HOST
+
+    def run(self, name: str, inputs: Mapping[str, Buffer], *, precision: str | None = None) -> dict[str, Array]:
+        """Run a component once, into new arrays on the host.
 
         Args:
             name: the component.
-            inputs: by name.
+            inputs: by name; on the host or in :meth:`memory_of` the component.
             precision: another one than it is usually run in; the engine is then opened for this run alone.
 
         """
@@ -83,6 +102,12 @@ class Components:
         with self.use(name) as (engine,):
             self._ran_in[name] = engine.precision
             return run(engine, inputs)
+
+    def run_into(self, memory: Memory, name: str, inputs: Mapping[str, Buffer]) -> Mapping[str, Buffer]:
+        """Run a component once, into new buffers of a memory if its engine works there, else on the host."""
+        with self.use(name) as (engine,):
+            self._ran_in[name] = engine.precision
+            return run_there(engine, inputs) if engine.memory is memory else run(engine, inputs)
 
     def precision_of(self, name: str) -> str | None:
         """Return the precision in which a component last ran; None if it has not."""
@@ -111,8 +136,10 @@ class Components:
             engine=self._engine,
             precision=precision,
             fallback=self._fallback,
-            threads=self._threads,
+            **self._options,
         )
+        for option in opened.unused:
+            self.unused.append(f"{option} is of no use to {opened.engine.name}, which runs {name}")
         self.open_ms += (time.perf_counter() - started) * 1e3
         return opened
 

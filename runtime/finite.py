@@ -7,35 +7,63 @@ from numpy.typing import NDArray
 
 from ..engines.engine import Array
 from ..engines.errors import NonFiniteError
+from ..engines.memory import Buffer, Memory
 from .components import Components
 
-__all__ = ["run_finite"]
+__all__ = ["decoded", "encoded"]
 
 
-def run_finite(
-    components: Components, name: str, inputs: Mapping[str, Array], warnings: list[str]
-) -> NDArray[np.float32]:
-    """Run a component with one output; where that is not finite, run it again in float32.
+def encoded(components: Components, inputs: Mapping[str, Buffer], warnings: list[str]) -> NDArray[np.float32]:
+    """Encode pictures to latents, [N, C, h, w]; see :func:`_run_finite`."""
+    return np.asarray(_run_finite(components, "vae_encoder", inputs, warnings, "latent", "latent"), np.float32)
+
+
+def decoded(components: Components, latent: Buffer, wanted: str, warnings: list[str]) -> Array:
+    """Decode latents; see :func:`_run_finite`.
 
     Args:
         components: the engines.
-        name: the component, such as ``vae_decoder``.
+        latent: float32 [S, C, h, w], on the host or where the decoder runs.
+        wanted: ``image``, numbers from 0 to 1, or ``picture``, bytes; both [S, H, W, 3].
+        warnings: told about a second run.
+
+    """
+    return _run_finite(components, "vae_decoder", {"latent": latent}, warnings, "magnitude", wanted)
+
+
+def _run_finite(
+    components: Components, name: str, inputs: Mapping[str, Buffer], warnings: list[str], telling: str, wanted: str
+) -> Array:
+    """Run a component and return an output; where it is not finite, run it again in float32.
+
+    Only the outputs that are asked for leave the engine's memory.
+
+    Args:
+        components: the engines.
+        name: the component.
         inputs: its inputs.
         warnings: told about a second run.
+        telling: the output that is not finite where anything was not.
+        wanted: the output to return.
 
     Raises:
         NonFiniteError: it is still not finite, or the bundle holds no other precision.
 
     """
-    [output] = components.run(name, inputs).values()
-    if np.isfinite(output).all():
-        return np.asarray(output, np.float32)
+    memory = components.memory_of(name)
+    outputs = components.run_into(memory, name, inputs)
+    if np.isfinite(_read(memory, outputs[telling])).all():
+        return _read(memory, outputs[wanted])
     ran = components.precision_of(name)
     if ran != "fp32" and "fp32" in components.bundle.component(name).graphs:
-        [output] = components.run(name, inputs, precision="fp32").values()
-        if np.isfinite(output).all():
+        again = components.run(name, inputs, precision="fp32")
+        if np.isfinite(again[telling]).all():
             warnings.append(f"{name} produced NaN or infinity in {ran} and was run again in fp32")
-            return np.asarray(output, np.float32)
+            return again[wanted]
         ran = "fp32"
     remedy = "its input or its weights are not sound" if ran == "fp32" else "export with --precision fp32"
     raise NonFiniteError(f"{name} produced NaN or infinity in {ran} on {components.ran.get(name)}; {remedy}")
+
+
+def _read(memory: Memory, buffer: Buffer) -> Array:
+    return buffer if isinstance(buffer, np.ndarray) else memory.read(buffer)

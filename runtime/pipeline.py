@@ -14,14 +14,16 @@ from ..engines.bundle import Bundle
 from ..engines.engine import Array
 from ..engines.errors import NonFiniteError, UsageError
 from ..engines.ladder import FallbackPolicy
+from ..engines.memory import Buffer, Memory
 from ..engines.nets.config import UNetConfig
 from .components import Components
 from .conditions import conditioner_inputs, row_time_ids, time_ids
 from .control import control_scale, hints_of
-from .finite import run_finite
+from .finite import decoded
 from .guidance import Guidance, guidance_for
 from .job_schedule import schedule_for
-from .loop import Control, Step, denoise
+from .loop import Drawing, LoopShape, Step
+from .loops import Loops
 from .picture import pictures_from_pixels
 from .prompt import (
     TEXT_FAMILIES,
@@ -62,6 +64,8 @@ class Pipeline:
     ) -> None:
         self.bundle = bundle
         self.components = components
+        self._record = components.records_loops
+        self._loops = Loops(record=self._record, keep=not components.low_memory)
         self._load_ms = load_ms
         self._scheduler = bundle.scheduler()
         encoders = list(text_encoders(bundle, components))
@@ -77,6 +81,8 @@ class Pipeline:
         fallback: FallbackPolicy | None = None,
         low_memory: bool = False,
         threads: int | None = None,
+        device: str | None = None,
+        cuda_graph: str | None = None,
         textual_inversions: Sequence[str | Path] = (),
     ) -> "Pipeline":
         """Open a bundle.
@@ -87,7 +93,10 @@ class Pipeline:
             precision: ``fp32``, ``bf16`` or ``fp16``; None takes the first that engine and bundle have.
             fallback: ``error`` or ``allow``; None is ``allow`` for ``auto`` and ``error`` for a named engine.
             low_memory: keep one component open at a time; slower, with the peak memory of the largest component.
-            threads: for one operator; None lets the engine choose.
+            threads: for one operator, of engines on a CPU; None lets the engine choose.
+            device: ``cpu``, ``cuda`` or ``cuda:N``: engines that run elsewhere are passed over. None allows all.
+            cuda_graph: of TensorRT's engines: ``step`` replays the launches of a step as one, ``loop`` those of all
+                steps, ``off`` none; None is ``step``.
             textual_inversions: ``.safetensors`` files with embeddings of new words; a word is the file's name, or
                 what the file says.
 
@@ -101,7 +110,14 @@ class Pipeline:
         bundle = Bundle(path)
         inversions = [load_inversion(file) for file in textual_inversions]
         components = Components(
-            bundle, engine=engine, precision=precision, fallback=fallback, low_memory=low_memory, threads=threads
+            bundle,
+            engine=engine,
+            precision=precision,
+            fallback=fallback,
+            low_memory=low_memory,
+            threads=threads,
+            device=device,
+            cuda_graph=cuda_graph,
         )
         wanted = (*encoder_names(bundle), "conditioner", "denoiser", "vae_decoder")
         try:
@@ -121,6 +137,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Release all engines."""
+        self._loops.close()
         self.components.close()
 
     def __call__(self, prompt: Any = None, **settings: Any) -> Result:
@@ -155,20 +172,14 @@ class Pipeline:
         warnings = [*job.warnings, *schedule.warnings, *prompts.warnings]
         with _timed(timings, "encode"):
             start = self._start(job, schedule, streams, warnings)
-        parts = []
+        parts: list[Buffer] = []
         most = self._spec("denoiser").axes["S"].max
-        tick = _ticker(progress, schedule.evaluations * -(-job.images // most))
+        tick = _Ticker(progress, schedule.evaluations * -(-job.images // most))
         for first in range(0, job.images, most):
             samples = range(first, min(first + most, job.images))
-            parts.append(self._draw_batch(job, schedule, prompts, start, streams, samples, timings, tick))
-        latents = np.concatenate(parts)
-        if not np.isfinite(latents).all():
-            raise NonFiniteError(
-                f"the denoiser produced NaN or infinity on {self.components.ran.get('denoiser')}; "
-                "draw with another engine or export with --precision fp32"
-            )
+            parts.append(self._draw_batch(job, schedule, prompts, start, streams, samples, timings, tick, warnings))
         with _timed(timings, "decode"):
-            images = self._finish(job, latents, warnings)
+            images = self._finish(job, parts, warnings)
         timings.total = (time.perf_counter() - started) * 1e3
         return Result(
             images=images,
@@ -178,7 +189,7 @@ class Pipeline:
             engines=dict(self.components.ran),
             fallbacks=tuple(self.components.fallbacks),
             timings_ms=timings,
-            warnings=tuple(dict.fromkeys(warnings)),
+            warnings=tuple(dict.fromkeys([*self.components.unused, *warnings])),
             settings={
                 **settings_of(request),
                 "scheduler": schedule.solver,
@@ -223,36 +234,67 @@ class Pipeline:
         streams: NoiseStreams,
         samples: range,
         timings: Timings,
-        tick: Callable[[], None],
-    ) -> F32:
-        """Draw some of the job's images together; returns latents [S, C, h, w]."""
+        tick: "_Ticker",
+        warnings: list[str],
+    ) -> Buffer:
+        """Draw some of the job's images together; returns latents [S, C, h, w], where the decoder works."""
         request = job.request
         part, noise = start.select(samples.start, samples.stop), streams.select(samples.start, samples.stop)
         guidance = guidance_for(len(samples), job.guidance_scale, rescale=request.guidance_rescale, guided=job.guided)
+        names = self.bundle.manifest.controlnets[: len(job.hints)]
         with _timed(timings, "condition"):
-            conditions = self._condition("conditioner", job, prompts, guidance, streams, samples)
-            if part.extra is not None:
-                conditions["extra"] = part.extra
-            hints = self._control_inputs(job, prompts, guidance, streams, samples)
-        names = self.bundle.manifest.controlnets[: len(hints)]
-        with _timed(timings, "denoise"), self.components.use("denoiser", *names) as (denoiser, *nets):
+            memory = self.components.memory_of("denoiser", *names)
+            inputs = {**self._condition(memory, "conditioner", job, prompts, guidance, streams, samples), **part.inputs}
+            hints = self._control_inputs(memory, job, prompts, guidance, streams, samples)
+        shape = LoopShape(
+            samples=len(samples),
+            rows=guidance.rows,
+            tokens=prompts.hidden.shape[1],
+            height=part.latent.shape[2],
+            width=part.latent.shape[3],
+            evaluations=schedule.evaluations,
+        )
+        with (
+            _timed(timings, "denoise"),
+            self.components.use("denoiser", *names) as (denoiser, *nets),
+            self._loops.use(denoiser, nets, shape) as loop,
+        ):
             scales = [self._control_scale(job, i, schedule, guidance) for i in range(len(nets))]
-            controls = [
-                Control(engine=net, inputs=hint, scale=scale)
-                for net, hint, scale in zip(nets, hints, scales, strict=True)
-            ]
-            for step in denoise(
-                denoiser, schedule, guidance, part.latent, conditions, noise, controls=controls, blend=part.blend
-            ):
-                timings.steps.append(step.milliseconds)
-                tick()
-                if request.callback_on_step_end is not None:
-                    self._call_back(request.callback_on_step_end, step)
-            return step.latent.copy()
+            loop.load(
+                Drawing(
+                    schedule=schedule,
+                    guidance=guidance,
+                    latent=part.latent,
+                    inputs=inputs,
+                    noise=noise,
+                    controls=hints,
+                    control_scales=scales,
+                )
+            )
+            callback = request.callback_on_step_end
+            if callback is not None and self._record:
+                warnings.append("callback_on_step_end looks at each step: cuda_graph=loop is of no use to this request")
+            for step in loop.steps(watched=callback is not None or (tick.watched and not self._record)):
+                tick(step.evaluation)
+                if callback is not None:
+                    self._call_back(callback, loop.memory, step)
+            latents = self._kept(loop.memory, step.latent)
+            timings.steps += loop.milliseconds()
+            return latents
 
-    def _call_back(self, callback: Callable[..., Mapping[str, Any] | None], step: Step) -> None:
-        returned = dict(callback(self, step.evaluation, step.timestep, {"latents": step.latent}) or {})
-        latents = returned.pop("latents", step.latent)
+    def _kept(self, memory: Memory, latents: Buffer) -> Buffer:
+        """Copy latents out of the loop's own buffers, which belong to whoever draws next, to where they are decoded."""
+        there = self.components.memory_of("vae_decoder")
+        if there is not memory:
+            return np.array(memory.read(latents))
+        copy = there.zeros(latents.shape, latents.dtype)
+        there.copy(copy, latents)
+        return copy
+
+    def _call_back(self, callback: Callable[..., Mapping[str, Any] | None], memory: Memory, step: Step) -> None:
+        given = memory.read(step.latent)
+        returned = dict(callback(self, step.evaluation, step.timestep, {"latents": given}) or {})
+        latents = returned.pop("latents", given)
         if returned:
             raise UsageError(f"callback_on_step_end returned {', '.join(returned)}: only latents can be changed")
         if np.shape(latents) != step.latent.shape:
@@ -260,11 +302,18 @@ class Pipeline:
                 f"callback_on_step_end returned latents of shape {list(np.shape(latents))}, "
                 f"not {list(step.latent.shape)}"
             )
-        step.latent[:] = latents
+        memory.copy(step.latent, np.asarray(latents, np.float32))
 
     def _condition(
-        self, name: str, job: Job, prompts: EncodedPrompts, guidance: Guidance, streams: NoiseStreams, samples: range
-    ) -> dict[str, Array]:
+        self,
+        memory: Memory,
+        name: str,
+        job: Job,
+        prompts: EncodedPrompts,
+        guidance: Guidance,
+        streams: NoiseStreams,
+        samples: range,
+    ) -> dict[str, Buffer]:
         request = job.request
         aesthetic = bool(self.bundle.manifest.model_index.get("requires_aesthetics_score", False))
         sizes = time_ids(request, job.height, job.width, aesthetic=aesthetic, from_image=job.task != "text")
@@ -273,16 +322,22 @@ class Pipeline:
         by_row = row_time_ids(sizes, guidance, samples, job.images, alternate=alternate)
         of_prompt = [i // request.num_images_per_prompt for i in samples]
         inputs = conditioner_inputs(self._spec(name), prompts, of_prompt, guidance, by_row, job.guidance_scale)
-        return self.components.run(name, inputs)
+        return dict(self.components.run_into(memory, name, inputs))
 
     def _control_inputs(
-        self, job: Job, prompts: EncodedPrompts, guidance: Guidance, streams: NoiseStreams, samples: range
-    ) -> list[dict[str, Array]]:
+        self,
+        memory: Memory,
+        job: Job,
+        prompts: EncodedPrompts,
+        guidance: Guidance,
+        streams: NoiseStreams,
+        samples: range,
+    ) -> list[dict[str, Buffer]]:
         found = []
         for name, pixels in zip(self.bundle.manifest.controlnets, job.hints, strict=False):
-            inputs = self._condition(f"{name}_conditioner", job, prompts, guidance, streams, samples)
+            inputs = self._condition(memory, f"{name}_conditioner", job, prompts, guidance, streams, samples)
             image = hints_of(pixels, samples, job.images)
-            inputs["hint"] = self.components.run(f"{name}_hint", {"image": image})["hint"]
+            inputs |= self.components.run_into(memory, f"{name}_hint", {"image": image})
             found.append(inputs)
         return found
 
@@ -291,23 +346,40 @@ class Pipeline:
         assert isinstance(config, UNetConfig)
         return control_scale(job, net, config, guidance, schedule.evaluations)
 
-    def _finish(self, job: Job, latents: F32, warnings: list[str]) -> Any:
+    def _finish(self, job: Job, parts: Sequence[Buffer], warnings: list[str]) -> Any:
         """Decode, one image at a time, so that memory does not grow with the batch."""
         output = job.request.output_type
         if output == "latent":
-            return latents
-        pixels = np.concatenate(
-            [
-                run_finite(self.components, "vae_decoder", {"latent": latents[i : i + 1]}, warnings)
-                for i in range(len(latents))
-            ]
-        )
-        if self._watermarks(job.request):
+            return np.concatenate([self._checked(part) for part in parts])
+        marked = self._watermarks(job.request)
+        wanted = "image" if marked or output == "np" else "picture"
+        pixels = np.concatenate([self._decoded(part, wanted, warnings) for part in parts])
+        if marked:
             pixels = add_watermark(pixels)
         if output == "np":
             return pixels
-        pictures = pictures_from_pixels((pixels * 255).round().astype(np.uint8))
+        if marked:
+            pixels = (pixels * 255).round().astype(np.uint8)
+        pictures = pictures_from_pixels(pixels)
         return pictures if job.crop is None else [job.crop.paste(picture) for picture in pictures]
+
+    def _decoded(self, latents: Buffer, wanted: str, warnings: list[str]) -> Array:
+        """Decode latents [S, C, h, w] to the decoder's output ``wanted``, [S, H, W, 3]."""
+        try:
+            found = [decoded(self.components, latents[i : i + 1], wanted, warnings) for i in range(latents.shape[0])]
+        except NonFiniteError:
+            self._checked(latents)  # the denoiser's error, where it is to blame
+            raise
+        return np.concatenate(found)
+
+    def _checked(self, there: Buffer) -> F32:
+        latents = self.components.memory_of("vae_decoder").read(there)
+        if not np.isfinite(latents).all():
+            raise NonFiniteError(
+                f"the denoiser produced NaN or infinity on {self.components.ran.get('denoiser')}; "
+                "draw with another engine or export with --precision fp32"
+            )
+        return np.asarray(latents, np.float32)
 
     def _watermarks(self, request: Request) -> bool:
         """Whether to put SDXL's watermark in: as diffusers, where the package is installed, unless told otherwise."""
@@ -319,16 +391,32 @@ class Pipeline:
         return next(iter(self.bundle.component(name).graphs.values())).spec
 
 
-def _ticker(progress: Progress | None, total: int) -> Callable[[], None]:
-    """Count evaluations."""
-    done = iter(range(total + 1))
+class _Ticker:
+    """Counts evaluations.
 
-    def tick() -> None:
-        if progress is not None:
-            progress(next(done), total)
+    Attributes:
+        watched: whether anybody is told.
 
-    tick()
-    return tick
+    """
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.watched = progress is not None
+        self._progress = progress
+        self._total = total
+        self._before = 0
+        self._last = -1
+        self._tell()
+
+    def __call__(self, evaluation: int) -> None:
+        """Tell that a batch has got as far as an evaluation."""
+        if evaluation <= self._last:  # the next batch has begun
+            self._before += self._last + 1
+        self._last = evaluation
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._progress is not None:
+            self._progress(self._before + self._last + 1, self._total)
 
 
 @contextmanager

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engines.engine import Array
 from ..engines.errors import UsageError
 from ..engines.nets.config import UNetConfig
 from .components import Components
-from .finite import run_finite
+from .finite import encoded
 from .inputs import array_from
-from .loop import Blend
 from .resolve import Job
 from .seeds import NoiseStreams
 
@@ -32,21 +32,31 @@ class Start:
     Attributes:
         latent: float32 [S, C, h, w].
         extra: float32 [S, C + 1, h, w], mask and masked picture, which an inpainting UNet sees beside the latent.
-        blend: what an ordinary UNet's inpainting puts back after each evaluation.
+        mask: float32 [S, 1, h, w], for an ordinary UNet's inpainting: 1 is drawn anew.
+        known: float32 [2, S, C, h, w], latents of the picture that is put back elsewhere, and the initial noise.
 
     """
 
     latent: F32
     extra: F32 | None = None
-    blend: Blend | None = None
+    mask: F32 | None = None
+    known: F32 | None = None
+
+    @property
+    def inputs(self) -> dict[str, Array]:
+        """The denoiser's inputs that come from here, beside the latent."""
+        found = {"extra": self.extra, "mask": self.mask, "known": self.known}
+        return {name: np.ascontiguousarray(array) for name, array in found.items() if array is not None}
 
     def select(self, start: int, stop: int) -> "Start":
         """Return the part of some samples."""
         part = slice(start, stop)
-        blend = self.blend
-        if blend is not None:
-            blend = Blend(mask=blend.mask[part], known=blend.known[part], noise=blend.noise[part])
-        return Start(latent=self.latent[part], extra=None if self.extra is None else self.extra[part], blend=blend)
+        return Start(
+            latent=self.latent[part],
+            extra=None if self.extra is None else self.extra[part],
+            mask=None if self.mask is None else self.mask[part],
+            known=None if self.known is None else self.known[:, part],
+        )
 
 
 def start_for(
@@ -108,7 +118,7 @@ class _Encoding:
         found = []
         for i in range(len(drawn)):
             inputs = {"image": np.ascontiguousarray(pixels[i % len(pixels)][None]), "noise": drawn[i : i + 1]}
-            found.append(run_finite(self.components, "vae_encoder", inputs, self.warnings))
+            found.append(encoded(self.components, inputs, self.warnings))
         return _repeated(np.concatenate(found), len(self.noise.seeds))
 
 
@@ -140,7 +150,7 @@ def _inpaint(
         assert masked is not None
         return Start(latent=latent, extra=np.ascontiguousarray(np.concatenate([mask, masked], axis=1)))
     assert picture is not None
-    return Start(latent=latent, blend=Blend(mask=mask, known=picture, noise=fresh))
+    return Start(latent=latent, mask=mask, known=np.stack([picture, fresh]))
 
 
 def _picture(job: Job, encoding: _Encoding) -> F32:

@@ -1,4 +1,4 @@
-"""An execution context for one set of shapes, with its buffers and, once it has run, a captured graph."""
+"""An execution context for one set of shapes and buffers, and, once it has run, a captured graph."""
 
 import ctypes
 import math
@@ -9,23 +9,33 @@ import numpy as np
 
 from ..engine import Array
 from ..errors import EngineError
+from ..memory import Buffer
 from ..spec import ComponentSpec, TensorSpec
-from .device import Device, DeviceBuffer, PinnedBuffer
-from .driver import cuda, driver_call
+from .blocks import Block
+from .device import Device
+from .device_memory import DeviceArray
+from .driver import driver_call
+from .graph import Graph, captured
+from .staging import PinnedBuffer
 
 __all__ = ["Bucket"]
 
 
 class Bucket:
-    """A context whose shapes never change, so that its launches can be captured.
+    """A context whose shapes and addresses never change, so that its launches can be captured.
+
+    Inputs and outputs on the device are used where they are. Those on the host get a place on the device and pinned
+    memory, and are copied at each run.
 
     Args:
         device: held by the caller, as the current thread's.
         engine: the deserialised plan.
+        library: its module.
         spec: of the component.
         profile: which of the plan's profiles.
         axes: lengths of the axes.
-        captured: whether to replay a captured graph from the second run on.
+        buffers: inputs and outputs by name; only which are on the device, and where, counts here.
+        capture: whether to replay a captured graph from the second run on.
 
     Raises:
         EngineError: the library refuses the shapes, or memory runs out.
@@ -33,67 +43,95 @@ class Bucket:
     """
 
     def __init__(
-        self, device: Device, engine: Any, library: Any, spec: ComponentSpec, profile: int, axes: Mapping[str, int],
-        *, captured: bool,
-    ) -> None:  # fmt: skip
+        self,
+        device: Device,
+        engine: Any,
+        library: Any,
+        spec: ComponentSpec,
+        profile: int,
+        axes: Mapping[str, int],
+        buffers: Mapping[str, Buffer],
+        *,
+        capture: bool,
+    ) -> None:
         self._device, self._engine, self._spec = device, engine, spec
-        self._captured = captured
-        self._runs = 0
+        self._capture = capture
+        self._ran = self._waited_for = False
         self._generation = -1
-        self._graph: Any = None
-        self._buffers: dict[str, tuple[DeviceBuffer, PinnedBuffer]] = {}
+        self._graph: Graph | None = None
+        self._crossing: dict[str, tuple[Block, PinnedBuffer, int]] = {}
         self._context = engine.create_execution_context(library.ExecutionContextAllocationStrategy.USER_MANAGED)
         if self._context is None:
             raise EngineError(f"{spec.name}: no execution context could be made; the device may be out of memory")
-        try:
-            self._bind(profile, axes)
-        except BaseException:
-            self.close()
-            raise
+        self._bind(profile, axes, buffers)
 
-    def _bind(self, profile: int, axes: Mapping[str, int]) -> None:
+    def _bind(self, profile: int, axes: Mapping[str, int], buffers: Mapping[str, Buffer]) -> None:
         context, stream = self._context, int(self._device.stream)
         self._must(context.set_optimization_profile_async(profile, stream), f"profile {profile}")
         for tensor in (*self._spec.inputs, *self._spec.outputs):
-            size = math.prod(tensor.resolve(axes)) * np.dtype(tensor.dtype).itemsize
-            device = DeviceBuffer(size)
-            self._buffers[tensor.name] = (device, host := PinnedBuffer(size))
-            ctypes.memset(host.address, 0, host.size)
-            self._must(context.set_tensor_address(tensor.name, device.address), f"the address of {tensor.name}")
+            buffer = buffers[tensor.name]
+            address = buffer.address if isinstance(buffer, DeviceArray) else self._place(tensor, axes)
+            self._must(context.set_tensor_address(tensor.name, address), f"the address of {tensor.name}")
         for tensor in self._spec.inputs:
             shape = tensor.resolve(axes)
             self._must(context.set_input_shape(tensor.name, shape), f"{tensor.name} of shape {list(shape)}")
 
+    def _place(self, tensor: TensorSpec, axes: Mapping[str, int]) -> int:
+        """Give a tensor of the host a place on the device; one of no elements needs an address too."""
+        size = math.prod(tensor.resolve(axes)) * np.dtype(tensor.dtype).itemsize
+        block = self._device.blocks.block(size)
+        self._crossing[tensor.name] = (block, pinned := self._device.staging.take(size), size)
+        ctypes.memset(pinned.address, 0, pinned.size)
+        return block.address
+
     def run(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
-        """Run once: copy in, launch, wait, copy out. The caller holds the device."""
+        """Run once. The caller holds the device.
+
+        Args:
+            inputs: those on the host.
+            outputs: those on the host; they are waited for.
+
+        """
+        device = self._device
         self._use_scratch()
+        if device.recording is not None:
+            self._record(bool(inputs or outputs))
+            return
+        if inputs and not self._waited_for:
+            device.synchronize()  # the run before may not have read its inputs yet
         for name, array in inputs.items():
-            ctypes.memmove(self._buffers[name][1].address, array.ctypes.data, array.nbytes)
-        if self._graph is not None:
-            driver_call("cuGraphLaunch", self._graph, self._device.stream)
-        elif self._captured and self._runs:
+            ctypes.memmove(self._crossing[name][1].address, array.ctypes.data, array.nbytes)
+        if self._graph is None and self._capture and self._ran:
             # Not at the first run: until then the library may still allocate and load.
-            self._graph = self._capture()
-            driver_call("cuGraphLaunch", self._graph, self._device.stream)
+            self._graph = captured(device.stream, self._launch)
+        if self._graph is not None:
+            self._graph.launch(device.stream)
         else:
             self._launch()
-        self._device.synchronize()
-        self._runs += 1
+        self._ran, self._waited_for = True, bool(outputs)
+        if outputs:
+            device.synchronize()
         for name, array in outputs.items():
-            ctypes.memmove(array.ctypes.data, self._buffers[name][1].address, array.nbytes)
+            ctypes.memmove(array.ctypes.data, self._crossing[name][1].address, array.nbytes)
+
+    def _record(self, crossing: bool) -> None:
+        assert self._device.recording is not None
+        if crossing:
+            raise EngineError(f"{self._spec.name}: a loop with buffers on the host cannot be one graph")
+        self._launch()
+        self._device.recording.append(self)
 
     def _use_scratch(self) -> None:
         """Tell the context where its scratch memory is; a captured graph remembers an old place and is dropped."""
         address, size = self._device.scratch(int(self._engine.device_memory_size_v2))
         if self._generation != self._device.scratch_generation:
-            self._drop_graph()
-            self._runs = 0
+            self._graph, self._ran = None, False
             self._context.set_device_memory(address, size)
             self._generation = self._device.scratch_generation
 
     def _sizes(self, tensors: tuple[TensorSpec, ...]) -> list[tuple[int, int, int]]:
-        pairs = [self._buffers[tensor.name] for tensor in tensors]
-        return [(device.address, host.address, host.size) for device, host in pairs]
+        crossing = [self._crossing[tensor.name] for tensor in tensors if tensor.name in self._crossing]
+        return [(block.address, pinned.address, size) for block, pinned, size in crossing if size]
 
     def _launch(self) -> None:
         stream = self._device.stream
@@ -103,36 +141,15 @@ class Bucket:
         for device, host, size in self._sizes(self._spec.outputs):
             driver_call("cuMemcpyDtoHAsync", host, device, size, stream)
 
-    def _capture(self) -> Any:
-        """Record a launch. Thread-local: other threads may allocate meanwhile without spoiling it."""
-        stream = self._device.stream
-        driver_call("cuStreamBeginCapture", stream, cuda().CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
-        try:
-            self._launch()
-        except EngineError:
-            # The capture is ended in any case, or the stream stays unusable; the launch's error is the one to tell.
-            cuda().cuStreamEndCapture(stream)
-            raise
-        graph = driver_call("cuStreamEndCapture", stream)
-        try:
-            return driver_call("cuGraphInstantiate", graph, 0)
-        finally:
-            driver_call("cuGraphDestroy", graph)
-
     def _must(self, done: bool, what: str) -> None:
         if not done:
             raise EngineError(f"{self._spec.name}: the library refuses {what}; its log tells why")
 
-    def _drop_graph(self) -> None:
-        graph, self._graph = self._graph, None
-        if graph is not None:
-            driver_call("cuGraphExecDestroy", graph)
-
     def close(self) -> None:
-        """Free graph, context and buffers; the caller holds the device."""
-        self._drop_graph()
-        self._context = None
-        for device, host in self._buffers.values():
-            device.free()
-            host.free()
-        self._buffers = {}
+        """Let graph, context and buffers go; the stream has done its work. Calling it twice is harmless."""
+        self._graph = self._context = None
+        while self._crossing:
+            self._device.staging.give_back(self._crossing.popitem()[1][1])
+
+    def __del__(self) -> None:
+        self.close()

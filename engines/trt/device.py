@@ -1,43 +1,21 @@
-"""A GPU as the engines of a process share it: its primary context, one stream, one scratch area."""
+"""A GPU as the engines of a process share it: its primary context, one stream, one scratch area, its memory."""
 
+import contextlib
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 from ..errors import EngineError
+from .blocks import Blocks
+from .device_memory import DeviceMemory
 from .driver import cuda, driver_call
 from .gpu import gpu_here
+from .staging import Staging
 
-__all__ = ["Device", "DeviceBuffer", "PinnedBuffer", "device_of"]
+__all__ = ["Device", "device_of"]
 
 _ALIGNMENT = 256
 """Bytes that scratch memory must be aligned to (IExecutionContext::setDeviceMemory); cuMemAlloc aligns to as much."""
-
-
-class DeviceBuffer:
-    """Bytes on the device. A length of zero still has an address, as every tensor needs one."""
-
-    def __init__(self, size: int) -> None:
-        self.size = max(size, 1)
-        self.address = int(driver_call("cuMemAlloc", self.size))
-
-    def free(self) -> None:
-        """Give it back; calling it twice is harmless."""
-        address, self.address = self.address, 0
-        if address:
-            driver_call("cuMemFree", address)
-
-
-class PinnedBuffer:
-    """Bytes of the host that the device copies from and to without a detour."""
-
-    def __init__(self, size: int) -> None:
-        self.size = max(size, 1)
-        self.address = int(driver_call("cuMemHostAlloc", self.size, 0))
-
-    def free(self) -> None:
-        """Give it back; calling it twice is harmless."""
-        address, self.address = self.address, 0
-        if address:
-            driver_call("cuMemFreeHost", address)
 
 
 class Device:
@@ -47,7 +25,11 @@ class Device:
         gpu: which one it is.
         stream: the one stream that everything runs on, in order; not the default stream, which would wait for others.
         lock: held while the stream is used, so that scratch memory has one user at a time.
+        memory: its memory, as the loop sees it.
+        blocks: its memory, as it is allocated.
+        staging: pinned memory of the host for what goes to the device.
         scratch_generation: changes when the scratch area moves; what remembers its address must then be made anew.
+        recording: what the work that is being recorded uses and must stay as it is; None outside a recording.
 
     """
 
@@ -60,7 +42,10 @@ class Device:
         self.lock = threading.RLock()
         self.users = 0
         self.scratch_generation = 0
-        self._scratch: DeviceBuffer | None = None
+        self.recording: list[Any] | None = None
+        self.blocks = Blocks()
+        self.memory = DeviceMemory(self)
+        self._scratch: tuple[int, int] | None = None
         self._device = driver_call("cuDeviceGet", index)
         self._context = driver_call("cuDevicePrimaryCtxRetain", self._device)
         try:
@@ -69,25 +54,35 @@ class Device:
         except BaseException:
             driver_call("cuDevicePrimaryCtxRelease", self._device)
             raise
+        self.staging = Staging(self.stream)
 
     def make_current(self) -> None:
         """Make this GPU the calling thread's; needed once in each thread, and cheap."""
         driver_call("cuCtxSetCurrent", self._context)
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the stream, with this GPU as the calling thread's."""
+        with self.lock:
+            self.make_current()
+            yield
+
     def scratch(self, size: int) -> tuple[int, int]:
         """Return address and size of the scratch area, after growing it to ``size`` bytes where it is smaller."""
-        if self._scratch is None or self._scratch.size < size:
+        if self._scratch is None or self._scratch[1] < size:
             self.synchronize()
             if self._scratch is not None:
-                self._scratch.free()
+                self.blocks.free(self._scratch[0])
             self._scratch = None
-            self._scratch = DeviceBuffer(-(-size // _ALIGNMENT) * _ALIGNMENT)
+            rounded = -(-size // _ALIGNMENT) * _ALIGNMENT
+            self._scratch = self.blocks.allocate(rounded), rounded
             self.scratch_generation += 1
-        return self._scratch.address, self._scratch.size
+        return self._scratch
 
     def synchronize(self) -> None:
         """Wait until the stream has done all its work."""
         driver_call("cuStreamSynchronize", self.stream)
+        self.staging.all_arrived()
 
     def release(self) -> None:
         """Tell that one user less needs it; the last one frees it."""
@@ -97,8 +92,9 @@ class Device:
                 return
             _DEVICES.pop(self.index, None)
             self.make_current()
-            if self._scratch is not None:
-                self._scratch.free()
+            self.synchronize()
+            self.staging.close()
+            self.blocks.close()
             driver_call("cuStreamDestroy", self.stream)
             driver_call("cuDevicePrimaryCtxRelease", self._device)
 

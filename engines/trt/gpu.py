@@ -1,11 +1,12 @@
 """Which GPU is here, asked of the driver."""
 
+import re
 from dataclasses import dataclass
 
-from ..errors import EngineError, EngineUnavailableError
+from ..errors import EngineError, EngineUnavailableError, UsageError
 from .driver import cuda, driver_call
 
-__all__ = ["Gpu", "free_memory", "gpu_here"]
+__all__ = ["Gpu", "device_number", "free_memory", "gpu_here"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,19 @@ class Gpu:
 
     generation: str
     model: str
+
+
+def device_number(device: str | None) -> int:
+    """Return N of ``cuda:N``; None and ``cuda`` are the first GPU.
+
+    Raises:
+        UsageError: it is no GPU's name.
+
+    """
+    found = re.fullmatch(r"cuda(?::(\d+))?", device or "cuda")
+    if found is None:
+        raise UsageError(f"device={device!r} is neither cuda nor cuda:N")
+    return int(found[1] or 0)
 
 
 def gpu_here(index: int = 0) -> Gpu | None:

@@ -2,23 +2,31 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+import numpy as np
 
 from ..bundle import Bundle
 from ..engine import Array, check_buffers
 from ..errors import EngineError, UsageError
+from ..memory import Buffer
 from .bucket import Bucket
 from .device import Device, device_of
+from .device_memory import DeviceArray
+from .gpu import device_number
 from .library import Library
 from .messages import Messages, logger_for
 from .place import plan_for
 from .profiles import Profile
 from .record import read_record
 
-__all__ = ["MOST_BUCKETS", "PlanEngine"]
+__all__ = ["MOST_BUCKETS", "CudaGraph", "PlanEngine"]
 
-MOST_BUCKETS = 4
-"""Sets of shapes whose contexts, buffers and graphs are kept; the one unused for longest goes first."""
+CudaGraph = Literal["step", "loop", "off"]
+
+MOST_BUCKETS = 8
+"""Sets of shapes and buffers whose contexts and graphs are kept; the one unused for longest goes first. A loop over
+steps takes two, as its state goes to and fro between two buffers."""
 
 
 class PlanEngine:
@@ -29,12 +37,12 @@ class PlanEngine:
         bundle: where the plan is.
         component: which one.
         precision: of the graph that the plan was built from.
-        threads: of no use here; accepted only as None.
-        device: number of the GPU.
-        cuda_graph: ``step`` replays captured launches, ``off`` does not capture.
+        device: which GPU, as ``cuda:N``; None is the first.
+        cuda_graph: ``step`` replays captured launches; ``loop`` leaves it to the loop over steps to record all of them
+            as one graph; ``off`` does not capture.
 
     Raises:
-        UsageError: an option that a GPU does not have.
+        UsageError: an unknown option.
         EngineUnavailableError: library or driver are missing.
         EngineError: the bundle holds no plan for this library and GPU, or the plan cannot be opened.
         BundleError: the plan was changed.
@@ -48,14 +56,11 @@ class PlanEngine:
         component: str,
         *,
         precision: str = "fp16",
-        threads: int | None = None,
-        device: int = 0,
-        cuda_graph: Literal["step", "off"] = "step",
+        device: str | None = None,
+        cuda_graph: CudaGraph = "step",
     ) -> None:
-        if threads is not None:
-            raise UsageError(f"threads={threads} is for engines on a CPU; {library.engine} has none")
-        if cuda_graph not in ("step", "off"):
-            raise UsageError(f"cuda_graph={cuda_graph!r} is neither 'step' nor 'off'")
+        if cuda_graph not in get_args(CudaGraph):
+            raise UsageError(f"cuda_graph={cuda_graph!r} is none of {', '.join(get_args(CudaGraph))}")
         self.name = library.engine
         self.precision = precision
         self.spec = bundle.graph(component, precision).spec
@@ -63,7 +68,9 @@ class PlanEngine:
         self._messages = Messages()
         self._buckets: OrderedDict[tuple[object, ...], Bucket] = OrderedDict()
         self._module = library.load()
-        self._shared: Device | None = device_of(device)
+        number = device_number(device)
+        self._shared: Device | None = device_of(number)
+        self.memory = self._shared.memory
         try:
             plan = plan_for(library, bundle, component, precision, self._shared.gpu, str(self._module.__version__))
             self._profiles = read_record(bundle, plan).profiles
@@ -71,14 +78,13 @@ class PlanEngine:
         except BaseException:
             self._shared.release()
             raise
-        self.device = f"cuda:{device} ({self._shared.gpu.model})"
+        self.device = f"cuda:{number} ({self._shared.gpu.model})"
 
     def _deserialised(self, bundle: Bundle, plan: str) -> Any:
         """Open the plan, which is native code: only after its hash has been compared."""
         assert self._shared is not None
         file = bundle.checked_file(plan)
-        with self._shared.lock:
-            self._shared.make_current()
+        with self._shared.held():
             self._runtime = self._module.Runtime(logger_for(self._module, self._messages))
             engine = self._runtime.deserialize_cuda_engine(file.read_bytes())
         if engine is None:
@@ -86,19 +92,25 @@ class PlanEngine:
             raise EngineError(f"{self.spec.name}: {self.name} cannot open {plan}: {said}; build it again")
         return engine
 
-    def prepare(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Callable[[], None]:
+    def prepare(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Callable[[], None]:
         """Bind buffers; see :class:`~sdengine.engines.engine.Engine`."""
         self._open_device()
         axes = check_buffers(self.spec, inputs, outputs)
         profile = self._profile_for(axes)
-        held = dict(inputs), dict(outputs)
+        buffers = {**inputs, **outputs}  # kept: the bucket knows addresses, not arrays
+        crossing = _on_host(inputs), _on_host(outputs)
+        there = [(name, b.address) for name, b in buffers.items() if isinstance(b, DeviceArray)]
+        key = (profile, *sorted(axes.items()), *sorted(there))
+
+        def made() -> Bucket:
+            device, capture = self._open_device(), self._cuda_graph == "step"
+            return Bucket(device, self._engine, self._module, self.spec, profile, axes, buffers, capture=capture)
 
         def once() -> None:
             device = self._open_device()
-            with device.lock:
-                device.make_current()
+            with device.held():
                 try:
-                    self._bucket(device, profile, axes).run(*held)
+                    self._bucket(device, key, made).run(*crossing)
                 except EngineError as error:
                     if not self._messages.errors:
                         raise
@@ -130,13 +142,13 @@ class PlanEngine:
             raise UsageError(f"{self.spec.name}: no profile of the plan holds {asked}; there are: {built}")
         return min(fitting, key=lambda i: sum(abs(self._profiles[i][a].opt - n) for a, n in axes.items()))
 
-    def _bucket(self, device: Device, profile: int, axes: Mapping[str, int]) -> Bucket:
-        key = (profile, *sorted(axes.items()))
+    def _bucket(self, device: Device, key: tuple[object, ...], made: Callable[[], Bucket]) -> Bucket:
         if key not in self._buckets:
             while len(self._buckets) >= MOST_BUCKETS:
-                self._buckets.popitem(last=False)[1].close()
-            captured = self._cuda_graph == "step"
-            self._buckets[key] = Bucket(device, self._engine, self._module, self.spec, profile, axes, captured=captured)
+                # Not closed: a recorded loop may still use it.
+                device.synchronize()
+                self._buckets.popitem(last=False)
+            self._buckets[key] = made()
         self._buckets.move_to_end(key)
         return self._buckets[key]
 
@@ -145,14 +157,17 @@ class PlanEngine:
         device, self._shared = self._shared, None
         if device is None:
             return
-        with device.lock:
-            device.make_current()
+        with device.held():
             device.synchronize()
             for bucket in self._buckets.values():
                 bucket.close()
             self._buckets.clear()
             self._engine = self._runtime = None
         device.release()
+
+
+def _on_host(buffers: Mapping[str, Buffer]) -> dict[str, Array]:
+    return {name: buffer for name, buffer in buffers.items() if isinstance(buffer, np.ndarray)}
 
 
 def _fits(profile: Profile, axes: Mapping[str, int]) -> bool:

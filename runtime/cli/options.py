@@ -11,6 +11,8 @@ from ...engines.errors import UsageError
 
 __all__ = [
     "BundlePath",
+    "CudaGraph",
+    "Device",
     "Engine",
     "Fallback",
     "LowMemory",
@@ -27,7 +29,14 @@ Fallback = Annotated[
     str | None,
     typer.Option(help="error: refuse if the engine cannot run; allow: take the next. Default: allow with auto."),
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads of one operator.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of one operator, on a CPU.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda or cuda:N; engines that run elsewhere are passed over. Default: any.")
+]
+CudaGraph = Annotated[
+    str | None,
+    typer.Option(help="TensorRT: replay the launches of a step as one, of the whole loop, or off. Default: step."),
+]
 LowMemory = Annotated[bool, typer.Option("--low-memory", help="Keep only one component open at a time.")]
 
 

@@ -11,6 +11,8 @@ from ...engines.errors import SdengineError, UsageError
 from .console import err, out, print_json, step_progress
 from .options import (
     BundlePath,
+    CudaGraph,
+    Device,
     Engine,
     Fallback,
     LowMemory,
@@ -97,6 +99,8 @@ def run(
     precision: Precision = None,
     fallback: Fallback = None,
     threads: Threads = None,
+    device: Device = None,
+    cuda_graph: CudaGraph = None,
     low_memory: LowMemory = False,
 ) -> None:
     """Draw pictures with a bundle."""
@@ -157,6 +161,8 @@ def run(
         "fallback": fallback,
         "low_memory": low_memory,
         "threads": threads,
+        "device": device,
+        "cuda_graph": cuda_graph,
     }
     if refiner is None:
         if denoising_split is not None or refiner_strength is not None:

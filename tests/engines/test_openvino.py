@@ -118,11 +118,18 @@ def test_the_update_is_exact_in_bf16(sdxl: Bundle) -> None:
     update[:, 0, 0] = 1  # the latent is kept, bit by bit
     update[:, 1, 6] = 1  # the noise is remembered
     update[:, 2, 3], update[:, 2, 6] = 0.3, -1.7  # and a sum of memory and noise
+    inputs["mask"][:] = 1  # all of it is drawn
     state = run(_open(sdxl, "denoiser", "bf16"), inputs)["next_state"]
     np.testing.assert_array_equal(state[0], inputs["state"][0])
     np.testing.assert_array_equal(state[1], inputs["noise"])
     mixed = np.float32(0.3) * inputs["state"][3] + np.float32(-1.7) * inputs["noise"]
     np.testing.assert_allclose(state[2], mixed, rtol=1e-6, atol=1e-6)
+    inputs["mask"][:] = 0  # all of it is put back, but only in the latent
+    kept = run(_open(sdxl, "denoiser", "bf16"), inputs)["next_state"]
+    factors = inputs["blend"][:, :, None, None, None]
+    known = factors[:, 0] * inputs["known"][0] + factors[:, 1] * inputs["known"][1]
+    np.testing.assert_allclose(kept[0], known, rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(kept[1:], state[1:])
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -148,13 +155,15 @@ def test_two_prepared_calls_do_not_disturb_each_other(sdxl: Bundle) -> None:
     engine = _open(sdxl, "vae_decoder", "fp32")
     small, large = _inputs(engine.spec, S=1, h=4, w=5), _inputs(engine.spec, S=1, h=8, w=6)
     targets = [
-        np.empty(engine.spec.outputs[0].resolve({"S": 1, "h": h, "w": w}), np.float32) for h, w in [(4, 5), (8, 6)]
+        {t.name: np.empty(t.resolve({"S": 1, "h": h, "w": w}), t.dtype) for t in engine.spec.outputs}
+        for h, w in [(4, 5), (8, 6)]
     ]
-    calls = [engine.prepare(i, {"image": t}) for i, t in zip([small, large], targets, strict=True)]
+    calls = [engine.prepare(i, t) for i, t in zip([small, large], targets, strict=True)]
     for call in (*calls, *reversed(calls)):
         call()
     for inputs, target in zip([small, large], targets, strict=True):
-        np.testing.assert_array_equal(run(engine, inputs)["image"], target)
+        for name, array in run(engine, inputs).items():
+            np.testing.assert_array_equal(array, target[name])
 
 
 def test_precision_is_chosen_from_what_the_cpu_has(sdxl: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from sdengine.engines.errors import NonFiniteError
-from sdengine.runtime.finite import run_finite
+from sdengine.engines.memory import HOST, Memory
+from sdengine.runtime.finite import decoded
 
 from .parity.oracle import ours
 
@@ -24,14 +25,22 @@ class Stub:
 
     def run(self, name: str, inputs: Mapping[str, Any], *, precision: str | None = None) -> dict[str, Any]:
         self.calls.append(precision or self._usual)
-        return {"image": np.full((1, 2), np.nan if self.calls[-1] in self._overflows else 0.5, np.float32)}
+        # Clamping hides the overflow: only the magnitude tells.
+        magnitude = np.array([np.nan if self.calls[-1] in self._overflows else 0.5], np.float32)
+        return {"image": np.full((1, 2), 0.5, np.float32), "magnitude": magnitude}
+
+    def run_into(self, memory: Memory, name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return self.run(name, inputs)
+
+    def memory_of(self, name: str) -> Memory:
+        return HOST
 
     def precision_of(self, name: str) -> str:
         return self._usual
 
 
 def run(components: Stub, warnings: list[str]) -> Any:
-    return run_finite(components, "vae_decoder", {}, warnings)  # type: ignore[arg-type]
+    return decoded(components, np.zeros(1), "image", warnings)  # type: ignore[arg-type]
 
 
 def test_finite_output_is_taken() -> None:

@@ -6,7 +6,8 @@ __all__ = ["count", "cuda"]
 
 _NAMES = (
     "allocated", "freed", "double_freed", "after_free", "graphs_alive", "launches", "contexts", "streams",
-    "wrong_context", "captures", "synchronised", "pinned_alive", "device_alive",
+    "wrong_context", "captures", "synchronised", "pinned_alive", "device_alive", "events_alive", "waited",
+    "bytes_to_host",
 )  # fmt: skip
 
 cuda = ctypes.CDLL("libcuda.so.1")

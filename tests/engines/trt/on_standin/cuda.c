@@ -1,24 +1,29 @@
-/* A stand-in for libcuda.so.1: device memory is host memory, a stream does its work at once and in order, captures are
-   recorded and replayed. It keeps count of what a driver would leave undefined: leaks, double frees, use after free. */
+/* A stand-in for libcuda.so.1: device memory is host memory; a stream does its work in order, and as late as it may:
+   when somebody waits for it, so that what is read without waiting is seen to be wrong. Captures are recorded and
+   replayed. It keeps count of what a driver would leave undefined: leaks, double frees, use after free. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NOT_CAPTURING = 901 };
-enum { MOST = 65536, MOST_OPS = 256 };
+enum { MOST = 65536, MOST_OPS = 4096 };
 
 typedef struct { char *at; size_t size; int alive; int device; } Block;
+enum { COPY, CALL, FILL, MARK };
 typedef struct { int kind; void *to; const void *from; size_t size; void (*call)(void *); void *data; } Op;
 typedef struct { Op ops[MOST_OPS]; int count; int alive; } Graph;
 
 static Block blocks[MOST];
 static int block_count;
-static int counts[16]; /* see standin_count */
+static int counts[20]; /* see standin_count */
 enum { ALLOCATED, FREED, DOUBLE_FREED, AFTER_FREE, GRAPHS_ALIVE, LAUNCHES, CONTEXTS, STREAMS, WRONG_CONTEXT, CAPTURES,
-       SYNCHRONISED, PINNED_ALIVE, DEVICE_ALIVE };
+       SYNCHRONISED, PINNED_ALIVE, DEVICE_ALIVE, EVENTS_ALIVE, WAITED, TO_HOST };
 static size_t limit = (size_t)1 << 34, used;
 static Graph *capturing;
+static Op *queue; /* the stream's work that is still to be done */
+static size_t queued, room, done_so_far;
 
 int standin_count(int what) { return counts[what]; }
 void standin_limit(size_t bytes) { limit = bytes; }
@@ -66,19 +71,44 @@ static int usable(const void *p, size_t size) {
 /* For the engine of the tests: whether an address and the bytes behind it may be used. */
 int standin_usable(const void *p, size_t size) { return usable(p, size); }
 
+typedef struct { int alive; size_t done; double milliseconds; } Event;
+
 static int perform(const Op *op) {
-  if (op->kind == 0) {
+  if (op->kind == COPY) {
     if (!usable(op->to, op->size) || !usable(op->from, op->size)) return INVALID;
-    memcpy(op->to, op->from, op->size);
-  } else {
+    memmove(op->to, op->from, op->size);
+  } else if (op->kind == FILL) {
+    if (!usable(op->to, op->size)) return INVALID;
+    memset(op->to, 0, op->size);
+  } else if (op->kind == CALL) {
     op->call(op->data);
+  } else {
+    Event *event = op->data;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    event->milliseconds = now.tv_sec * 1e3 + now.tv_nsec / 1e6;
   }
   return OK;
 }
 
+/* Do the stream's work up to an operation. Calls into Python may wait in their turn, so the place is kept outside. */
+static int work_until(size_t end) {
+  int status = OK;
+  while (done_so_far < end && !status) {
+    Op op = queue[done_so_far++];
+    status = perform(&op);
+  }
+  return status;
+}
+
+static void put(Op op) {
+  if (queued == room) queue = realloc(queue, (room = room * 2 + 64) * sizeof(Op));
+  queue[queued++] = op;
+}
+
 static int submit(Op op) {
   if (!counts[CONTEXTS]) { counts[WRONG_CONTEXT]++; return 201; }
-  if (!capturing) return perform(&op);
+  if (!capturing) { put(op); return OK; }
   if (capturing->count == MOST_OPS) return INVALID;
   capturing->ops[capturing->count++] = op;
   return OK;
@@ -103,19 +133,49 @@ static int cuMemGetInfo(size_t *free, size_t *total) {
 }
 static int cuStreamCreate(void **s, unsigned flags) { *s = malloc(8); counts[STREAMS]++; return OK; }
 static int cuStreamDestroy(void *s) { free(s); counts[STREAMS]--; return OK; }
-static int cuStreamSynchronize(void *s) { counts[SYNCHRONISED]++; return capturing ? 900 : OK; }
+static int cuStreamSynchronize(void *s) {
+  if (capturing) return 900;
+  counts[SYNCHRONISED]++;
+  return work_until(queued);
+}
+static int cuEventCreate(Event **e, unsigned flags) { *e = calloc(1, sizeof(Event)); (*e)->alive = 1; counts[EVENTS_ALIVE]++; return OK; }
+static int cuEventDestroy(Event *e) {
+  if (!e->alive) { counts[DOUBLE_FREED]++; return INVALID; }
+  e->alive = 0; /* kept, as its mark may still be in the stream */
+  counts[EVENTS_ALIVE]--;
+  return OK;
+}
+static int cuEventRecord(Event *e, void *s) {
+  if (capturing || !e->alive) return INVALID;
+  put((Op){.kind = MARK, .data = e});
+  e->done = queued;
+  return OK;
+}
+static int cuEventSynchronize(Event *e) { counts[WAITED]++; return capturing || !e->alive ? INVALID : work_until(e->done); }
+static int cuEventElapsedTime(float *ms, Event *a, Event *b) {
+  if (a->done > done_so_far || b->done > done_so_far) return 600; /* not ready */
+  *ms = (float)(b->milliseconds - a->milliseconds);
+  return OK;
+}
 static int cuMemAlloc(uint64_t *p, size_t n) { return capturing ? 900 : allocate((char **)p, n, 1); }
-static int cuMemFree(uint64_t p) { return give_back((void *)p, 1); }
+static int cuMemFree(uint64_t p) { work_until(queued); return give_back((void *)p, 1); }
+static int cuMemsetD8Async(uint64_t to, unsigned char value, size_t n, void *s) {
+  return value ? INVALID : submit((Op){.kind = FILL, .to = (void *)to, .size = n});
+}
+static int cuMemcpyDtoDAsync(uint64_t to, uint64_t from, size_t n, void *s) {
+  return submit((Op){.to = (void *)to, .from = (void *)from, .size = n});
+}
 static int cuMemHostAlloc(void **p, size_t n, unsigned flags) { return allocate((char **)p, n, 0); }
 static int cuMemFreeHost(void *p) { return give_back(p, 0); }
 static int cuMemcpyHtoDAsync(uint64_t to, const void *from, size_t n, void *s) {
   return submit((Op){.to = (void *)to, .from = from, .size = n});
 }
 static int cuMemcpyDtoHAsync(void *to, uint64_t from, size_t n, void *s) {
+  counts[TO_HOST] += n;
   return submit((Op){.to = to, .from = (void *)from, .size = n});
 }
 int cuLaunchHostFunc(void *s, void (*call)(void *), void *data) {
-  return submit((Op){.kind = 1, .call = call, .data = data});
+  return submit((Op){.kind = CALL, .call = call, .data = data});
 }
 static int cuStreamBeginCapture(void *s, int mode) {
   if (capturing || mode != 1 /* thread-local */) return INVALID;
@@ -148,10 +208,7 @@ static int cuGraphExecDestroy(Graph *g) {
 static int cuGraphLaunch(Graph *g, void *s) {
   if (!g->alive) { counts[AFTER_FREE]++; return INVALID; }
   counts[LAUNCHES]++;
-  for (int i = 0; i < g->count; i++) {
-    int status = perform(&g->ops[i]);
-    if (status) return status;
-  }
+  for (int i = 0; i < g->count; i++) put(g->ops[i]);
   return OK;
 }
 
@@ -163,7 +220,8 @@ static const struct { const char *name; void *function; } functions[] = {
     HERE(cuStreamCreate), HERE(cuStreamDestroy), HERE(cuStreamSynchronize), HERE(cuMemAlloc), HERE(cuMemFree),
     HERE(cuMemHostAlloc), HERE(cuMemFreeHost), HERE(cuMemcpyHtoDAsync), HERE(cuMemcpyDtoHAsync), HERE(cuLaunchHostFunc),
     HERE(cuStreamBeginCapture), HERE(cuStreamEndCapture), HERE(cuGraphInstantiate), HERE(cuGraphDestroy),
-    HERE(cuGraphExecDestroy), HERE(cuGraphLaunch),
+    HERE(cuGraphExecDestroy), HERE(cuGraphLaunch), HERE(cuEventCreate), HERE(cuEventDestroy), HERE(cuEventRecord),
+    HERE(cuEventSynchronize), HERE(cuEventElapsedTime), HERE(cuMemsetD8Async), HERE(cuMemcpyDtoDAsync),
     {"cuGraphInstantiateWithFlags", (void *)cuGraphInstantiate},
 };
 

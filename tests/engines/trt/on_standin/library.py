@@ -172,6 +172,7 @@ _DTYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(int64)": np.int64,
+    "tensor(uint8)": np.uint8,
 }
 
 

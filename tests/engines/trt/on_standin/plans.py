@@ -27,14 +27,18 @@ def with_plans(
     version: str = VERSION,
     engine: str = "tensorrt",
     options: BuildOptions | None = None,
+    controlnets: int = 0,
+    without: tuple[str, ...] = (),
 ) -> Path:
-    """Return a copy of a tiny bundle that holds a plan of every component."""
+    """Return a copy of a tiny bundle that holds a plan of every component but some."""
     options = options or BuildOptions()
     if engine == "tensorrt-rtx":
         target, version = target.split("-")[0], RTX_VERSION
-    path = copy_of(kind, folder, precision="fp32", sizes=sizes)
+    path = copy_of(kind, folder, precision="fp32", sizes=sizes, controlnets=controlnets)
     bundle = Bundle(path)
     for name, component in bundle.manifest.components.items():
+        if name in without:
+            continue
         graph = component.graphs["fp32"]
         files = bundle.manifest.files
         wanted = Wanted(

@@ -1,0 +1,85 @@
+"""A GPU's memory in blocks that are kept when they are given back, as allocating waits for the whole device."""
+
+from collections import OrderedDict
+
+from ..errors import EngineError
+from .driver import driver_call
+
+__all__ = ["Block", "Blocks"]
+
+_MOST_IDLE = 512 << 20
+"""Bytes that are kept for the next who asks; beyond them the blocks unused for longest are freed."""
+
+
+class Block:
+    """Bytes on the device, given back when nobody refers to them any more.
+
+    All work goes through one stream, so that whoever gets the bytes next works after whoever had them.
+    """
+
+    def __init__(self, blocks: "Blocks", address: int, size: int) -> None:
+        self._blocks = blocks
+        self.address = address
+        self.size = size
+
+    def __del__(self) -> None:
+        self._blocks.give_back(self.address, self.size)
+
+
+class Blocks:
+    """All memory of a device that is not an engine's own. Its caller holds the device."""
+
+    def __init__(self) -> None:
+        self._alive: set[int] = set()
+        self._idle: OrderedDict[int, int] = OrderedDict()  # address -> size, longest unused first
+        self._closed = False
+
+    def block(self, size: int) -> Block:
+        """Return at least ``size`` bytes: the smallest idle block that wastes little, or a new one.
+
+        Raises:
+            EngineError: the device is out of memory.
+
+        """
+        wanted = max(size, 1)
+        # A list first: blocks may be given back meanwhile, from wherever the last reference goes.
+        fitting = [(has, address) for address, has in list(self._idle.items()) if wanted <= has <= wanted + wanted // 4]
+        if fitting:
+            has, address = min(fitting)
+            del self._idle[address]
+            return Block(self, address, has)
+        self._trim(_MOST_IDLE)
+        return Block(self, self.allocate(wanted), wanted)
+
+    def allocate(self, size: int) -> int:
+        """Allocate bytes; where there are none left, after freeing what is idle."""
+        try:
+            address = int(driver_call("cuMemAlloc", size))
+        except EngineError:
+            if not self._idle:
+                raise
+            self._trim(0)
+            address = int(driver_call("cuMemAlloc", size))
+        self._alive.add(address)
+        return address
+
+    def free(self, address: int) -> None:
+        """Free bytes of :meth:`allocate`."""
+        self._alive.discard(address)
+        driver_call("cuMemFree", address)
+
+    def give_back(self, address: int, size: int) -> None:
+        """Keep a block for the next who asks. Called from finalizers: it neither locks nor calls the driver."""
+        if not self._closed:
+            self._idle[address] = size
+
+    def _trim(self, most: int) -> None:
+        while self._idle and sum(list(self._idle.values())) > most:
+            self.free(self._idle.popitem(last=False)[0])
+
+    def close(self) -> None:
+        """Free everything, whoever may still refer to it: the device's last engine is gone."""
+        self._closed = True
+        self._idle.clear()
+        for address in list(self._alive):
+            self.free(address)

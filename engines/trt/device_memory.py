@@ -1,0 +1,163 @@
+"""A GPU's memory as the loop sees it: buffers, copies in the stream's order, and recorded work."""
+
+import contextlib
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import EngineError
+from ..memory import Buffer, Mark
+from .blocks import Block
+from .driver import cuda, driver_call
+from .graph import Graph, captured
+
+if TYPE_CHECKING:
+    from .device import Device
+
+__all__ = ["DeviceArray", "DeviceMemory"]
+
+
+class DeviceArray:
+    """An array on the device; see :class:`~sdengine.engines.memory.Buffer`."""
+
+    def __init__(self, block: Block, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._block = block
+        self.address = address
+        self.shape = shape
+        self.dtype = dtype
+        self.nbytes = math.prod(shape) * dtype.itemsize
+
+    def __getitem__(self, index: int | slice) -> "DeviceArray":
+        """Return a part along the first axis, on the same bytes."""
+        row = self.nbytes // max(self.shape[0], 1)
+        if isinstance(index, slice):
+            start, stop, step = index.indices(self.shape[0])
+            if step != 1:
+                raise IndexError("parts of an array on a device are contiguous")
+            shape = (max(stop - start, 0), *self.shape[1:])
+        else:
+            start = range(self.shape[0])[index]
+            shape = self.shape[1:]
+        return DeviceArray(self._block, self.address + start * row, shape, self.dtype)
+
+
+class DeviceMemory:
+    """See :class:`~sdengine.engines.memory.Memory`.
+
+    Args:
+        device: whose memory it is.
+
+    """
+
+    def __init__(self, device: "Device") -> None:
+        self._device = device
+
+    def zeros(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
+        """See :class:`~sdengine.engines.memory.Memory`."""
+        kind = np.dtype(dtype)
+        with self._device.held():
+            block = self._device.blocks.block(math.prod(shape) * kind.itemsize)
+        array = DeviceArray(block, block.address, tuple(shape), kind)
+        self.clear(array)
+        return array
+
+    def clear(self, buffer: Buffer) -> None:
+        """See :class:`~sdengine.engines.memory.Memory`."""
+        if buffer.nbytes:
+            with self._device.held():
+                driver_call("cuMemsetD8Async", _address(buffer), 0, buffer.nbytes, self._device.stream)
+
+    def copy(self, target: Buffer, source: Buffer) -> None:
+        """See :class:`~sdengine.engines.memory.Memory`."""
+        if target.shape != source.shape or target.dtype != source.dtype:
+            raise ValueError(f"{source.dtype} {source.shape} cannot be copied to {target.dtype} {target.shape}")
+        if not target.nbytes:
+            return
+        with self._device.held():
+            if isinstance(source, np.ndarray):
+                values = np.ascontiguousarray(source)
+                self._device.staging.send(_address(target), values.ctypes.data, values.nbytes)
+            else:
+                driver_call("cuMemcpyDtoDAsync", _address(target), _address(source), target.nbytes, self._device.stream)
+
+    def read(self, buffer: Buffer) -> NDArray[Any]:
+        """See :class:`~sdengine.engines.memory.Memory`."""
+        found = np.empty(buffer.shape, buffer.dtype)
+        device = self._device
+        with device.held():
+            device.staging.receive(found.ctypes.data, _address(buffer), buffer.nbytes, device.synchronize)
+        return found
+
+    def mark(self) -> Mark:
+        """See :class:`~sdengine.engines.memory.Memory`."""
+        with self._device.held():
+            return _Event(self._device.stream)
+
+    def wait(self, mark: Mark) -> None:
+        """See :class:`~sdengine.engines.memory.Memory`."""
+        self._device.make_current()  # not held: others may give work meanwhile
+        driver_call("cuEventSynchronize", mark.event)
+
+    def milliseconds(self, start: Mark, end: Mark) -> float:
+        """See :class:`~sdengine.engines.memory.Memory`."""
+        return float(driver_call("cuEventElapsedTime", start.event, end.event))
+
+    def repeated(self, work: Callable[[], None]) -> Callable[[], None]:
+        """See :class:`~sdengine.engines.memory.Memory`. The first call runs the work, the second one records it."""
+        return _Recording(self._device, work)
+
+
+class _Event:
+    """A point in the stream's order; destroyed with the last reference."""
+
+    def __init__(self, stream: Any) -> None:
+        self.event = driver_call("cuEventCreate", cuda().CUevent_flags.CU_EVENT_DEFAULT)
+        driver_call("cuEventRecord", self.event, stream)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(EngineError):  # the context is gone, and the event with it
+            driver_call("cuEventDestroy", self.event)
+
+
+class _Recording:
+    """Work that becomes one graph."""
+
+    def __init__(self, device: "Device", work: Callable[[], None]) -> None:
+        self._device = device
+        self._work = work
+        self._ran = False
+        self._generation = -1
+        self._graph: Graph | None = None
+        self._used: list[Any] = []
+
+    def __call__(self) -> None:
+        device = self._device
+        with device.held():
+            if self._generation != device.scratch_generation:
+                self._graph, self._ran = None, False  # it remembers an old place of the scratch area
+            if self._graph is None and self._ran:
+                self._graph = self._recorded()
+            if self._graph is not None:
+                self._graph.launch(device.stream)
+                return
+            self._work()
+            # Not recorded at the first run: until then the libraries may still allocate and load.
+            self._ran, self._generation = True, device.scratch_generation
+
+    def _recorded(self) -> Graph:
+        device = self._device
+        device.recording = []
+        try:
+            graph = captured(device.stream, self._work)
+            self._used = device.recording
+        finally:
+            device.recording = None
+        return graph
+
+
+def _address(buffer: Buffer) -> int:
+    assert isinstance(buffer, DeviceArray)
+    return buffer.address
