@@ -24,6 +24,8 @@ class EngineInfo(Protocol):
     """Where it runs, as the library names it: read from the open engine, not from what was asked."""
     precision: str
     """What it computes in: ``fp32``, ``bf16`` or ``fp16``."""
+    notes: list[str]
+    """What the user should know about how it was opened, such as a cache that could not be written."""
 
 
 class Engine(EngineInfo, Protocol):

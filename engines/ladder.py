@@ -12,6 +12,7 @@ from . import onnxruntime_cpu, openvino_cpu, torch_module
 from .bundle import Bundle
 from .engine import Engine
 from .errors import EngineError, EngineUnavailableError, SdengineError, UsageError, nearest
+from .opening import OpeningOptions
 from .trt import run_tensorrt, run_tensorrt_rtx
 
 __all__ = ["ENGINES", "Fallback", "FallbackPolicy", "Opened", "open_engine"]
@@ -48,7 +49,11 @@ class Rung:
         return next((p for p in self.precisions if p in graphs), None)
 
 
-_PLAN: Any = {"precisions": ("fp16", "fp32"), "options": ("device", "cuda_graph"), "devices": ("cuda",)}
+_PLAN: Any = {
+    "precisions": ("fp16", "fp32"),
+    "options": ("device", "cuda_graph", "weight_streaming_budget"),
+    "devices": ("cuda",),
+}
 _CPU: Any = {"options": ("threads",), "devices": ("cpu",)}
 
 ENGINES: dict[str, Rung] = {
@@ -102,7 +107,7 @@ def open_engine(
     engine: str = "auto",
     precision: str | None = None,
     fallback: FallbackPolicy | None = None,
-    **options: Any,
+    options: OpeningOptions | None = None,
 ) -> Opened:
     """Open a component.
 
@@ -113,9 +118,7 @@ def open_engine(
         precision: ``fp32``, ``bf16`` or ``fp16``; None takes the first that engine and bundle have.
         fallback: ``error`` refuses where the named engine cannot run, ``allow`` goes down the ladder; None means
             ``allow`` for ``auto`` and ``error`` for a named engine.
-        options: ``threads`` of engines on a CPU, ``device`` to run on (``cpu``, ``cuda``, ``cuda:N``; an engine that
-            cannot is passed over), ``cuda_graph`` of TensorRT's engines. None leaves the choice to the engine. An
-            engine that was not named may have no use for one; the result says so.
+        options: see there. An engine that was not named may have no use for one; the result says so.
 
     Raises:
         UsageError: an unknown engine, or an option that the named engine does not have.
@@ -125,7 +128,7 @@ def open_engine(
     if engine != "auto" and engine not in ENGINES:
         known = ", ".join(["auto", *ENGINES])
         raise UsageError(f"unknown engine {engine!r}; there are {known}{nearest(engine, ENGINES)}")
-    given = {option: value for option, value in options.items() if value is not None}
+    given = (options or OpeningOptions()).given
     policy = fallback or ("allow" if engine == "auto" else "error")
     skipped: list[Fallback] = []
     for name in _rungs(engine, policy, bundle.manifest.engines):

@@ -58,6 +58,7 @@ class OnnxRuntimeEngine:
         import onnxruntime
 
         graph = bundle.graph(component, precision)
+        self.notes: list[str] = []
         self.spec = graph.spec
         self.precision = precision
         self._component = component

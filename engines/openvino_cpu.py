@@ -86,6 +86,7 @@ class OpenVinoEngine:
         if reason is not None:
             raise EngineUnavailableError(reason)
         graph = bundle.graph(component, _GRAPH)
+        self.notes: list[str] = []
         self.spec = graph.spec
         self._component = component
         bundle.checked_file(graph.file)

@@ -69,6 +69,7 @@ class TorchEngine:
         self.precision = precision
         record = bundle.component(component)
         graphs = record.graphs
+        self.notes: list[str] = []
         self.spec = (graphs.get(precision) or next(iter(graphs.values()))).spec
         self._component = component
         network = _load_network(bundle, record.network, getattr(torch, _DTYPES[precision]), self.device)

@@ -8,6 +8,7 @@ from ..engines.bundle import Bundle
 from ..engines.engine import Array, Engine, run, run_there
 from ..engines.ladder import Fallback, FallbackPolicy, Opened, open_engine
 from ..engines.memory import HOST, Buffer, Memory
+from ..engines.opening import OpeningOptions
 
 __all__ = ["Components"]
 
@@ -21,14 +22,11 @@ class Components:
         precision: of the graphs, or None.
         fallback: see :func:`~sdengine.engines.ladder.open_engine`.
         low_memory: keep at most one component open.
-        threads: for one operator; None lets the engine choose.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; None lets the engine choose.
-        cuda_graph: ``step``, ``loop`` or ``off``; None lets the engine choose.
+        options: of the engines.
 
     Attributes:
         ran: component -> engine, of all that have been open.
         fallbacks: what was passed over.
-        unused: options that an engine has no use for, in words.
         open_ms: time spent opening, in milliseconds.
 
     """
@@ -41,20 +39,18 @@ class Components:
         precision: str | None,
         fallback: FallbackPolicy | None,
         low_memory: bool,
-        threads: int | None = None,
-        device: str | None = None,
-        cuda_graph: str | None = None,
+        options: OpeningOptions | None = None,
     ) -> None:
         self.bundle = bundle
         self.low_memory = low_memory
         self.ran: dict[str, str] = {}
         self.fallbacks: list[Fallback] = []
-        self.unused: list[str] = []
+        self._notes: list[str] = []
         self.open_ms = 0.0
         self._engine = engine
         self._precision = precision
         self._fallback = fallback
-        self._options = {"threads": threads, "device": device, "cuda_graph": cuda_graph}
+        self._options = options or OpeningOptions()
         self._open: dict[str, Engine] = {}
         self._ran_in: dict[str, str] = {}
 
@@ -73,9 +69,14 @@ class Components:
                 self.close()
 
     @property
+    def notes(self) -> list[str]:
+        """What the user should know about how components were opened."""
+        return [*self._notes, *(f"{name}: {note}" for name, engine in self._open.items() for note in engine.notes)]
+
+    @property
     def records_loops(self) -> bool:
         """Whether engines are to be given all steps of a loop at once."""
-        return self._options["cuda_graph"] == "loop"
+        return self._options.cuda_graph == "loop"
 
     def memory_of(self, *names: str) -> Memory:
         """Return the memory that components share; the host's where they share none or are not kept open."""
@@ -136,10 +137,10 @@ class Components:
             engine=self._engine,
             precision=precision,
             fallback=self._fallback,
-            **self._options,
+            options=self._options,
         )
         for option in opened.unused:
-            self.unused.append(f"{option} is of no use to {opened.engine.name}, which runs {name}")
+            self._notes.append(f"{option} is of no use to {opened.engine.name}, which runs {name}")
         self.open_ms += (time.perf_counter() - started) * 1e3
         return opened
 

@@ -16,6 +16,7 @@ from ..engines.errors import NonFiniteError, UsageError
 from ..engines.ladder import FallbackPolicy
 from ..engines.memory import Buffer, Memory
 from ..engines.nets.config import UNetConfig
+from ..engines.opening import OpeningOptions
 from .components import Components
 from .conditions import conditioner_inputs, row_time_ids, time_ids
 from .control import control_scale, hints_of
@@ -83,6 +84,7 @@ class Pipeline:
         threads: int | None = None,
         device: str | None = None,
         cuda_graph: str | None = None,
+        weight_streaming_budget: int | float | str | None = None,
         textual_inversions: Sequence[str | Path] = (),
     ) -> "Pipeline":
         """Open a bundle.
@@ -93,10 +95,10 @@ class Pipeline:
             precision: ``fp32``, ``bf16`` or ``fp16``; None takes the first that engine and bundle have.
             fallback: ``error`` or ``allow``; None is ``allow`` for ``auto`` and ``error`` for a named engine.
             low_memory: keep one component open at a time; slower, with the peak memory of the largest component.
-            threads: for one operator, of engines on a CPU; None lets the engine choose.
-            device: ``cpu``, ``cuda`` or ``cuda:N``: engines that run elsewhere are passed over. None allows all.
-            cuda_graph: of TensorRT's engines: ``step`` replays the launches of a step as one, ``loop`` those of all
-                steps, ``off`` none; None is ``step``.
+            threads: see :class:`~sdengine.engines.opening.OpeningOptions`, as for the next three.
+            device: ``cpu``, ``cuda`` or ``cuda:N``.
+            cuda_graph: ``step``, ``loop`` or ``off``.
+            weight_streaming_budget: bytes, a share, or ``auto``.
             textual_inversions: ``.safetensors`` files with embeddings of new words; a word is the file's name, or
                 what the file says.
 
@@ -115,9 +117,12 @@ class Pipeline:
             precision=precision,
             fallback=fallback,
             low_memory=low_memory,
-            threads=threads,
-            device=device,
-            cuda_graph=cuda_graph,
+            options=OpeningOptions(
+                threads=threads,
+                device=device,
+                cuda_graph=cuda_graph,
+                weight_streaming_budget=weight_streaming_budget,
+            ),
         )
         wanted = (*encoder_names(bundle), "conditioner", "denoiser", "vae_decoder")
         try:
@@ -189,7 +194,7 @@ class Pipeline:
             engines=dict(self.components.ran),
             fallbacks=tuple(self.components.fallbacks),
             timings_ms=timings,
-            warnings=tuple(dict.fromkeys([*self.components.unused, *warnings])),
+            warnings=tuple(dict.fromkeys([*self.components.notes, *warnings])),
             settings={
                 **settings_of(request),
                 "scheduler": schedule.solver,

@@ -12,6 +12,7 @@ from ..errors import EngineError
 from ..memory import Buffer
 from ..spec import ComponentSpec, TensorSpec
 from .blocks import Block
+from .contexts import Contexts
 from .device import Device
 from .device_memory import DeviceArray
 from .driver import driver_call
@@ -30,7 +31,7 @@ class Bucket:
     Args:
         device: held by the caller, as the current thread's.
         engine: the deserialised plan.
-        library: its module.
+        contexts: makes the plan's contexts.
         spec: of the component.
         profile: which of the plan's profiles.
         axes: lengths of the axes.
@@ -46,7 +47,7 @@ class Bucket:
         self,
         device: Device,
         engine: Any,
-        library: Any,
+        contexts: Contexts,
         spec: ComponentSpec,
         profile: int,
         axes: Mapping[str, int],
@@ -60,7 +61,7 @@ class Bucket:
         self._generation = -1
         self._graph: Graph | None = None
         self._crossing: dict[str, tuple[Block, PinnedBuffer, int]] = {}
-        self._context = engine.create_execution_context(library.ExecutionContextAllocationStrategy.USER_MANAGED)
+        self._context = contexts.new()
         if self._context is None:
             raise EngineError(f"{spec.name}: no execution context could be made; the device may be out of memory")
         self._bind(profile, axes, buffers)
@@ -122,12 +123,12 @@ class Bucket:
         self._device.recording.append(self)
 
     def _use_scratch(self) -> None:
-        """Tell the context where its scratch memory is; a captured graph remembers an old place and is dropped."""
+        """Tell the context where its scratch memory is; a graph that was captured before a change is dropped."""
         address, size = self._device.scratch(int(self._engine.device_memory_size_v2))
-        if self._generation != self._device.scratch_generation:
+        if self._generation != self._device.generation:
             self._graph, self._ran = None, False
             self._context.set_device_memory(address, size)
-            self._generation = self._device.scratch_generation
+            self._generation = self._device.generation
 
     def _sizes(self, tensors: tuple[TensorSpec, ...]) -> list[tuple[int, int, int]]:
         crossing = [self._crossing[tensor.name] for tensor in tensors if tensor.name in self._crossing]

@@ -28,7 +28,7 @@ class Device:
         memory: its memory, as the loop sees it.
         blocks: its memory, as it is allocated.
         staging: pinned memory of the host for what goes to the device.
-        scratch_generation: changes when the scratch area moves; what remembers its address must then be made anew.
+        generation: changes when captured launches no longer hold: the scratch area has moved, or weights were replaced.
         recording: what the work that is being recorded uses and must stay as it is; None outside a recording.
 
     """
@@ -41,7 +41,7 @@ class Device:
         self.index = index
         self.lock = threading.RLock()
         self.users = 0
-        self.scratch_generation = 0
+        self.generation = 0
         self.recording: list[Any] | None = None
         self.blocks = Blocks()
         self.memory = DeviceMemory(self)
@@ -76,7 +76,7 @@ class Device:
             self._scratch = None
             rounded = -(-size // _ALIGNMENT) * _ALIGNMENT
             self._scratch = self.blocks.allocate(rounded), rounded
-            self.scratch_generation += 1
+            self.generation += 1
         return self._scratch
 
     def synchronize(self) -> None:

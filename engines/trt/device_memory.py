@@ -136,8 +136,8 @@ class _Recording:
     def __call__(self) -> None:
         device = self._device
         with device.held():
-            if self._generation != device.scratch_generation:
-                self._graph, self._ran = None, False  # it remembers an old place of the scratch area
+            if self._generation != device.generation:
+                self._graph, self._ran = None, False
             if self._graph is None and self._ran:
                 self._graph = self._recorded()
             if self._graph is not None:
@@ -145,7 +145,7 @@ class _Recording:
                 return
             self._work()
             # Not recorded at the first run: until then the libraries may still allocate and load.
-            self._ran, self._generation = True, device.scratch_generation
+            self._ran, self._generation = True, device.generation
 
     def _recorded(self) -> Graph:
         device = self._device

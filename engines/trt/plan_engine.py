@@ -11,6 +11,7 @@ from ..engine import Array, check_buffers
 from ..errors import EngineError, UsageError
 from ..memory import Buffer
 from .bucket import Bucket
+from .contexts import Contexts
 from .device import Device, device_of
 from .device_memory import DeviceArray
 from .gpu import device_number
@@ -18,7 +19,9 @@ from .library import Library
 from .messages import Messages, logger_for
 from .place import plan_for
 from .profiles import Profile
-from .record import read_record
+from .record import PlanRecord, read_record
+from .refit import PlanWeights
+from .streaming import set_streaming_budget
 
 __all__ = ["MOST_BUCKETS", "CudaGraph", "PlanEngine"]
 
@@ -40,6 +43,11 @@ class PlanEngine:
         device: which GPU, as ``cuda:N``; None is the first.
         cuda_graph: ``step`` replays captured launches; ``loop`` leaves it to the loop over steps to record all of them
             as one graph; ``off`` does not capture.
+        weight_streaming_budget: how much of the weights stays on the device, of a plan that was built to stream them;
+            see :func:`~.streaming.set_streaming_budget`. None leaves it to the library.
+
+    Attributes:
+        notes: what the user should know about how it was opened.
 
     Raises:
         UsageError: an unknown option.
@@ -58,6 +66,7 @@ class PlanEngine:
         precision: str = "fp16",
         device: str | None = None,
         cuda_graph: CudaGraph = "step",
+        weight_streaming_budget: int | float | str | None = None,
     ) -> None:
         if cuda_graph not in get_args(CudaGraph):
             raise UsageError(f"cuda_graph={cuda_graph!r} is none of {', '.join(get_args(CudaGraph))}")
@@ -73,8 +82,10 @@ class PlanEngine:
         self.memory = self._shared.memory
         try:
             plan = plan_for(library, bundle, component, precision, self._shared.gpu, str(self._module.__version__))
-            self._profiles = read_record(bundle, plan).profiles
+            record = read_record(bundle, plan)
+            self._profiles = record.profiles
             self._engine = self._deserialised(bundle, plan)
+            self._finish_opening(bundle, plan, record, weight_streaming_budget)
         except BaseException:
             self._shared.release()
             raise
@@ -92,6 +103,43 @@ class PlanEngine:
             raise EngineError(f"{self.spec.name}: {self.name} cannot open {plan}: {said}; build it again")
         return engine
 
+    def _finish_opening(
+        self, bundle: Bundle, plan: str, record: PlanRecord, streaming_budget: int | float | str | None
+    ) -> None:
+        assert self._shared is not None
+        device, options = self._shared, record.wanted.options
+        with device.held():
+            if streaming_budget is not None:
+                set_streaming_budget(self._engine, streaming_budget, component=self.spec.name)
+            self._weights = PlanWeights(
+                self._module, self._engine, bundle, self.spec.name, self.precision, changeable=options.refit
+            )
+            if options.strip:
+                self._weights.refit(int(device.stream))
+                device.synchronize()
+            self._contexts = Contexts(self._module, self._engine, bundle.file(plan), device.gpu)
+        self.notes = self._contexts.notes
+
+    def refit(self, changes: Mapping[str, Array] | None = None) -> None:
+        """Put in the bundle's weights and, over them, changed ones; of a plan that was built with ``--refit``.
+
+        Args:
+            changes: by name in the weights file. None puts back the bundle's own.
+
+        Raises:
+            UsageError: the plan cannot be refitted, or a change does not fit.
+            EngineError: the library refuses a weight.
+
+        """
+        device = self._open_device()
+        with device.held():
+            device.synchronize()
+            try:
+                self._weights.refit(int(device.stream), changes)
+            finally:
+                device.generation += 1
+                device.synchronize()
+
     def prepare(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Callable[[], None]:
         """Bind buffers; see :class:`~sdengine.engines.engine.Engine`."""
         self._open_device()
@@ -104,7 +152,7 @@ class PlanEngine:
 
         def made() -> Bucket:
             device, capture = self._open_device(), self._cuda_graph == "step"
-            return Bucket(device, self._engine, self._module, self.spec, profile, axes, buffers, capture=capture)
+            return Bucket(device, self._engine, self._contexts, self.spec, profile, axes, buffers, capture=capture)
 
         def once() -> None:
             device = self._open_device()
@@ -162,6 +210,8 @@ class PlanEngine:
             for bucket in self._buckets.values():
                 bucket.close()
             self._buckets.clear()
+            self._contexts.keep()
+            del self._contexts, self._weights
             self._engine = self._runtime = None
         device.release()
 

@@ -17,7 +17,9 @@ __all__ = [
     "Fallback",
     "LowMemory",
     "Precision",
+    "StreamingBudget",
     "Threads",
+    "parse_budget",
     "parse_pair",
     "parse_scheduler_options",
 ]
@@ -37,6 +39,10 @@ CudaGraph = Annotated[
     str | None,
     typer.Option(help="TensorRT: replay the launches of a step as one, of the whole loop, or off. Default: step."),
 ]
+StreamingBudget = Annotated[
+    str | None,
+    typer.Option(help="TensorRT: weights kept on the GPU, of a plan that streams them: bytes, 0.0 to 1.0, auto."),
+]
 LowMemory = Annotated[bool, typer.Option("--low-memory", help="Keep only one component open at a time.")]
 
 
@@ -53,6 +59,13 @@ def parse_pair(text: str | None, name: str) -> tuple[int, int] | None:
     if match is None:
         raise UsageError(f"--{name} {text!r}: write two whole numbers with a comma between, like 1024,768")
     return int(match[1]), int(match[2])
+
+
+def parse_budget(text: str | None) -> int | float | str | None:
+    """Read a number of bytes, a share with a point in it, or ``auto``."""
+    if text is None or not re.fullmatch(r"\d+|\d*\.\d+", text):
+        return text  # what is no number is refused where it is used
+    return float(text) if "." in text else int(text)
 
 
 def parse_scheduler_options(items: list[str]) -> dict[str, Any]:

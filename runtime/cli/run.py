@@ -17,7 +17,9 @@ from .options import (
     Fallback,
     LowMemory,
     Precision,
+    StreamingBudget,
     Threads,
+    parse_budget,
     parse_pair,
     parse_scheduler_options,
 )
@@ -101,6 +103,7 @@ def run(
     threads: Threads = None,
     device: Device = None,
     cuda_graph: CudaGraph = None,
+    weight_streaming_budget: StreamingBudget = None,
     low_memory: LowMemory = False,
 ) -> None:
     """Draw pictures with a bundle."""
@@ -163,6 +166,7 @@ def run(
         "threads": threads,
         "device": device,
         "cuda_graph": cuda_graph,
+        "weight_streaming_budget": parse_budget(weight_streaming_budget),
     }
     if refiner is None:
         if denoising_split is not None or refiner_strength is not None:

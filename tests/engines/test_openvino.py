@@ -11,6 +11,7 @@ from sdengine.engines.bundle import Bundle
 from sdengine.engines.engine import Array, Engine, run
 from sdengine.engines.errors import BundleError, EngineError, EngineUnavailableError, UsageError
 from sdengine.engines.ladder import open_engine
+from sdengine.engines.opening import OpeningOptions
 from sdengine.engines.spec import ComponentSpec, TensorSpec
 
 from ..bundles import bundle_of
@@ -202,7 +203,7 @@ def test_auto_prefers_what_the_bundle_was_exported_for(sdxl: Bundle, monkeypatch
 
 
 def test_wrong_use(sdxl: Bundle, tmp_path: Path) -> None:
-    engine = _open(sdxl, "vae_decoder", "fp32", threads=1)
+    engine = _open(sdxl, "vae_decoder", "fp32", options=OpeningOptions(threads=1))
     with pytest.raises(UsageError, match="axis h"):
         run(engine, {"latent": np.zeros((1, 4, 1000, 8), np.float32)})
     engine.close()

@@ -2,6 +2,7 @@
 
 import numpy as np
 from sdengine.engines.bundle import Bundle
+from sdengine.engines.opening import OpeningOptions
 from sdengine.runtime.components import Components
 
 from ..bundles import bundle_of
@@ -14,7 +15,7 @@ def components(*, low_memory: bool = False) -> Components:
         precision="fp32",
         fallback=None,
         low_memory=low_memory,
-        threads=1,
+        options=OpeningOptions(threads=1),
     )
 
 

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sdengine.engines.trt.contexts import Contexts
 from sdengine.engines.trt.gpu import Gpu
+from sdengine.runtime import Pipeline
 
 from . import library
 from .plans import with_plans
@@ -82,3 +84,20 @@ def test_a_library_without_a_cache_makes_plain_contexts(plan: Path) -> None:
     assert contexts.new().cache is None
     contexts.keep()
     assert kept(plan) == []
+
+
+def test_a_pipeline_keeps_its_kernels_and_tells_of_changed_ones(bundle: Path, tmp_path: Path) -> None:
+    path = with_plans("sd1", tmp_path, engine="tensorrt-rtx")
+    settings: dict[str, Any] = {"height": 64, "width": 64, "num_inference_steps": 2, "seed": 5, "output_type": "np"}
+    with Pipeline.load(bundle, engine="onnxruntime", threads=1) as pipe:
+        expected = pipe("a red cube", **settings).images
+    for _ in range(2):
+        with Pipeline.load(path, engine="tensorrt-rtx") as pipe:
+            result = pipe("a red cube", **settings)
+        assert np.array_equal(result.images, expected) and result.warnings == ()
+    files = list((path / "engines").rglob("denoiser*.kernels"))
+    assert len(files) == 1
+    files[0].write_bytes(b"something else")
+    with Pipeline.load(path, engine="tensorrt-rtx") as pipe:
+        [warning] = pipe("a red cube", **settings).warnings
+    assert warning.startswith("denoiser: ") and warning.endswith("was changed; kernels are compiled anew")

@@ -1,0 +1,30 @@
+"""How engines are to be opened, beside which one and in which precision."""
+
+from dataclasses import asdict, dataclass
+
+__all__ = ["OpeningOptions"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpeningOptions:
+    """Options of engines; None leaves the choice to the engine.
+
+    Attributes:
+        threads: for one operator, of engines on a CPU.
+        device: where to run: ``cpu``, ``cuda`` or ``cuda:N``; an engine that cannot is passed over.
+        cuda_graph: of TensorRT: ``step`` replays the launches of a step as one, ``loop`` those of all steps, ``off``
+            none.
+        weight_streaming_budget: of TensorRT: how much of the weights stays on the device, of a plan that was built to
+            stream them, in bytes (int), as a share (float) or ``auto``.
+
+    """
+
+    threads: int | None = None
+    device: str | None = None
+    cuda_graph: str | None = None
+    weight_streaming_budget: int | float | str | None = None
+
+    @property
+    def given(self) -> dict[str, object]:
+        """Those that are not None."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
