@@ -14,7 +14,7 @@ help:
 	@echo "make test     set up, run the checks and the tests"
 	@echo "make check    lint, format and type checks only"
 	@echo "make format   let ruff mend what it can"
-	@echo "make bench    run the benchmarks that need nothing but this machine"
+	@echo "make bench    measure the demo on this machine: a page, and the benchmarks that need nothing else"
 	@echo "make figures  read the demo's pictures back and print the README's table"
 	@echo "make clean    remove the virtual environment and everything generated"
 
@@ -51,7 +51,10 @@ format: $(VENV)/test.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The report is of the demo's bundle, which is exported if it is not there.
 bench: $(VENV)/test.stamp
+	test -d sdengine-demo/bundle || $(BIN)/sdengine export demo -o sdengine-demo/bundle
+	$(BIN)/sdengine bench sdengine-demo/bundle --engine onnxruntime --engine openvino --report sdengine-demo/bench --overwrite
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/solvers.py
 

@@ -41,6 +41,8 @@ def test_the_wheel_is_whole(wheel: Path) -> None:
         for file in (ROOT / top).rglob("*.py"):
             assert f"sdengine/{file.relative_to(ROOT).as_posix()}" in names
         assert f"sdengine/{top}/py.typed" in names
+    for file in (ROOT / "runtime" / "bench").iterdir():
+        assert file.is_dir() or f"sdengine/runtime/bench/{file.name}" in names
     checkpoint = ROOT / "export" / "demo" / "checkpoint"
     for file in checkpoint.rglob("*"):
         if file.is_file():
@@ -60,6 +62,18 @@ def test_the_cpu_extra_alone_draws(wheel: Path, tmp_path: Path) -> None:
     )
     assert set(report["engines"].values()) == {"onnxruntime"}
     assert (tmp_path / "cat.png").stat().st_size > 100
+    least = ("--steps", 1, "--batch", 1, "--rounds", 1, "--runs", 1, "--json")
+    report = json.loads(done(sdengine, "bench", bundle_of("sdxl"), *least))
+    assert report["reference"] == {"kind": "absent", "reason": 'torch is not installed; pip install "sdengine[export]"'}
+    assert report["engines"][0]["cases"][0]["difference"] == report["reference"]
+    pageless = subprocess.run(
+        [str(sdengine), "bench", str(bundle_of("sdxl")), "--report", str(tmp_path / "report")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert pageless.returncode == 1
+    assert 'pip install "sdengine[bench]"' in " ".join(pageless.stderr.split())
     refused = subprocess.run(
         [str(sdengine), "export", "demo", "-o", str(tmp_path / "b")], capture_output=True, text=True, check=False
     )

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-__all__ = ["err", "fail", "out", "print_json", "step_progress", "table"]
+__all__ = ["err", "fail", "out", "print_json", "step_progress", "table", "work_progress"]
 
 out = Console()
 err = Console(stderr=True)
@@ -43,3 +43,29 @@ def step_progress(label: str, *, quiet: bool) -> Iterator[Callable[[int, int], N
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=err, transient=True) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def work_progress(total: int, *, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Show a bar of the calls on a terminal, elsewhere a line for each new part; give the callback that is told.
+
+    What the callback is told is ``PART: DETAIL``.
+    """
+    if quiet:
+        yield lambda label: None
+        return
+    if not err.is_terminal:
+        parts: set[str] = set()
+
+        def tell(label: str) -> None:
+            part = label.rpartition(": ")[0]
+            if part not in parts:
+                parts.add(part)
+                err.print(part, markup=False, highlight=False)
+
+        yield tell
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=err, transient=True) as bar:
+        task = bar.add_task("starting", total=total)
+        yield lambda label: bar.update(task, advance=1, description=label)

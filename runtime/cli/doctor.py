@@ -2,27 +2,16 @@
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
 
 from ...engines.ladder import ENGINES
+from ..bench.environment import installed_packages
 from .console import out, print_json, table
 
 __all__ = ["diagnosis", "doctor"]
-
-_PACKAGES = (
-    "numpy",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "openvino",
-    "torch",
-    "tensorrt",
-    "tensorrt-rtx-cu13",
-    "tokenizers",
-)
 
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
@@ -58,7 +47,7 @@ def diagnosis() -> dict[str, Any]:
             "version": None if reason else rung.module.version(),
             "reason": reason,
         }
-    packages = {name: found for name in _PACKAGES if (found := _installed(name)) is not None}
+    packages = installed_packages()
     problems = []
     if "onnxruntime" in packages and "onnxruntime-gpu" in packages:
         problems.append(
@@ -70,13 +59,6 @@ def diagnosis() -> dict[str, Any]:
     if find_spec("sdengine.export") is None or find_spec("torch") is None:
         problems.append('`sdengine export` needs torch; pip install "sdengine[export]"')
     return {"engines": engines, "packages": packages, "machine": _machine(), "problems": problems}
-
-
-def _installed(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _machine() -> dict[str, Any]:

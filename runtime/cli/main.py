@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from ...engines.errors import SdengineError
+from .bench import bench
 from .build import build
 from .bundle_info import inspect
 from .console import fail
@@ -47,6 +48,7 @@ def _app() -> typer.Typer:
         entry.load()(app)
     app.command()(build)
     app.command()(run)
+    app.command()(bench)
     app.command()(inspect)
     app.command()(doctor)
     return app

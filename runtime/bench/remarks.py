@@ -1,0 +1,25 @@
+"""What a reader of a report should know besides its figures: what is missing, and why."""
+
+from .figure import Absent
+from .report import Report
+
+__all__ = ["remarks_on"]
+
+
+def remarks_on(report: Report) -> list[str]:
+    """Say what was not measured, what fell back, and what the engines warned of."""
+    found = [f"{left.engine} was not measured: {left.reason}" for left in report.passed_over]
+    if isinstance(report.reference, Absent):
+        found.append(f"no difference from float32 torch: {report.reference.reason}")
+    for engine in report.engines:
+        found += [f"{engine.engine} passed {over.engine} over: {over.reason}" for over in engine.passed_over]
+        found += [f"{engine.engine}: {warning}" for warning in engine.warnings]
+        if isinstance(engine.size_changes, Absent):
+            found.append(f"{engine.engine}: no change of size: {engine.size_changes.reason}")
+    absent: dict[str, set[str]] = {}
+    for engine in report.engines:
+        for name in engine.memory.__struct_fields__:
+            figure = getattr(engine.memory, name)
+            if isinstance(figure, Absent):
+                absent.setdefault(figure.reason, set()).add(f"{name} memory")
+    return found + [f"{' and '.join(sorted(names))} is not known: {reason}" for reason, names in absent.items()]

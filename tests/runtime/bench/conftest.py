@@ -1,0 +1,3 @@
+from .runs import measured
+
+__all__ = ["measured"]
