@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from ...engines.ladder import ENGINES
-from ..bench.environment import installed_packages
 from .console import out, print_json, table
 
 __all__ = ["diagnosis", "doctor"]
@@ -39,6 +38,8 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON obj
 
 def diagnosis() -> dict[str, Any]:
     """Return what was found: engines, installed packages, machine, problems."""
+    from ..bench.environment import installed_packages
+
     engines = {}
     for name, rung in ENGINES.items():
         reason = rung.module.unavailable()
