@@ -30,7 +30,7 @@ BAD = [
     (["BUNDLE", "--scheduler", "uler"], 1, "uler"),
     (["BUNDLE", "--compare", "nowhere.json"], 2, "nowhere.json cannot be read"),
     (["BUNDLE", "--compare", "."], 2, "is a folder; name the report.json in it"),
-    (["BUNDLE", "--compare", "BUNDLE/manifest.json"], 2, "is no valid report"),
+    (["BUNDLE", "--compare", "BUNDLE/manifest.json"], 2, "manifest.json has schema"),
     (["BUNDLE", "--compare", "BUNDLE/components/unet/weights.safetensors"], 2, "is no report"),
     (["BUNDLE", "--from", "x.json"], 2, "leave out the bundle"),
     (["--from", "x.json", "--runs", "3"], 2, "leave out the bundle"),
