@@ -13,7 +13,10 @@ from .bundle import Bundle
 from .engine import Array, check_buffers
 from .errors import EngineError, EngineUnavailableError
 from .memory import HOST, Buffer, host_arrays
+from .openvino_geglu import halve_gated_projections
 from .openvino_split import split_sinusoids
+from .openvino_upsample import convolve_before_doubling
+from .spec import ComponentSpec, split_dim
 
 __all__ = ["NAME", "OpenVinoEngine", "preferred", "unavailable", "version"]
 
@@ -94,7 +97,7 @@ class OpenVinoEngine:
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
         try:
-            self._models: list[Any] = _compiled(str(bundle.file(graph.file)), options)
+            self._models: list[Any] = _compiled(str(bundle.file(graph.file)), graph.spec, options)
         except Exception as error:  # openvino raises bare RuntimeError and its subclasses
             raise EngineError(f"{component}: openvino cannot open {graph.file}: {error}") from error
         main = self._models[-1]
@@ -156,12 +159,34 @@ def _bound(what: str, models: list[Any], buffers: dict[str, Array]) -> _Call:
     return _Call(what, requests, buffers)
 
 
-def _compiled(file: str, options: Mapping[str, Any]) -> list[Any]:
+def _compiled(file: str, spec: ComponentSpec, options: Mapping[str, Any]) -> list[Any]:
     """Compile a graph; in bfloat16 as two models where it has sinusoids, see :func:`split_sinusoids`."""
     core = _core()
     model = core.read_model(file)
+    _fix_shapes(model, spec)
+    halve_gated_projections(model)
+    convolve_before_doubling(model)
     parts = split_sinusoids(model) if options["INFERENCE_PRECISION_HINT"] == "bf16" else None
     if parts is None:
         return [core.compile_model(model, _DEVICE, options)]
     exact = {**options, "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     return [core.compile_model(parts[0], _DEVICE, exact), core.compile_model(parts[1], _DEVICE, options)]
+
+
+def _fix_shapes(model: Any, spec: ComponentSpec) -> None:
+    """Tell the model the lengths of axes that have but one: with known shapes OpenVINO fuses more."""
+    import openvino
+
+    if all(allowed.min < allowed.max for allowed in spec.axes.values()):
+        return
+
+    def length(dim: int | str) -> int:
+        if isinstance(dim, int):
+            return dim
+        factor, axis, divisor = split_dim(dim)
+        allowed = spec.axes[axis]
+        return -(-factor * allowed.min // divisor) if allowed.min == allowed.max else -1
+
+    names = {port.get_any_name() for port in model.inputs}
+    shapes = {t.name: [length(dim) for dim in t.shape] for t in spec.inputs if t.name in names}
+    model.reshape({name: openvino.PartialShape(shape) for name, shape in shapes.items()})

@@ -85,9 +85,14 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(width)
         self.ff = FeedForward(width)
 
-    def forward(self, x: Tensor, key_values: KeyValues) -> Tensor:
-        """[B, N, width] -> [B, N, width]; takes one pair off ``key_values``."""
+    def forward(self, x: Tensor, key_values: KeyValues, row_sample: Tensor | None = None) -> Tensor:
+        """[B, N, width] -> [B, N, width]; takes one pair off ``key_values``.
+
+        With ``row_sample`` [R], B are samples until the text makes their rows differ; then they are R rows.
+        """
         x = x + self.attn1(self.norm1(x))
+        if row_sample is not None:
+            x = x.index_select(0, row_sample)
         x = x + self.attn2(self.norm2(x), next(key_values))
         return x + self.ff(self.norm3(x))
 
@@ -118,8 +123,8 @@ class Transformer2D(nn.Module):
         )
         self.proj_out = nn.Linear(width, width) if linear else nn.Conv2d(width, width, 1)
 
-    def forward(self, x: Tensor, key_values: KeyValues) -> Tensor:
-        """[B, width, h, w] -> [B, width, h, w]."""
+    def forward(self, x: Tensor, key_values: KeyValues, row_sample: Tensor | None = None) -> Tensor:
+        """[B, width, h, w] -> [B, width, h, w], or [R, width, h, w]; see :meth:`TransformerBlock.forward`."""
         size = x.shape[-2:]
         y = self.norm(x)
         if not self.linear:
@@ -127,11 +132,11 @@ class Transformer2D(nn.Module):
         y = y.flatten(2).transpose(1, 2)
         if self.linear:
             y = self.proj_in(y)
-        for block in self.transformer_blocks:
-            y = block(y, key_values)
+        for i, block in enumerate(self.transformer_blocks):
+            y = block(y, key_values, None if i else row_sample)
         if self.linear:
             y = self.proj_out(y)
         y = y.transpose(1, 2).unflatten(-1, size)
         if not self.linear:
             y = self.proj_out(y)
-        return x + y
+        return (x if row_sample is None else x.index_select(0, row_sample)) + y

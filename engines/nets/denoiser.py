@@ -76,9 +76,9 @@ class Denoiser(nn.Module):
             The next state, float32 [K, S, C, h, w].
 
         """
-        x = (state[0] * input_scale[:, None, None, None]).index_select(0, row_sample)
+        x = state[0] * input_scale[:, None, None, None]
         if extra is not None:
-            x = torch.cat([x, extra.index_select(0, row_sample)], dim=1)
+            x = torch.cat([x, extra], dim=1)
         dtype = self.unet.conv_in.weight.dtype
         rows = self.unet(
             x.to(dtype),
@@ -87,6 +87,7 @@ class Denoiser(nn.Module):
             embedding=None if embedding is None else embedding.to(dtype),
             offset=None if offset is None else offset.to(dtype),
             residuals=residuals,
+            rows=(row_sample, (mix != 0).float().argmax(1)),  # a row that counts for a sample is one of its own
         ).float()
         prediction = _weighted_sum(mix[:, :, None, None, None], rows[None], 1)
         reference = _weighted_sum(rescale[:, :, None, None, None], rows[None], 1)

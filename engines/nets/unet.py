@@ -5,6 +5,7 @@ feature maps that ControlNets add. Parameter names are those of diffusers' ``UNe
 """
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +48,15 @@ def _resnet(config: UNetConfig, channels_in: int, channels_out: int) -> ResnetBl
     return ResnetBlock(channels_in, channels_out, groups=config.groups, eps=config.eps, embedding=config.embedding)
 
 
+class SharedStart(NamedTuple):
+    """What the beginning of the network needs to run by sample: until the text comes in, a sample's rows are alike."""
+
+    row_sample: Tensor
+    """[R], which sample a row belongs to"""
+    embedding: Tensor
+    """[S, E], of each sample's time"""
+
+
 class DownBlock(nn.Module):
     """One level on the way down: residual blocks, transformers behind them, a downsampler at the end."""
 
@@ -58,13 +68,16 @@ class DownBlock(nn.Module):
         self.attentions = nn.ModuleList(_transformer(config, level, depth) for depth in level.depths)
         self.downsamplers = nn.ModuleList([] if last else [Downsample(level.channels)])
 
-    def forward(self, x: Tensor, embedding: Tensor, key_values: KeyValues) -> list[Tensor]:
-        """Return every feature map it makes, the last being its output."""
+    def forward(
+        self, x: Tensor, embedding: Tensor, key_values: KeyValues, shared: "SharedStart | None" = None
+    ) -> list[Tensor]:
+        """Return every feature map it makes, the last being its output; with ``shared``, x is by sample."""
         maps = []
         for i, resnet in enumerate(self.resnets):
-            x = resnet(x, embedding)
+            first = shared if i == 0 else None
+            x = resnet(x, embedding if first is None else first.embedding)
             if len(self.attentions):
-                x = self.attentions[i](x, key_values)
+                x = self.attentions[i](x, key_values, None if first is None else first.row_sample)
             maps.append(x)
         for down in self.downsamplers:
             maps.append(down(maps[-1]))
@@ -145,11 +158,14 @@ class DownPath(nn.Module):
         time = self.time_embedding(x if offset is None else x + offset)
         return F.silu(time if embedding is None else time + embedding)
 
-    def descend(self, x: Tensor, embedding: Tensor, key_values: KeyValues) -> tuple[list[Tensor], Tensor]:
-        """Return the maps of the way down, and the middle's output."""
-        maps = [x]
-        for block in self.down_blocks:
-            maps += block(maps[-1], embedding, key_values)
+    def descend(
+        self, x: Tensor, embedding: Tensor, key_values: KeyValues, shared: SharedStart | None = None
+    ) -> tuple[list[Tensor], Tensor]:
+        """Return the maps of the way down, and the middle's output, all by row; with ``shared``, x is by sample."""
+        maps = [x if shared is None else x.index_select(0, shared.row_sample)]
+        for i, block in enumerate(self.down_blocks):
+            maps += block(x, embedding, key_values, None if i else shared)
+            x = maps[-1]
         middle = maps[-1] if self.mid_block is None else self.mid_block(maps[-1], embedding, key_values)
         return maps, middle
 
@@ -191,16 +207,20 @@ class UNet(DownPath):
         embedding: Tensor | None = None,
         offset: Tensor | None = None,
         residuals: Sequence[Tensor] = (),
+        rows: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Predict, for R rows.
 
         Args:
-            x: scaled latents (and, for inpainting UNets, mask and masked latents), [R, in_channels, h, w].
-            timestep: [R].
+            x: scaled latents (and, for inpainting UNets, mask and masked latents), [R, in_channels, h, w]; with
+                ``rows``, [S, in_channels, h, w].
+            timestep: [R]; of equal numbers for the rows of one sample.
             key_values: per cross-attention layer, keys and values [R, T, width].
             embedding: pooled text and sizes, embedded, [R, E]; None where the family has none.
             offset: distilled guidance, embedded, [R, base channels], or None.
             residuals: what ControlNets add to each map of the way down and to the middle, or nothing.
+            rows: which sample each row belongs to, [R], and one row of each sample, [S]: what does not depend on the
+                text is then computed once for a sample's rows. None where x is by row.
 
         Returns:
             The prediction, [R, out_channels, h, w].
@@ -208,7 +228,12 @@ class UNet(DownPath):
         """
         e = self.embed_time(timestep, embedding, offset)
         kv = iter(key_values)
-        skips, x = self.descend(self.conv_in(x), e, kv)
+        shared = None
+        if rows is not None and embedding is None and self.config.down[0].depths:
+            shared = SharedStart(rows[0], e.index_select(0, rows[1]))
+        elif rows is not None:
+            x = x.index_select(0, rows[0])
+        skips, x = self.descend(self.conv_in(x), e, kv, shared)
         if residuals:
             skips = [skip + r.to(skip.dtype) for skip, r in zip(skips, residuals[:-1], strict=True)]
             x = x + residuals[-1].to(x.dtype)

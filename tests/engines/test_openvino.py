@@ -184,7 +184,9 @@ def test_a_precision_that_does_not_run_is_refused(sdxl: Bundle, monkeypatch: pyt
         _open(sdxl, "text_encoder", "fp16")
     real = openvino_cpu._compiled
     monkeypatch.setattr(
-        openvino_cpu, "_compiled", lambda file, options: real(file, {**options, "INFERENCE_PRECISION_HINT": "f32"})
+        openvino_cpu,
+        "_compiled",
+        lambda file, spec, options: real(file, spec, {**options, "INFERENCE_PRECISION_HINT": "f32"}),
     )
     with pytest.raises(EngineUnavailableError, match="computes text_encoder in fp32 here, not in bf16"):
         _open(sdxl, "text_encoder", "bf16")

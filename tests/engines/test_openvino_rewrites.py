@@ -1,0 +1,133 @@
+"""What is done to a graph before OpenVINO compiles it, on real graphs and real compiled models."""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from sdengine.engines.bundle import Bundle
+from sdengine.engines.engine import Array, run
+from sdengine.engines.ladder import open_engine
+from sdengine.engines.openvino_geglu import halve_gated_projections
+from sdengine.engines.openvino_upsample import convolve_before_doubling, phase_kernels
+from sdengine.engines.spec import AxisRange, ComponentSpec
+
+from ..bundles import bundle_of
+
+openvino = pytest.importorskip("openvino")
+ops = pytest.importorskip("openvino.opset13")
+
+RNG = np.random.default_rng(0)
+
+
+def _random(*shape: int) -> Array:
+    return RNG.standard_normal(shape, np.float32)
+
+
+def _result(model: Any, **inputs: Array) -> Array:
+    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return np.array(compiled(inputs)[0])
+
+
+def _gated(*, transposed: bool, dynamic: bool) -> Any:
+    x = ops.parameter([-1, -1, 8] if dynamic else [2, 5, 8], np.float32, name="x")
+    weights = ops.constant(_random(12, 8) if transposed else _random(8, 12))
+    wide = ops.add(ops.matmul(x, weights, False, transposed), ops.constant(_random(12)))
+    halves = ops.split(wide, ops.constant(np.int64(-1)), 2)
+    return openvino.Model([ops.multiply(halves.output(0), ops.gelu(halves.output(1), "erf"))], [x], "gated")
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_gated_projection_is_halved(transposed: bool, dynamic: bool) -> None:
+    model = _gated(transposed=transposed, dynamic=dynamic)
+    x = _random(2, 5, 8)
+    expected = _result(model.clone(), x=x)
+    assert halve_gated_projections(model) == 1
+    assert "Split" not in {node.get_type_name() for node in model.get_ordered_ops()}
+    np.testing.assert_allclose(_result(model, x=x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_split_of_something_else_is_left_alone() -> None:
+    x = ops.parameter([2, 8], np.float32, name="x")
+    halves = ops.split(x, ops.constant(np.int64(1)), 2)
+    model = openvino.Model([ops.add(halves.output(0), halves.output(1))], [x], "plain")
+    assert halve_gated_projections(model) == 0
+
+
+def test_a_projection_that_is_used_whole_too_is_left_alone() -> None:
+    x = ops.parameter([2, 8], np.float32, name="x")
+    wide = ops.add(ops.matmul(x, ops.constant(_random(8, 12)), False, False), ops.constant(_random(12)))
+    halves = ops.split(wide, ops.constant(np.int64(1)), 2)
+    model = openvino.Model([ops.add(halves.output(0), halves.output(1)), ops.relu(wide)], [x], "used twice")
+    assert halve_gated_projections(model) == 0
+
+
+def _doubling(size: tuple[int, int], *, scale: tuple[int, int] = (2, 2), stride: int = 1) -> Any:
+    h, w = size
+    x = ops.parameter([2, 3, h, w], np.float32, name="x")
+    target = ops.constant(np.array([max(h, 3) * scale[0], max(w, 3) * scale[1]], np.int64))
+    axes = ops.constant(np.array([2, 3], np.int64))
+    large = ops.interpolate(
+        x, target, "nearest", "sizes", coordinate_transformation_mode="asymmetric", nearest_mode="floor", axes=axes
+    )
+    y = ops.convolution(large, ops.constant(_random(4, 3, 3, 3)), [stride] * 2, [1, 1], [1, 1], [1, 1])
+    return openvino.Model([ops.relu(y)], [x], "doubling")
+
+
+def test_phase_kernels_add_up_to_the_whole() -> None:
+    weights = _random(4, 3, 3, 3)
+    np.testing.assert_allclose(
+        phase_kernels(weights).sum((-2, -1)),
+        weights.sum((-2, -1))[None, None].repeat(2, 0).repeat(2, 1),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("size", [(3, 3), (4, 7), (16, 8)])
+def test_convolving_before_doubling_gives_the_same(size: tuple[int, int]) -> None:
+    model = _doubling(size)
+    x = _random(2, 3, *size)
+    expected = _result(model.clone(), x=x)
+    assert convolve_before_doubling(model) == 1
+    assert "Interpolate" not in {node.get_type_name() for node in model.get_ordered_ops()}
+    np.testing.assert_allclose(_result(model, x=x), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [{"scale": (2, 3)}, {"stride": 2}])
+def test_other_convolutions_are_left_alone(wrong: dict[str, Any]) -> None:
+    assert convolve_before_doubling(_doubling((4, 4), **wrong)) == 0
+
+
+def test_unknown_sizes_are_left_alone() -> None:
+    model = _doubling((4, 4))
+    model.reshape([2, 3, -1, -1])
+    assert convolve_before_doubling(model) == 0
+
+
+def _with_one_size(bundle: Bundle, component: str, **lengths: int) -> ComponentSpec:
+    """Let the bundle say that these axes have but one length, as one exported for one size does."""
+    record = bundle.component(component)
+    graph = record.graphs["fp32"]
+    fixed = {axis: AxisRange(n, n, n) for axis, n in lengths.items()}
+    spec = msgspec.structs.replace(graph.spec, axes=graph.spec.axes | fixed)
+    graphs = record.graphs | {"fp32": msgspec.structs.replace(graph, spec=spec)}
+    bundle.manifest.components[component] = msgspec.structs.replace(record, graphs=graphs)
+    return spec
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sdxl"])
+@pytest.mark.parametrize("size", [(8, 12), (9, 7)])
+def test_a_bundle_of_one_size_agrees_with_torch(kind: str, size: tuple[int, int]) -> None:
+    """Also at a size at which levels do not double."""
+    bundle = Bundle(bundle_of(kind))
+    h, w = size
+    spec = _with_one_size(bundle, "denoiser", h=h, w=w)
+    lengths = {"S": 2, "R": 3, "T": 77, "h": h, "w": w}
+    inputs = {t.name: _random(*t.resolve(lengths)).astype(t.dtype) for t in spec.inputs}
+    inputs["row_sample"][:], inputs["rescale"][:], inputs["timestep"][:] = [0, 1, 0], 0, [500, 300, 500]
+    inputs["mix"][:] = [[-6.5, 0, 7.5], [0, 1, 0]]
+    expected = run(open_engine(bundle, "denoiser", engine="torch", precision="fp32").engine, inputs)["next_state"]
+    actual = run(open_engine(bundle, "denoiser", engine="openvino", precision="fp32").engine, inputs)["next_state"]
+    np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-3 * float(np.ptp(expected)))
