@@ -11,6 +11,7 @@ from ..engines.errors import BundleError
 from ..engines.nets.text_config import TextEncoderConfig
 from .components import Components
 from .prompt import TextEncoder, Tokenizer
+from .text_cache import CachedTextEncoder
 
 __all__ = ["encoder_names", "text_encoders"]
 
@@ -27,7 +28,7 @@ def text_encoders(bundle: Bundle, components: Components) -> Iterator[TextEncode
 
     Args:
         bundle: the bundle.
-        components: its engines, which run them.
+        components: its engines, which run them. What they made of the last prompts is remembered.
 
     Raises:
         BundleError: a tokenizer is missing.
@@ -63,7 +64,7 @@ def text_encoders(bundle: Bundle, components: Components) -> Iterator[TextEncode
         yield TextEncoder(
             name=name,
             tokenizer=tokenizer if pad is None else tokenizer.with_pad(pad),
-            run=run,
+            run=CachedTextEncoder(run),
             layers=config.layers,
             width=config.width,
             vocab_size=config.vocabulary,
