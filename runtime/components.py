@@ -1,6 +1,7 @@
 """The open engines of a pipeline."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -15,6 +16,8 @@ __all__ = ["Components"]
 
 class Components:
     """Opens components when they are needed and keeps them, or, to save memory, closes them after each use.
+
+    Several threads may run components at once, unless memory is to be saved.
 
     Args:
         bundle: the bundle.
@@ -52,6 +55,7 @@ class Components:
         self._fallback = fallback
         self._options = options or OpeningOptions()
         self._open: dict[str, Engine] = {}
+        self._opening = threading.Lock()
         self._ran_in: dict[str, str] = {}
 
     def open(self, names: Sequence[str]) -> None:
@@ -121,13 +125,14 @@ class Components:
         self._open.clear()
 
     def _get(self, name: str) -> Engine:
-        if name not in self._open:
-            opened = self._opened(name, self._precision_of(name))
-            self._open[name] = opened.engine
-            if name not in self.ran:
-                self.fallbacks += opened.fallbacks
-            self.ran[name] = opened.engine.name
-        return self._open[name]
+        with self._opening:
+            if name not in self._open:
+                opened = self._opened(name, self._precision_of(name))
+                self._open[name] = opened.engine
+                if name not in self.ran:
+                    self.fallbacks += opened.fallbacks
+                self.ran[name] = opened.engine.name
+            return self._open[name]
 
     def _opened(self, name: str, precision: str | None) -> Opened:
         started = time.perf_counter()

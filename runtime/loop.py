@@ -289,6 +289,7 @@ class Loop:
 
     def close(self) -> None:
         """Let buffers and what is bound to them go, before the engines are closed."""
+        self.memory.wait(self.memory.mark())  # after an error they may still be at work
         self._recordings.clear()
         self._marks.clear()
         self._once.clear()

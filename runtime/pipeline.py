@@ -1,8 +1,9 @@
 """The pipeline: encode, condition, denoise, decode."""
 
+import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -52,7 +53,8 @@ Progress = Callable[[int, int], None]
 class Pipeline:
     """A bundle, ready to draw.
 
-    Build it with :meth:`load`; use it as a context manager or call :meth:`close`.
+    Build it with :meth:`load`; use it as a context manager or call :meth:`close`. Several threads may draw with it at
+    once; with ``low_memory`` they take turns.
 
     Attributes:
         bundle: the bundle.
@@ -68,6 +70,7 @@ class Pipeline:
         self._record = components.records_loops
         self._loops = Loops(record=self._record, keep=not components.low_memory)
         self._load_ms = load_ms
+        self._turn = threading.Lock() if components.low_memory else contextlib.nullcontext()
         self._scheduler = bundle.scheduler()
         encoders = list(text_encoders(bundle, components))
         self._encoders = tuple(with_inversions(encoders, inversions) if inversions else encoders)
@@ -168,6 +171,10 @@ class Pipeline:
             progress: called with (evaluations done, evaluations in all), before the first and after each.
 
         """
+        with self._turn:
+            return self._draw(request, progress)
+
+    def _draw(self, request: Request, progress: Progress | None) -> Result:
         timings, started = Timings(load=self._load_ms), time.perf_counter()
         job = resolve(request, self.bundle)
         schedule = schedule_for(job, self._scheduler, strength=job.strength)
@@ -424,7 +431,7 @@ class _Ticker:
             self._progress(self._before + self._last + 1, self._total)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _timed(timings: Timings, stage: str) -> Iterator[None]:
     started = time.perf_counter()
     try:

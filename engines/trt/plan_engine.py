@@ -1,5 +1,6 @@
 """A plan, open: the engine of TensorRT and of TensorRT for RTX."""
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
@@ -28,8 +29,8 @@ __all__ = ["MOST_BUCKETS", "CudaGraph", "PlanEngine"]
 CudaGraph = Literal["step", "loop", "off"]
 
 MOST_BUCKETS = 8
-"""Sets of shapes and buffers whose contexts and graphs are kept; the one unused for longest goes first. A loop over
-steps takes two, as its state goes to and fro between two buffers."""
+"""Sets of shapes and buffers whose contexts and graphs are kept for whoever prepares the same again; the one unused for
+longest goes first. A loop over steps holds its own for as long as it lives."""
 
 
 class PlanEngine:
@@ -76,6 +77,7 @@ class PlanEngine:
         self._cuda_graph = cuda_graph
         self._messages = Messages()
         self._buckets: OrderedDict[tuple[object, ...], Bucket] = OrderedDict()
+        self._alive: weakref.WeakSet[Bucket] = weakref.WeakSet()
         self._module = library.load()
         number = device_number(device)
         self._shared: Device | None = device_of(number)
@@ -154,11 +156,16 @@ class PlanEngine:
             device, capture = self._open_device(), self._cuda_graph == "step"
             return Bucket(device, self._engine, self._contexts, self.spec, profile, axes, buffers, capture=capture)
 
+        bucket: Bucket | None = None
+
         def once() -> None:
+            nonlocal bucket
             device = self._open_device()
             with device.held():
                 try:
-                    self._bucket(device, key, made).run(*crossing)
+                    if bucket is None:
+                        bucket = self._bucket(device, key, made)
+                    bucket.run(*crossing)
                 except EngineError as error:
                     if not self._messages.errors:
                         raise
@@ -193,10 +200,10 @@ class PlanEngine:
     def _bucket(self, device: Device, key: tuple[object, ...], made: Callable[[], Bucket]) -> Bucket:
         if key not in self._buckets:
             while len(self._buckets) >= MOST_BUCKETS:
-                # Not closed: a recorded loop may still use it.
-                device.synchronize()
+                device.synchronize()  # it may be at work, and nobody else may hold it
                 self._buckets.popitem(last=False)
             self._buckets[key] = made()
+            self._alive.add(self._buckets[key])
         self._buckets.move_to_end(key)
         return self._buckets[key]
 
@@ -207,7 +214,7 @@ class PlanEngine:
             return
         with device.held():
             device.synchronize()
-            for bucket in self._buckets.values():
+            for bucket in list(self._alive):
                 bucket.close()
             self._buckets.clear()
             self._contexts.keep()

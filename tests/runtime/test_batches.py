@@ -1,5 +1,6 @@
 """Images of a batch do not know of each other; memory can be saved; guidance costs rows only where it works."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -107,3 +108,22 @@ def test_the_same_bundle_draws_all_tasks_again_and_again() -> None:
     pipe("b", image=IMAGE, num_inference_steps=2)
     pipe("c", image=IMAGE, mask_image=MASK, **settings)
     assert np.array_equal(first, pipe("a", **settings).images)
+
+
+@pytest.mark.parametrize("options", [{}, {"low_memory": True}], ids=["kept open", "low memory"])
+def test_requests_of_several_threads_do_not_disturb_each_other(options: dict[str, Any]) -> None:
+    requests: list[dict[str, Any]] = [
+        {"prompt": f"a house {i}", "seed": i, "height": 48, "width": 48 + 24 * (i % 2), "guidance_scale": 1.0 + i % 3}
+        for i in range(6)
+    ]
+    requests[4] |= {"image": IMAGE, "mask_image": MASK}
+    requests[5] |= {"scheduler": "EulerAncestralDiscreteScheduler"}
+    with Pipeline.load(bundle_of("sd1"), engine="onnxruntime", threads=1, **options) as pipe:
+
+        def draw(request: dict[str, Any]) -> Any:
+            return pipe(**request, num_inference_steps=3, output_type="np").images
+
+        one_by_one = [draw(request) for request in requests]
+        with ThreadPoolExecutor(4) as pool:
+            at_once = list(pool.map(draw, requests * 2))
+    assert all(np.array_equal(a, b) for a, b in zip(one_by_one * 2, at_once, strict=True))

@@ -1,6 +1,8 @@
 /* A stand-in for libcuda.so.1: device memory is host memory; a stream does its work in order, and as late as it may:
    when somebody waits for it, so that what is read without waiting is seen to be wrong. Captures are recorded and
    replayed. It keeps count of what a driver would leave undefined: leaks, double frees, use after free. */
+#define _GNU_SOURCE
+#include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -22,6 +24,13 @@ enum { ALLOCATED, FREED, DOUBLE_FREED, AFTER_FREE, GRAPHS_ALIVE, LAUNCHES, CONTE
        SYNCHRONISED, PINNED_ALIVE, DEVICE_ALIVE, EVENTS_ALIVE, WAITED, TO_HOST };
 static size_t limit = (size_t)1 << 34, used;
 static Graph *capturing;
+static pthread_t capturer;
+/* One for everything; recursive, as a stream's work may call back into here. */
+static pthread_mutex_t mutex = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+#define LOCKED __attribute__((cleanup(unlock))) int locked = pthread_mutex_lock(&mutex)
+static void unlock(int *ignored) { pthread_mutex_unlock(&mutex); }
+/* In thread-local mode, other threads may do what would spoil the capture. */
+static int spoils(void) { return capturing && pthread_equal(capturer, pthread_self()); }
 static Op *queue; /* the stream's work that is still to be done */
 static size_t queued, room, done_so_far;
 
@@ -31,6 +40,7 @@ size_t standin_used(void) { return used; }
 
 /* Memory is never given back, but overwritten, so that a use after free is seen and does not crash. */
 static int allocate(char **out, size_t size, int device) {
+  LOCKED;
   if (!size || block_count == MOST) return INVALID;
   if (device && used + size > limit) return OUT_OF_MEMORY;
   char *at = aligned_alloc(256, (size + 255) / 256 * 256);
@@ -50,6 +60,7 @@ static Block *block_of(const void *p) {
 }
 
 static int give_back(void *p, int device) {
+  LOCKED;
   Block *b = block_of(p);
   if (!b || b->at != p || b->device != device) return INVALID;
   if (!b->alive) { counts[DOUBLE_FREED]++; return INVALID; }
@@ -62,6 +73,7 @@ static int give_back(void *p, int device) {
 }
 
 static int usable(const void *p, size_t size) {
+  LOCKED;
   Block *b = block_of(p);
   if (!b || (char *)p + size > b->at + b->size) return 0;
   if (!b->alive) { counts[AFTER_FREE]++; return 0; }
@@ -93,6 +105,7 @@ static int perform(const Op *op) {
 
 /* Do the stream's work up to an operation. Calls into Python may wait in their turn, so the place is kept outside. */
 static int work_until(size_t end) {
+  LOCKED;
   int status = OK;
   while (done_so_far < end && !status) {
     Op op = queue[done_so_far++];
@@ -102,6 +115,7 @@ static int work_until(size_t end) {
 }
 
 static void put(Op op) {
+  LOCKED;
   if (queued == room) queue = realloc(queue, (room = room * 2 + 64) * sizeof(Op));
   queue[queued++] = op;
 }
@@ -134,7 +148,7 @@ static int cuMemGetInfo(size_t *free, size_t *total) {
 static int cuStreamCreate(void **s, unsigned flags) { *s = malloc(8); counts[STREAMS]++; return OK; }
 static int cuStreamDestroy(void *s) { free(s); counts[STREAMS]--; return OK; }
 static int cuStreamSynchronize(void *s) {
-  if (capturing) return 900;
+  if (spoils()) return 900;
   counts[SYNCHRONISED]++;
   return work_until(queued);
 }
@@ -146,18 +160,19 @@ static int cuEventDestroy(Event *e) {
   return OK;
 }
 static int cuEventRecord(Event *e, void *s) {
-  if (capturing || !e->alive) return INVALID;
+  LOCKED;
+  if (spoils() || !e->alive) return INVALID;
   put((Op){.kind = MARK, .data = e});
   e->done = queued;
   return OK;
 }
-static int cuEventSynchronize(Event *e) { counts[WAITED]++; return capturing || !e->alive ? INVALID : work_until(e->done); }
+static int cuEventSynchronize(Event *e) { counts[WAITED]++; return spoils() || !e->alive ? INVALID : work_until(e->done); }
 static int cuEventElapsedTime(float *ms, Event *a, Event *b) {
   if (a->done > done_so_far || b->done > done_so_far) return 600; /* not ready */
   *ms = (float)(b->milliseconds - a->milliseconds);
   return OK;
 }
-static int cuMemAlloc(uint64_t *p, size_t n) { return capturing ? 900 : allocate((char **)p, n, 1); }
+static int cuMemAlloc(uint64_t *p, size_t n) { return spoils() ? 900 : allocate((char **)p, n, 1); }
 static int cuMemFree(uint64_t p) { work_until(queued); return give_back((void *)p, 1); }
 static int cuMemsetD8Async(uint64_t to, unsigned char value, size_t n, void *s) {
   return value ? INVALID : submit((Op){.kind = FILL, .to = (void *)to, .size = n});
@@ -180,6 +195,7 @@ int cuLaunchHostFunc(void *s, void (*call)(void *), void *data) {
 static int cuStreamBeginCapture(void *s, int mode) {
   if (capturing || mode != 1 /* thread-local */) return INVALID;
   capturing = calloc(1, sizeof(Graph));
+  capturer = pthread_self();
   return OK;
 }
 static int cuStreamEndCapture(void *s, void **graph) {
@@ -208,6 +224,7 @@ static int cuGraphExecDestroy(Graph *g) {
 static int cuGraphLaunch(Graph *g, void *s) {
   if (!g->alive) { counts[AFTER_FREE]++; return INVALID; }
   counts[LAUNCHES]++;
+  LOCKED;
   for (int i = 0; i < g->count; i++) put(g->ops[i]);
   return OK;
 }

@@ -1,6 +1,7 @@
 """The pipeline draws through plans what it draws without them, and gives the device work without waiting for it."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,15 @@ def test_every_task_gives_the_same_picture(bundle: Path, expected: dict[str, Any
                 loops = -(-len(found.images) // 2)
                 evaluations = len(found.timings_ms.steps)
                 assert evaluations == loops if cuda_graph == "loop" else evaluations >= 2 * loops
+
+
+@pytest.mark.parametrize("cuda_graph", ["step", "loop"])
+def test_two_threads_share_a_gpu(bundle: Path, expected: dict[str, Any], cuda_graph: str) -> None:
+    with Pipeline.load(bundle, engine="tensorrt", cuda_graph=cuda_graph) as pipe, ThreadPoolExecutor(2) as pool:
+        tasks = [task for task in TASKS if task != "more than at once"] * 3
+        found = pool.map(lambda task: pipe("a red cube", **SETTINGS, **TASKS[task]).images, tasks)
+        for task, images in zip(tasks, found, strict=True):
+            assert np.array_equal(images, expected[task]), task
 
 
 def test_the_second_picture_allocates_nothing(bundle: Path) -> None:
