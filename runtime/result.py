@@ -13,7 +13,7 @@ __all__ = ["Result", "Timings"]
 
 @dataclass(kw_only=True)
 class Timings:
-    """Milliseconds of each stage; ``steps`` has one entry per evaluation of the network."""
+    """Milliseconds of each stage; ``steps`` has one entry per evaluation of the network, or per recorded loop."""
 
     load: float = 0.0
     text: float = 0.0

@@ -1,5 +1,6 @@
 """A plan, open: the engine of TensorRT and of TensorRT for RTX."""
 
+import mmap
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -99,7 +100,8 @@ class PlanEngine:
         file = bundle.checked_file(plan)
         with self._shared.held():
             self._runtime = self._module.Runtime(logger_for(self._module, self._messages))
-            engine = self._runtime.deserialize_cuda_engine(file.read_bytes())
+            with file.open("rb") as plan_file, mmap.mmap(plan_file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                engine = self._runtime.deserialize_cuda_engine(data)  # mapped, so that its weights are not held twice
         if engine is None:
             said = "; ".join(self._messages.errors) or "no reason given"
             raise EngineError(f"{self.spec.name}: {self.name} cannot open {plan}: {said}; build it again")

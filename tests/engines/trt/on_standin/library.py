@@ -40,9 +40,9 @@ class Runtime:
     def __init__(self, logger: Any) -> None:
         self.logger = logger
 
-    def deserialize_cuda_engine(self, data: bytes) -> "Engine | None":
+    def deserialize_cuda_engine(self, data: Any) -> "Engine | None":
         try:
-            return Engine(json.loads(data))
+            return Engine(json.loads(bytes(memoryview(data))))
         except ValueError:
             self.logger.log(types.SimpleNamespace(name="ERROR"), "the plan's magic number is wrong")
             return None
