@@ -50,7 +50,7 @@ class Rung:
 
 
 _PLAN: Any = {
-    "precisions": ("fp16", "fp32"),
+    "precisions": ("fp16", "bf16", "fp32"),
     "options": ("device", "cuda_graph", "weight_streaming_budget"),
     "devices": ("cuda",),
 }

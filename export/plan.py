@@ -15,6 +15,8 @@ from .checkpoint import Checkpoint, CheckpointComponent
 __all__ = ["PRECISION_DTYPES", "ComponentPlan", "NetworkPlan", "plan_components", "precisions_for"]
 
 PRECISION_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+_IO_DTYPES = {"fp32": "float32", "bf16": "float32", "fp16": "float16"}
+"""What components hand to each other: numpy has no bfloat16, so buffers in host memory could not hold it."""
 _STORED = {"fp32": None, "bf16": "BF16", "fp16": "F16"}
 _ENGINE_PRECISIONS: dict[str, tuple[str, ...]] = {
     "tensorrt": ("fp16", "bf16", "fp32"),
@@ -130,7 +132,7 @@ def _network_precisions(checkpoint: Checkpoint, config: Config, precisions: tupl
 def _components(name: str, network: NetworkPlan, axes: Axes, controlled: bool) -> list[ComponentPlan]:
     def plan(component: str, kind: str, make: Any, *, typed: bool = False, **options: Any) -> ComponentPlan:
         specs = {
-            p: make(component, network.config, *([PRECISION_DTYPES[p]] if typed else []), axes, **options)
+            p: make(component, network.config, *([_IO_DTYPES[p]] if typed else []), axes, **options)
             for p in network.precisions
         }
         return ComponentPlan(name=component, kind=kind, network=network, specs=cast(dict[str, ComponentSpec], specs))

@@ -12,9 +12,6 @@ from .record import PlanRecord, read_record
 
 __all__ = ["MemoryEstimate", "PlanMemory", "memory_estimates"]
 
-_ITEM_SIZES = {"bfloat16": 2}
-"""Types that numpy does not know by name."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class PlanMemory:
@@ -106,6 +103,5 @@ def _estimate(bundle: Bundle, engine: str, version: str, target: str) -> MemoryE
 def _buffers(spec: ComponentSpec, profile: Profile) -> int:
     longest = {axis: length.max for axis, length in profile.items()}
     return sum(
-        math.prod(tensor.resolve(longest)) * (_ITEM_SIZES.get(tensor.dtype) or np.dtype(tensor.dtype).itemsize)
-        for tensor in (*spec.inputs, *spec.outputs)
+        math.prod(tensor.resolve(longest)) * np.dtype(tensor.dtype).itemsize for tensor in (*spec.inputs, *spec.outputs)
     )

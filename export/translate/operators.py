@@ -216,11 +216,17 @@ def upsample(
     b: Builder, node: fx.Node, x: ir.Value, size: Sequence[int | ir.Value] | None, scale: Sequence[float] | None
 ) -> ir.Value:
     attributes = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    # TensorRT resizes everything but bfloat16. The way through float32 is exact: nearest neighbours are copied.
+    narrow = _input(node).dtype == torch.bfloat16
+    wide = b.op("Cast", [x], {"to": ir.DataType.FLOAT}) if narrow else x
     if size is None:
         assert scale is not None
-        return b.op("Resize", [x, None, b.constant([1, 1, *scale], ir.DataType.FLOAT)], attributes)
-    batch = b.op("Shape", [x], {"start": 0, "end": 2})
-    return b.op("Resize", [x, None, None, b.op("Concat", [batch, b.vector(size)], {"axis": 0})], attributes)
+        resized = b.op("Resize", [wide, None, b.constant([1, 1, *scale], ir.DataType.FLOAT)], attributes)
+    else:
+        batch = b.op("Shape", [x], {"start": 0, "end": 2})
+        shape = b.op("Concat", [batch, b.vector(size)], {"axis": 0})
+        resized = b.op("Resize", [wide, None, None, shape], attributes)
+    return b.op("Cast", [resized], {"to": ir.DataType.BFLOAT16}) if narrow else resized
 
 
 @translates(aten.pad.default)

@@ -66,7 +66,7 @@ def graph_from_program(
             values[node] = _call(b, node, values, spec)
         elif node.op == "output":
             outputs = node.args[0]
-    graph_outputs = _name_outputs(b, [values[n] for n in outputs], spec)
+    graph_outputs = _name_outputs(b, [(values[n], DTYPES[n.meta["val"].dtype]) for n in outputs], spec)
     graph = ir.Graph(
         inputs,
         graph_outputs,
@@ -114,15 +114,18 @@ def _call(b: Builder, node: fx.Node, values: Mapping[fx.Node, Any], spec: Compon
     return translate(b, node, *args, **kwargs)
 
 
-def _name_outputs(b: Builder, values: Sequence[ir.Value], spec: ComponentSpec) -> list[ir.Value]:
+def _name_outputs(b: Builder, values: Sequence[tuple[ir.Value, ir.DataType]], spec: ComponentSpec) -> list[ir.Value]:
+    """Give the outputs their names and, where the network computes in another type, the spec's type."""
     if len(values) != len(spec.outputs):
         raise ExportError(f"{spec.name}: {len(values)} outputs traced, the spec has {len(spec.outputs)}")
     named = []
-    for value, tensor in zip(values, spec.outputs, strict=True):
+    for (traced, dtype), tensor in zip(values, spec.outputs, strict=True):
+        wanted = DTYPES[getattr(torch, tensor.dtype)]
+        value = traced if dtype == wanted else b.op("Cast", [traced], {"to": wanted})
         if value.producer() is None or value in named:
             value = b.op("Identity", [value])
         value.name = tensor.name
-        value.type = ir.TensorType(DTYPES[getattr(torch, tensor.dtype)])
+        value.type = ir.TensorType(wanted)
         value.shape = ir.Shape(tensor.shape)
         named.append(value)
     return named

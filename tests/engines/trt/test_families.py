@@ -46,6 +46,9 @@ def test_every_component_is_compiled(kind: str, precision: str, components: tupl
         assert wanted.precision in plan.record.layers
         if wanted.component == "denoiser":
             fp32 = plan.record.layers["fp32"]
-            assert "reduce" in fp32, "mixing and the solver's update are float32 in every precision"
+            assert {"reduce", "select", "unary"} <= set(fp32), "sinusoids, mixing and update are always float32"
             matrices = {p for p, kinds in plan.record.layers.items() if "convolution" in kinds}
             assert matrices == {precision}, "all convolutions of the UNet compute in the precision asked for"
+        assert "resize" not in plan.record.layers.get("bf16", {})
+        if wanted.component.startswith("vae") and kind.startswith("sdxl") and precision == "fp16":
+            assert set(plan.record.layers) == {"fp32"}
