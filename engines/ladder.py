@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
 
-from . import onnxruntime_cpu, openvino_cpu, torch_module
+from . import onnxruntime_cpu, onnxruntime_cuda, openvino_cpu, torch_module
 from .bundle import Bundle
 from .engine import Engine
 from .errors import EngineError, EngineUnavailableError, SdengineError, UsageError, nearest
@@ -59,6 +59,13 @@ _CPU: Any = {"options": ("threads",), "devices": ("cpu",)}
 ENGINES: dict[str, Rung] = {
     run_tensorrt.NAME: Rung(module=run_tensorrt, open=run_tensorrt.open_plan, **_PLAN),
     run_tensorrt_rtx.NAME: Rung(module=run_tensorrt_rtx, open=run_tensorrt_rtx.open_plan, **_PLAN),
+    onnxruntime_cuda.NAME: Rung(
+        module=onnxruntime_cuda,
+        open=onnxruntime_cuda.OnnxRuntimeCudaEngine,
+        precisions=("fp16", "fp32"),
+        options=("device", "memory_limit"),
+        devices=("cuda",),
+    ),
     openvino_cpu.NAME: Rung(
         module=openvino_cpu,
         open=openvino_cpu.OpenVinoEngine,

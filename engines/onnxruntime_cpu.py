@@ -7,6 +7,7 @@ from .bundle import Bundle
 from .engine import check_buffers
 from .errors import EngineError, EngineUnavailableError
 from .memory import HOST, Buffer, host_arrays
+from .onnxruntime_session import open_session, provider_missing
 
 __all__ = ["NAME", "OnnxRuntimeEngine", "unavailable", "version"]
 
@@ -16,13 +17,7 @@ _PROVIDER = "CPUExecutionProvider"
 
 def unavailable() -> str | None:
     """Return why it cannot run here, or None."""
-    try:
-        import onnxruntime
-    except ImportError:
-        return 'onnxruntime is not installed; pip install "sdengine[cpu]"'
-    if _PROVIDER not in onnxruntime.get_available_providers():
-        return f"this build of onnxruntime has no {_PROVIDER}"
-    return None
+    return provider_missing(_PROVIDER, "cpu")
 
 
 def version() -> str:
@@ -55,24 +50,12 @@ class OnnxRuntimeEngine:
         reason = unavailable()
         if reason is not None:
             raise EngineUnavailableError(reason)
-        import onnxruntime
-
         graph = bundle.graph(component, precision)
         self.notes: list[str] = []
         self.spec = graph.spec
         self.precision = precision
         self._component = component
-        bundle.checked_file(graph.file)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        try:
-            self._session: Any = onnxruntime.InferenceSession(
-                str(bundle.file(graph.file)), options, providers=[_PROVIDER]
-            )
-        except Exception as error:  # onnxruntime raises a dozen types of its own
-            raise EngineError(f"{component}: onnxruntime cannot open {graph.file}: {error}") from error
+        self._session: Any = open_session(bundle, component, graph, _PROVIDER, threads=threads)
         self.device = ", ".join(self._session.get_providers())
 
     def prepare(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Callable[[], None]:

@@ -16,6 +16,7 @@ class OpeningOptions:
             none.
         weight_streaming_budget: of TensorRT: how much of the weights stays on the device, of a plan that was built to
             stream them, in bytes (int), as a share (float) or ``auto``.
+        memory_limit: of ONNX Runtime on a GPU: most bytes that a component may take.
 
     """
 
@@ -23,6 +24,7 @@ class OpeningOptions:
     device: str | None = None
     cuda_graph: str | None = None
     weight_streaming_budget: int | float | str | None = None
+    memory_limit: int | None = None
 
     @property
     def given(self) -> dict[str, object]:

@@ -20,12 +20,12 @@ from ..engines.manifest import SCHEMA, Component, FileRecord, Graph, Manifest, N
 from ..engines.nets.text_config import TextEncoderConfig
 from ..engines.nets.vae_config import VAEConfig
 from ..engines.trt import LIBRARIES, BuildOptions, build_engines, check_options
+from ..engines.verify import Verify, check_verify, verify_bundle
 from .checkpoint import Checkpoint, CheckpointComponent, open_checkpoint, open_controlnet
 from .folder import whole_folder
 from .plan import PRECISION_DTYPES, ComponentPlan, Config, controlnet_name, plan_components, precisions_for
 from .sizes import Sizes, axes_for, parse_batch, parse_sizes
 from .trace import trace_component
-from .verify import Verify, check_verify, verify_bundle
 from .weights import dtype_name, external_tensors, place_weights
 
 __all__ = ["Report", "export_bundle"]

@@ -21,6 +21,7 @@ _STORED = {"fp32": None, "bf16": "BF16", "fp16": "F16"}
 _ENGINE_PRECISIONS: dict[str, tuple[str, ...]] = {
     "tensorrt": ("fp16", "bf16", "fp32"),
     "tensorrt-rtx": ("fp16", "bf16", "fp32"),
+    "onnxruntime-cuda": ("fp16", "fp32"),
     "openvino": ("fp32",),
     "onnxruntime": ("fp32", "fp16"),
     "torch": ("fp32", "bf16", "fp16"),

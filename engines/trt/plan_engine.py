@@ -44,7 +44,7 @@ class PlanEngine:
         precision: of the graph that the plan was built from.
         device: which GPU, as ``cuda:N``; None is the first.
         cuda_graph: ``step`` replays captured launches; ``loop`` leaves it to the loop over steps to record all of them
-            as one graph; ``off`` does not capture.
+            as one graph; ``off`` does not capture, nor is a plan that streams its weights ever captured.
         weight_streaming_budget: how much of the weights stays on the device, of a plan that was built to stream them;
             see :func:`~.streaming.set_streaming_budget`. None leaves it to the library.
 
@@ -87,19 +87,22 @@ class PlanEngine:
             plan = plan_for(library, bundle, component, precision, self._shared.gpu, str(self._module.__version__))
             record = read_record(bundle, plan)
             self._profiles = record.profiles
-            self._engine = self._deserialised(bundle, plan)
+            self._engine = self._deserialised(bundle, plan, record)
             self._finish_opening(bundle, plan, record, weight_streaming_budget)
         except BaseException:
             self._shared.release()
             raise
         self.device = f"cuda:{number} ({self._shared.gpu.model})"
 
-    def _deserialised(self, bundle: Bundle, plan: str) -> Any:
+    def _deserialised(self, bundle: Bundle, plan: str, record: PlanRecord) -> Any:
         """Open the plan, which is native code: only after its hash has been compared."""
         assert self._shared is not None
         file = bundle.checked_file(plan)
         with self._shared.held():
             self._runtime = self._module.Runtime(logger_for(self._module, self._messages))
+            if record.wanted.options.version_compatible:
+                # Such a plan brings a part of the release that built it, for the host to run.
+                self._runtime.engine_host_code_allowed = True
             with file.open("rb") as plan_file, mmap.mmap(plan_file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 engine = self._runtime.deserialize_cuda_engine(data)  # mapped, so that its weights are not held twice
         if engine is None:
@@ -112,6 +115,12 @@ class PlanEngine:
     ) -> None:
         assert self._shared is not None
         device, options = self._shared, record.wanted.options
+        # TensorRT-RTX refuses to build such a plan without memory of its own making, which a capture does not allow.
+        self._streams = options.weight_streaming
+        if self._streams and self._cuda_graph == "loop":
+            raise UsageError(
+                f"{self.spec.name}: a plan that streams its weights cannot be recorded; use --cuda-graph off"
+            )
         with device.held():
             if streaming_budget is not None:
                 set_streaming_budget(self._engine, streaming_budget, component=self.spec.name)
@@ -155,7 +164,7 @@ class PlanEngine:
         key = (profile, *sorted(axes.items()), *sorted(there))
 
         def made() -> Bucket:
-            device, capture = self._open_device(), self._cuda_graph == "step"
+            device, capture = self._open_device(), self._cuda_graph == "step" and not self._streams
             return Bucket(device, self._engine, self._contexts, self.spec, profile, axes, buffers, capture=capture)
 
         bucket: Bucket | None = None

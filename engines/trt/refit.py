@@ -28,25 +28,20 @@ class PlanWeights:
         precision: of the graph that the plan was built from.
         changeable: whether the plan was built with ``refit``; else only its own weights can be put in.
 
-    Attributes:
-        generation: goes up with every refit. What captured a launch before must capture it anew.
-
     """
 
     def __init__(
         self, module: Any, engine: Any, bundle: Bundle, component: str, precision: str, *, changeable: bool
     ) -> None:
-        self.generation = 0
-        self._module, self._engine = module, engine
-        self._component, self._changeable = component, changeable
-        self._graph = bundle.checked_file(bundle.graph(component, precision).file)
-        self._file = bundle.checked_file(bundle.manifest.networks[bundle.component(component).network].weights)
+        self._module, self._engine, self._bundle = module, engine, bundle
+        self._component, self._precision, self._changeable = component, precision, changeable
 
     def refit(self, stream: int, changes: Mapping[str, Array] | None = None) -> None:
         """Put in the bundle's weights and, over them, the changed ones.
 
         Always from the bundle's weights and with the whole set of changes, so that what was put in before leaves no
-        trace. Nothing may be running that was not enqueued on ``stream``; the caller holds the device.
+        trace. Nothing may be running that was not enqueued on ``stream``; the caller holds the device, and afterwards
+        captures launches anew, even where this failed.
 
         Args:
             stream: CUDA stream to do it on.
@@ -60,9 +55,11 @@ class PlanWeights:
         changes = changes or {}
         if not self._engine.refittable or (changes and not self._changeable):
             raise UsageError(f"{self._component}: the plan's weights cannot be changed; build it with --refit")
-        initialisers = read_graph(self._graph).initialisers
-        _check(self._component, initialisers, changes)
-        stored = np.memmap(self._file, np.uint8, mode="r")
+        bundle, component = self._bundle, self._component
+        initialisers = read_graph(bundle.checked_file(bundle.graph(component, self._precision).file)).initialisers
+        _check(component, initialisers, changes)
+        weights = bundle.manifest.networks[bundle.component(component).network].weights
+        stored = np.memmap(bundle.checked_file(weights), np.uint8, mode="r")
         messages = Messages()
         refitter = self._module.Refitter(self._engine, logger_for(self._module, messages))
         held: list[Array] = []  # the refitter keeps addresses
@@ -74,7 +71,6 @@ class PlanWeights:
         missing = refitter.get_missing_weights()
         if missing:
             raise self._refused(f"to go without {', '.join(missing[:3])} ({len(missing)} in all)", messages)
-        self.generation += 1  # a refit that fails may have replaced some of them
         if not refitter.refit_cuda_engine_async(stream):
             raise self._refused("the weights", messages)
 

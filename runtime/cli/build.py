@@ -26,6 +26,7 @@ def build(
     engine: Annotated[str, typer.Option(help="tensorrt or tensorrt-rtx.", show_default=False)],
     component: Annotated[list[str] | None, typer.Option(help="Only this one; repeatable.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp16, bf16 or fp32; the first that the bundle has.")] = None,
+    verify: Annotated[str, typer.Option(help="full, fast or off: compare each plan with torch, on a GPU.")] = "fast",
     target: Targets = None,
     workspace: WorkspaceMiB = None,
     optimization_level: OptimizationLevel = None,
@@ -37,7 +38,15 @@ def build(
     version_compatible: VersionCompatible = False,
 ) -> None:
     """Add TensorRT plans to a bundle."""
+    from ...engines.bundle import Bundle
     from ...engines.trt import COLUMNS, BuildOptions, build_engines, rows_of
+    from ...engines.trt.verified import verify_plans
+    from ...engines.verify import check_verify
+
+    check_verify(verify)
+
+    def report(line: str) -> None:
+        err.print(line, markup=False, highlight=False, soft_wrap=True)
 
     options = BuildOptions(
         workspace=None if workspace is None else workspace << 20,
@@ -57,8 +66,9 @@ def build(
             options=options,
             components=component or (),
             precision=precision,
-            report=lambda line: err.print(line, markup=False, highlight=False),
+            report=report,
         )
+        verify_plans(Bundle(bundle), plans, verify, report)  # type: ignore[arg-type]  # checked above
     shown = table("Plans", *COLUMNS)
     for row in rows_of(plans):
         shown.add_row(*row)

@@ -181,6 +181,7 @@ def test_build_adds_a_plan(tmp_path: Path) -> None:
     done = sdengine(*arguments)
     assert done.returncode == 0, done.stderr
     assert len(list((copy / "engines").rglob("*.plan"))) == 1
+    assert "text_encoder: not verified: there is no NVIDIA GPU here" in done.stderr
     assert sdengine("inspect", copy, "--check").returncode == 0
     assert "yes" in sdengine(*arguments).stdout, "what still fits is kept"
     report = json.loads(sdengine("inspect", copy, "--memory", "--json").stdout)
@@ -205,6 +206,7 @@ def test_memory_of_a_bundle_without_plans(bundle: Path) -> None:
     [
         (["--engine", "onnxruntime"], 2, "no plans are built for 'onnxruntime'"),
         (["--engine", "tensorrt-rtx", "--target", "sm42"], 2, "sm89"),
+        (["--engine", "tensorrt-rtx", "--target", "sm89", "--verify", "maybe"], 2, "none of full, fast, off"),
         (["--engine", "tensorrt-rtx", "--target", "sm89", "--workspace", "0"], 2, "at least 1048576"),
         (["--engine", "tensorrt-rtx", "--target", "sm89", "--component", "unet"], 2, "denoiser"),
         (["--engine", "tensorrt-rtx", "--target", "sm89", "--precision", "fp8"], 2, "fp8"),

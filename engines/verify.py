@@ -1,25 +1,38 @@
-"""Compares every compiled component with torch in float32, at shapes that were not traced."""
+"""Compares compiled components with torch in float32: graphs at shapes that were not traced, plans in profiles."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Literal, get_args
 
+import msgspec
 import numpy as np
 
-from ..engines.bundle import Bundle
-from ..engines.engine import Array, run
-from ..engines.errors import ExportError, UsageError
-from ..engines.ladder import ENGINES, open_engine
-from ..engines.manifest import Verification
-from ..engines.spec import AxisRange, ComponentSpec, TensorSpec
-from ..engines.trt import LIBRARIES
+from .bundle import Bundle
+from .engine import Array, run
+from .errors import ExportError, UsageError
+from .ladder import ENGINES, open_engine
+from .manifest import Verification
+from .spec import AxisRange, ComponentSpec, TensorSpec
+from .trt import LIBRARIES
 
-__all__ = ["TOLERANCES", "Verify", "check_verify", "verify_bundle"]
+__all__ = [
+    "TOLERANCES",
+    "Verify",
+    "check_verify",
+    "differences",
+    "plan_specs",
+    "relative_error",
+    "sample",
+    "verify_bundle",
+]
 
 Verify = Literal["full", "fast", "off"]
 
 TOLERANCES = {"fp32": 1e-3, "fp16": 3e-2, "bf16": 2e-1}
 """Largest difference over the largest value. In float32 only the order of sums differs; half precisions carry 11 and
 8 bits through some hundred layers."""
+
+_CASES = {"full": 3, "fast": 1, "off": 0}
 
 
 def check_verify(value: str) -> None:
@@ -29,7 +42,7 @@ def check_verify(value: str) -> None:
 
 
 def verify_bundle(bundle: Bundle, engines: Sequence[str], verify: Verify) -> Iterator[Verification]:
-    """Compare; ``fast`` at one set of lengths per component, ``full`` at three.
+    """Compare the graphs; ``fast`` at one set of lengths per component, ``full`` at three.
 
     Engines that cannot run on this machine are left out: what was compared is what the results name.
 
@@ -37,35 +50,60 @@ def verify_bundle(bundle: Bundle, engines: Sequence[str], verify: Verify) -> Ite
         ExportError: a difference is beyond :data:`TOLERANCES`.
 
     """
-    count = {"full": 3, "fast": 1, "off": 0}[verify]
     # Plans are built after this, from the graphs that the other engines are compared with.
     compared = [n for n in engines if n in ENGINES and n != "torch" and n not in LIBRARIES]
     runnable = [n for n in compared if ENGINES[n].module.unavailable() is None]
     for name, component in bundle.manifest.components.items():
-        for precision, graph in component.graphs.items() if count else ():
+        for precision, graph in component.graphs.items():
             able = [n for n in runnable if precision in ENGINES[n].precisions]
-            if not able:
-                continue
-            samples = [_sample(graph.spec, case) for case in range(count)]
-            with_torch = open_engine(bundle, name, engine="torch", precision="fp32").engine
-            spec = with_torch.spec
-            expected = [
-                run(with_torch, {k: _typed(a, spec.input(k)) for k, a in inputs.items()}) for _, inputs in samples
-            ]
-            with_torch.close()
-            for engine in able:
-                opened = open_engine(bundle, name, engine=engine, precision=precision).engine
-                for (axes, inputs), reference in zip(samples, expected, strict=True):
-                    error = _relative_error(run(opened, inputs), reference)
-                    if not error <= TOLERANCES[precision]:
-                        raise ExportError(
-                            f"{name} in {precision} on {engine} differs from torch by {error:.2g} at {axes}; "
-                            f"at most {TOLERANCES[precision]} is allowed. Try --precision fp32"
-                        )
-                    yield Verification(
-                        component=name, engine=engine, precision=precision, axes=axes, relative_error=error
+            specs = [graph.spec] * _CASES[verify]
+            yield from differences(bundle, name, precision, able, specs, TOLERANCES[precision])
+
+
+def plan_specs(spec: ComponentSpec, profiles: Sequence[Mapping[str, AxisRange]], verify: Verify) -> list[ComponentSpec]:
+    """Return what to compare a plan at: ``fast`` in its first profile, ``full`` three times or in each profile."""
+    count = max(_CASES[verify], len(profiles)) if verify == "full" else _CASES[verify]
+    narrowed = [msgspec.structs.replace(spec, axes=dict(profile)) for profile in profiles]
+    return [narrowed[i % len(narrowed)] for i in range(count)]
+
+
+def differences(
+    bundle: Bundle,
+    name: str,
+    precision: str,
+    engines: Sequence[str],
+    specs: Sequence[ComponentSpec],
+    tolerance: float,
+) -> Iterator[Verification]:
+    """Compare a component on some engines with torch in float32.
+
+    Args:
+        bundle: the bundle.
+        name: the component.
+        precision: of the graph.
+        engines: that can run it.
+        specs: its spec, once for each set of lengths to compare at, with the axes to choose them from.
+        tolerance: the largest difference over the largest value.
+
+    Raises:
+        ExportError: a difference is beyond the tolerance.
+
+    """
+    if not engines or not specs:
+        return
+    samples = [sample(spec, case) for case, spec in enumerate(specs)]
+    with closing(open_engine(bundle, name, engine="torch", precision="fp32").engine) as torch:
+        expected = [run(torch, {k: _typed(a, torch.spec.input(k)) for k, a in inputs.items()}) for _, inputs in samples]
+    for engine in engines:
+        with closing(open_engine(bundle, name, engine=engine, precision=precision).engine) as opened:
+            for (axes, inputs), reference in zip(samples, expected, strict=True):
+                error = relative_error(run(opened, inputs), reference)
+                if not error <= tolerance:
+                    raise ExportError(
+                        f"{name} in {precision} on {engine} differs from torch by {error:.2g} at {axes}; "
+                        f"at most {tolerance} is allowed. Try --precision fp32"
                     )
-                opened.close()
+                yield Verification(component=name, engine=engine, precision=precision, axes=axes, relative_error=error)
 
 
 def _typed(array: Array, tensor: TensorSpec) -> Array:
@@ -79,9 +117,10 @@ _LENGTHS: tuple[dict[str, int], ...] = (
 )
 
 
-def _sample(spec: ComponentSpec, case: int) -> tuple[dict[str, int], dict[str, Array]]:
+def sample(spec: ComponentSpec, case: int) -> tuple[dict[str, int], dict[str, Array]]:
     """Choose lengths, small and not square, and random inputs of the magnitudes that a request has."""
     rng = np.random.default_rng(case)
+    case %= len(_LENGTHS)
     wanted = _LENGTHS[case] | {"h": (5, 7, 4)[case], "w": (6, 4, 9)[case]}
     axes = {axis: _fit(length, wanted[axis], axis) for axis, length in spec.axes.items()}
     return axes, {tensor.name: _random(rng, tensor, axes) for tensor in spec.inputs}
@@ -111,7 +150,8 @@ def _random(rng: np.random.Generator, tensor: TensorSpec, axes: dict[str, int]) 
     return rng.standard_normal(shape, np.float32).astype(tensor.dtype)
 
 
-def _relative_error(actual: dict[str, Array], expected: dict[str, Array]) -> float:
+def relative_error(actual: Mapping[str, Array], expected: Mapping[str, Array]) -> float:
+    """Return the largest difference over the largest value, of all outputs."""
     worst = 0.0
     for name, reference in expected.items():
         given, wanted = actual[name].astype(np.float64), reference.astype(np.float64)

@@ -1,0 +1,76 @@
+"""Compares plans that were just built with torch, where both can run."""
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from .. import torch_module
+from ..bundle import Bundle
+from ..errors import EngineError
+from ..ladder import ENGINES
+from ..manifest import Manifest, Verification
+from ..verify import TOLERANCES, Verify, check_verify, differences, plan_specs
+from .build import BuiltPlan
+from .gpu import gpu_here
+from .library import library_of
+from .locked import rewrite_manifest
+from .place import plan_for
+
+__all__ = ["PLAN_TOLERANCES", "verify_plans"]
+
+PLAN_TOLERANCES = TOLERANCES | {"fp32": 1e-2}
+"""The compiler may multiply float32 as TF32, with ten bits of mantissa, as torch's convolutions do."""
+
+
+def verify_plans(bundle: Bundle, plans: Sequence[BuiltPlan], verify: Verify, report: Callable[[str], None]) -> None:
+    """Compare plans with torch in float32, and write the results into the manifest.
+
+    Args:
+        bundle: opened after the build.
+        plans: what was built; those that were there already are compared as well.
+        verify: ``fast`` in one profile, ``full`` in all of them at several lengths, or ``off``.
+        report: told the results, and why a plan is not compared.
+
+    Raises:
+        UsageError: ``verify`` is none of these.
+        ExportError: a difference is beyond :data:`PLAN_TOLERANCES`; the plan stays in the bundle.
+        EngineError: a plan for this machine cannot be opened or run.
+
+    """
+    check_verify(verify)
+    found: list[Verification] = []
+    for plan in plans if verify != "off" else ():
+        wanted = plan.record.wanted
+        reason = _why_not(bundle, plan)
+        if reason is not None:
+            report(f"{wanted.component}: not verified: {reason}")
+            continue
+        spec = bundle.graph(wanted.component, wanted.precision).spec
+        specs = plan_specs(spec, plan.record.profiles, verify)
+        tolerance = PLAN_TOLERANCES[wanted.precision]
+        for result in differences(bundle, wanted.component, wanted.precision, [wanted.engine], specs, tolerance):
+            report(f"{wanted.component}: differs from torch by {result.relative_error:.1e} at {result.axes}")
+            found.append(result)
+    if found:
+        rewrite_manifest(bundle.path, lambda manifest: _with_results(manifest, found))
+
+
+def _why_not(bundle: Bundle, plan: BuiltPlan) -> str | None:
+    wanted = plan.record.wanted
+    reason = ENGINES[wanted.engine].module.unavailable() or torch_module.unavailable()
+    if reason is not None:
+        return reason
+    gpu = gpu_here()
+    assert gpu is not None
+    try:
+        plan_for(library_of(wanted.engine), bundle, wanted.component, wanted.precision, gpu, wanted.version)
+    except EngineError as error:
+        return str(error)
+    return None
+
+
+def _with_results(manifest: Manifest, found: Sequence[Verification]) -> Manifest:
+    """Replace earlier results of the same components on the same engine in the same precision."""
+    new = {(result.component, result.engine, result.precision) for result in found}
+    kept = [old for old in manifest.verification if (old.component, old.engine, old.precision) not in new]
+    return msgspec.structs.replace(manifest, verification=[*kept, *found])
