@@ -2,8 +2,8 @@
 
 Full-size SDXL without its published weights::
 
-    python -m benchmarks.random_checkpoint ...     # writes a checkpoint of the published shapes
-    sdengine export CHECKPOINT -o BUNDLE --engine tensorrt-rtx --sizes 1024x1024 --batch 1
+    python benchmarks/random_checkpoint.py sdxl CHECKPOINT     # random weights of the published shapes
+    sdengine export CHECKPOINT -o BUNDLE --engine tensorrt-rtx --precision fp16 --sizes 1024x1024 --stop-after graphs
     python benchmarks/trt_build.py BUNDLE --target sm89
 """
 
