@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ..engines.bundle import Bundle
 from ..engines.engine import Array, Engine, run, run_there
-from ..engines.ladder import Fallback, FallbackPolicy, Opened, open_engine
+from ..engines.ladder import ENGINES, Fallback, FallbackPolicy, Opened, open_engine
 from ..engines.memory import HOST, Buffer, Memory
 from ..engines.opening import OpeningOptions
 
@@ -77,10 +77,13 @@ class Components:
         """What the user should know about how components were opened."""
         return [*self._notes, *(f"{name}: {note}" for name, engine in self._open.items() for note in engine.notes)]
 
-    @property
-    def records_loops(self) -> bool:
-        """Whether engines are to be given all steps of a loop at once."""
-        return self._options.cuda_graph == "loop"
+    def records_loop(self, *names: str) -> bool:
+        """Whether all steps of a loop over these components are to be given to their engines at once.
+
+        That was asked for, and the engines that run them know the option.
+        """
+        engines = [self._get(name).name for name in names]
+        return self._options.cuda_graph == "loop" and all("cuda_graph" in ENGINES[name].options for name in engines)
 
     def memory_of(self, *names: str) -> Memory:
         """Return the memory that components share; the host's where they share none or are not kept open."""

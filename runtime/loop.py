@@ -114,6 +114,7 @@ class Loop:
 
     Attributes:
         memory: where its buffers are.
+        record: as given.
 
     """
 
@@ -121,7 +122,7 @@ class Loop:
         self.shape = shape
         # Engines that do not share their memory meet on the host.
         self.memory: Memory = denoiser.memory if all(c.memory is denoiser.memory for c in controls) else HOST
-        self._record = record
+        self.record = record
         self._recordings: dict[object, Callable[[], None]] = {}
         self._drawing: Drawing | None = None
         self._noise: Buffer | None = None
@@ -215,7 +216,7 @@ class Loop:
         drawing = self._drawing
         assert drawing is not None, "load() comes first"
         self._marks = []
-        if self._record and not watched:
+        if self.record and not watched:
             yield self._recorded(drawing)
             return
         shape = self._states[0].shape[2:]

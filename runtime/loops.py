@@ -18,19 +18,17 @@ class Loops:
     """Lends loops; each is used by one request at a time.
 
     Args:
-        record: see :class:`~.loop.Loop`.
         keep: whether to keep them; not where engines are closed after each use.
 
     """
 
-    def __init__(self, *, record: bool, keep: bool) -> None:
-        self._record = record
+    def __init__(self, *, keep: bool) -> None:
         self._keep = keep
         self._idle: OrderedDict[object, Loop] = OrderedDict()
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def use(self, denoiser: Engine, controls: Sequence[Engine], shape: LoopShape) -> Iterator[Loop]:
+    def use(self, denoiser: Engine, controls: Sequence[Engine], shape: LoopShape, *, record: bool) -> Iterator[Loop]:
         """Lend the loop for some shapes; it is made where it is not there, or lent already."""
         key = (shape.room, tuple(shape.axes.items()), len(controls))
         with self._lock:
@@ -38,7 +36,7 @@ class Loops:
             if loop is None and len(self._idle) >= _MOST:
                 self._idle.popitem(last=False)[1].close()
         if loop is None:
-            loop = Loop(denoiser, controls, shape, record=self._record)
+            loop = Loop(denoiser, controls, shape, record=record)
         kept = False
         try:
             yield loop

@@ -67,8 +67,7 @@ class Pipeline:
     ) -> None:
         self.bundle = bundle
         self.components = components
-        self._record = components.records_loops
-        self._loops = Loops(record=self._record, keep=not components.low_memory)
+        self._loops = Loops(keep=not components.low_memory)
         self._load_ms = load_ms
         self._turn = threading.Lock() if components.low_memory else contextlib.nullcontext()
         self._scheduler = bundle.scheduler()
@@ -269,7 +268,7 @@ class Pipeline:
         with (
             _timed(timings, "denoise"),
             self.components.use("denoiser", *names) as (denoiser, *nets),
-            self._loops.use(denoiser, nets, shape) as loop,
+            self._loops.use(denoiser, nets, shape, record=self.components.records_loop("denoiser", *names)) as loop,
         ):
             scales = [self._control_scale(job, i, schedule, guidance) for i in range(len(nets))]
             loop.load(
@@ -284,9 +283,9 @@ class Pipeline:
                 )
             )
             callback = request.callback_on_step_end
-            if callback is not None and self._record:
+            if callback is not None and loop.record:
                 warnings.append("callback_on_step_end looks at each step: cuda_graph=loop is of no use to this request")
-            for step in loop.steps(watched=callback is not None or (tick.watched and not self._record)):
+            for step in loop.steps(watched=callback is not None or (tick.watched and not loop.record)):
                 tick(step.evaluation)
                 if callback is not None:
                     self._call_back(callback, loop.memory, step)

@@ -1,9 +1,11 @@
 """The engine's own code with the CPU's provider in the place of CUDA's: device memory of the stand-in is the host's."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnxruntime
 import pytest
@@ -159,3 +161,23 @@ def test_a_limit_out_of_range_is_told(bundle: Path) -> None:
     options = OpeningOptions(memory_limit=0)
     with pytest.raises(UsageError, match="memory_limit=0"):
         open_engine(Bundle(bundle), "conditioner", engine="onnxruntime-cuda", precision="fp32", options=options)
+
+
+@pytest.mark.usefixtures("cpu")
+def test_a_recorded_loop_is_not_asked_of_it(bundle: Path) -> None:
+    settings: dict[str, Any] = {"height": 64, "width": 64, "num_inference_steps": 2, "seed": 5, "output_type": "np"}
+    with pytest.raises(UsageError, match="onnxruntime-cuda has no option cuda_graph; it is for tensorrt"):
+        Pipeline.load(bundle, engine="onnxruntime-cuda", precision="fp32", cuda_graph="loop")
+    plain = bundle.parent / "without-plans"
+    shutil.copytree(bundle, plain, ignore=shutil.ignore_patterns("engines"))
+    manifest = msgspec.structs.replace(Bundle(bundle).manifest, built=[])
+    kept = {name: file for name, file in manifest.files.items() if not name.startswith("engines/")}
+    (plain / "manifest.json").write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, files=kept)))
+    with Pipeline.load(bundle, engine="onnxruntime", threads=1) as pipe:
+        wanted = pipe("a", **settings).images
+    with Pipeline.load(plain, device="cuda", precision="fp32", cuda_graph="loop") as pipe:
+        for _ in range(3):
+            result = pipe("a", **settings)
+            assert np.array_equal(result.images, wanted)
+    assert "cuda_graph is of no use to onnxruntime-cuda, which runs denoiser" in result.warnings
+    assert len(result.timings_ms.steps) > 1, "step by step"
