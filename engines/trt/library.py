@@ -69,8 +69,12 @@ ONLY_TENSORRT = {
 TensorRT cannot be installed where only PyPI is reachable, so tests cannot hold these calls against the real library:
 the timing cache's ``create_timing_cache``, ``set_timing_cache``, ``get_timing_cache`` and ``serialize`` (they exist in
 TensorRT-RTX and do nothing), ``HardwareCompatibilityLevel.AMPERE_PLUS`` and ``BuilderFlag.VERSION_COMPATIBLE`` (defined
-by both). In the other direction, ``num_compute_capabilities`` and ``set_compute_capability`` are called for
-TensorRT-RTX only.
+by both; the latter with ``Runtime.engine_host_code_allowed``). The bindings of TensorRT 11.4 name all of them.
+
+In the other direction these are TensorRT-RTX's alone, and asked for before they are used where one code serves both:
+``num_compute_capabilities`` and ``set_compute_capability``; ``BuilderFlag.REQUIRE_USER_ALLOCATION``;
+``IRuntimeConfig.create_runtime_cache`` and ``dynamic_shapes_kernel_specialization_strategy`` (TensorRT 11.4 has an
+``IRuntimeConfig`` without them).
 """
 
 

@@ -6,8 +6,11 @@ from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
+from ...engines.errors import EngineError
 from ...engines.ladder import ENGINES
+from ...engines.trt.gpu import gpu_here
 from .console import out, print_json, table
 
 __all__ = ["diagnosis", "doctor"]
@@ -21,7 +24,7 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON obj
         return
     shown = table("Engines", "engine", "runs here", "version or reason")
     for name, state in found["engines"].items():
-        detail = state["version"] if state["available"] else state["reason"]
+        detail = escape(state["version"] if state["available"] else state["reason"])  # "sdengine[cuda]" is no markup
         shown.add_row(name, "[green]yes[/green]" if state["available"] else "[red]no[/red]", detail)
     out.print(shown)
     machine = found["machine"]
@@ -57,9 +60,23 @@ def diagnosis() -> dict[str, Any]:
         )
     if not any(state["available"] for state in engines.values()):
         problems.append('no engine can run; pip install "sdengine[cpu]"')
+    gpu = _gpu()
+    if gpu is not None and not any(
+        engines[name]["available"] for name in ENGINES if ENGINES[name].devices == ("cuda",)
+    ):
+        problems.append(f'an {gpu} is here and no engine for it; pip install "sdengine[tensorrt-rtx]"')
     if find_spec("sdengine.export") is None or find_spec("torch") is None:
         problems.append('`sdengine export` needs torch; pip install "sdengine[export]"')
     return {"engines": engines, "packages": packages, "machine": _machine(), "problems": problems}
+
+
+def _gpu() -> str | None:
+    """Return the first NVIDIA GPU's name, or None where there is none that a driver tells of."""
+    try:
+        found = gpu_here()
+    except EngineError:
+        return None  # the engines' own reasons say what the driver answered
+    return None if found is None else f"{found.model} ({found.generation})"
 
 
 def _machine() -> dict[str, Any]:
