@@ -17,7 +17,18 @@ __all__ = ["Change", "Comparison", "Verdict", "check_comparable", "compare_repor
 
 Verdict = Literal["worse", "better", "same", "missing", "added"]
 
-_MUST_AGREE = ("sizes", "steps", "batches", "prompt", "seed", "guidance_scale", "scheduler", "threads")
+_MUST_AGREE = (
+    "sizes",
+    "steps",
+    "batches",
+    "prompt",
+    "seed",
+    "guidance_scale",
+    "scheduler",
+    "threads",
+    "device",
+    "cuda_graph",
+)
 _LEAST = {"ms": 0.1, "MB": 1.0, "images/s": 0.0}
 """Changes smaller than that are never counted: the clock, and the pages that an allocator keeps, are no finer."""
 _SAMPLES = {"p50": 1, "p90": 10, "p99": 100}

@@ -10,7 +10,7 @@ import msgspec
 
 from .nvidia_smi import nvidia_smi
 
-__all__ = ["Cpu", "Environment", "environment_here", "installed_packages"]
+__all__ = ["Clocks", "Cpu", "Environment", "clocks_now", "environment_here", "installed_packages"]
 
 _PACKAGES = (
     "numpy",
@@ -87,6 +87,19 @@ class Cpu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     memory_mb: float | None
 
 
+class Clocks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Clocks at one moment, in MHz; empty where the system does not tell.
+
+    Attributes:
+        cpu: of each core.
+        gpu: of the multiprocessors of each NVIDIA GPU.
+
+    """
+
+    cpu: list[float]
+    gpu: list[float]
+
+
 class Environment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Machine and software.
 
@@ -122,6 +135,17 @@ def environment_here() -> Environment:
     )
 
 
+def clocks_now() -> Clocks:
+    """Read the clocks: while drawing they are other ones than before."""
+    told = nvidia_smi("--query-gpu=clocks.sm")
+    cells = [] if isinstance(told, str) else [row[0] for row in told]
+    return Clocks(cpu=_cpu_mhz(), gpu=[float(cell) for cell in cells if cell.replace(".", "").isdigit()])
+
+
+def _cpu_mhz() -> list[float]:
+    return [float(value) for value in _told(Path("/proc/cpuinfo")).get("cpu MHz", [])]
+
+
 def _cpu() -> Cpu:
     told = _told(Path("/proc/cpuinfo"))
     frequency = Path("/sys/devices/system/cpu/cpu0/cpufreq")
@@ -135,7 +159,7 @@ def _cpu() -> Cpu:
         usable=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores,
         quota=_quota(),
         features=[feature for feature in _FEATURES if feature in flags],
-        mhz=[float(value) for value in told.get("cpu MHz", [])],
+        mhz=_cpu_mhz(),
         max_mhz=int(max_khz) / 1e3 if max_khz else None,
         governor=_read(frequency / "scaling_governor"),
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,

@@ -4,6 +4,7 @@ from typing import Literal
 
 import msgspec
 
+from .environment import Clocks
 from .report import PassedOver, Ran
 from .settings import Settings
 
@@ -17,7 +18,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         bundle: its folder.
         engine: ``NAME`` or ``NAME:PRECISION``.
         settings: see :class:`~sdengine.runtime.bench.settings.Settings`.
-        task: ``measure`` everything, or only draw the ``pictures``.
+        task: ``measure`` everything, only ``start`` and draw the first picture, or only draw the ``pictures``.
         pictures: folder for the pictures of each case; None where they are not wanted.
         started: ``time.perf_counter()`` of the parent when it started the process; the clock is the system's.
 
@@ -26,7 +27,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     bundle: str
     engine: str
     settings: Settings
-    task: Literal["measure", "pictures"]
+    task: Literal["measure", "start", "pictures"]
     pictures: str | None
     started: float
 
@@ -77,6 +78,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
         cold: None where only pictures were drawn.
         visits: None where there is no other size to change to.
         memory: MB, or the reason why it is not known: ``imported``, ``loaded``, ``peak``, ``device``.
+        clocks: after the first picture and after each case.
         cases: in the order of the settings.
 
     """
@@ -88,4 +90,5 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     cold: Cold | None = None
     visits: list[Visit] | None = None
     memory: dict[str, float | str] = {}
+    clocks: list[Clocks] = []
     cases: list[CaseSamples] = []

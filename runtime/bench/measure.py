@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -122,12 +123,14 @@ def measure(
         )
 
 
-def _job(bundle: Bundle, engine: str, settings: Settings, task: str, pictures: Path | None) -> Job:
+def _job(
+    bundle: Bundle, engine: str, settings: Settings, task: Literal["measure", "pictures"], pictures: Path | None
+) -> Job:
     return Job(
         bundle=str(bundle.path),
         engine=engine,
         settings=settings,
-        task="measure" if task == "measure" else "pictures",
+        task=task,
         pictures=None if pictures is None else str(pictures),
         started=0.0,
     )
@@ -187,6 +190,7 @@ def _engine_report(
         cold_start=_cold_start(rounds),
         size_changes=_size_changes(rounds),
         memory=Memory(**{name: _memory(rounds, name) for name in Memory.__struct_fields__}),
+        clocks=[clocks for done in rounds for clocks in done.clocks],
         cases=[_case(i, case, rounds, settings, pictures[i], expected) for i, case in enumerate(cases_of(settings))],
     )
 
@@ -222,6 +226,13 @@ def _memory(rounds: Sequence[Done], name: str) -> Figure | Absent:
     return figure_of("MB", [[float(value)] for value in values])
 
 
+def _step(rounds: Sequence[Sequence[float]], steps: int, runs: int) -> Figure | Absent:
+    evaluations = len(rounds[0]) // runs
+    if evaluations < steps:
+        return Absent(reason="all steps were given to the engine at once; it tells their time together")
+    return figure_of("ms", rounds, per_run=evaluations)
+
+
 def _case(
     index: int,
     case: tuple[tuple[int, int], int, int],
@@ -241,7 +252,7 @@ def _case(
         stages=Stages(
             **{name: figure_of("ms", [found.stages[name] for found in samples]) for name in samples[0].stages}
         ),
-        step=figure_of("ms", [found.steps for found in samples], per_run=len(samples[0].steps) // settings.runs),
+        step=_step([found.steps for found in samples], steps, settings.runs),
         throughput=figure_of("images/s", [[batch * 1e3 / ms for ms in total] for total in totals], better="higher"),
         difference=expected
         if isinstance(expected, Absent)

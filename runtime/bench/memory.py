@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .nvidia_smi import nvidia_smi
 
-__all__ = ["device_memory", "peak_memory", "resident_memory"]
+__all__ = ["DeviceMemory", "peak_memory", "resident_memory"]
 
 _STATUS = Path("/proc/self/status")
 _NOT_LINUX = "this system has no /proc/self/status"
@@ -22,18 +22,53 @@ def peak_memory() -> float | str:
     return _status("VmHWM")
 
 
-def device_memory() -> float | str:
-    """Return what this process uses on NVIDIA GPUs, in MB; a string is the reason why that is not known."""
+class DeviceMemory:
+    """Watches what this process uses on NVIDIA GPUs; make it before anything is opened there.
+
+    Where nvidia-smi lists processes, it says what belongs to this one. In a container it lists none: then what the GPUs
+    hold more than at the beginning is taken for this process's, which it is where nobody else uses them.
+    """
+
+    def __init__(self) -> None:
+        self._before = _held()
+        self._most: float | None = None
+        self._reason = "it was never looked at"
+
+    def look(self) -> None:
+        """Note what is in use now."""
+        found = _of_this_process()
+        if isinstance(found, str) and not isinstance(self._before, str):
+            now = _held()
+            found = now if isinstance(now, str) else now - self._before
+        if isinstance(found, str):
+            self._reason = found
+        else:
+            self._most = found if self._most is None else max(self._most, found)
+
+    @property
+    def most(self) -> float | str:
+        """The most that was seen, in MB; a string is the reason why that is not known."""
+        return self._reason if self._most is None else self._most
+
+
+def _of_this_process() -> float | str:
     listed = nvidia_smi("--query-compute-apps=pid,used_memory")
     if isinstance(listed, str):
         return listed
-    used = [row[1] for row in listed if row[0] == str(os.getpid())]
-    if not used:
-        return "nvidia-smi lists no memory of this process"
+    own = [row[1:] for row in listed if row[0] == str(os.getpid())]
+    return _sum_of(own) if own else "nvidia-smi lists no memory of this process"
+
+
+def _held() -> float | str:
+    listed = nvidia_smi("--query-gpu=memory.used")
+    return listed if isinstance(listed, str) else _sum_of(listed)
+
+
+def _sum_of(rows: list[list[str]]) -> float | str:
     try:
-        return sum(float(value) for value in used) * 2**20 / 1e6
+        return sum(float(row[0]) for row in rows) * 2**20 / 1e6
     except ValueError:
-        return f"nvidia-smi does not tell the memory of a process here ({used[0]})"
+        return f"nvidia-smi does not tell memory here ({rows[0][0]})"
 
 
 def _status(field: str) -> float | str:

@@ -7,10 +7,10 @@ from importlib.resources import files
 from typing import Any
 
 from .compare import Change, Comparison
-from .figure import Absent, Figure
+from .figure import Absent
 from .numbers import difference_text, number
 from .plots import PREFIX, Plot, case_plots, cold_start_plot, memory_plot, throughput_plot
-from .remarks import remarks_on
+from .remarks import published_beside_ours, remarks_on
 from .report import EngineReport, Picture, Report
 
 __all__ = ["page_of"]
@@ -96,7 +96,7 @@ def _contents(report: Report, comparison: Comparison | None) -> dict[str, Any]:
         "cold_parts": _COLD_PARTS,
         "memory_parts": _MEMORY_PARTS,
         "pictures": list(_pictures(report)),
-        "published": list(_published(report)),
+        "published": list(published_beside_ours(report)),
         "environment": list(_environment(report)),
     }
 
@@ -123,20 +123,6 @@ def _pictures(report: Report) -> Iterator[tuple[tuple[int, int, int], list[tuple
             yield (width, height, steps), shown
 
 
-def _published(report: Report) -> Iterator[tuple[Any, list[tuple[str, int, Figure]]]]:
-    """Give each published figure with our own beside it."""
-    for figure in () if isinstance(report.published, Absent) else report.published:
-        yield (
-            figure,
-            [
-                (engine.engine, case.batch, case.stages.total if figure.unit == "ms" else case.throughput)
-                for engine in report.engines
-                for case in engine.cases
-                if figure.compares_with(((case.height, case.width), case.steps, case.batch))
-            ],
-        )
-
-
 def _environment(report: Report) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     found, cpu = report.environment, report.environment.cpu
     yield (
@@ -159,7 +145,12 @@ def _environment(report: Report) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     yield "Settings", [("sizes", sizes), *((name.replace("_", " "), _fact(getattr(settings, name))) for name in others)]
     for engine in report.engines:
         ran = [(name, f"{ran.engine}, {ran.precision}, {ran.device}") for name, ran in engine.components.items()]
-        yield engine.engine, [("version", engine.version), *ran]
+        clocks = [
+            (f"{part} MHz, drawing", f"{min(told):.0f} to {max(told):.0f}")
+            for part in ("cpu", "gpu")
+            if (told := [mhz for clocks in engine.clocks for mhz in getattr(clocks, part)])
+        ]
+        yield engine.engine, [("version", engine.version), *ran, *clocks]
 
 
 def _fact(value: object) -> str:

@@ -78,16 +78,30 @@ class Plot:
     svg: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """An engine's figure; ``place`` is the engine's among all, which decides its colour."""
+
+    place: int
+    name: str
+    figure: Figure
+
+
 def case_plots(engines: Sequence[EngineReport], case: int) -> list[Plot]:
     """Plot one case of all engines: stages, calls, steps."""
     cases = [engine.cases[case] for engine in engines]
     names = [engine.engine for engine in engines]
-    return [
-        _stages(names, cases),
-        _strips("Every call", "milliseconds", names, [found.stages.total for found in cases]),
-        _violins("Every step", names, [found.step for found in cases]),
-        _step_by_step(names, cases),
+    calls = [
+        _Row(place=i, name=name, figure=found.stages.total)
+        for i, (name, found) in enumerate(zip(names, cases, strict=True))
     ]
+    steps = [
+        _Row(place=i, name=name, figure=found.step)
+        for i, (name, found) in enumerate(zip(names, cases, strict=True))
+        if isinstance(found.step, Figure)
+    ]
+    plots = [_stages(names, cases), _strips("Every call", "milliseconds", calls)]
+    return plots + ([_violins("Every step", steps), _step_by_step(steps)] if steps else [])
 
 
 def cold_start_plot(report: Report) -> Plot:
@@ -160,45 +174,45 @@ def _bars(
     return Plot(title=title, alt=f"{title}. {told}", svg=done())
 
 
-def _strips(title: str, xlabel: str, names: Sequence[str], figures: Sequence[Figure]) -> Plot:
+def _strips(title: str, xlabel: str, rows: Sequence[_Row]) -> Plot:
     """Draw every sample as a dot, each round on a line of its own, and the median as a bar."""
-    with _axes(0.75 + 0.55 * len(names), xlabel=xlabel) as (ax, done):
-        for i, figure in enumerate(figures):
-            rounds = len(figure.rounds)
-            for j, samples in enumerate(figure.rounds):
+    with _axes(0.75 + 0.55 * len(rows), xlabel=xlabel) as (ax, done):
+        for i, row in enumerate(rows):
+            rounds = len(row.figure.rounds)
+            for j, samples in enumerate(row.figure.rounds):
                 at = i + (0.0 if rounds == 1 else (j / (rounds - 1) - 0.5) * 0.44)
-                ax.plot(samples, [at] * len(samples), "o", color=_engine(i), alpha=0.65, markersize=4.2, mew=0)
-            ax.vlines(figure.p50, i - 0.36, i + 0.36, color=_INK, linewidth=1.4)
-        _engine_rows(ax, names)
-    return Plot(title=title, alt=f"{title}, one dot each. {_percentiles(names, figures)}", svg=done())
+                ax.plot(samples, [at] * len(samples), "o", color=_engine(row.place), alpha=0.65, markersize=4.2, mew=0)
+            ax.vlines(row.figure.p50, i - 0.36, i + 0.36, color=_INK, linewidth=1.4)
+        _engine_rows(ax, rows)
+    return Plot(title=title, alt=f"{title}, one dot each. {_percentiles(rows)}", svg=done())
 
 
-def _violins(title: str, names: Sequence[str], figures: Sequence[Figure]) -> Plot:
+def _violins(title: str, rows: Sequence[_Row]) -> Plot:
     """Draw the density of the samples with marks at p50, p90 and p99."""
-    with _axes(0.75 + 0.55 * len(names), xlabel="milliseconds; marks at p50, p90 and p99") as (ax, done):
-        for i, figure in enumerate(figures):
-            samples = figure.samples
+    with _axes(0.75 + 0.55 * len(rows), xlabel="milliseconds; marks at p50, p90 and p99") as (ax, done):
+        for i, row in enumerate(rows):
+            samples = row.figure.samples
             # The slowest hundredth is told by its mark; drawn to scale it would leave no room for the rest.
-            shown = samples[samples <= figure.p99]
+            shown = samples[samples <= row.figure.p99]
             if np.ptp(shown) > 0:
                 body = ax.violinplot([shown], [i], orientation="horizontal", widths=0.8, showextrema=False)["bodies"][0]
-                body.set(facecolor=_engine(i), edgecolor="none", alpha=0.45)
+                body.set(facecolor=_engine(row.place), edgecolor="none", alpha=0.45)
             for quantile, reach in (("p50", 0.36), ("p90", 0.24), ("p99", 0.14)):
-                ax.vlines(getattr(figure, quantile), i - reach, i + reach, color=_INK, linewidth=1.4)
-        _engine_rows(ax, names)
-    return Plot(title=title, alt=f"{title}: how often each duration came. {_percentiles(names, figures)}", svg=done())
+                ax.vlines(getattr(row.figure, quantile), i - reach, i + reach, color=_INK, linewidth=1.4)
+        _engine_rows(ax, rows)
+    return Plot(title=title, alt=f"{title}: how often each duration came. {_percentiles(rows)}", svg=done())
 
 
-def _step_by_step(names: Sequence[str], cases: Sequence[Case]) -> Plot:
+def _step_by_step(rows: Sequence[_Row]) -> Plot:
     with _axes(2.1, xlabel="step", ylabel="milliseconds") as (ax, done):
         told = []
-        for i, (name, case) in enumerate(zip(names, cases, strict=True)):
-            by_step = case.step.samples.reshape(-1, case.step.per_run)
+        for row in rows:
+            by_step = row.figure.samples.reshape(-1, row.figure.per_run)
             low, middle, high = np.percentile(by_step, [10, 50, 90], axis=0)
-            at = np.arange(1, len(middle) + 1)
-            ax.fill_between(at, low, high, color=_engine(i), alpha=0.18, linewidth=0)
-            ax.plot(at, middle, color=_engine(i), linewidth=1.6, label=name, marker="o" if len(at) == 1 else None)
-            told.append(f"{name}: median {middle.min():.3g} to {middle.max():.3g} ms")
+            at, colour = np.arange(1, len(middle) + 1), _engine(row.place)
+            ax.fill_between(at, low, high, color=colour, alpha=0.18, linewidth=0)
+            ax.plot(at, middle, color=colour, linewidth=1.6, label=row.name, marker="o" if len(at) == 1 else None)
+            told.append(f"{row.name}: median {middle.min():.3g} to {middle.max():.3g} ms")
         ax.set_ylim(bottom=0)
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(visible=True, axis="y")
@@ -209,16 +223,16 @@ def _step_by_step(names: Sequence[str], cases: Sequence[Case]) -> Plot:
     return Plot(title=title, alt=alt, svg=done())
 
 
-def _percentiles(names: Sequence[str], figures: Sequence[Figure]) -> str:
+def _percentiles(rows: Sequence[_Row]) -> str:
     return "; ".join(
-        f"{name}: p50 {f.p50:.3g}, p90 {f.p90:.3g}, p99 {f.p99:.3g} {f.unit}"
-        for name, f in zip(names, figures, strict=True)
+        f"{row.name}: p50 {row.figure.p50:.3g}, p90 {row.figure.p90:.3g}, p99 {row.figure.p99:.3g} {row.figure.unit}"
+        for row in rows
     )
 
 
-def _engine_rows(ax: Any, names: Sequence[str]) -> None:
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.45, -0.55)
+def _engine_rows(ax: Any, rows: Sequence[_Row]) -> None:
+    ax.set_yticks(range(len(rows)), [row.name for row in rows])
+    ax.set_ylim(len(rows) - 0.45, -0.55)
     ax.set_xlim(left=0)
 
 

@@ -1,9 +1,12 @@
-"""What a reader of a report should know besides its figures: what is missing, and why."""
+"""What a reader of a report should know besides its figures: what is missing and why, and what others have measured."""
 
-from .figure import Absent
+from collections.abc import Iterator
+
+from .figure import Absent, Figure
+from .published import PublishedFigure
 from .report import Report
 
-__all__ = ["remarks_on"]
+__all__ = ["published_beside_ours", "remarks_on"]
 
 
 def remarks_on(report: Report) -> list[str]:
@@ -22,4 +25,21 @@ def remarks_on(report: Report) -> list[str]:
             figure = getattr(engine.memory, name)
             if isinstance(figure, Absent):
                 absent.setdefault(figure.reason, set()).add(f"{name} memory")
+        for case in engine.cases:
+            if isinstance(case.step, Absent):
+                absent.setdefault(case.step.reason, set()).add("time of a step")
     return found + [f"{' and '.join(sorted(names))} is not known: {reason}" for reason, names in absent.items()]
+
+
+def published_beside_ours(report: Report) -> Iterator[tuple[PublishedFigure, list[tuple[str, int, Figure]]]]:
+    """Give each published figure, and our own for the same work: engine, batch, figure."""
+    for figure in () if isinstance(report.published, Absent) else report.published:
+        yield (
+            figure,
+            [
+                (engine.engine, case.batch, case.stages.total if figure.unit == "ms" else case.throughput)
+                for engine in report.engines
+                for case in engine.cases
+                if figure.compares_with(((case.height, case.width), case.steps, case.batch))
+            ],
+        )

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from .environment import Environment
+from .environment import Clocks, Environment
 from .figure import Absent, Figure
 from .published import PublishedFigure
 from .settings import Settings
@@ -126,7 +126,8 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         imported: resident after the imports.
         loaded: resident with all engines open.
         peak: the most that was ever resident.
-        device: the most seen in use by this process on NVIDIA GPUs, looked at after each case.
+        device: the most seen in use on NVIDIA GPUs, looked at after each case: by this process, or where processes are
+            not told apart, as in containers, more than before it began.
 
     """
 
@@ -202,7 +203,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         steps: of the solver.
         batch: pictures of one call.
         stages: of a call.
-        step: milliseconds of each evaluation of the denoiser; ``per_run`` evaluations a call.
+        step: milliseconds of each evaluation of the denoiser; ``per_run`` evaluations a call. Absent where the engine
+            takes all of them at once.
         throughput: pictures a second.
         difference: from torch in float32.
         picture: the first of the batch.
@@ -214,7 +216,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     steps: int
     batch: int
     stages: Stages
-    step: Figure
+    step: Figure | Absent
     throughput: Figure
     difference: Difference | Absent
     picture: Picture
@@ -237,6 +239,7 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         cold_start: see :class:`ColdStart`.
         size_changes: see :class:`SizeChange`.
         memory: see :class:`Memory`.
+        clocks: after the first picture and after each case, in all rounds.
         cases: in the order of the settings.
 
     """
@@ -249,6 +252,7 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     cold_start: ColdStart
     size_changes: list[SizeChange] | Absent
     memory: Memory
+    clocks: list[Clocks]
     cases: Annotated[list[Case], msgspec.Meta(min_length=1)]
 
 

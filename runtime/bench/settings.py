@@ -14,7 +14,16 @@ from ..defaults import defaults_for
 from ..request import Request
 from ..resolve import resolve
 
-__all__ = ["Asked", "Settings", "cases_of", "probe_size", "request_for", "settings_for", "split_engine"]
+__all__ = [
+    "Asked",
+    "Settings",
+    "cases_of",
+    "opening_options",
+    "probe_size",
+    "request_for",
+    "settings_for",
+    "split_engine",
+]
 
 _PROMPT = "a large yellow star on a blue background"  # which the demo checkpoint knows, too
 _STEPS = 30
@@ -38,7 +47,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         seed: of the first picture of a batch; picture i has seed + i.
         guidance_scale: None is the family's default.
         scheduler: None is the checkpoint's.
-        threads: of one operator; None lets the engine choose.
+        threads: of one operator; for the engines that have the option, as the next two. None lets the engine choose.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        cuda_graph: ``step``, ``loop`` or ``off``.
         reference: whether the pictures are compared with torch in float32.
 
     """
@@ -55,6 +66,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     guidance_scale: float | None
     scheduler: str | None
     threads: int | None
+    device: str | None
+    cuda_graph: str | None
     reference: bool
 
 
@@ -74,6 +87,8 @@ class Asked:
     guidance_scale: float | None = None
     scheduler: str | None = None
     threads: int | None = None
+    device: str | None = None
+    cuda_graph: str | None = None
     reference: bool | None = None
 
 
@@ -94,8 +109,6 @@ def settings_for(asked: Asked, bundle: Bundle, old: Settings | None = None) -> t
     engines = list(asked.engines) or (None if old is None else old.engines)
     if engines is None:
         engines, left_out = _engines_of(bundle)
-    for engine in engines:
-        _check_engine(engine)
     manifest = bundle.manifest
     defaults = defaults_for(manifest.family, str(manifest.model_index.get("_class_name", "")), "text", controlled=False)
     most = next(iter(bundle.component("denoiser").graphs.values())).spec.axes["S"].max
@@ -111,6 +124,8 @@ def settings_for(asked: Asked, bundle: Bundle, old: Settings | None = None) -> t
         "guidance_scale": None,
         "scheduler": None,
         "threads": None,
+        "device": None,
+        "cuda_graph": None,
         "reference": True,
     }
 
@@ -127,6 +142,11 @@ def settings_for(asked: Asked, bundle: Bundle, old: Settings | None = None) -> t
         values = getattr(settings, name)
         if len(set(values)) < len(values):
             raise UsageError(f"{name}: {', '.join(map(str, values))} names one twice")
+    for engine in engines:
+        _check_engine(engine, settings.device)
+    for option in ("threads", "cuda_graph"):
+        if getattr(settings, option) is not None and not any(option in opening_options(e, settings) for e in engines):
+            raise UsageError(f"{option} is of no use to {', '.join(engines)}")
     if max(settings.batches) > most:
         raise UsageError(f"--batch {max(settings.batches)}: this bundle draws at most {most} pictures at once")
     for case in cases_of(settings):
@@ -175,7 +195,15 @@ def split_engine(engine: str) -> tuple[str, str | None]:
     return name, precision or None
 
 
-def _check_engine(engine: str) -> None:
+def opening_options(engine: str, settings: Settings) -> dict[str, Any]:
+    """Return the options that are set and that an engine has; ``auto`` takes what the engine it finds can use."""
+    name = split_engine(engine)[0]
+    has = ENGINES[name].options if name in ENGINES else ("threads", "device", "cuda_graph")
+    given = {option: getattr(settings, option) for option in ("threads", "device", "cuda_graph")}
+    return {option: value for option, value in given.items() if value is not None and option in has}
+
+
+def _check_engine(engine: str, device: str | None) -> None:
     name, precision = split_engine(engine)
     if name == "auto":
         return
@@ -184,6 +212,8 @@ def _check_engine(engine: str) -> None:
     rung = ENGINES[name]
     if precision is not None and precision not in rung.precisions:
         raise UsageError(f"--engine {engine}: {name} runs {', '.join(rung.precisions)}")
+    if device is not None and device.split(":")[0] not in rung.devices:
+        raise UsageError(f"--device {device}: {name} runs on {' or '.join(rung.devices)}")
     reason = rung.module.unavailable()
     if reason is not None:
         raise EngineUnavailableError(f"{name} cannot be measured here: {reason}")

@@ -18,10 +18,11 @@ from ...engines.errors import SdengineError
 from ...engines.ladder import ENGINES
 from ..pipeline import Pipeline
 from ..result import Result
+from .environment import Clocks, clocks_now
 from .job import CaseSamples, Cold, Done, Job, Tick, Visit
-from .memory import device_memory, peak_memory, resident_memory
+from .memory import DeviceMemory, peak_memory, resident_memory
 from .report import PassedOver, Ran, Stages
-from .settings import cases_of, probe_size, request_for, split_engine
+from .settings import cases_of, opening_options, probe_size, request_for, split_engine
 
 __all__ = ["serve"]
 
@@ -40,7 +41,7 @@ def serve(first_line: float, imported: float) -> None:
         os.dup2(2, 1)  # what libraries print must not end up between the answers
         job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
         try:
-            done = _Work(job, channel).measure(first_line, imported) if job.task == "measure" else _draw(job, channel)
+            done = _draw(job, channel) if job.task == "pictures" else _Work(job, channel).measure(first_line, imported)
         except SdengineError as error:
             sys.exit(str(error))
         _send(channel, done)
@@ -56,7 +57,10 @@ def _ms(start: float, end: float) -> float:
 
 def _load(job: Job) -> Pipeline:
     name, precision = split_engine(job.engine)
-    return Pipeline.load(job.bundle, engine=name, precision=precision, threads=job.settings.threads)
+    options = opening_options(job.engine, job.settings)
+    if job.task == "pictures":
+        options.pop("device", None)  # the reference runs where torch runs
+    return Pipeline.load(job.bundle, engine=name, precision=precision, **options)
 
 
 def _draw(job: Job, channel: BinaryIO) -> Done:
@@ -86,7 +90,8 @@ class _Work:
         self._job = job
         self._channel = channel
         self._warnings: dict[str, None] = {}
-        self._device: list[float | str] = []
+        self._device = DeviceMemory()
+        self._clocks: list[Clocks] = []
 
     def measure(self, first_line: float, imported: float) -> Done:
         """Measure cold start, changes of size and all cases."""
@@ -113,9 +118,11 @@ class _Work:
             }
             # The sum of the parts: what the benchmark itself does between them is not a user's cost.
             cold = Cold(**parts, total=sum(parts.values()))
-            self._look_at_device()
-            visits = self._visit_sizes(pipeline)
-            cases = [self._case(pipeline, i, *case) for i, case in enumerate(cases_of(job.settings))]
+            self._look()
+            everything = job.task == "measure"
+            visits = self._visit_sizes(pipeline) if everything else None
+            wanted = list(cases_of(job.settings)) if everything else []
+            cases = [self._case(pipeline, i, *case) for i, case in enumerate(wanted)]
             return Done(
                 version=_version(job.engine),
                 components=_ran(pipeline),
@@ -123,7 +130,8 @@ class _Work:
                 warnings=list(self._warnings),
                 cold=cold,
                 visits=visits,
-                memory=memory | {"peak": peak_memory(), "device": self._most_on_device()},
+                memory=memory | {"peak": peak_memory(), "device": self._device.most},
+                clocks=self._clocks,
                 cases=cases,
             )
 
@@ -161,7 +169,7 @@ class _Work:
         for _ in range(settings.warmup):
             self._draw(pipeline, size, steps, batch, label=label)
         results = [self._draw(pipeline, size, steps, batch, label=label) for _ in range(settings.runs)]
-        self._look_at_device()
+        self._look()
         _keep(self._job, index, results[-1])
         return CaseSamples(
             stages={
@@ -176,12 +184,9 @@ class _Work:
         _send(self._channel, Tick(label=label))
         return result
 
-    def _look_at_device(self) -> None:
-        self._device.append(device_memory())
-
-    def _most_on_device(self) -> float | str:
-        known = [value for value in self._device if not isinstance(value, str)]
-        return max(known) if known else self._device[-1]
+    def _look(self) -> None:
+        self._clocks.append(clocks_now())
+        self._device.look()
 
 
 def _import_library(engine: str) -> None:

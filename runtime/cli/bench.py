@@ -10,7 +10,7 @@ import typer
 
 from ...engines.errors import SdengineError, UsageError
 from .console import err, work_progress
-from .options import Threads
+from .options import CudaGraph, Device, Threads
 
 if TYPE_CHECKING:
     from ..bench import Report
@@ -56,6 +56,8 @@ def bench(
     guidance_scale: Annotated[float | None, typer.Option("--guidance-scale", "--guidance")] = None,
     scheduler: Annotated[str | None, typer.Option(help="As for `sdengine run`. [the checkpoint's]")] = None,
     threads: Threads = None,
+    device: Device = None,
+    cuda_graph: CudaGraph = None,
     reference: Annotated[
         bool | None,
         typer.Option("--reference/--no-reference", help="Compare the pictures with float32 torch, where it is there."),
@@ -99,6 +101,8 @@ def bench(
         guidance_scale=guidance_scale,
         scheduler=scheduler,
         threads=threads,
+        device=device,
+        cuda_graph=cuda_graph,
         reference=reference,
     )
     if saved is not None:

@@ -9,7 +9,7 @@ from rich.table import Table
 from ..bench.compare import Change, Comparison
 from ..bench.figure import QUANTILES, Absent
 from ..bench.numbers import difference_text, figure_text, number
-from ..bench.remarks import remarks_on
+from ..bench.remarks import published_beside_ours, remarks_on
 from ..bench.report import Case, EngineReport, Report, Stages
 from .console import err, out, table
 
@@ -133,10 +133,11 @@ def _print_published(report: Report) -> None:
         out.print(f"Published figures to compare with: {report.published.reason}", highlight=False, soft_wrap=True)
         return
     shown = table("Published figures for the same model, size and steps", "on", "size", "steps", "figure", "source")
-    for figure in report.published:
-        size = f"{figure.width}x{figure.height}"
-        value = f"{number(figure.value)} {figure.unit}"
-        shown.add_row(figure.gpu, size, str(figure.steps), value, f"{figure.source}, {figure.url}")
+    for figure, here in published_beside_ours(report):
+        setting = (f"{figure.width}x{figure.height}", str(figure.steps))
+        shown.add_row(figure.gpu, *setting, f"{number(figure.value)} {figure.unit}", f"{figure.source}, {figure.url}")
+        for name, batch, own in here:
+            shown.add_row(f"here: {name}", *setting, f"{number(own.p50)} {own.unit}", f"p50, batch {batch}")
     out.print(shown)
 
 

@@ -26,6 +26,8 @@ BAD = [
     (["BUNDLE", "--batch", "64"], 2, "at most 4 pictures at once"),
     (["BUNDLE", "--steps", "0"], 2, "--steps"),
     (["BUNDLE", "--runs", "0"], 2, "--runs"),
+    (["BUNDLE", "--engine", "onnxruntime", "--device", "cuda"], 2, "onnxruntime runs on cpu"),
+    (["BUNDLE", "--engine", "onnxruntime", "--cuda-graph", "loop"], 2, "cuda_graph is of no use to onnxruntime"),
     (["BUNDLE", "--tolerance", "-1"], 2, "--tolerance"),
     (["BUNDLE", "--scheduler", "uler"], 1, "uler"),
     (["BUNDLE", "--compare", "nowhere.json"], 2, "nowhere.json cannot be read"),

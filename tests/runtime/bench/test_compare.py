@@ -13,6 +13,7 @@ from sdengine.runtime.bench.figure import Figure, figure_of
 from sdengine.runtime.bench.noise import change_and_noise
 from sdengine.runtime.bench.saved import read_report
 
+from ...bundles import bundle_of
 from .runs import bench, doctored, figures_in, scaled
 
 Change = Callable[[dict[str, Any]], object]
@@ -105,6 +106,24 @@ def test_what_cannot_be_compared_is_refused(measured: Path, tmp_path: Path, chan
     assert status == 2
     assert message in complaints
     assert printed == ""
+
+
+def test_what_cannot_be_compared_is_refused_before_measuring(measured: Path) -> None:
+    done = bench(bundle_of("sdxl"), "--seed", "4", "--compare", measured / "report.json")
+    assert (done.returncode, "seed was 0 and is 4" in done.stderr) == (2, True)
+    assert "round" not in done.stderr
+
+
+def test_a_new_measurement_takes_the_settings_of_the_old_one(measured: Path) -> None:
+    least = ("--engine", "onnxruntime", "--rounds", "1", "--no-reference")
+    done = bench(bundle_of("sdxl"), *least, "--compare", measured / "report.json", "--tolerance", "1000000")
+    assert done.returncode == 1
+    assert "worse" not in done.stderr
+    assert (
+        "onnxruntime: 48x40, 2 steps, batch 2, rms difference from torch: missing (it was switched off" in done.stderr
+    )
+    assert "openvino:fp32: 48x40, 2 steps, batch 2, total: missing" in done.stderr
+    assert "not as it was: rounds: 2 then, 1 now" in done.stderr
 
 
 def test_other_circumstances_are_told(measured: Path, tmp_path: Path) -> None:

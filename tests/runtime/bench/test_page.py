@@ -149,6 +149,19 @@ def test_published_figures_stand_beside_our_own(measured: Path, tmp_path: Path) 
         assert told in page
 
 
+def test_what_is_absent_has_its_reason_on_the_page(measured: Path, tmp_path: Path) -> None:
+    def lose(report: dict[str, Any]) -> None:
+        first, second = report["engines"]
+        first["cases"][0]["step"] = {"kind": "absent", "reason": "one launch"}
+        first["memory"]["peak"] = {"kind": "absent", "reason": "nobody counts"}
+        second["size_changes"] = {"kind": "absent", "reason": "one size"}
+        report["reference"] = second["cases"][1]["difference"] = {"kind": "absent", "reason": "no torch"}
+
+    page = page_of(read_report(doctored(measured, tmp_path / "new.json", lose)))
+    for reason in ("one launch", "nobody counts", "one size", "no torch", "not compared with float32 torch"):
+        assert reason in page
+
+
 def luminance(colour: str) -> float:
     """Relative luminance (WCAG 2.2) of ``rgb(r, g, b)``."""
     channels = [int(part) / 255 for part in colour[colour.index("(") + 1 : colour.index(")")].split(",")[:3]]

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
-from sdengine.runtime.bench.environment import environment_here
+from sdengine.runtime.bench.environment import clocks_now, environment_here
 from sdengine.runtime.bench.figure import Absent
-from sdengine.runtime.bench.memory import device_memory, peak_memory, resident_memory
+from sdengine.runtime.bench.memory import DeviceMemory, peak_memory, resident_memory
 from sdengine.runtime.bench.published import published_for
 
 SDXL = 2_567_463_684
@@ -27,29 +27,46 @@ def test_gpus_are_described_and_their_memory_is_read(tmp_path: Path, monkeypatch
         monkeypatch,
         f"""case "$1" in
   --query-gpu=name,driver_version,*) echo "NVIDIA L4, 570.1, 8.9, 23034, 2040, 2040, 6251, 72.00, Enabled, P0, 40" ;;
+  --query-gpu=clocks.sm) echo 1980 ;;
+  --query-gpu=memory.used) echo 5000 ;;
   --query-compute-apps=*) echo "1, 77"; echo "{os.getpid()}, 1000"; echo "{os.getpid()}, 48" ;;
 esac""",
     )
     gpu = environment_here().gpus[0]
     assert (gpu["name"], gpu["driver_version"], gpu["clocks.sm"]) == ("NVIDIA L4", "570.1", "2040")
-    assert device_memory() == pytest.approx(1048 * 2**20 / 1e6)
+    assert clocks_now().gpu == [1980]
+    device = DeviceMemory()
+    device.look()
+    assert device.most == pytest.approx(1048 * 2**20 / 1e6)
+
+
+def test_in_a_container_growth_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There nvidia-smi lists no processes."""
+    used = tmp_path / "used"
+    stand_in(tmp_path, monkeypatch, f'case "$1" in --query-gpu=memory.used) cat {used} ;; esac')
+    used.write_text("1000\n200\n")
+    device = DeviceMemory()
+    for held in ("1400\n200\n", "1900\n300\n", "1100\n200\n"):
+        used.write_text(held)
+        device.look()
+    assert device.most == pytest.approx(1000 * 2**20 / 1e6)
 
 
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
         ("echo 'Driver/library version mismatch'; exit 18", "Driver/library version mismatch"),
-        ("exit 0", "lists no memory of this process"),
-        ('echo "$PPID, [N/A]"', "does not tell"),
+        ('echo "$PPID, [N/A]"', "does not tell memory here"),
     ],
 )
 def test_unknown_device_memory_has_a_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, reason: str
 ) -> None:
     stand_in(tmp_path, monkeypatch, script)
-    found = device_memory()
-    assert isinstance(found, str)
-    assert reason in found
+    device = DeviceMemory()
+    device.look()
+    assert isinstance(device.most, str)
+    assert reason in device.most
 
 
 def test_resident_memory_is_of_this_process() -> None:
