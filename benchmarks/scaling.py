@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sdengine.engines.bundle import Bundle
 from sdengine.engines.nets.vae_config import VAEConfig
+from sdengine.runtime.bench.figure import Figure
 from sdengine.runtime.bench.measure import measure
 from sdengine.runtime.bench.report import Case
 from sdengine.runtime.bench.settings import Asked, settings_for
@@ -26,9 +27,14 @@ from sdengine.runtime.bench.settings import Asked, settings_for
 F64 = NDArray[np.float64]
 
 
+def step_of(case: Case) -> Figure:
+    assert isinstance(case.step, Figure), "an engine that tells its steps one by one"
+    return case.step
+
+
 def fitted(cases: Sequence[Case], factor: int) -> tuple[F64, F64]:
     """Return a, b and c, and the curve's milliseconds for each case."""
-    measured = np.array([case.step.p50 for case in cases])
+    measured = np.array([step_of(case).p50 for case in cases])
     samples = np.array([case.batch for case in cases])
     latents = np.array([case.height * case.width / factor**2 for case in cases])
     terms = np.stack([np.ones(len(cases)), samples * latents / 1e3, samples * latents**2 / 1e6], axis=1)
@@ -69,20 +75,23 @@ def main() -> None:
     report = measure(bundle, settings, left_out=left_out)
     cpu = report.environment.cpu
     tools = ", ".join(f"{engine.engine} {engine.version}" for engine in report.engines)
-    print(f"milliseconds of a step, p50 of {args.rounds * args.runs * args.steps}; {cpu.model}, {tools}\n")
-    print("| engine | size | batch | step | p90 | curve | residual |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print(
+        f"milliseconds of a step, p50 of {args.rounds * args.runs * args.steps}, and how far they are from the curve;"
+    )
+    print(f"{cpu.model}, {tools}\n")
+    print(f"| engine | size | {' | '.join(f'batch {batch}' for batch in args.batches)} |")
+    print(f"| --- | ---: | {' | '.join('---:' for _ in args.batches)} |")
     fits = []
     for engine in report.engines:
         (a, b, c), curve = fitted(engine.cases, vae.factor)
-        residuals = [case.step.p50 / value - 1 for case, value in zip(engine.cases, curve, strict=True)]
-        for case, value, residual in zip(engine.cases, curve, residuals, strict=True):
-            place = f"{engine.engine} | {case.width} | {case.batch}"
-            print(f"| {place} | {case.step.p50:.2f} | {case.step.p90:.2f} | {value:.2f} | {residual:+.1%} |")
-        rms, largest = np.sqrt(np.mean(np.square(residuals))), max(map(abs, residuals))
+        residuals = np.array([step_of(case).p50 for case in engine.cases]) / curve - 1
+        cells = [f"{step_of(case).p50:.1f} ({r:+.0%})" for case, r in zip(engine.cases, residuals, strict=True)]
+        for i, size in enumerate(args.sizes):
+            row = cells[i * len(args.batches) : (i + 1) * len(args.batches)]
+            print(f"| {engine.engine} | {size} | {' | '.join(row)} |")
         fits.append(
             f"{engine.engine}: {a:.2f} + {b:.2f} S n / 1000 + {c:.2f} S n^2 / 1000000; "
-            f"residual {rms:.1%} rms, {largest:.1%} at most"
+            f"residual {np.sqrt(np.mean(residuals**2)):.1%} rms, {np.abs(residuals).max():.1%} at most"
         )
     print("\n" + "\n".join(fits))
 
