@@ -155,7 +155,7 @@ class Difference(
 
 
 class Picture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A sample picture, of the first round's last call.
+    """A sample picture, drawn in the first round.
 
     Attributes:
         seed: of its noise.

@@ -42,8 +42,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         batches: pictures of one call.
         rounds: fresh processes for each engine; the engines take turns.
         runs: calls of each case that are measured in a round.
-        warmup: calls of each case before them.
-        prompt: what is drawn.
+        warmup: calls of each case before them, the last of which draws the sample picture.
+        prompt: what is drawn. Calls that are measured have a number after it, each another one, since a pipeline
+            remembers what its text encoders made of the last prompts; pictures are of the prompt as it is.
         seed: of the first picture of a batch; picture i has seed + i.
         guidance_scale: None is the family's default.
         scheduler: None is the checkpoint's.
@@ -60,7 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     batches: Counts
     rounds: Annotated[int, msgspec.Meta(ge=1)]
     runs: Annotated[int, msgspec.Meta(ge=1)]
-    warmup: Annotated[int, msgspec.Meta(ge=0)]
+    warmup: Annotated[int, msgspec.Meta(ge=1)]
     prompt: str
     seed: int
     guidance_scale: float | None

@@ -8,6 +8,8 @@ import importlib
 import os
 import sys
 import time
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,7 +28,10 @@ from .settings import cases_of, opening_options, probe_size, request_for, split_
 
 __all__ = ["serve"]
 
-_LIBRARIES = {"tensorrt-rtx": "tensorrt_rtx"}  # where the engine's name is not its library's
+_LIBRARIES = {
+    "tensorrt-rtx": "tensorrt_rtx",
+    "onnxruntime-cuda": "onnxruntime",
+}  # where the engine's name is not its library's
 
 
 def serve(first_line: float, imported: float) -> None:
@@ -92,6 +97,7 @@ class _Work:
         self._warnings: dict[str, None] = {}
         self._device = DeviceMemory()
         self._clocks: list[Clocks] = []
+        self._serial = count(1)
 
     def measure(self, first_line: float, imported: float) -> Done:
         """Measure cold start, changes of size and all cases."""
@@ -147,7 +153,7 @@ class _Work:
         before, visits, seen = sizes[0], [], {sizes[0]}
         for after in [*sizes[1:], sizes[0]]:
             first, second = (
-                self._draw(pipeline, after, settings.steps[0], settings.batches[0], label="change of size")
+                self._draw(pipeline, after, settings.steps[0], settings.batches[0], label="change of size", anew=True)
                 for _ in range(2)
             )
             visits.append(
@@ -166,11 +172,11 @@ class _Work:
     def _case(self, pipeline: Pipeline, index: int, size: tuple[int, int], steps: int, batch: int) -> CaseSamples:
         settings = self._job.settings
         label = f"{size[1]}x{size[0]}, {steps} steps, batch {batch}"
-        for _ in range(settings.warmup):
-            self._draw(pipeline, size, steps, batch, label=label)
-        results = [self._draw(pipeline, size, steps, batch, label=label) for _ in range(settings.runs)]
+        drawn = [self._draw(pipeline, size, steps, batch, label=label) for _ in range(settings.warmup)]
+        _keep(self._job, index, drawn[-1])
+        del drawn
+        results = [self._draw(pipeline, size, steps, batch, label=label, anew=True) for _ in range(settings.runs)]
         self._look()
-        _keep(self._job, index, results[-1])
         return CaseSamples(
             stages={
                 stage: [getattr(result.timings_ms, stage) for result in results] for stage in Stages.__struct_fields__
@@ -178,8 +184,14 @@ class _Work:
             steps=[step for result in results for step in result.timings_ms.steps],
         )
 
-    def _draw(self, pipeline: Pipeline, size: tuple[int, int], steps: int, batch: int, *, label: str) -> Result:
-        result = pipeline.draw(request_for(self._job.settings, size, steps, batch))
+    def _draw(
+        self, pipeline: Pipeline, size: tuple[int, int], steps: int, batch: int, *, label: str, anew: bool = False
+    ) -> Result:
+        """Make a call; with ``anew``, of a prompt that the pipeline has not seen, since it remembers the last ones."""
+        request = request_for(self._job.settings, size, steps, batch)
+        if anew:
+            request = replace(request, prompt=f"{self._job.settings.prompt} {next(self._serial)}")
+        result = pipeline.draw(request)
         self._warnings |= dict.fromkeys(result.warnings)
         _send(self._channel, Tick(label=label))
         return result

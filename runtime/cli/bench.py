@@ -50,7 +50,7 @@ def bench(
     ] = None,
     runs: Annotated[int | None, typer.Option(min=1, help="Measured calls of a case in each round. [5]")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Fresh processes for each engine. [3]")] = None,
-    warmup: Annotated[int | None, typer.Option(min=0, help="Calls of a case before those measured. [1]")] = None,
+    warmup: Annotated[int | None, typer.Option(min=1, help="Calls of a case before those measured. [1]")] = None,
     prompt: Annotated[str | None, typer.Option(help="What to draw.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the first picture. [0]")] = None,
     guidance_scale: Annotated[float | None, typer.Option("--guidance-scale", "--guidance")] = None,

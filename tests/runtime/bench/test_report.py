@@ -117,7 +117,7 @@ def test_the_terminal_shows_the_figures(measured: Path) -> None:
 
 
 def test_without_a_reference_the_report_says_so() -> None:
-    least = ("--size", "32x32", "--steps", "1", "--batch", "1", "--rounds", "1", "--runs", "1", "--warmup", "0")
+    least = ("--size", "32x32", "--steps", "1", "--batch", "1", "--rounds", "1", "--runs", "1")
     done = bench(bundle_of("sdxl"), *least, "--no-reference", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

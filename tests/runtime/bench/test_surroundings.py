@@ -56,7 +56,7 @@ def test_in_a_container_growth_is_counted(tmp_path: Path, monkeypatch: pytest.Mo
     ("script", "reason"),
     [
         ("echo 'Driver/library version mismatch'; exit 18", "Driver/library version mismatch"),
-        ('echo "$PPID, [N/A]"', "does not tell memory here"),
+        ('case "$1" in --query-gpu=*) echo "[N/A]" ;; *) echo "$PPID, [N/A]" ;; esac', "does not tell memory here"),
     ],
 )
 def test_unknown_device_memory_has_a_reason(
