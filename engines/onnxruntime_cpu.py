@@ -6,6 +6,7 @@ from typing import Any
 from .bundle import Bundle
 from .engine import check_buffers
 from .errors import EngineError, EngineUnavailableError
+from .kept import Kept
 from .memory import HOST, Buffer, host_arrays
 from .onnxruntime_session import open_session, provider_missing
 
@@ -55,7 +56,10 @@ class OnnxRuntimeEngine:
         self.spec = graph.spec
         self.precision = precision
         self._component = component
-        self._session: Any = open_session(bundle, component, graph, _PROVIDER, threads=threads)
+        settings = {"version": version(), "precision": precision}
+        kept = Kept(bundle, component, graph.file, engine=NAME, settings=settings)
+        self._session: Any = open_session(bundle, component, graph, _PROVIDER, threads=threads, kept=kept)
+        self.notes += kept.notes
         self.device = ", ".join(self._session.get_providers())
 
     def prepare(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Callable[[], None]:

@@ -1,13 +1,18 @@
 """Opening a session of ONNX Runtime, for its engines on the CPU and on CUDA."""
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from .bundle import Bundle
 from .errors import EngineError
+from .kept import Kept
 from .manifest import Graph
 
 __all__ = ["open_session", "provider_missing"]
+
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 def provider_missing(provider: str, extra: str) -> str | None:
@@ -30,6 +35,7 @@ def open_session(
     *,
     threads: int | None = None,
     config: Sequence[tuple[str, str]] = (),
+    kept: Kept | None = None,
 ) -> Any:
     """Open a graph.
 
@@ -41,6 +47,7 @@ def open_session(
         options: of the provider.
         threads: for one operator on the CPU; None lets the library choose.
         config: entries of the session's configuration.
+        kept: where to keep what optimising the graph leads to, and to look for it; None neither does nor looks.
 
     Raises:
         EngineError: the library refuses it.
@@ -50,16 +57,43 @@ def open_session(
     import onnxruntime
 
     file = bundle.checked_file(graph.file)
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3
-    if threads is not None:
-        settings.intra_op_num_threads = threads
-    for key, value in config:
-        settings.add_session_config_entry(key, value)
-    try:
+
+    def session(source: str | bytes, optimised: Path | None = None) -> Any:
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = 3
+        if threads is not None:
+            settings.intra_op_num_threads = threads
+        for key, value in config:
+            settings.add_session_config_entry(key, value)
+        if optimised is not None:
+            settings.optimized_model_filepath = str(optimised)
+        if isinstance(source, bytes):
+            settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            # What optimising left as it was still lies in the weights file, which is beside the graph.
+            settings.add_session_config_entry(_WEIGHTS_FOLDER, str(file.parent))
         # Without its own fallback, which would go to the CPU and tell only the terminal.
         return onnxruntime.InferenceSession(
-            str(file), settings, providers=[(provider, dict(options or {}))], enable_fallback=0
+            source, settings, providers=[(provider, dict(options or {}))], enable_fallback=0
         )
+
+    try:
+        return session(str(file)) if kept is None else _kept_session(str(file), session, kept)
     except Exception as error:  # onnxruntime raises a dozen types of its own
         raise EngineError(f"{component}: onnxruntime cannot open {graph.file}: {error}") from error
+
+
+def _kept_session(file: str, session: Callable[..., Any], kept: Kept) -> Any:
+    """Open what optimising the graph has once led to, or optimise it and keep that."""
+    body = kept.read()
+    if body is not None:
+        try:
+            return session(body)
+        except Exception as error:  # onnxruntime raises a dozen types of its own
+            kept.notes.append(f"what was kept in the bundle was not used: {error}")
+    if not kept.wanted():
+        return session(file)
+    with tempfile.TemporaryDirectory(prefix="sdengine-") as folder:
+        optimised = Path(folder) / "optimised.onnx"
+        opened = session(file, optimised)
+        kept.write(optimised.read_bytes())
+    return opened
