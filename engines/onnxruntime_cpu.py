@@ -9,6 +9,7 @@ from .errors import EngineError, EngineUnavailableError
 from .kept import Kept
 from .memory import HOST, Buffer, host_arrays
 from .onnxruntime_session import open_session, provider_missing
+from .resident import release_freed
 
 __all__ = ["NAME", "OnnxRuntimeEngine", "unavailable", "version"]
 
@@ -59,6 +60,7 @@ class OnnxRuntimeEngine:
         settings = {"version": version(), "precision": precision}
         kept = Kept(bundle, component, graph.file, engine=NAME, settings=settings)
         self._session: Any = open_session(bundle, component, graph, _PROVIDER, threads=threads, kept=kept)
+        release_freed()
         self.notes += kept.notes
         self.device = ", ".join(self._session.get_providers())
 

@@ -1,4 +1,7 @@
-"""OpenVINO on x86 CPUs: the bundle's own float32 graphs, computed in bfloat16 where the CPU multiplies it natively.
+"""OpenVINO on x86 CPUs: the bundle's float32 graphs, computed in bfloat16 where the CPU multiplies it natively.
+
+A bundle exported with ``--precision bf16`` holds bfloat16 graphs and weights. They cost the least memory: OpenVINO
+makes float32 of every other weight, and keeps that beside what it computes with; bfloat16 it maps.
 
 Compiled models of small networks are kept in the bundle, see :mod:`.kept`. Those of large ones hold a second copy of
 the weights: importing a Stable Diffusion 1.5 denoiser of 3.5 GB takes as long as compiling it.
@@ -6,6 +9,7 @@ the weights: importing a Stable Diffusion 1.5 denoiser of 3.5 GB takes as long a
 
 import io
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,13 +23,13 @@ from .memory import HOST, Buffer, host_arrays
 from .openvino_geglu import halve_gated_projections
 from .openvino_split import split_sinusoids
 from .openvino_upsample import convolve_before_doubling
+from .resident import release_freed, release_mapped
 from .spec import ComponentSpec, split_dim
 
 __all__ = ["NAME", "OpenVinoEngine", "preferred", "unavailable", "version"]
 
 NAME = "openvino"
 _DEVICE = "CPU"
-_GRAPH = "fp32"
 _TYPES = {"fp32": "f32", "bf16": "bf16"}
 _PRECISIONS = {type_name: precision for precision, type_name in _TYPES.items()}
 
@@ -64,9 +68,10 @@ def preferred(graphs: Collection[str]) -> str | None:
     bfloat16 where the CPU has instructions for it (AMX or AVX512-BF16, which is what the capability means: OpenVINO
     does not list it where it would emulate), else float32.
     """
-    if _GRAPH not in graphs:
-        return None
-    return "bf16" if "BF16" in _core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES") else "fp32"
+    native = "BF16" in _core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+    if native and ("bf16" in graphs or "fp32" in graphs):
+        return "bf16"
+    return "fp32" if "fp32" in graphs else None
 
 
 class OpenVinoEngine:
@@ -75,7 +80,8 @@ class OpenVinoEngine:
     Args:
         bundle: where the graph and its weights are.
         component: which one.
-        precision: ``bf16`` or ``fp32``, of the same graph; the step's arithmetic outside the network stays float32.
+        precision: ``bf16`` or ``fp32``; the step's arithmetic outside the network stays float32. The float32 graph
+            does for both, if there is none in bfloat16.
         threads: for one operator; None lets the library choose.
 
     Raises:
@@ -91,7 +97,8 @@ class OpenVinoEngine:
         reason = unavailable()
         if reason is not None:
             raise EngineUnavailableError(reason)
-        graph = bundle.graph(component, _GRAPH)
+        graphs = bundle.component(component).graphs
+        graph = bundle.graph(component, precision if precision in graphs else "fp32")
         self.notes: list[str] = []
         self.spec = graph.spec
         self._component = component
@@ -99,12 +106,15 @@ class OpenVinoEngine:
         options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _TYPES[precision]}
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
-        settings = {"version": version(), **{name: str(value) for name, value in options.items()}}
+        settings = {"version": version(), "axes": str(sorted(graph.spec.axes.items()))}
+        settings |= {name: str(value) for name, value in options.items()}
         kept = Kept(bundle, component, graph.file, engine=NAME, settings=settings)
         try:
             self._models: list[Any] = _opened(str(bundle.file(graph.file)), graph.spec, options, kept)
         except Exception as error:  # openvino raises bare RuntimeError and its subclasses
             raise EngineError(f"{component}: openvino cannot open {graph.file}: {error}") from error
+        release_freed()
+        self._weights = bundle.file(bundle.manifest.networks[bundle.component(component).network].weights)
         self.notes += kept.notes
         main = self._models[-1]
         self.device = str(main.get_property("EXECUTION_DEVICES")[0])
@@ -119,7 +129,8 @@ class OpenVinoEngine:
             raise EngineError(f"{self._component}: this engine has been closed")
         axes = check_buffers(self.spec, inputs, outputs)
         try:
-            return _bound(f"{self._component} at {axes}", self._models, host_arrays({**inputs, **outputs}))
+            buffers = host_arrays({**inputs, **outputs})
+            return _bound(f"{self._component} at {axes}", self._models, buffers, self._weights)
         except Exception as error:
             raise EngineError(f"{self._component}: openvino refuses the buffers at {axes}: {error}") from error
 
@@ -131,8 +142,9 @@ class OpenVinoEngine:
 class _Call:
     """Requests to run one after the other, and the buffers they point into: a tensor keeps no array alive."""
 
-    def __init__(self, what: str, requests: list[Any], buffers: Mapping[str, Array]) -> None:
+    def __init__(self, what: str, requests: list[Any], buffers: Mapping[str, Array], weights: Path) -> None:
         self._what = what
+        self._weights: Path | None = weights
         self._requests = requests
         self._buffers = buffers
 
@@ -142,9 +154,12 @@ class _Call:
                 request.infer(share_outputs=True)  # the results are in our buffers; without this they are copied too
         except Exception as error:
             raise EngineError(f"openvino failed to run {self._what}: {error}") from error
+        if self._weights is not None:  # the first run packs the weights, and needs the file no longer
+            release_mapped(self._weights)
+            self._weights = None
 
 
-def _bound(what: str, models: list[Any], buffers: dict[str, Array]) -> _Call:
+def _bound(what: str, models: list[Any], buffers: dict[str, Array], weights: Path) -> _Call:
     """Bind a request of each model to the buffers, and to what the model before it makes."""
     import openvino
 
@@ -162,7 +177,7 @@ def _bound(what: str, models: list[Any], buffers: dict[str, Array]) -> _Call:
         for name in passed_on:
             buffers[name] = np.empty_like(request.get_tensor(name).data)
             request.set_tensor(name, openvino.Tensor(buffers[name], shared_memory=True))
-    return _Call(what, requests, buffers)
+    return _Call(what, requests, buffers, weights)
 
 
 def _opened(file: str, spec: ComponentSpec, options: Mapping[str, Any], kept: Kept) -> list[Any]:

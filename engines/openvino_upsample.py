@@ -62,10 +62,11 @@ def _doubles(convolution: Any) -> bool:
 def _weights(convolution: Any) -> NDArray[np.float32] | None:
     node = convolution.input_value(1).get_node()
     if node.get_type_name() == "Convert":
-        node = node.input_value(0).get_node()
+        node = node.input_value(0).get_node()  # of weights in float16
     if node.get_type_name() != "Constant" or list(node.get_output_shape(0))[2:] != [3, 3]:
         return None
-    return np.asarray(node.data, np.float32)
+    weights: NDArray[np.float32] = node.get_data(dtype=np.float32)
+    return weights
 
 
 def _rewritten(convolution: Any, weights: NDArray[np.float32] | None) -> Any:
@@ -74,9 +75,15 @@ def _rewritten(convolution: Any, weights: NDArray[np.float32] | None) -> Any:
     assert weights is not None
     small = convolution.input_value(0).get_node().input_value(0)
     kernels = phase_kernels(weights)
+    dtype = small.get_element_type()
     phases = [
         ops.convolution(
-            small, ops.constant(np.ascontiguousarray(kernels[p, q])), [1, 1], [1 - p, 1 - q], [p, q], [1, 1]
+            small,
+            ops.constant(np.ascontiguousarray(kernels[p, q]), dtype=dtype),
+            [1, 1],
+            [1 - p, 1 - q],
+            [p, q],
+            [1, 1],
         )
         for p in range(2)
         for q in range(2)

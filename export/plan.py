@@ -22,7 +22,7 @@ _ENGINE_PRECISIONS: dict[str, tuple[str, ...]] = {
     "tensorrt": ("fp16", "bf16", "fp32"),
     "tensorrt-rtx": ("fp16", "bf16", "fp32"),
     "onnxruntime-cuda": ("fp16", "fp32"),
-    "openvino": ("fp32",),
+    "openvino": ("fp32", "bf16"),
     "onnxruntime": ("fp32", "fp16"),
     "torch": ("fp32", "bf16", "fp16"),
 }

@@ -12,7 +12,7 @@ _PACKAGES: dict[str, tuple[str, ...]] = {
     "diffusers": (_TORCH, "diffusers", "transformers", "accelerate"),
     "optimum-onnx": (_TORCH, "optimum-onnx[onnxruntime]", "diffusers"),
     "optimum-intel": (_TORCH, "optimum-intel[openvino,diffusers]"),
-    "stable-diffusion.cpp": ("stable-diffusion-cpp-python",),
+    "stable-diffusion.cpp": ("stable-diffusion-cpp-python", "numpy"),
 }
 _UNWANTED = {"optimum-intel": "torchvision"}  # a build for another torch, which fails when transformers imports it
 

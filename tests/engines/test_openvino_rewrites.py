@@ -1,18 +1,23 @@
 """What is done to a graph before OpenVINO compiles it, on real graphs and real compiled models."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from sdengine.engines import openvino_cpu
 from sdengine.engines.bundle import Bundle
 from sdengine.engines.engine import Array, run
+from sdengine.engines.errors import BundleError
 from sdengine.engines.ladder import open_engine
 from sdengine.engines.openvino_geglu import halve_gated_projections
 from sdengine.engines.openvino_upsample import convolve_before_doubling, phase_kernels
 from sdengine.engines.spec import AxisRange, ComponentSpec
+from sdengine.export import export_bundle
+from sdengine.runtime import Pipeline
 
-from ..bundles import bundle_of
+from ..bundles import bundle_of, checkpoint_of
 
 openvino = pytest.importorskip("openvino")
 ops = pytest.importorskip("openvino.opset13")
@@ -131,3 +136,25 @@ def test_a_bundle_of_one_size_agrees_with_torch(kind: str, size: tuple[int, int]
     expected = run(open_engine(bundle, "denoiser", engine="torch", precision="fp32").engine, inputs)["next_state"]
     actual = run(open_engine(bundle, "denoiser", engine="openvino", precision="fp32").engine, inputs)["next_state"]
     np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-3 * float(np.ptp(expected)))
+
+
+@pytest.mark.skipif(openvino_cpu.preferred(["bf16"]) != "bf16", reason="the CPU has no bfloat16")
+def test_a_bfloat16_bundle_is_run_from_its_own_graphs(tmp_path: Path) -> None:
+    """Weights in bfloat16 are mapped: float32 copies of them are what a float32 graph costs."""
+    bundle = export_bundle(
+        checkpoint_of("sd1"), tmp_path / "b", engines=["openvino"], precision="bf16", sizes="64x64", verify="fast"
+    )
+    assert {*bundle.component("denoiser").graphs} == {"bf16"}
+    assert bundle.manifest.networks["unet"].dtype == "bfloat16"
+    engine = open_engine(bundle, "denoiser", engine="openvino").engine
+    assert engine.precision == "bf16"
+    assert {tensor.dtype for tensor in engine.spec.inputs} == {"float32", "int64"}
+    with Pipeline.load(bundle.path, engine="openvino") as pipe:
+        image = pipe("a house", num_inference_steps=2, seed=1, output_type="np").images[0]
+    with Pipeline.load(bundle_of("sd1"), engine="torch", precision="fp32") as pipe:
+        settings = {"height": 64, "width": 64, "num_inference_steps": 2, "seed": 1, "output_type": "np"}
+        expected = pipe("a house", **settings).images[0]
+    error = float(np.sqrt(np.mean((image - expected) ** 2)))
+    assert 20 * np.log10(1 / error) > 30
+    with pytest.raises(BundleError, match="holds denoiser in bf16, not in fp32"):
+        open_engine(bundle, "denoiser", engine="openvino", precision="fp32")

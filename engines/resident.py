@@ -1,0 +1,49 @@
+"""Gives memory back to the system that an engine has made its own copy of, or no longer uses."""
+
+import contextlib
+import ctypes
+import functools
+import sys
+from pathlib import Path
+from typing import Any
+
+__all__ = ["release_freed", "release_mapped"]
+
+_DONTNEED = 4
+
+
+@functools.cache
+def _libc() -> Any:
+    return ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def release_freed() -> None:
+    """Return what has been freed: while a graph is compiled, glibc keeps some hundred megabytes of it for later."""
+    libc = _libc()
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
+
+
+def release_mapped(file: Path) -> int:
+    """Unload the pages of a mapped file; they are read again if anybody looks at them.
+
+    Args:
+        file: a file that this process may have mapped. Only mappings that it cannot write to are unloaded: those hold
+            nothing but what is in the file.
+
+    Returns:
+        How many bytes of mappings were unloaded; 0 where the system does not tell what is mapped.
+
+    """
+    libc, released = _libc(), 0
+    if libc is None:
+        return 0
+    path = str(file.resolve())
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
+            addresses, access, _, _, _, *name = line.split(maxsplit=5)
+            if name == [path] and "w" not in access:
+                start, end = (int(number, 16) for number in addresses.split("-"))
+                if libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _DONTNEED) == 0:
+                    released += end - start
+    return released
