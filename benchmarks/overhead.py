@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -77,8 +78,14 @@ class OneGraph:
     """As much of a bundle as an engine asks for."""
 
     def __init__(self, folder: Path, spec: ComponentSpec) -> None:
-        self.folder, self.spec = folder, spec
+        self.folder, self.path, self.spec = folder, folder, spec
+        record = SimpleNamespace(sha256="", bytes=0)
+        networks = {"unet": SimpleNamespace(weights="weights")}
+        self.manifest = SimpleNamespace(files={"denoiser.onnx": record, "weights": record}, networks=networks)
         onnx.save(_copying_graph(spec), folder / "denoiser.onnx")
+
+    def component(self, name: str) -> SimpleNamespace:
+        return SimpleNamespace(network="unet")
 
     def graph(self, component: str, precision: str) -> Graph:
         return Graph(file="denoiser.onnx", spec=self.spec)
