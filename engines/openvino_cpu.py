@@ -118,7 +118,7 @@ class OpenVinoEngine:
         self.notes += kept.notes
         main = self._models[-1]
         self.device = str(main.get_property("EXECUTION_DEVICES")[0])
-        self.precision = _PRECISIONS.get(main.get_property("INFERENCE_PRECISION_HINT").to_string(), "unknown")
+        self.precision = _PRECISIONS.get(_runs_in(main), "unknown")
         if self.precision != precision:
             self.close()
             raise EngineUnavailableError(f"openvino computes {component} in {self.precision} here, not in {precision}")
@@ -193,9 +193,13 @@ def _opened(file: str, spec: ComponentSpec, options: Mapping[str, Any], kept: Ke
         except Exception as error:  # openvino raises bare RuntimeError and its subclasses
             kept.notes.append(f"what was kept in the bundle was not used: {error}")
     models = _compiled(file, spec, options)
-    if kept.wanted():
+    if kept.wanted() and _runs_in(models[-1]) == options["INFERENCE_PRECISION_HINT"]:
         kept.write(msgspec.msgpack.encode([model.export_model().getvalue() for model in models]))
     return models
+
+
+def _runs_in(model: Any) -> str:
+    return str(model.get_property("INFERENCE_PRECISION_HINT").to_string())
 
 
 def _options_of_parts(count: int, options: Mapping[str, Any]) -> list[Mapping[str, Any]]:

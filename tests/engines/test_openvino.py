@@ -183,6 +183,7 @@ def test_a_precision_that_does_not_run_is_refused(sdxl: Bundle, monkeypatch: pyt
     with pytest.raises(EngineError, match="openvino cannot run fp16; it runs fp32, bf16"):
         _open(sdxl, "text_encoder", "fp16")
     real = openvino_cpu._compiled
+    monkeypatch.setattr("sdengine.engines.kept.LIMIT", 0)
     monkeypatch.setattr(
         openvino_cpu,
         "_compiled",
