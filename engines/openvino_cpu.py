@@ -8,6 +8,7 @@ the weights: importing a Stable Diffusion 1.5 denoiser of 3.5 GB takes as long a
 """
 
 import io
+import threading
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,16 +35,18 @@ _TYPES = {"fp32": "f32", "bf16": "bf16"}
 _PRECISIONS = {type_name: precision for precision, type_name in _TYPES.items()}
 
 _CORE: Any = None
+_MAKING_CORE = threading.Lock()
 
 
 def _core() -> Any:
     """Return the process's one ``openvino.Core``: making it loads the plugins."""
     global _CORE
-    if _CORE is None:
-        import openvino
+    with _MAKING_CORE:
+        if _CORE is None:
+            import openvino
 
-        _CORE = openvino.Core()
-    return _CORE
+            _CORE = openvino.Core()
+        return _CORE
 
 
 def unavailable() -> str | None:

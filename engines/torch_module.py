@@ -1,5 +1,6 @@
 """torch running the reference modules themselves: the fallback, and what the others are measured against."""
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -72,7 +73,8 @@ class TorchEngine:
         self.notes: list[str] = []
         self.spec = (graphs.get(precision) or next(iter(graphs.values()))).spec
         self._component = component
-        network = _load_network(bundle, record.network, getattr(torch, _DTYPES[precision]), self.device)
+        with _LOADING:  # components that are opened at once may be of one network
+            network = _load_network(bundle, record.network, getattr(torch, _DTYPES[precision]), self.device)
         self._module: Any = positional(record.kind, network)
 
     def prepare(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Callable[[], None]:
@@ -103,6 +105,7 @@ class TorchEngine:
         self._module = None
 
 
+_LOADING = threading.Lock()
 _NETWORKS: dict[tuple[str, str, str, str], Any] = {}
 
 

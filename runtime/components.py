@@ -4,6 +4,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from ..engines.bundle import Bundle
 from ..engines.engine import Array, Engine, run, run_there
@@ -12,6 +13,11 @@ from ..engines.memory import HOST, Buffer, Memory
 from ..engines.opening import OpeningOptions
 
 __all__ = ["Components"]
+
+_AT_ONCE = 4
+"""Components that are opened at once: libraries read and optimise a graph on one thread, for the most part."""
+_SMALL = 256 << 20
+"""Bytes of weights, of a component that is opened beside others."""
 
 
 class Components:
@@ -59,9 +65,35 @@ class Components:
         self._ran_in: dict[str, str] = {}
 
     def open(self, names: Sequence[str]) -> None:
-        """Open components ahead of their use, unless memory is to be saved."""
-        for name in names if not self.low_memory else ():
-            self._get(name)
+        """Open components ahead of their use, small ones at once, unless memory is to be saved."""
+        if self.low_memory:
+            return
+        with self._opening, self._timed():
+            missing = [name for name in dict.fromkeys(names) if name not in self._open]
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                small = {name: pool.submit(self._opened, name) for name in missing if self._is_small(name)}
+            failures = [error for error in (future.exception() for future in small.values()) if error is not None]
+            for name in missing:
+                future = small.get(name)
+                if future is not None and future.exception() is None:
+                    self._keep(name, future.result())
+                elif future is None and not failures:
+                    self._keep(name, self._opened(name))
+        if failures:
+            raise failures[0]
+
+    def _is_small(self, name: str) -> bool:
+        """Whether it can be opened beside others: what opening a large one takes for a while should not add up."""
+        manifest = self.bundle.manifest
+        return manifest.files[manifest.networks[manifest.components[name].network].weights].bytes <= _SMALL
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.open_ms += (time.perf_counter() - started) * 1e3
 
     @contextlib.contextmanager
     def use(self, *names: str) -> Iterator[list[Engine]]:
@@ -102,7 +134,8 @@ class Components:
 
         """
         if precision is not None and precision != self.precision_of(name):
-            engine = self._opened(name, precision).engine
+            with self._timed():
+                engine = self._opened(name, precision).engine
             try:
                 return run(engine, inputs)
             finally:
@@ -130,27 +163,27 @@ class Components:
     def _get(self, name: str) -> Engine:
         with self._opening:
             if name not in self._open:
-                opened = self._opened(name, self._precision_of(name))
-                self._open[name] = opened.engine
-                if name not in self.ran:
-                    self.fallbacks += opened.fallbacks
-                self.ran[name] = opened.engine.name
+                with self._timed():
+                    self._keep(name, self._opened(name))
             return self._open[name]
 
-    def _opened(self, name: str, precision: str | None) -> Opened:
-        started = time.perf_counter()
-        opened = open_engine(
+    def _keep(self, name: str, opened: Opened) -> None:
+        self._open[name] = opened.engine
+        if name not in self.ran:
+            self.fallbacks += opened.fallbacks
+        self.ran[name] = opened.engine.name
+        for option in opened.unused:
+            self._notes.append(f"{option} is of no use to {opened.engine.name}, which runs {name}")
+
+    def _opened(self, name: str, precision: str | None = None) -> Opened:
+        return open_engine(
             self.bundle,
             name,
             engine=self._engine,
-            precision=precision,
+            precision=precision or self._precision_of(name),
             fallback=self._fallback,
             options=self._options,
         )
-        for option in opened.unused:
-            self._notes.append(f"{option} is of no use to {opened.engine.name}, which runs {name}")
-        self.open_ms += (time.perf_counter() - started) * 1e3
-        return opened
 
     def _precision_of(self, name: str) -> str | None:
         """The precision asked for; but in a float16 bundle a component of float32 only, SDXL's VAE, is run as it is."""

@@ -1,8 +1,14 @@
 """Engines are opened once, or for one use; a component runs in another precision when it is asked to."""
 
+import threading
+from typing import Any
+
 import numpy as np
+import pytest
 from sdengine.engines.bundle import Bundle
+from sdengine.engines.errors import EngineError
 from sdengine.engines.opening import OpeningOptions
+from sdengine.runtime import components as module
 from sdengine.runtime.components import Components
 
 from ..bundles import bundle_of
@@ -42,3 +48,36 @@ def test_low_memory_closes_after_each_use() -> None:
         assert opened.ran["vae_encoder"] == "torch"
         opened.close()
         assert not opened._open
+
+
+def test_components_are_opened_at_once_and_a_failure_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_sdxl() -> Components:
+        return Components(
+            Bundle(bundle_of("sdxl")), engine="onnxruntime", precision=None, fallback=None, low_memory=False
+        )
+
+    names = ["text_encoder", "text_encoder_2", "conditioner", "vae_decoder"]
+    together, opened, real = threading.Barrier(4, timeout=60), [], module.open_engine
+
+    def watched(bundle: Bundle, name: str, **options: Any) -> Any:
+        together.wait()  # passed only by four at once
+        if name == "conditioner" and failing:
+            raise EngineError("no")
+        opened.append(real(bundle, name, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(module, "open_engine", watched)
+    failing = False
+    first = of_sdxl()
+    first.open(names)
+    assert list(first.ran) == names, "in order, whoever was first"
+    first.close()
+    failing = True
+    second = of_sdxl()
+    opened.clear()
+    with pytest.raises(EngineError, match="no"):
+        second.open(names)
+    second.close()
+    for found in opened:
+        with pytest.raises(EngineError, match="has been closed"):
+            found.engine.prepare({}, {})
