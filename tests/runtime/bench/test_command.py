@@ -1,5 +1,6 @@
 """Bad input, engines that fail and Ctrl-C: a message, a status, and nothing left behind."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -103,19 +104,29 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
         text=True,
         env={**ENVIRONMENT, "TMPDIR": str(temporary)},
         start_new_session=True,
+        preexec_fn=_heed_interrupts,
     )
-    assert process.stderr is not None
-    line = process.stderr.readline()
-    assert "round 1" in line, line
-    process.send_signal(signal.SIGINT)  # to the parent alone: the child must not need the terminal to be told
-    process.communicate(timeout=60)
-    assert process.returncode == 130
-    deadline = time.monotonic() + 10
-    while _is_alive(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not _is_alive(process.pid), "a process of its group lives on"
+    try:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert "round 1" in line, line
+        process.send_signal(signal.SIGINT)  # to the parent alone: the child must not need the terminal to be told
+        process.communicate(timeout=60)
+        assert process.returncode == 130
+        deadline = time.monotonic() + 10
+        while _is_alive(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not _is_alive(process.pid), "a process of its group lives on"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert list(temporary.glob("sdengine*")) == []
     assert [path.name for path in tmp_path.iterdir()] == ["temporary"]
+
+
+def _heed_interrupts() -> None:
+    """Undo what a shell does to commands in its background, which these tests may have been started as."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _is_alive(group: int) -> bool:
