@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ..engines.engine import Array
 from ..engines.errors import NonFiniteError
-from ..engines.memory import Buffer, Memory
+from ..engines.memory import Buffer
 from .components import Components
 
 __all__ = ["decoded", "encoded"]
@@ -52,8 +52,8 @@ def _run_finite(
     """
     memory = components.memory_of(name)
     outputs = components.run_into(memory, name, inputs)
-    if np.isfinite(_read(memory, outputs[telling])).all():
-        return _read(memory, outputs[wanted])
+    if np.isfinite(memory.read(outputs[telling])).all():
+        return memory.read(outputs[wanted])
     ran = components.precision_of(name)
     if ran != "fp32" and "fp32" in components.bundle.component(name).graphs:
         again = components.run(name, inputs, precision="fp32")
@@ -63,7 +63,3 @@ def _run_finite(
         ran = "fp32"
     remedy = "its input or its weights are not sound" if ran == "fp32" else "export with --precision fp32"
     raise NonFiniteError(f"{name} produced NaN or infinity in {ran} on {components.ran.get(name)}; {remedy}")
-
-
-def _read(memory: Memory, buffer: Buffer) -> Array:
-    return buffer if isinstance(buffer, np.ndarray) else memory.read(buffer)
