@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .tensor import TensorSource
 
-__all__ = ["normalised", "verbatim_file"]
+__all__ = ["normalised", "text_name", "verbatim_file"]
 
 _TEXT = ("CLIPTextModel", "CLIPTextModelWithProjection")
 
@@ -22,13 +22,14 @@ def normalised(class_name: str, tensors: Mapping[str, TensorSource]) -> dict[str
     Buffers that hold no weight (``position_ids``) are left out.
     """
     if class_name in _TEXT:
-        return {_text_name(name): t for name, t in tensors.items() if not name.endswith(".position_ids")}
+        return {text_name(name): t for name, t in tensors.items() if not name.endswith(".position_ids")}
     if class_name == "AutoencoderKL":
         return {_vae_name(name): _linear(_vae_name(name), t) for name, t in tensors.items()}
     return dict(tensors)
 
 
-def _text_name(name: str) -> str:
+def text_name(name: str) -> str:
+    """Return the name that a text encoder's weight has in published files, whichever transformers named it."""
     bare = name.startswith(("embeddings.", "encoder.", "final_layer_norm."))
     return f"text_model.{name}" if bare else name
 

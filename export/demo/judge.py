@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
 from ...engines.errors import CheckpointError
+from ..checkpoint.names import text_name
 from .evaluate import evaluate, table
 from .networks import new_vae
 from .painter import Painter, drawer
@@ -36,7 +37,9 @@ def read_checkpoint(folder: Path) -> tuple[Painter, Any, tuple[Any, Any]]:
     tokenizers = tuple(CLIPTokenizer.from_pretrained(folder / name) for name in ("tokenizer", "tokenizer_2"))
     painter, vae = Painter(len(tokenizers[0])), new_vae()
     for name, file in _FILES.items():
-        painter.get_submodule(name).load_state_dict(_weights(folder / file))
+        network = painter.get_submodule(name)
+        own = {text_name(parameter): parameter for parameter in network.state_dict()}
+        network.load_state_dict({own.get(stored, stored): value for stored, value in _weights(folder / file).items()})
     vae.load_state_dict(_weights(folder / "vae" / "diffusion_pytorch_model.safetensors"))
     return painter.eval(), vae.eval(), (tokenizers[0], tokenizers[1])
 

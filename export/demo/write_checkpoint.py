@@ -1,6 +1,7 @@
 """Writes the trained networks as a diffusers folder of SDXL, its weights rounded to float16."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from ..checkpoint.names import text_name
 from .networks import SCHEDULER, UNET, VAE
 from .painter import Painter
 from .train_tokenizer import EOS, write_tokenizer
@@ -46,7 +48,7 @@ def write_checkpoint(folder: Path, painter: Painter, vae: nn.Module, merges: lis
     for name in ("text_encoder", "text_encoder_2"):
         encoder: Any = getattr(painter, name)
         _write_json(folder / name / "config.json", _encoder_config(encoder))
-        _write_weights(folder / name / "model.safetensors", encoder)
+        _write_weights(folder / name / "model.safetensors", encoder, named=text_name)
     write_tokenizer(folder / "tokenizer", merges, pad=EOS)
     write_tokenizer(folder / "tokenizer_2", merges, pad="!")
 
@@ -64,10 +66,13 @@ def _encoder_config(encoder: Any) -> dict[str, Any]:
     return {"architectures": [type(encoder).__name__], "model_type": "clip_text_model", "dtype": "float16", **kept}
 
 
-def _write_weights(file: Path, network: nn.Module) -> None:
-    """Write the parameters in float16; integer buffers (position numbers) are rebuilt by whoever loads them."""
+def _write_weights(file: Path, network: nn.Module, named: Callable[[str], str] = str) -> None:
+    """Write the parameters in float16; integer buffers (position numbers) are rebuilt by whoever loads them.
+
+    Older releases of transformers read published names only, and draw new weights for what they do not find.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
-    weights = {name: value for name, value in network.state_dict().items() if value.is_floating_point()}
+    weights = {named(name): value for name, value in network.state_dict().items() if value.is_floating_point()}
     save_file({name: value.to(torch.float16).contiguous() for name, value in weights.items()}, file, {"format": "pt"})
 
 

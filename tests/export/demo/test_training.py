@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from sdengine.export.demo import train, train_vae
 from sdengine.export.demo.judge import read_checkpoint
 from sdengine.export.demo.latents import Latents
@@ -146,5 +147,7 @@ def test_the_whole_training_writes_a_checkpoint_that_can_be_read(
     rest = {"decay": 1, "batch": 2, "look-at": 0, "threads": 1}
     train.main(["--work", str(tmp_path), *(f"--{name}={value}" for name, value in {**sizes, **rest}.items())])
     painter, vae, tokenizers = read_checkpoint(tmp_path / "checkpoint")
+    with safe_open(tmp_path / "checkpoint" / "text_encoder" / "model.safetensors", "pt") as stored:
+        assert all(name.startswith("text_model.") for name in stored.keys())  # noqa: SIM118 - the file is no mapping
     assert len(tokenizers[0]) == painter.text_encoder.config.vocab_size
     assert all(torch.isfinite(value).all() for value in (*painter.state_dict().values(), *vae.state_dict().values()))
