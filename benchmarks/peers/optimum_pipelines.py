@@ -1,4 +1,4 @@
-"""optimum-onnx (``onnxruntime``) and optimum-intel (``openvino``); the export is kept beside the environment."""
+"""optimum-onnx (``onnxruntime``) and optimum-intel (``openvino``, or ``openvino:static`` with a fixed size)."""
 
 from pathlib import Path
 from typing import Any
@@ -18,28 +18,33 @@ def _class(variant: str, xl: bool) -> Any:
     return OVStableDiffusionXLPipeline if xl else OVStableDiffusionPipeline
 
 
+def export_optimum(job: dict[str, Any], folder: Path) -> None:
+    kind = _class(job["variant"].split(":")[0], job["xl"])
+    # optimum-intel would make 8-bit integers of the weights of a network as large as SDXL's
+    options = {"compile": False, "load_in_8bit": False} if job["variant"].startswith("openvino") else {}
+    kind.from_pretrained(job["checkpoint"], export=True, **options).save_pretrained(folder)
+
+
 def open_optimum(job: dict[str, Any]) -> Any:
-    variant, exported = job["variant"], Path(job["exported"])
-    kind = _class(variant.split(":")[0], job["xl"])
+    variant = job["variant"]
     lazily = {"compile": False} if variant.startswith("openvino") else {}
-    if not (exported / "model_index.json").exists():
-        kind.from_pretrained(job["checkpoint"], export=True, **lazily).save_pretrained(exported)
-    pipeline = kind.from_pretrained(exported, **lazily)
-    if variant.startswith("openvino"):
-        size = job["size"]
-        if variant.endswith("static"):  # what its documentation recommends where the size is known
-            pipeline.reshape(batch_size=1, height=size, width=size, num_images_per_prompt=1)
-        pipeline.compile()
-    if "inputs" in job:
+    pipeline = _class(variant.split(":")[0], job["xl"]).from_pretrained(job["exported"], **lazily)
+    size = job["size"]
+    if variant.endswith("static"):  # what its documentation recommends where the size is known
+        pipeline.reshape(batch_size=1, height=size, width=size, num_images_per_prompt=1)
+    if job.get("inputs"):
+        if variant.startswith("openvino"):
+            pipeline.unet.compile()
         given = {name: torch.from_numpy(array) for name, array in job["inputs"].items()}
-        unet = pipeline.unet
         added = {k: given[v] for k, v in (("text_embeds", "pooled"), ("time_ids", "time_ids")) if v in given}
+        options = {"added_cond_kwargs": added} if added else {}
 
         def step() -> Any:
-            rows = unet(given["sample"], given["timestep"][:1], given["hidden"], **_added(variant, added))[0]
-            return guided(rows)
+            return guided(pipeline.unet(given["sample"], given["timestep"][0], given["hidden"], **options)[0])
 
         return step
+    if variant.startswith("openvino"):
+        pipeline.compile()
     pipeline.set_progress_bar_config(disable=True)
     picture = dict(job["picture"])
     seed = picture.pop("seed")
@@ -50,8 +55,4 @@ def open_optimum(job: dict[str, Any]) -> Any:
     return draw
 
 
-def _added(variant: str, added: dict[str, Any]) -> dict[str, Any]:
-    return {"added_cond_kwargs": added} if added else {}
-
-
-work(open_optimum)
+work(open_optimum, export_optimum)

@@ -1,4 +1,4 @@
-"""sdengine itself, ``variant`` being ENGINE:PRECISION."""
+"""sdengine itself, ``variant`` being ENGINE:PRECISION, and ``:bf16_bundle`` if that is to be taken."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from sdengine.runtime import Pipeline
 from worker import work
 
 
-def _step(job: dict[str, Any], engine: str, precision: str) -> Any:
-    bundle, given = Bundle(job["model"]), job["inputs"]
+def _step(job: dict[str, Any], bundle: Bundle, engine: str, precision: str) -> Any:
+    given = job["inputs"]
     conditioner = open_engine(bundle, "conditioner", engine=engine, precision=precision).engine
     conditions = run(conditioner, {t.name: given[t.name] for t in conditioner.spec.inputs})
     conditioner.close()
@@ -33,14 +33,16 @@ def _step(job: dict[str, Any], engine: str, precision: str) -> Any:
 
 
 def open_ours(job: dict[str, Any]) -> Any:
-    engine, precision = job["variant"].split(":")
-    if "inputs" in job:
-        return _step(job, engine, precision)
-    pipeline = Pipeline.load(job["model"], engine=engine, precision=precision)
-    picture = job["picture"]
+    engine, precision, *other = job["variant"].split(":")
+    path = job[other[0]] if other else job["bundle"]
+    if path is None:
+        raise FileNotFoundError("no such bundle was named on the command line")
+    if job.get("inputs"):
+        return _step(job, Bundle(path), engine, precision)
+    pipeline = Pipeline.load(path, engine=engine, precision=precision)
 
     def draw() -> Any:
-        return np.asarray(pipeline(**picture).images[0])
+        return np.asarray(pipeline(**job["picture"]).images[0])
 
     return draw
 

@@ -1,20 +1,21 @@
-"""What every contender's process does: read its job, time calls, write what came out, print one line of JSON.
+"""What every contender's process does: read its job, time calls, write what came out and what it took.
 
 Runs in environments of other people's packages: it needs numpy and nothing of ours.
 """
 
 import json
-import resource
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from other_work import OtherWork
 
-__all__ = ["guided", "work"]
+__all__ = ["guided", "tell", "work"]
 
 _PACKAGES = (
     "torch",
@@ -25,8 +26,8 @@ _PACKAGES = (
     "optimum",
     "optimum-onnx",
     "optimum-intel",
+    "stable-diffusion-cpp-python",
 )
-_MORE = ("stable-diffusion-cpp-python",)
 
 
 def guided(rows: Any) -> Any:
@@ -35,42 +36,75 @@ def guided(rows: Any) -> Any:
     return -6.5 * rows[0] + 7.5 * rows[1]
 
 
-def work(open_contender: Callable[[dict[str, Any]], Callable[[], Any]]) -> None:
+def tell(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Read the job that the command line names, and write what ``answer`` makes of it, or the error."""
+    with open(sys.argv[1], encoding="utf-8") as file:
+        job = json.load(file)
+    told = job["told"]
+    try:
+        answered = answer(job)
+    except Exception as error:
+        traceback.print_exc()
+        answered = {"error": f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"}
+    Path(told).write_text(json.dumps(answered), encoding="utf-8")
+
+
+def work(
+    open_contender: Callable[[dict[str, Any]], Callable[[], Any]],
+    export: Callable[[dict[str, Any], Path], None] | None = None,
+) -> None:
     """Run the job named on the command line.
 
     Args:
         open_contender: given the job, returns a call; that returns an array to compare. ``job["inputs"]`` holds the
-            arrays of a step; ``job["picture"]`` the settings of a picture; one of them is there. A call that times
-            itself, because its library draws whole pictures only, leaves seconds in ``job["seconds"]``.
+            arrays of a step, ``job["picture"]`` the settings of a picture; one of them is there, or both where only
+            pictures can be drawn: such a call leaves what it timed in ``job["timed"]`` and is called once.
+        export: makes what ``open_contender`` finds at ``job["exported"]``, if it needs that.
 
     """
-    with open(sys.argv[1], encoding="utf-8") as file:
-        job = json.load(file)
-    if job.get("inputs"):
-        job["inputs"] = dict(np.load(job["inputs"]))
-    try:
-        begin = time.perf_counter()
-        call = open_contender(job)
-        opened = time.perf_counter() - begin
-        call()  # warm-up: some compile here
-        first = time.perf_counter() - begin
-        walls, cpus, output = [], [], None
-        for _ in range(job["repeats"]):
+
+    def answer(job: dict[str, Any]) -> dict[str, Any]:
+        if job.get("export"):
+            assert export is not None, "nothing is to be exported here"
+            export(job, Path(job["export"]))
+            return {}
+        if job.get("inputs"):
+            job["inputs"] = dict(np.load(job["inputs"]))
+        return _timed(open_contender, job)
+
+    tell(answer)
+
+
+def _timed(open_contender: Callable[[dict[str, Any]], Callable[[], Any]], job: dict[str, Any]) -> dict[str, Any]:
+    other, begin = OtherWork(), time.perf_counter()
+    call = open_contender(job)
+    output = call()  # warm-up: some compile here
+    opened = time.perf_counter() - begin
+    timed = job.get("timed")
+    if timed is None:
+        timed, other = {"wall": [], "cpu": []}, OtherWork()
+        end = time.perf_counter() + job["seconds"]
+        while len(timed["wall"]) < job["repeats"] and (not timed["wall"] or time.perf_counter() < end):
             wall, cpu = time.perf_counter(), time.process_time()
             output = call()
-            walls.append(time.perf_counter() - wall)
-            cpus.append(time.process_time() - cpu)
-    except Exception as error:
-        traceback.print_exc()
-        print(json.dumps({"error": f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"}))
-        return
+            timed["wall"].append(time.perf_counter() - wall)
+            timed["cpu"].append(time.process_time() - cpu)
+    told = {**timed, "other": other.share(), "open": opened, "peak_rss_mb": _peak_mb(), "versions": _versions()}
     np.save(job["output"], output)
+    return told
+
+
+def _peak_mb() -> float:
+    """Of this process alone: what ``getrusage`` says can be that of the one that started it."""
+    with open("/proc/self/status", encoding="ascii") as lines:
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+def _versions() -> dict[str, str]:
     found = {}
-    for name in (*_PACKAGES, *_MORE):
+    for name in _PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    told = {"open": opened, "first": first, "wall": job.get("seconds") or walls, "cpu": cpus, "peak_rss_mb": peak}
-    print(json.dumps({**told, "versions": found}))
+    return found
