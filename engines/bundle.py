@@ -82,6 +82,11 @@ class Bundle:
             self._checked.add(name)
         return self.file(name)
 
+    @property
+    def text_encoders(self) -> list[str]:
+        """Names of the text encoders, in order."""
+        return [name for name in self.manifest.networks if name.startswith("text_encoder")]
+
     def component(self, name: str) -> Component:
         """Return a component's record.
 

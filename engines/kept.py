@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from .bundle import Bundle
 
@@ -27,6 +28,8 @@ that takes about as long as compiling."""
 
 _FOLDER = "cache"
 _FORMAT = "1"
+_HEAD = 2**14
+"""Bytes that the first line has at most."""
 _FORMS = 8
 """How many forms of a component are kept for an engine."""
 
@@ -83,17 +86,22 @@ class Kept:
         name = f"{component}-{hashlib.sha256(text).hexdigest()[:20]}"
         self._file = bundle.path / _FOLDER / engine / name
 
-    def read(self) -> bytes | None:
-        """Return the compiled form, or None where there is none that can be trusted."""
+    def read(self) -> memoryview | None:
+        """Return the compiled form, or None where there is none that can be trusted.
+
+        It may be written to, and is not copied: some libraries compute with what lies in it.
+        """
         if not self._worth:
             return None
         try:
-            head, _, body = self._file.read_bytes().partition(b"\n")
+            content = np.fromfile(self._file, np.uint8).data
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             self.notes.append(f"{self._file.name} cannot be read and was not used: {error.strerror}")
             return None
+        head = bytes(content[:_HEAD]).partition(b"\n")[0]
+        body = content[len(head) + 1 :]
         try:
             record = msgspec.json.decode(head, type=_Record)
         except msgspec.DecodeError:

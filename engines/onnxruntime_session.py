@@ -87,7 +87,7 @@ def _kept_session(file: str, session: Callable[..., Any], kept: Kept) -> Any:
     body = kept.read()
     if body is not None:
         try:
-            return session(body)
+            return session(bytes(body))
         except Exception as error:  # onnxruntime raises a dozen types of its own
             kept.notes.append(f"what was kept in the bundle was not used: {error}")
     if not kept.wanted():

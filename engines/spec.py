@@ -11,7 +11,7 @@ import msgspec
 
 from .errors import UsageError
 
-__all__ = ["AxisRange", "ComponentSpec", "Dim", "TensorSpec", "split_dim"]
+__all__ = ["AxisRange", "ComponentSpec", "Dim", "TensorSpec", "resolve_dim", "split_dim"]
 
 Dim = int | str
 """A length: a number, an axis (``"h"``), a multiple of one (``"8*h"``), or a fraction rounded up (``"h/2"``)."""
@@ -25,6 +25,14 @@ def split_dim(dim: str) -> tuple[int, str, int]:
     if match is None:
         raise ValueError(f"not an axis: {dim!r}")
     return int(match[1] or 1), match[2], int(match[3] or 1)
+
+
+def resolve_dim(dim: Dim, axes: Mapping[str, int]) -> int:
+    """Return a dimension in numbers, given the length of its axis."""
+    if isinstance(dim, int):
+        return dim
+    factor, axis, divisor = split_dim(dim)
+    return -(-factor * axes[axis] // divisor)
 
 
 class AxisRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,14 +56,7 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def resolve(self, axes: Mapping[str, int]) -> tuple[int, ...]:
         """Return the shape in numbers, given the length of every axis."""
-        lengths = []
-        for dim in self.shape:
-            if isinstance(dim, int):
-                lengths.append(dim)
-            else:
-                factor, axis, divisor = split_dim(dim)
-                lengths.append(-(-factor * axes[axis] // divisor))
-        return tuple(lengths)
+        return tuple(resolve_dim(dim, axes) for dim in self.shape)
 
 
 class ComponentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -104,7 +104,8 @@ def axes_for(sizes: Sizes, batch: AxisRange, *, factor: int, tokens: int) -> dic
     return {
         "S": AxisRange(1, batch.opt, batch.max),
         "R": rows,
-        "B": AxisRange(1, rows.opt, rows.max * _WINDOWS),
+        # Negative prompts repeat and are remembered, so that mostly there is one new text a picture.
+        "B": AxisRange(1, batch.opt, rows.max * _WINDOWS),
         "T": AxisRange(1, tokens, tokens * _WINDOWS),
         "E": AxisRange(1, 1, 256),
         "h": AxisRange(sizes.height.min // factor, sizes.height.opt // factor, sizes.height.max // factor),

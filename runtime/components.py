@@ -1,6 +1,7 @@
 """The open engines of a pipeline."""
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,10 +15,11 @@ from ..engines.opening import OpeningOptions
 
 __all__ = ["Components"]
 
-_AT_ONCE = 4
-"""Components that are opened at once: libraries read and optimise a graph on one thread, for the most part."""
+_AT_ONCE = min(4, os.cpu_count() or 1)
+"""Components that are opened at once: libraries read and optimise a graph on one thread, for the most part. More than
+there are cores would only slow down the largest, which the others are done before."""
 _SMALL = 256 << 20
-"""Bytes of weights, of a component that is opened beside others."""
+"""Bytes of weights, of a component that is opened beside others: what opening takes for a while should not add up."""
 
 
 class Components:
@@ -64,28 +66,44 @@ class Components:
         self._opening = threading.Lock()
         self._ran_in: dict[str, str] = {}
 
-    def open(self, names: Sequence[str]) -> None:
-        """Open components ahead of their use, small ones at once, unless memory is to be saved."""
+    @contextlib.contextmanager
+    def opening(self, names: Sequence[str]) -> Iterator[None]:
+        """Open components ahead of their use, small ones on other threads while the body runs.
+
+        Nothing is opened ahead if memory is to be saved. The body must not use components.
+
+        Raises:
+            EngineError: one of them cannot be opened; raised when the body has ended.
+
+        """
         if self.low_memory:
+            yield
             return
-        with self._opening, self._timed():
+        started = time.perf_counter()
+        with self._opening, ThreadPoolExecutor(_AT_ONCE) as pool:
             missing = [name for name in dict.fromkeys(names) if name not in self._open]
-            with ThreadPoolExecutor(_AT_ONCE) as pool:
-                small = {name: pool.submit(self._opened, name) for name in missing if self._is_small(name)}
-            failures = [error for error in (future.exception() for future in small.values()) if error is not None]
+            small_ones = sorted((n for n in missing if self._bytes(n) <= _SMALL), key=self._bytes, reverse=True)
+            small = {name: pool.submit(self._opened, name) for name in small_ones}
+            failures: list[BaseException] = []
+            try:
+                yield
+            finally:
+                failures += [error for error in (future.exception() for future in small.values()) if error is not None]
+                for name in missing:
+                    future = small.get(name)
+                    if future is not None and future.exception() is None:
+                        self._keep(name, future.result())
             for name in missing:
-                future = small.get(name)
-                if future is not None and future.exception() is None:
-                    self._keep(name, future.result())
-                elif future is None and not failures:
+                if name not in small and not failures:
                     self._keep(name, self._opened(name))
+            self.open_ms += (time.perf_counter() - started) * 1e3
         if failures:
             raise failures[0]
 
-    def _is_small(self, name: str) -> bool:
-        """Whether it can be opened beside others: what opening a large one takes for a while should not add up."""
+    def _bytes(self, name: str) -> int:
+        """Return the size of its network's weights."""
         manifest = self.bundle.manifest
-        return manifest.files[manifest.networks[manifest.components[name].network].weights].bytes <= _SMALL
+        return manifest.files[manifest.networks[manifest.components[name].network].weights].bytes
 
     @contextlib.contextmanager
     def _timed(self) -> Iterator[None]:

@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from ..engines.errors import UsageError, nearest
-from .pipeline import Pipeline, Progress
+from .draw import Progress
+from .pipeline import Pipeline
 from .request import Request
 from .result import Result, Timings
 

@@ -13,14 +13,9 @@ from .components import Components
 from .prompt import TextEncoder, Tokenizer
 from .text_cache import CachedTextEncoder
 
-__all__ = ["encoder_names", "text_encoders"]
+__all__ = ["text_encoders"]
 
 F32 = NDArray[np.float32]
-
-
-def encoder_names(bundle: Bundle) -> list[str]:
-    """Return the names of a bundle's text encoders, in order."""
-    return [name for name in bundle.manifest.networks if name.startswith("text_encoder")]
 
 
 def text_encoders(bundle: Bundle, components: Components) -> Iterator[TextEncoder]:
@@ -34,7 +29,7 @@ def text_encoders(bundle: Bundle, components: Components) -> Iterator[TextEncode
         BundleError: a tokenizer is missing.
 
     """
-    for name in encoder_names(bundle):
+    for name in bundle.text_encoders:
         config = bundle.config(name)
         assert isinstance(config, TextEncoderConfig)
         folder = name.replace("text_encoder", "tokenizer")

@@ -1,10 +1,10 @@
 """The fresh process: opens a bundle with one engine and draws, as a user's program does, with a clock.
 
-It is started by :mod:`.fresh`, which notes the time at the process's first line and after ``import sdengine.runtime``,
+It is started by :mod:`.fresh`, which notes the time at the process's first line and after the import of all that
+drawing needs,
 before this module is imported.
 """
 
-import importlib
 import os
 import sys
 import time
@@ -28,18 +28,13 @@ from .settings import cases_of, opening_options, probe_size, request_for, split_
 
 __all__ = ["serve"]
 
-_LIBRARIES = {
-    "tensorrt-rtx": "tensorrt_rtx",
-    "onnxruntime-cuda": "onnxruntime",
-}  # where the engine's name is not its library's
-
 
 def serve(first_line: float, imported: float) -> None:
     """Read a job from standard input, do it, answer on standard output; exit status 1 with a message if it fails.
 
     Args:
         first_line: ``time.perf_counter()`` at the process's first line.
-        imported: the same after ``import sdengine.runtime``.
+        imported: the same after that import.
 
     """
     with os.fdopen(os.dup(1), "wb", buffering=0) as channel:
@@ -205,7 +200,7 @@ def _import_library(engine: str) -> None:
     """Import what the engine runs on, so that it is not counted as compiling; ``auto`` has to look for it."""
     name = split_engine(engine)[0]
     if name in ENGINES:
-        importlib.import_module(_LIBRARIES.get(name, name))
+        ENGINES[name].module.unavailable()
 
 
 def _version(engine: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sdengine.engines import openvino_cpu
+from sdengine.engines import openvino_cpu, openvino_forms
 from sdengine.engines.bundle import Bundle
 from sdengine.engines.engine import Array, Engine, run
 from sdengine.engines.errors import BundleError, EngineError, EngineUnavailableError, UsageError
@@ -174,7 +174,7 @@ def test_precision_is_chosen_from_what_the_cpu_has(sdxl: Bundle, monkeypatch: py
         def get_property(self, device: str, name: str) -> list[str]:
             return ["FP32", "INT8"]
 
-    monkeypatch.setattr(openvino_cpu, "_core", Plain)
+    monkeypatch.setattr(openvino_cpu, "core", Plain)
     assert openvino_cpu.preferred(["fp32", "fp16"]) == "fp32"
     assert openvino_cpu.preferred(["fp16"]) is None
 
@@ -182,12 +182,12 @@ def test_precision_is_chosen_from_what_the_cpu_has(sdxl: Bundle, monkeypatch: py
 def test_a_precision_that_does_not_run_is_refused(sdxl: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EngineError, match="openvino cannot run fp16; it runs fp32, bf16"):
         _open(sdxl, "text_encoder", "fp16")
-    real = openvino_cpu._compiled
+    real = openvino_forms.compiled
     monkeypatch.setattr("sdengine.engines.kept.LIMIT", 0)
     monkeypatch.setattr(
-        openvino_cpu,
-        "_compiled",
-        lambda file, spec, options: real(file, spec, {**options, "INFERENCE_PRECISION_HINT": "f32"}),
+        openvino_forms,
+        "compiled",
+        lambda file, spec, lengths, options: real(file, spec, lengths, {**options, "INFERENCE_PRECISION_HINT": "f32"}),
     )
     with pytest.raises(EngineUnavailableError, match="computes text_encoder in fp32 here, not in bf16"):
         _open(sdxl, "text_encoder", "bf16")

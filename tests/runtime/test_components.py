@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sdengine.engines.bundle import Bundle
-from sdengine.engines.errors import EngineError
+from sdengine.engines.errors import EngineError, UsageError
 from sdengine.engines.opening import OpeningOptions
 from sdengine.runtime import components as module
 from sdengine.runtime.components import Components
@@ -40,7 +40,8 @@ def test_another_precision_for_one_run() -> None:
 def test_low_memory_closes_after_each_use() -> None:
     for low_memory in (False, True):
         opened = components(low_memory=low_memory)
-        opened.open(["vae_decoder"])
+        with opened.opening(["vae_decoder"]):
+            pass
         assert set(opened._open) == (set() if low_memory else {"vae_decoder"})
         with opened.use("vae_encoder") as (engine,):
             assert engine.name == "torch"
@@ -57,27 +58,41 @@ def test_components_are_opened_at_once_and_a_failure_leaves_none_behind(monkeypa
         )
 
     names = ["text_encoder", "text_encoder_2", "conditioner", "vae_decoder"]
-    together, opened, real = threading.Barrier(4, timeout=60), [], module.open_engine
+    together, opened, real = threading.Barrier(2, timeout=60), [], module.open_engine
 
     def watched(bundle: Bundle, name: str, **options: Any) -> Any:
-        together.wait()  # passed only by four at once
+        together.wait()  # passed only by two at once
         if name == "conditioner" and failing:
             raise EngineError("no")
         opened.append(real(bundle, name, **options))
         return opened[-1]
 
     monkeypatch.setattr(module, "open_engine", watched)
+    monkeypatch.setattr(module, "_AT_ONCE", 2)
     failing = False
     first = of_sdxl()
-    first.open(names)
+    with first.opening(names):
+        assert not first.ran, "the body runs meanwhile"
     assert list(first.ran) == names, "in order, whoever was first"
     first.close()
     failing = True
     second = of_sdxl()
     opened.clear()
-    with pytest.raises(EngineError, match="no"):
-        second.open(names)
+    with pytest.raises(EngineError, match="no"), second.opening(names):
+        pass
     second.close()
     for found in opened:
         with pytest.raises(EngineError, match="has been closed"):
             found.engine.prepare({}, {})
+
+
+def test_what_fails_while_components_open_leaves_them_to_be_closed() -> None:
+    components = Components(
+        Bundle(bundle_of("sdxl")), engine="onnxruntime", precision=None, fallback=None, low_memory=False
+    )
+    with pytest.raises(UsageError, match="not this"), components.opening(["vae_decoder"]):
+        raise UsageError("not this")
+    with components.use("vae_decoder") as (engine,):
+        components.close()
+    with pytest.raises(EngineError, match="has been closed"):
+        engine.prepare({}, {})

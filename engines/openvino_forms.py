@@ -1,0 +1,163 @@
+"""A graph as OpenVINO compiles it: read, told its lengths, rewritten, taken in parts, compiled, kept for next time.
+
+OpenVINO fuses more where it knows shapes, and writes its kernels as it compiles, not at the first run. So a small
+network is compiled twice: once for the lengths that its bundle is tuned for (``opt`` of every axis), and, when others
+are met, once with axes left open. A step of the demo takes 0.7 times as long at the lengths it is tuned for.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from .bundle import Bundle
+from .kept import Kept
+from .manifest import Graph
+from .openvino_geglu import halve_gated_projections
+from .openvino_library import core, library
+from .openvino_split import split_sinusoids
+from .openvino_upsample import convolve_before_doubling
+from .resident import release_freed
+from .spec import ComponentSpec, resolve_dim, split_dim
+
+__all__ = ["DEVICE", "Form", "Forms", "compiled", "runs_in"]
+
+DEVICE = "CPU"
+
+
+class Form(NamedTuple):
+    """Compiled models, to be run one after the other, and what their constants lie in, where they were kept."""
+
+    models: list[Any]
+    kept_in: memoryview | None = None
+
+
+class Forms:
+    """The compiled forms of one component.
+
+    Not for several threads at once.
+
+    Args:
+        bundle: where the graph and its weights are.
+        component: which one.
+        graph: its graph.
+        engine: name of the engine.
+        settings: what forms depend on beside the graph: the library's version.
+        options: given to OpenVINO's compiler.
+
+    Attributes:
+        notes: what the user should know about how forms were kept.
+        small: whether the network is small: then there is a form for the tuned lengths, and what it leaves in memory
+            does not matter.
+
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        component: str,
+        graph: Graph,
+        *,
+        engine: str,
+        settings: Mapping[str, str],
+        options: Mapping[str, Any],
+    ) -> None:
+        self.notes: list[str] = []
+        self._file = str(bundle.checked_file(graph.file))
+        self._spec = graph.spec
+        self._options = options
+        self._settings = {**settings, **{name: str(value) for name, value in options.items()}}
+        self._bundle, self._component, self._graph, self._engine = bundle, component, graph, engine
+        self._made: dict[bool, Form] = {}
+        self.small = self._kept(tuned=True).wanted()
+
+    def first(self) -> Form:
+        """Return the form to open ahead of use: for the tuned lengths, or of a large network the open one."""
+        return self._get(tuned=self.small)
+
+    def at(self, axes: Mapping[str, int]) -> Form:
+        """Return the form for these lengths."""
+        tuned = all(length == self._spec.axes[axis].opt for axis, length in axes.items())
+        return self._get(tuned=tuned and self.small)
+
+    def _get(self, *, tuned: bool) -> Form:
+        if tuned not in self._made:
+            kept = self._kept(tuned=tuned)
+            self._made[tuned] = self._opened(kept, self._lengths(tuned=tuned))
+            self.notes += kept.notes
+            if not self.small:
+                release_freed()
+        return self._made[tuned]
+
+    def _lengths(self, *, tuned: bool) -> dict[str, int]:
+        """Return the lengths that are known."""
+        axes = self._spec.axes
+        return {axis: allowed.opt for axis, allowed in axes.items() if tuned or allowed.min == allowed.max}
+
+    def _kept(self, *, tuned: bool) -> Kept:
+        lengths = str(sorted(self._lengths(tuned=tuned).items()))
+        settings = {**self._settings, "lengths": lengths}
+        return Kept(self._bundle, self._component, self._graph.file, engine=self._engine, settings=settings)
+
+    def _opened(self, kept: Kept, lengths: Mapping[str, int]) -> Form:
+        """Import what was compiled before, or compile."""
+        body = kept.read()
+        if body is not None:
+            parts: list[memoryview] = msgspec.msgpack.decode(body, type=list[memoryview])
+            try:
+                found = [
+                    core().import_model(_tensor(part), DEVICE, dict(given))
+                    for part, given in zip(parts, _options_of_parts(len(parts), self._options), strict=True)
+                ]
+                return Form(found, body)
+            except Exception as error:  # openvino raises bare RuntimeError and its subclasses
+                kept.notes.append(f"what was kept in the bundle was not used: {error}")
+        models = compiled(self._file, self._spec, lengths, self._options)
+        if self.small and runs_in(models[-1]) == self._options["INFERENCE_PRECISION_HINT"]:
+            kept.write(msgspec.msgpack.encode([model.export_model().getvalue() for model in models]))
+        return Form(models)
+
+
+def _tensor(part: memoryview) -> Any:
+    """Return a tensor over what was kept: the model's constants stay where they are in it."""
+    return library().Tensor(np.frombuffer(part, np.uint8), shared_memory=True)
+
+
+def runs_in(model: Any) -> str:
+    """Return the type that a compiled model computes in, as OpenVINO calls it."""
+    return str(model.get_property("INFERENCE_PRECISION_HINT").to_string())
+
+
+def compiled(file: str, spec: ComponentSpec, lengths: Mapping[str, int], options: Mapping[str, Any]) -> list[Any]:
+    """Compile a graph; in bfloat16 as two models where it has sinusoids, see :func:`split_sinusoids`."""
+    model = core().read_model(file)
+    _fix_shapes(model, spec, lengths)
+    halve_gated_projections(model)
+    convolve_before_doubling(model)
+    split = split_sinusoids(model) if options["INFERENCE_PRECISION_HINT"] == "bf16" else None
+    parts = (model,) if split is None else split
+    given = _options_of_parts(len(parts), options)
+    return [core().compile_model(part, DEVICE, dict(o)) for part, o in zip(parts, given, strict=True)]
+
+
+def _options_of_parts(count: int, options: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The last part is the network; what is before it is small, and exact."""
+    exact = {**options, "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    return [exact] * (count - 1) + [options]
+
+
+def _fix_shapes(model: Any, spec: ComponentSpec, lengths: Mapping[str, int]) -> None:
+    """Tell the model the lengths of axes."""
+    if not lengths:
+        return
+
+    def known(dim: int | str) -> int:
+        axis = split_dim(dim)[1] if isinstance(dim, str) else None
+        if axis is not None and axis not in lengths:
+            return -1
+        return resolve_dim(dim, lengths)
+
+    names = {port.get_any_name() for port in model.inputs}
+    shapes = {t.name: [known(dim) for dim in t.shape] for t in spec.inputs if t.name in names}
+    model.reshape({name: library().PartialShape(shape) for name, shape in shapes.items()})

@@ -1,0 +1,53 @@
+"""OpenVINO's Python package without what it brings for converting models, and the process's one ``Core``."""
+
+import sys
+import threading
+from types import ModuleType
+from typing import Any
+
+__all__ = ["core", "library"]
+
+_CONVERTER = "openvino.tools.ovc"
+_CORE: Any = None
+_LOCK = threading.RLock()
+
+
+def library() -> ModuleType:
+    """Import ``openvino``; where it is not yet imported, without its converter of other formats.
+
+    That needs telemetry, an HTTP client and a parser of command lines, which take more time to import than all the
+    rest. ``openvino`` itself does without where it is missing. ``openvino.convert_model`` is still there for a program
+    that asks for it: it is imported then.
+
+    Raises:
+        ImportError: it is not installed.
+
+    """
+    with _LOCK:
+        if "openvino" in sys.modules:
+            return sys.modules["openvino"]
+        sys.modules[_CONVERTER] = None  # type: ignore[assignment]  # how Python is told that a module is missing
+        try:
+            import openvino
+        finally:
+            del sys.modules[_CONVERTER]
+        module: ModuleType = openvino
+        module.__getattr__ = _converter  # type: ignore[method-assign]
+        return module
+
+
+def _converter(name: str) -> Any:
+    if name == "convert_model":
+        from openvino.tools.ovc import convert_model
+
+        return convert_model
+    raise AttributeError(f"module 'openvino' has no attribute {name!r}")
+
+
+def core() -> Any:
+    """Return the process's one ``openvino.Core``: making it loads the plugins."""
+    global _CORE
+    with _LOCK:
+        if _CORE is None:
+            _CORE = library().Core()
+        return _CORE
