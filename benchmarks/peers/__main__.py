@@ -27,7 +27,8 @@ from unet_step import step_inputs, unet_flops
 
 PICTURE = {"prompt": "a large red circle on a blue background", "num_inference_steps": 20, "guidance_scale": 5.0}
 # What is drawn by who cannot be asked for a step. Single letters are the same tokens in every CLIP vocabulary.
-DRAWN = {"prompt": "a b c", "negative_prompt": "d", "num_inference_steps": 3, "guidance_scale": 7.5, "seed": 31}
+DRAWN = {"prompt": "a b c", "negative_prompt": "d", "guidance_scale": 7.5, "seed": 31}
+DRAWN_STEPS = {"sd15": 3, "sdxl": 2}  # the first is not counted; with SDXL each takes the better part of a minute
 
 
 def main() -> int:
@@ -52,7 +53,9 @@ def main() -> int:
     inputs = None if draws else step_inputs(args.checkpoint, size)
     if inputs is not None:
         np.savez(folder / "inputs.npz", **inputs)
-    picture = {**PICTURE, "seed": 31} if draws else {**DRAWN, "spacing": "trailing"}
+    picture = {**PICTURE, "seed": 31}
+    if not draws:
+        picture = {**DRAWN, "num_inference_steps": DRAWN_STEPS[args.what], "spacing": "trailing"}
     job = {
         "bundle": args.bundle,
         "bf16_bundle": args.bf16_bundle,

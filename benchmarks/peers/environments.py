@@ -34,7 +34,7 @@ _RECIPES = {
     "optimum-onnx": _Recipe((_TORCH, "optimum-onnx[onnxruntime]==0.1.0", "diffusers==0.39.0")),
     # torchvision would be a build for another torch, which fails when transformers imports it
     "optimum-intel": _Recipe((_TORCH, "optimum-intel[openvino,diffusers]==2.2.0"), unwanted=("torchvision",)),
-    # compiled for this CPU; without llamafile's kernels, which its build leaves out, it is four times slower
+    # compiled for this CPU; without llamafile's kernels, which its build leaves out, it is three times slower
     "stable-diffusion.cpp": _Recipe(("stable-diffusion-cpp-python==0.4.7", "numpy"), cmake="-DGGML_LLAMAFILE=ON"),
 }
 

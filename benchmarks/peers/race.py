@@ -81,7 +81,7 @@ class Race:
 
     def run(self, name: str, **changes: Any) -> tuple[Told, Any]:
         """Run a contender once; return what it tells and its result."""
-        contender, output = CONTENDERS[name], self.folder / "output.npy"
+        contender, output = CONTENDERS[name], self.log(name).with_suffix(".npy")
         try:
             job = {**self.job, "variant": contender.variant, "exported": str(self.exported(name)), **changes}
             command = [python_of(contender.environment), str(HERE / contender.script)]
@@ -118,11 +118,13 @@ class Race:
         return found
 
     def our_drawing(self) -> Any:
-        if self.drawn is None:
-            first = next(iter(self.outputs))
-            say(f"{first}: drawing the same picture as those who cannot be asked for a step")
+        ours = [name for name in self.outputs if CONTENDERS[name].environment == "ours"]
+        if self.drawn is None and ours:
+            # a whole pipeline of SDXL's size fits into memory only in the most modest way
+            name = min(ours, key=lambda name: self.results[name][0]["peak_rss_mb"])
+            say(f"{name}: drawing the same picture as those who cannot be asked for a step")
             picture = {k: v for k, v in self.job["picture"].items() if k != "spacing"} | _OUR_DRAWING
-            told, self.drawn = self.run(first, inputs=None, picture=picture, repeats=0)
+            told, self.drawn = self.run(name, inputs=None, picture=picture, repeats=0)
             if "error" in told:
                 say(told["error"])
         return self.drawn

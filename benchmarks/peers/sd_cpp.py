@@ -76,7 +76,7 @@ def open_sd_cpp(job: dict[str, Any]) -> Callable[[], Any]:
             sample_method="euler",
             progress_callback=lambda step, steps, seconds: marks.append((time.perf_counter(), time.process_time())),
         )
-        return np.asarray(images[0])
+        return np.asarray(images[0].convert("RGB"))
 
     def steps() -> Any:
         output = draw()
