@@ -19,10 +19,15 @@ def _class(variant: str, xl: bool) -> Any:
 
 
 def export_optimum(job: dict[str, Any], folder: Path) -> None:
-    kind = _class(job["variant"].split(":")[0], job["xl"])
-    # optimum-intel would make 8-bit integers of the weights of a network as large as SDXL's
-    options = {"compile": False, "load_in_8bit": False} if job["variant"].startswith("openvino") else {}
-    kind.from_pretrained(job["checkpoint"], export=True, **options).save_pretrained(folder)
+    if job["variant"] == "onnxruntime":  # straight into the folder: pipelines would be copied, and opened before
+        from optimum.exporters.onnx import main_export
+
+        options = {"task": "text-to-image", "library_name": "diffusers", "do_validation": False}
+        main_export(job["checkpoint"], folder, no_post_process=True, **options)
+        return
+    # by default, 8-bit integers would be made of the weights of a network as large as SDXL's
+    options = {"export": True, "compile": False, "load_in_8bit": False}
+    _class("openvino", job["xl"]).from_pretrained(job["checkpoint"], **options).save_pretrained(folder)
 
 
 def open_optimum(job: dict[str, Any]) -> Any:

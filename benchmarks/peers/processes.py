@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -15,6 +16,7 @@ __all__ = ["ProcessError", "Told", "run", "run_job"]
 Told = dict[str, Any]
 
 _LEAST_FREE_MB = 700  # the system would start to kill below that, and not always the right one
+_LEAST_DISK_MB = 4000
 _LONGEST_S = 3600
 
 
@@ -64,6 +66,9 @@ def _wait(process: "subprocess.Popen[bytes]") -> None:
         if free < _LEAST_FREE_MB:
             used = _megabytes(f"/proc/{process.pid}/status", "VmRSS")
             raise ProcessError(f"stopped at {used:.0f} MB, when the machine had {free:.0f} MB left")
+        disk = shutil.disk_usage(__file__).free / 2**20
+        if disk < _LEAST_DISK_MB:
+            raise ProcessError(f"stopped when the disk had {disk:.0f} MB left")
         if time.monotonic() - begin > _LONGEST_S:
             raise ProcessError(f"stopped after {_LONGEST_S} s")
 

@@ -41,11 +41,11 @@ class Race:
         self.drawn: Any = None
         """Our own drawing of what those draw who cannot be asked for a step."""
 
-    def exported(self, name: str) -> Path | None:
+    def exported(self, name: str, *, again: bool = False) -> Path | None:
         """Return what the contender runs, made if it is not there yet.
 
         Raises:
-            ProcessError: it cannot be made.
+            ProcessError: it cannot be made; once that is known, it is only tried ``again`` on demand.
 
         """
         contender = CONTENDERS[name]
@@ -53,6 +53,9 @@ class Race:
             return None
         environment, script = contender.exporter
         folder = CACHE / "exports" / f"{_fingerprint(Path(self.job['checkpoint']))}-{contender.environment}"
+        failed = folder.with_name(f"{folder.name}.failed")
+        if failed.exists() and not again:
+            raise ProcessError(failed.read_text(encoding="utf-8"))
         if not folder.exists():
             say(f"{name}: exporting")
             unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
@@ -61,8 +64,10 @@ class Race:
             try:
                 told = run_job([python_of(environment), str(HERE / script)], job, self.log(f"{name} export"))
                 if "error" in told:
+                    failed.write_text(f"export: {told['error']}", encoding="utf-8")
                     raise ProcessError(f"export: {told['error']}")
                 unfinished.rename(folder)
+                failed.unlink(missing_ok=True)
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
         return folder
@@ -72,7 +77,7 @@ class Race:
         for name in self.results:
             try:
                 python_of(CONTENDERS[name].environment)
-                say(f"{name}: {self.exported(name) or 'ready'}")
+                say(f"{name}: {self.exported(name, again=True) or 'ready'}")
             except ProcessError as error:
                 say(f"{name}: {error}")
 
