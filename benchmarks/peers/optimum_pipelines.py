@@ -1,5 +1,6 @@
 """optimum-onnx (``onnxruntime``) and optimum-intel (``openvino``, or ``openvino:static`` with a fixed size)."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -7,15 +8,16 @@ import numpy as np
 import torch
 from worker import guided, work
 
+if find_spec("optimum.intel"):  # each environment has one of them
+    from optimum.intel import OVStableDiffusionPipeline as Pipeline
+    from optimum.intel import OVStableDiffusionXLPipeline as PipelineXL
+else:
+    from optimum.onnxruntime import ORTStableDiffusionPipeline as Pipeline
+    from optimum.onnxruntime import ORTStableDiffusionXLPipeline as PipelineXL
 
-def _class(variant: str, xl: bool) -> Any:
-    if variant == "onnxruntime":
-        from optimum.onnxruntime import ORTStableDiffusionPipeline, ORTStableDiffusionXLPipeline
 
-        return ORTStableDiffusionXLPipeline if xl else ORTStableDiffusionPipeline
-    from optimum.intel import OVStableDiffusionPipeline, OVStableDiffusionXLPipeline
-
-    return OVStableDiffusionXLPipeline if xl else OVStableDiffusionPipeline
+def _class(job: dict[str, Any]) -> Any:
+    return PipelineXL if job["xl"] else Pipeline
 
 
 def export_optimum(job: dict[str, Any], folder: Path) -> None:
@@ -27,13 +29,13 @@ def export_optimum(job: dict[str, Any], folder: Path) -> None:
         return
     # by default, 8-bit integers would be made of the weights of a network as large as SDXL's
     options = {"export": True, "compile": False, "load_in_8bit": False}
-    _class("openvino", job["xl"]).from_pretrained(job["checkpoint"], **options).save_pretrained(folder)
+    _class(job).from_pretrained(job["checkpoint"], **options).save_pretrained(folder)
 
 
 def open_optimum(job: dict[str, Any]) -> Any:
     variant = job["variant"]
     lazily = {"compile": False} if variant.startswith("openvino") else {}
-    pipeline = _class(variant.split(":")[0], job["xl"]).from_pretrained(job["exported"], **lazily)
+    pipeline = _class(job).from_pretrained(job["exported"], **lazily)
     size = job["size"]
     if variant.endswith("static"):  # what its documentation recommends where the size is known
         pipeline.reshape(batch_size=1, height=size, width=size, num_images_per_prompt=1)
