@@ -54,11 +54,14 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     Attributes:
         file: relative to the bundle.
         spec: inputs, outputs and axes.
+        contrib: the same in operators that ONNX Runtime contributes itself, for its engine on CPUs; None where it
+            would be no different.
 
     """
 
     file: str
     spec: ComponentSpec
+    contrib: str | None = None
 
 
 class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

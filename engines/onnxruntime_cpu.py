@@ -10,6 +10,7 @@ from .kept import Kept
 from .memory import HOST, Buffer, host_arrays
 from .onnxruntime_session import open_session, provider_missing
 from .resident import release_freed
+from .spec import ComponentSpec, resolve_dim, split_dim
 
 __all__ = ["NAME", "OnnxRuntimeEngine", "unavailable", "version"]
 
@@ -57,9 +58,12 @@ class OnnxRuntimeEngine:
         self.spec = graph.spec
         self.precision = precision
         self._component = component
-        settings = {"version": version(), "precision": precision}
-        kept = Kept(bundle, component, graph.file, engine=NAME, settings=settings)
-        self._session: Any = open_session(bundle, component, graph, _PROVIDER, threads=threads, kept=kept)
+        file, lengths = graph.contrib or graph.file, _known_lengths(graph.spec)
+        settings = {"version": version(), "precision": precision, "lengths": str(lengths)}
+        kept = Kept(bundle, component, file, engine=NAME, settings=settings)
+        self._session: Any = open_session(
+            bundle, component, file, _PROVIDER, threads=threads, lengths=lengths, plan_reuse=False, kept=kept
+        )
         release_freed()
         self.notes += kept.notes
         self.device = ", ".join(self._session.get_providers())
@@ -90,3 +94,10 @@ class OnnxRuntimeEngine:
     def close(self) -> None:
         """Release the session."""
         self._session = None
+
+
+def _known_lengths(spec: ComponentSpec) -> dict[str, int]:
+    """Return the lengths of dimensions whose axis has but one: with them shapes are known before the first run."""
+    fixed = {axis: allowed.min for axis, allowed in spec.axes.items() if allowed.min == allowed.max}
+    dims = {dim for tensor in (*spec.inputs, *spec.outputs) for dim in tensor.shape if isinstance(dim, str)}
+    return {dim: resolve_dim(dim, fixed) for dim in sorted(dims) if split_dim(dim)[1] in fixed}

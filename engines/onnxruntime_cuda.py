@@ -91,7 +91,7 @@ class OnnxRuntimeCudaEngine:
             options = _provider_options(self._number, int(self._shared.stream), limit)
             with self._shared.held():
                 self._session: Any = open_session(
-                    bundle, component, graph, _PROVIDER, options, config=[_how_to_know_fallbacks()]
+                    bundle, component, graph.file, _PROVIDER, options, config=[_how_to_know_fallbacks()]
                 )
             _check_placement(component, self._session)
         except BaseException:

@@ -8,7 +8,6 @@ from typing import Any
 from .bundle import Bundle
 from .errors import EngineError
 from .kept import Kept
-from .manifest import Graph
 
 __all__ = ["open_session", "provider_missing"]
 
@@ -29,12 +28,14 @@ def provider_missing(provider: str, extra: str) -> str | None:
 def open_session(
     bundle: Bundle,
     component: str,
-    graph: Graph,
+    graph: str,
     provider: str,
     options: Mapping[str, str] | None = None,
     *,
     threads: int | None = None,
     config: Sequence[tuple[str, str]] = (),
+    lengths: Mapping[str, int] | None = None,
+    plan_reuse: bool = True,
     kept: Kept | None = None,
 ) -> Any:
     """Open a graph.
@@ -42,11 +43,14 @@ def open_session(
     Args:
         bundle: where it is.
         component: what it is, for messages.
-        graph: which one.
+        graph: its file in the bundle.
         provider: the execution provider.
         options: of the provider.
         threads: for one operator on the CPU; None lets the library choose.
         config: entries of the session's configuration.
+        lengths: what is known of dimensions that the graph leaves open, by their names there.
+        plan_reuse: decide at opening which results take the places of others, which takes time with the square of the
+            number of nodes; else the arena finds places while running.
         kept: where to keep what optimising the graph leads to, and to look for it; None neither does nor looks.
 
     Raises:
@@ -56,7 +60,7 @@ def open_session(
     """
     import onnxruntime
 
-    file = bundle.checked_file(graph.file)
+    file = bundle.checked_file(graph)
 
     def session(source: str | bytes, optimised: Path | None = None) -> Any:
         settings = onnxruntime.SessionOptions()
@@ -65,6 +69,9 @@ def open_session(
             settings.intra_op_num_threads = threads
         for key, value in config:
             settings.add_session_config_entry(key, value)
+        for name, length in (lengths or {}).items():
+            settings.add_free_dimension_override_by_name(name, length)
+        settings.enable_mem_reuse = plan_reuse
         if optimised is not None:
             settings.optimized_model_filepath = str(optimised)
         if isinstance(source, bytes):
@@ -79,7 +86,7 @@ def open_session(
     try:
         return session(str(file)) if kept is None else _kept_session(str(file), session, kept)
     except Exception as error:  # onnxruntime raises a dozen types of its own
-        raise EngineError(f"{component}: onnxruntime cannot open {graph.file}: {error}") from error
+        raise EngineError(f"{component}: onnxruntime cannot open {graph}: {error}") from error
 
 
 def _kept_session(file: str, session: Callable[..., Any], kept: Kept) -> Any:

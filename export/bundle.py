@@ -22,6 +22,7 @@ from ..engines.nets.vae_config import VAEConfig
 from ..engines.trt import LIBRARIES, BuildOptions, build_engines, check_options
 from ..engines.verify import Verify, check_verify, verify_bundle
 from .checkpoint import Checkpoint, CheckpointComponent, open_checkpoint, open_controlnet
+from .contrib import rewrite_for_onnxruntime
 from .folder import whole_folder
 from .plan import PRECISION_DTYPES, ComponentPlan, Config, controlnet_name, plan_components, precisions_for
 from .sizes import Sizes, axes_for, parse_batch, parse_sizes
@@ -250,11 +251,18 @@ def _trace(
     for precision, spec in plan.specs.items():
         dtype = getattr(torch, PRECISION_DTYPES[precision])
         model = trace_component(plan.kind, plan.network.config, spec, external, dtype=dtype)
-        file = target / f"{plan.name}.{precision}.onnx"
-        file.write_bytes(ir.to_proto(model).SerializeToString())
-        graphs[precision] = Graph(file=file.relative_to(folder).as_posix(), spec=spec)
         say(f"{plan.name}: traced in {precision}, {len(model.graph)} nodes")
+        file = _write_graph(model, target / f"{plan.name}.{precision}.onnx", folder)
+        # The kernels that ONNX Runtime contributes for CPUs compute in float32.
+        differs = precision == "fp32" and rewrite_for_onnxruntime(model.graph)
+        contrib = _write_graph(model, target / f"{plan.name}.{precision}.contrib.onnx", folder) if differs else None
+        graphs[precision] = Graph(file=file, spec=spec, contrib=contrib)
     return Component(kind=plan.kind, network=plan.network.name, graphs=graphs)
+
+
+def _write_graph(model: ir.Model, file: Path, folder: Path) -> str:
+    file.write_bytes(ir.to_proto(model).SerializeToString())
+    return file.relative_to(folder).as_posix()
 
 
 def _copy_tokenizer(source: Path, target: Path) -> None:

@@ -15,11 +15,14 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+import msgspec
+from sdengine.engines.bundle import Bundle
+from sdengine.engines.spec import AxisRange, ComponentSpec
 from sdengine.export import export_bundle
 
 from .checkpoints import BUILDERS
 
-__all__ = ["SIZES", "bundle_of", "checkpoint_of", "controlnets_of"]
+__all__ = ["SIZES", "bundle_of", "checkpoint_of", "controlnets_of", "with_one_size"]
 
 SIZES = "32..128"
 """Heights and widths in pixels; components are traced at other sizes than tests draw at."""
@@ -117,3 +120,14 @@ def _exported(kind: str, controlnets: int, engines: tuple[str, ...], precision: 
             verify="off",
         )
     return target
+
+
+def with_one_size(bundle: Bundle, component: str, **lengths: int) -> ComponentSpec:
+    """Let an open bundle say that these axes have but one length, as one exported for one size does."""
+    record = bundle.component(component)
+    graph = record.graphs["fp32"]
+    fixed = {axis: AxisRange(n, n, n) for axis, n in lengths.items()}
+    spec = msgspec.structs.replace(graph.spec, axes=graph.spec.axes | fixed)
+    graphs = record.graphs | {"fp32": msgspec.structs.replace(graph, spec=spec)}
+    bundle.manifest.components[component] = msgspec.structs.replace(record, graphs=graphs)
+    return spec

@@ -14,7 +14,7 @@ from ...engines.spec import ComponentSpec
 from .builder import DTYPES, Builder
 from .operators import OPERATORS
 
-__all__ = ["OPSET", "graph_from_program"]
+__all__ = ["OPSET", "graph_from_program", "remove_unused"]
 
 OPSET = 23
 """ONNX operator set of every graph: the first with ``Attention``."""
@@ -75,7 +75,7 @@ def graph_from_program(
         opset_imports={"": OPSET},
         name=spec.name,
     )
-    _remove_unused(graph)
+    remove_unused(graph)
     return ir.Model(graph, ir_version=11, producer_name="sdengine")
 
 
@@ -131,7 +131,7 @@ def _name_outputs(b: Builder, values: Sequence[tuple[ir.Value, ir.DataType]], sp
     return named
 
 
-def _remove_unused(graph: ir.Graph) -> None:
+def remove_unused(graph: ir.Graph) -> None:
     """Drop nodes whose results nothing uses (shapes, mostly), and the initialisers that only they used."""
     wanted = set(graph.outputs)
     for node in reversed(list(graph)):

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from sdengine.engines import openvino_cpu
@@ -13,11 +12,10 @@ from sdengine.engines.errors import BundleError
 from sdengine.engines.ladder import open_engine
 from sdengine.engines.openvino_geglu import halve_gated_projections
 from sdengine.engines.openvino_upsample import convolve_before_doubling, phase_kernels
-from sdengine.engines.spec import AxisRange, ComponentSpec
 from sdengine.export import export_bundle
 from sdengine.runtime import Pipeline
 
-from ..bundles import bundle_of, checkpoint_of
+from ..bundles import bundle_of, checkpoint_of, with_one_size
 
 openvino = pytest.importorskip("openvino")
 ops = pytest.importorskip("openvino.opset13")
@@ -111,24 +109,13 @@ def test_unknown_sizes_are_left_alone() -> None:
     assert convolve_before_doubling(model) == 0
 
 
-def _with_one_size(bundle: Bundle, component: str, **lengths: int) -> ComponentSpec:
-    """Let the bundle say that these axes have but one length, as one exported for one size does."""
-    record = bundle.component(component)
-    graph = record.graphs["fp32"]
-    fixed = {axis: AxisRange(n, n, n) for axis, n in lengths.items()}
-    spec = msgspec.structs.replace(graph.spec, axes=graph.spec.axes | fixed)
-    graphs = record.graphs | {"fp32": msgspec.structs.replace(graph, spec=spec)}
-    bundle.manifest.components[component] = msgspec.structs.replace(record, graphs=graphs)
-    return spec
-
-
 @pytest.mark.parametrize("kind", ["sd1", "sdxl"])
 @pytest.mark.parametrize("size", [(8, 12), (9, 7)])
 def test_a_bundle_of_one_size_agrees_with_torch(kind: str, size: tuple[int, int]) -> None:
     """Also at a size at which levels do not double."""
     bundle = Bundle(bundle_of(kind))
     h, w = size
-    spec = _with_one_size(bundle, "denoiser", h=h, w=w)
+    spec = with_one_size(bundle, "denoiser", h=h, w=w)
     lengths = {"S": 2, "R": 3, "T": 77, "h": h, "w": w}
     inputs = {t.name: _random(*t.resolve(lengths)).astype(t.dtype) for t in spec.inputs}
     inputs["row_sample"][:], inputs["rescale"][:], inputs["timestep"][:] = [0, 1, 0], 0, [500, 300, 500]
