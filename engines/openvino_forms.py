@@ -27,10 +27,10 @@ DEVICE = "CPU"
 
 
 class Form(NamedTuple):
-    """Compiled models, to be run one after the other, and what their constants lie in, where they were kept."""
+    """Compiled models, to be run one after the other, and what their constants lie in."""
 
     models: list[Any]
-    kept_in: memoryview | None = None
+    memory: Any
 
 
 class Forms:
@@ -113,10 +113,10 @@ class Forms:
                 return Form(found, body)
             except Exception as error:  # openvino raises bare RuntimeError and its subclasses
                 kept.notes.append(f"what was kept in the bundle was not used: {error}")
-        models = compiled(self._file, self._spec, lengths, self._options)
-        if self.small and runs_in(models[-1]) == self._options["INFERENCE_PRECISION_HINT"]:
-            kept.write(msgspec.msgpack.encode([model.export_model().getvalue() for model in models]))
-        return Form(models)
+        form = compiled(self._file, self._spec, lengths, self._options)
+        if self.small and runs_in(form.models[-1]) == self._options["INFERENCE_PRECISION_HINT"]:
+            kept.write(msgspec.msgpack.encode([model.export_model().getvalue() for model in form.models]))
+        return form
 
 
 def _tensor(part: memoryview) -> Any:
@@ -129,16 +129,17 @@ def runs_in(model: Any) -> str:
     return str(model.get_property("INFERENCE_PRECISION_HINT").to_string())
 
 
-def compiled(file: str, spec: ComponentSpec, lengths: Mapping[str, int], options: Mapping[str, Any]) -> list[Any]:
+def compiled(file: str, spec: ComponentSpec, lengths: Mapping[str, int], options: Mapping[str, Any]) -> Form:
     """Compile a graph; in bfloat16 as two models where it has sinusoids, see :func:`split_sinusoids`."""
     model = core().read_model(file)
     _fix_shapes(model, spec, lengths)
-    halve_gated_projections(model)
+    halved = halve_gated_projections(model)
     convolve_before_doubling(model)
     split = split_sinusoids(model) if options["INFERENCE_PRECISION_HINT"] == "bf16" else None
     parts = (model,) if split is None else split
     given = _options_of_parts(len(parts), options)
-    return [core().compile_model(part, DEVICE, dict(o)) for part, o in zip(parts, given, strict=True)]
+    models = [core().compile_model(part, DEVICE, dict(o)) for part, o in zip(parts, given, strict=True)]
+    return Form(models, halved)
 
 
 def _options_of_parts(count: int, options: Mapping[str, Any]) -> list[Mapping[str, Any]]:

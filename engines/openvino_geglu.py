@@ -2,24 +2,28 @@
 
 ``chunk(x @ W + b)`` is ``x @ W[:n] + b[:n]`` and ``x @ W[n:] + b[n:]``: the same sums. OpenVINO copies both halves of a
 wide result to split it, and cannot fuse the GELU of one half into the product; of halved constants it does neither.
+Halves of weights are not copied: they stay where they are, in the mapped file.
 """
 
 from typing import Any
 
+import numpy as np
+
 __all__ = ["halve_gated_projections"]
 
 
-def halve_gated_projections(model: Any) -> int:
+def halve_gated_projections(model: Any) -> list[Any]:
     """Rewrite every split in two halves of a product with constant weights, and its bias, in place.
 
     Args:
         model: an ``openvino.Model``.
 
     Returns:
-        How many have been rewritten.
+        The weights of those that have been rewritten. Their halves lie in their memory: keep them for as long as
+        anything that was compiled of the model.
 
     """
-    done = 0
+    whole = []
     for split in model.get_ordered_ops():
         if split.get_type_name() not in ("Split", "VariadicSplit") or split.get_output_size() != 2:
             continue
@@ -32,8 +36,8 @@ def halve_gated_projections(model: Any) -> int:
             replacement = _half_of(product, weights, bias, half)
             for consumer in split.output(half).get_target_inputs():
                 consumer.replace_source_output(replacement)
-        done += 1
-    return done
+        whole.append(_stored(weights))
+    return whole
 
 
 def _constant(node: Any) -> bool:
@@ -43,6 +47,12 @@ def _constant(node: Any) -> bool:
     if node.get_type_name() not in ("Convert", "Transpose"):
         return False
     return all(_constant(port.get_source_output().get_node()) for port in node.inputs())
+
+
+def _stored(value: Any) -> Any:
+    """Return the constant that a node computed from one constant is computed from."""
+    node = value.get_node()
+    return node if node.get_type_name() == "Constant" else _stored(node.input_value(0))
 
 
 def _projection(add: Any) -> tuple[Any, Any, Any] | None:
@@ -62,17 +72,30 @@ def _projection(add: Any) -> tuple[Any, Any, Any] | None:
 
 
 def _half_of(product: Any, weights: Any, bias: Any, half: int) -> Any:
-    import numpy as np
     from openvino import opset13 as ops
 
     transposed = product.get_attributes()["transpose_b"]
-    axis = 0 if transposed else 1
-    width = weights.get_partial_shape()[axis].get_length() // 2
+    halved = ops.matmul(product.input_value(0), _half(weights, 0 if transposed else 1, half), False, transposed)
+    return ops.add(halved, _half(bias, 0, half)).output(0)
 
-    def cut(value: Any, axis: int) -> Any:
-        bounds = [np.array([n], np.int64) for n in (half * width, (half + 1) * width, 1, axis)]
-        start, stop, step, axes = (ops.constant(n) for n in bounds)
-        return ops.slice(value, start, stop, step, axes)
 
-    halved = ops.matmul(product.input_value(0), cut(weights, axis), False, transposed)
-    return ops.add(halved, cut(bias, 0)).output(0)
+def _half(value: Any, axis: int, half: int) -> Any:
+    """Return half of a constant along an axis; where it lies in one piece, it stays where it is."""
+    import openvino
+    from openvino import opset13 as ops
+
+    node, shape = value.get_node(), [dim.get_length() for dim in value.get_partial_shape()]
+    kind = node.get_type_name()
+    if kind == "Convert":
+        return ops.convert(_half(node.input_value(0), axis, half), value.get_element_type())
+    if kind == "Transpose" and len(shape) == 2:
+        return ops.transpose(_half(node.input_value(0), 1 - axis, half), ops.constant(np.array([1, 0], np.int64)))
+    width = shape[axis] // 2
+    if kind == "Constant" and axis == 0 and len(shape) == 2:
+        begin, end = [half * width, *[0] * (len(shape) - 1)], [(half + 1) * width, *shape[1:]]
+        part = openvino.Tensor(node.get_tensor_view(), openvino.Coordinate(begin), openvino.Coordinate(end))
+        return openvino.op.Constant(part, shared_memory=True)
+    start, stop, step, axes = (
+        ops.constant(np.array([n], np.int64)) for n in (half * width, (half + 1) * width, 1, axis)
+    )
+    return ops.slice(value, start, stop, step, axes)

@@ -48,7 +48,7 @@ def _doubles(convolution: Any) -> bool:
     wanted = {"strides": [1, 1], "dilations": [1, 1], "pads_begin": [1, 1], "pads_end": [1, 1]}
     if any(list(attributes[name]) != value for name, value in wanted.items()):
         return False
-    doubled = convolution.input_value(0)
+    doubled = _unconverted(convolution.input_value(0))
     node = doubled.get_node()
     if node.get_type_name() != "Interpolate" or node.get_attributes()["mode"] != "nearest":
         return False
@@ -59,10 +59,15 @@ def _doubles(convolution: Any) -> bool:
     )
 
 
+def _unconverted(value: Any) -> Any:
+    """Return what is converted: copies of a bfloat16 number are the same number, whatever it is meanwhile."""
+    while value.get_node().get_type_name() == "Convert":
+        value = value.get_node().input_value(0)
+    return value
+
+
 def _weights(convolution: Any) -> NDArray[np.float32] | None:
-    node = convolution.input_value(1).get_node()
-    if node.get_type_name() == "Convert":
-        node = node.input_value(0).get_node()  # of weights in float16
+    node = _unconverted(convolution.input_value(1)).get_node()
     if node.get_type_name() != "Constant" or list(node.get_output_shape(0))[2:] != [3, 3]:
         return None
     weights: NDArray[np.float32] = node.get_data(dtype=np.float32)
@@ -73,9 +78,11 @@ def _rewritten(convolution: Any, weights: NDArray[np.float32] | None) -> Any:
     from openvino import opset13 as ops
 
     assert weights is not None
-    small = convolution.input_value(0).get_node().input_value(0)
+    dtype = convolution.get_output_element_type(0)
+    small = _unconverted(_unconverted(convolution.input_value(0)).get_node().input_value(0))
+    if small.get_element_type() != dtype:
+        small = ops.convert(small, dtype).output(0)
     kernels = phase_kernels(weights)
-    dtype = small.get_element_type()
     phases = [
         ops.convolution(
             small,

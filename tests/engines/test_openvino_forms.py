@@ -37,7 +37,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
     known: list[dict[str, int]] = []
     real = openvino_forms.compiled
 
-    def watched(file: str, spec: Any, lengths: Mapping[str, int], options: Mapping[str, Any]) -> list[Any]:
+    def watched(file: str, spec: Any, lengths: Mapping[str, int], options: Mapping[str, Any]) -> Any:
         known.append(dict(lengths))
         return real(file, spec, lengths, options)
 

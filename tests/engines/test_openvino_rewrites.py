@@ -46,16 +46,42 @@ def test_a_gated_projection_is_halved(transposed: bool, dynamic: bool) -> None:
     model = _gated(transposed=transposed, dynamic=dynamic)
     x = _random(2, 5, 8)
     expected = _result(model.clone(), x=x)
-    assert halve_gated_projections(model) == 1
+    whole = halve_gated_projections(model)
+    assert len(whole) == 1
     assert "Split" not in {node.get_type_name() for node in model.get_ordered_ops()}
     np.testing.assert_allclose(_result(model, x=x), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["transposed", "converted", "by a node"])
+def test_halves_of_weights_are_not_copied(how: str) -> None:
+    weights = ops.constant(_random(12, 8).astype(np.float16 if how == "converted" else np.float32))
+    x = ops.parameter([2, 5, 8], np.float32, name="x")
+    given = weights
+    if how == "converted":
+        given = ops.convert(weights, "f32")
+    elif how == "by a node":
+        given = ops.transpose(weights, ops.constant(np.array([1, 0], np.int64)))
+    wide = ops.add(ops.matmul(x, given, False, how != "by a node"), ops.constant(_random(12)))
+    halves = ops.split(wide, ops.constant(np.int64(-1)), 2)
+    model = openvino.Model([ops.add(halves.output(0), ops.gelu(halves.output(1), "erf"))], [x], "gated")
+    pixels = _random(2, 5, 8)
+    expected = _result(model.clone(), x=pixels)
+    whole = halve_gated_projections(model)
+    assert len(whole) == 1
+    places = sorted(
+        node.data.ctypes.data - weights.data.ctypes.data
+        for node in model.get_ordered_ops()
+        if node.get_type_name() == "Constant" and list(node.get_output_shape(0)) == [6, 8]
+    )
+    assert places == [0, weights.data.nbytes // 2]
+    np.testing.assert_allclose(_result(model, x=pixels), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_split_of_something_else_is_left_alone() -> None:
     x = ops.parameter([2, 8], np.float32, name="x")
     halves = ops.split(x, ops.constant(np.int64(1)), 2)
     model = openvino.Model([ops.add(halves.output(0), halves.output(1))], [x], "plain")
-    assert halve_gated_projections(model) == 0
+    assert halve_gated_projections(model) == []
 
 
 def test_a_projection_that_is_used_whole_too_is_left_alone() -> None:
@@ -63,7 +89,7 @@ def test_a_projection_that_is_used_whole_too_is_left_alone() -> None:
     wide = ops.add(ops.matmul(x, ops.constant(_random(8, 12)), False, False), ops.constant(_random(12)))
     halves = ops.split(wide, ops.constant(np.int64(1)), 2)
     model = openvino.Model([ops.add(halves.output(0), halves.output(1)), ops.relu(wide)], [x], "used twice")
-    assert halve_gated_projections(model) == 0
+    assert halve_gated_projections(model) == []
 
 
 def _doubling(size: tuple[int, int], *, scale: tuple[int, int] = (2, 2), stride: int = 1) -> Any:
@@ -76,6 +102,24 @@ def _doubling(size: tuple[int, int], *, scale: tuple[int, int] = (2, 2), stride:
     )
     y = ops.convolution(large, ops.constant(_random(4, 3, 3, 3)), [stride] * 2, [1, 1], [1, 1], [1, 1])
     return openvino.Model([ops.relu(y)], [x], "doubling")
+
+
+def test_conversions_around_doubling_are_seen_through() -> None:
+    """As in bfloat16 graphs, which double in float32."""
+    x = ops.parameter([2, 3, 4, 5], np.float32, name="x")
+    wide = ops.convert(ops.convert(x, "bf16"), "f32")
+    axes, target = ops.constant(np.array([2, 3], np.int64)), ops.constant(np.array([8, 10], np.int64))
+    large = ops.interpolate(
+        wide, target, "nearest", "sizes", coordinate_transformation_mode="asymmetric", nearest_mode="floor", axes=axes
+    )
+    kernel = ops.constant(np.round(_random(4, 3, 3, 3) * 4) / 4, dtype=openvino.Type.bf16)
+    y = ops.convolution(ops.convert(large, "bf16"), kernel, [1, 1], [1, 1], [1, 1], [1, 1])
+    model = openvino.Model([ops.convert(y, "f32")], [x], "converted")
+    pixels = np.round(_random(2, 3, 4, 5) * 4) / 4
+    expected = _result(model.clone(), x=pixels)
+    assert convolve_before_doubling(model) == 1
+    assert "Interpolate" not in {node.get_type_name() for node in model.get_ordered_ops()}
+    np.testing.assert_allclose(_result(model, x=pixels), expected, rtol=1e-2, atol=1e-2)
 
 
 def test_phase_kernels_add_up_to_the_whole() -> None:
