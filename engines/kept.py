@@ -9,9 +9,7 @@ the bytes whose hash is compared are those that are used.
 import contextlib
 import functools
 import hashlib
-import os
 import platform
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import msgspec
 import numpy as np
 
 from .bundle import Bundle
+from .whole_file import write_whole
 
 __all__ = ["LIMIT", "Kept", "processor"]
 
@@ -118,16 +117,8 @@ class Kept:
         record = _Record(made_from=self._made_from, sha256=hashlib.sha256(body).hexdigest())
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, partial = tempfile.mkstemp(prefix=".partial-", dir=self._file.parent)
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(msgspec.json.encode(record) + b"\n")
-                    file.write(body)
-                os.chmod(partial, 0o644)  # others who use the bundle may read it, as they may the rest
-                os.replace(partial, self._file)
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(partial)
+            with write_whole(self._file) as aside:
+                aside.write_bytes(b"".join((msgspec.json.encode(record), b"\n", body)))
         except OSError as error:
             self.notes.append(f"the bundle cannot be written to, so the next start compiles again: {error.strerror}")
         else:

@@ -7,7 +7,6 @@ generated pictures read, and ``sdengine``, the whole record as JSON. JPEG and We
 
 import json
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from ..engines.errors import SdengineError, UsageError, nearest
+from ..engines.whole_file import write_whole
 
 __all__ = [
     "PictureRecord",
@@ -107,18 +107,11 @@ def save_picture(picture: Image.Image, path: str | Path, record: PictureRecord, 
     options: dict[str, Any] = {"pnginfo": _text_chunks(record)} if kind == "PNG" else {"exif": _exif(record, kind)}
     if kind != "PNG":
         options["quality"] = quality
-    aside = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     try:
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        with os.fdopen(descriptor, "wb") as stream:
+        with write_whole(file) as aside, aside.open("wb") as stream:
             picture.save(stream, kind, **options)
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.replace(file)
     except OSError as error:
         raise SdengineError(f"{file} could not be written: {error.strerror or error}") from error
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def read_record(path: str | Path) -> PictureRecord:

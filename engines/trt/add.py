@@ -6,7 +6,8 @@ import msgspec
 
 from ..bundle import Bundle, file_sha256
 from ..manifest import EngineFile, FileRecord, Manifest
-from .locked import rewrite_manifest, write_whole
+from ..whole_file import write_whole
+from .locked import rewrite_manifest
 from .record import PlanRecord
 
 __all__ = ["add_plan"]

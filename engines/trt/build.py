@@ -8,11 +8,12 @@ import msgspec
 
 from ..bundle import Bundle
 from ..errors import UsageError, nearest
+from ..whole_file import write_whole
 from .add import add_plan
 from .compile import compile_plan
 from .gpu import Gpu, free_memory, gpu_here
 from .library import Library, library_of
-from .locked import locked, write_whole
+from .locked import locked
 from .options import BuildOptions, targets_for
 from .profiles import profiles_for, vae_factor
 from .record import PlanRecord, Wanted, read_record

@@ -10,8 +10,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from ..whole_file import write_whole
 from .gpu import Gpu
-from .locked import write_whole
 
 __all__ = ["Contexts"]
 

@@ -1,4 +1,4 @@
-"""Locks and atomic writes, so that builds at the same time do not harm each other."""
+"""Locks, so that builds at the same time do not harm each other."""
 
 import contextlib
 import os
@@ -10,8 +10,9 @@ import msgspec
 from ..bundle import MANIFEST, Bundle
 from ..errors import EngineError
 from ..manifest import Manifest
+from ..whole_file import write_whole
 
-__all__ = ["locked", "rewrite_manifest", "write_whole"]
+__all__ = ["locked", "rewrite_manifest"]
 
 
 @contextlib.contextmanager
@@ -41,22 +42,6 @@ def locked(folder: Path, *, waiting: Callable[[], None] | None = None) -> Iterat
         yield
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def write_whole(file: Path) -> Iterator[Path]:
-    """Give a name to write to, beside ``file``; rename it when the block ends well, remove it otherwise."""
-    partial = file.with_name(f".{file.name}.partial-{os.getpid()}")
-    try:
-        yield partial
-        descriptor = os.open(partial, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        partial.rename(file)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def rewrite_manifest(path: Path, change: Callable[[Manifest], Manifest]) -> None:

@@ -1,10 +1,9 @@
 """Reports on disk: the published schema, reading with validation, writing whole or not at all."""
 
+import contextlib
 import inspect
 import json
-import os
 import re
-import secrets
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -14,10 +13,11 @@ import msgspec
 import numpy as np
 
 from ...engines.errors import SdengineError, UsageError
+from ...engines.whole_file import write_whole
 from .figure import Absent, Figure, figure_of
 from .report import SCHEMA, Report
 
-__all__ = ["SCHEMA_FILE", "make_schema", "read_report", "report_json", "report_schema", "write_whole"]
+__all__ = ["SCHEMA_FILE", "make_schema", "read_report", "report_json", "report_schema", "write_all"]
 
 SCHEMA_FILE = "report.schema.json"
 _LIMIT = 256 * 2**20
@@ -107,25 +107,17 @@ def _check(figure: Figure | Absent, name: str) -> None:
         raise UsageError(f"{name} is no valid report: its rounds have no equal, whole numbers of runs")
 
 
-def write_whole(folder: Path, contents: Mapping[str, bytes]) -> None:
+def write_all(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Write files into a folder, which is made: all are written aside before any gets its name.
 
     Raises:
         SdengineError: they could not be written; none has its name then.
 
     """
-    aside = {folder / name: folder / f".{name}.{secrets.token_hex(4)}" for name in contents}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for partial, data in zip(aside.values(), contents.values(), strict=True):
-            with partial.open("xb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-        for file, partial in aside.items():
-            partial.replace(file)
+        with contextlib.ExitStack() as all_of_them:
+            for name, data in contents.items():
+                all_of_them.enter_context(write_whole(folder / name)).write_bytes(data)
     except OSError as error:
         raise SdengineError(f"the report could not be written into {folder}: {error.strerror or error}") from error
-    finally:
-        for partial in aside.values():
-            partial.unlink(missing_ok=True)

@@ -166,10 +166,10 @@ def _check_destination(folder: Path | None, *, overwrite: bool) -> None:
 def _write(report: "Report", comparison: "Comparison | None", folder: Path) -> None:
     """Write both files, or none."""
     from ..bench.page import page_of
-    from ..bench.saved import report_json, write_whole
+    from ..bench.saved import report_json, write_all
 
     contents = dict(zip(_FILES, (report_json(report), page_of(report, comparison).encode()), strict=True))
-    write_whole(folder, contents)
+    write_all(folder, contents)
     for name in _FILES:
         err.print(f"wrote {folder / name}", markup=False, highlight=False, soft_wrap=True)
 
