@@ -1,5 +1,6 @@
 """What is asked of the machine, and what others have published."""
 
+import mmap
 import os
 from pathlib import Path
 
@@ -104,3 +105,12 @@ def test_where_nothing_is_comparable_there_is_one_line(
     assert isinstance(found, Absent)
     assert found.reason.startswith(reason)
     assert "\n" not in found.reason
+
+
+def test_what_is_reserved_and_not_used_is_not_resident() -> None:
+    before = resident_memory(), peak_memory()
+    with mmap.mmap(-1, 512_000_000):
+        after = resident_memory(), peak_memory()
+    for less, more in zip(before, after, strict=True):
+        assert isinstance(less, float) and isinstance(more, float)
+        assert more - less < 100
