@@ -5,15 +5,14 @@ Falling back is never silent: every rung that was passed over is reported with i
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from types import ModuleType
 from typing import Any, Literal
 
-from . import onnxruntime_cpu, onnxruntime_cuda, openvino_cpu, torch_module
 from .bundle import Bundle
 from .engine import Engine
 from .errors import EngineError, EngineUnavailableError, SdengineError, UsageError, nearest
 from .opening import OpeningOptions
-from .trt import run_tensorrt, run_tensorrt_rtx
 
 __all__ = ["ENGINES", "Fallback", "FallbackPolicy", "Opened", "open_engine"]
 
@@ -25,31 +24,42 @@ class Rung:
     """An engine of the ladder.
 
     Attributes:
-        module: tells ``NAME``, ``unavailable()`` and ``version()``.
-        open: constructor of the engine.
+        where: the module, which tells ``NAME``, ``unavailable()`` and ``version()``, and ``preferred()`` where the
+            precision to open in, if none is asked for, depends on the machine. It is imported when it is asked for:
+            most programs run one engine.
+        opens: name of its constructor.
         precisions: what it runs, preferred first.
         options: that its constructor has beside the precision.
         devices: kinds of devices that it can be told to run on.
-        preferred: chooses the precision where none is asked for, given those of the component's graphs; None takes
-            the first of ``precisions`` that there is a graph of.
 
     """
 
-    module: ModuleType
-    open: Callable[..., Engine]
+    where: str
+    opens: str
     precisions: tuple[str, ...]
     options: tuple[str, ...]
     devices: tuple[str, ...]
-    preferred: Callable[[Collection[str]], str | None] | None = None
+
+    @property
+    def module(self) -> ModuleType:
+        """The module."""
+        return import_module(self.where, __package__)
+
+    def open(self, bundle: Bundle, component: str, **options: Any) -> Engine:
+        """Open a component."""
+        engine: Engine = getattr(self.module, self.opens)(bundle, component, **options)
+        return engine
 
     def choose(self, graphs: Collection[str]) -> str | None:
         """Return the precision to open where none is asked for; None where no graph of the component will do."""
-        if self.preferred is not None:
-            return self.preferred(graphs)
+        preferred: Callable[[Collection[str]], str | None] | None = getattr(self.module, "preferred", None)
+        if preferred is not None:
+            return preferred(graphs)
         return next((p for p in self.precisions if p in graphs), None)
 
 
 _PLAN: Any = {
+    "opens": "open_plan",
     "precisions": ("fp16", "bf16", "fp32"),
     "options": ("device", "cuda_graph", "weight_streaming_budget"),
     "devices": ("cuda",),
@@ -57,28 +67,20 @@ _PLAN: Any = {
 _CPU: Any = {"options": ("threads",), "devices": ("cpu",)}
 
 ENGINES: dict[str, Rung] = {
-    run_tensorrt.NAME: Rung(module=run_tensorrt, open=run_tensorrt.open_plan, **_PLAN),
-    run_tensorrt_rtx.NAME: Rung(module=run_tensorrt_rtx, open=run_tensorrt_rtx.open_plan, **_PLAN),
-    onnxruntime_cuda.NAME: Rung(
-        module=onnxruntime_cuda,
-        open=onnxruntime_cuda.OnnxRuntimeCudaEngine,
+    "tensorrt": Rung(where=".trt.run_tensorrt", **_PLAN),
+    "tensorrt-rtx": Rung(where=".trt.run_tensorrt_rtx", **_PLAN),
+    "onnxruntime-cuda": Rung(
+        where=".onnxruntime_cuda",
+        opens="OnnxRuntimeCudaEngine",
         precisions=("fp16", "fp32"),
         options=("device", "memory_limit"),
         devices=("cuda",),
     ),
-    openvino_cpu.NAME: Rung(
-        module=openvino_cpu,
-        open=openvino_cpu.OpenVinoEngine,
-        precisions=("fp32", "bf16"),
-        **_CPU,
-        preferred=openvino_cpu.preferred,
-    ),
-    onnxruntime_cpu.NAME: Rung(
-        module=onnxruntime_cpu, open=onnxruntime_cpu.OnnxRuntimeEngine, precisions=("fp32", "fp16"), **_CPU
-    ),
-    torch_module.NAME: Rung(
-        module=torch_module,
-        open=torch_module.TorchEngine,
+    "openvino": Rung(where=".openvino_cpu", opens="OpenVinoEngine", precisions=("fp32", "bf16"), **_CPU),
+    "onnxruntime": Rung(where=".onnxruntime_cpu", opens="OnnxRuntimeEngine", precisions=("fp32", "fp16"), **_CPU),
+    "torch": Rung(
+        where=".torch_module",
+        opens="TorchEngine",
         precisions=("fp32", "bf16", "fp16"),
         options=("threads", "device"),
         devices=("cpu", "cuda"),
