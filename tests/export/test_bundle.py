@@ -100,15 +100,15 @@ def test_a_moved_bundle_draws_the_same(tmp_path: Path) -> None:
 
 def test_damage_is_found(tmp_path: Path) -> None:
     bundle = copy_of("sd1", tmp_path / "bundle")
-    graph = bundle / "components/unet/denoiser.fp32.onnx"
+    graph = bundle / "components/unet/denoiser.fp32.contrib.onnx"
     data = bytearray(graph.read_bytes())
     data[len(data) // 2] ^= 1
     graph.unlink()
     graph.write_bytes(data)
-    with pytest.raises(BundleError, match=r"denoiser\.fp32\.onnx is not the file that was exported"):
+    with pytest.raises(BundleError, match=r"denoiser\.fp32\.contrib\.onnx is not the file that was exported"):
         open_engine(Bundle(bundle), "denoiser", engine="onnxruntime")
     graph.unlink()
-    with pytest.raises(BundleError, match=r"denoiser\.fp32\.onnx is missing"):
+    with pytest.raises(BundleError, match=r"denoiser\.fp32\.contrib\.onnx is missing"):
         Bundle(bundle)
 
 
