@@ -64,7 +64,8 @@ class OnnxRuntimeEngine:
         self._session: Any = open_session(
             bundle, component, file, _PROVIDER, threads=threads, lengths=lengths, plan_reuse=False, kept=kept
         )
-        release_freed()
+        if not kept.wanted():
+            release_freed()
         self.notes += kept.notes
         self.device = ", ".join(self._session.get_providers())
 

@@ -4,9 +4,12 @@ import hashlib
 import json
 from pathlib import Path
 
+import msgspec
 from sdengine.engines.bundle import Bundle
+from sdengine.engines.manifest import Manifest
 from sdengine.engines.trt import BuildOptions
 from sdengine.engines.trt.add import add_plan
+from sdengine.engines.trt.locked import rewrite_manifest
 from sdengine.engines.trt.profiles import profiles_for, shapes_of, vae_factor
 from sdengine.engines.trt.record import PlanRecord, Wanted
 
@@ -30,11 +33,16 @@ def with_plans(
     controlnets: int = 0,
     without: tuple[str, ...] = (),
 ) -> Path:
-    """Return a copy of a tiny bundle that holds a plan of every component but some."""
+    """Return a copy of a tiny bundle that holds a plan of every component but some.
+
+    Plans of the stand-in are computed from the plain graphs. So that what they give can be compared bit by bit, the
+    copy does not name the graphs in ONNX Runtime's own operators, which round elsewhere.
+    """
     options = options or BuildOptions()
     if engine == "tensorrt-rtx":
         target, version = target.split("-")[0], RTX_VERSION
     path = copy_of(kind, folder, precision="fp32", sizes=sizes, controlnets=controlnets)
+    rewrite_manifest(path, _without_contrib)
     bundle = Bundle(path)
     for name, component in bundle.manifest.components.items():
         if name in without:
@@ -70,3 +78,12 @@ def with_plans(
         )
         add_plan(bundle, record, sha256=hashlib.sha256(data).hexdigest(), contents={})
     return path
+
+
+def _without_contrib(manifest: Manifest) -> Manifest:
+    replace = msgspec.structs.replace
+    components = {
+        name: replace(component, graphs={p: replace(graph, contrib=None) for p, graph in component.graphs.items()})
+        for name, component in manifest.components.items()
+    }
+    return replace(manifest, components=components)
