@@ -56,7 +56,7 @@ def test_shared_generator_and_more_images_than_are_drawn_at_once() -> None:
 @pytest.mark.parametrize("scale", [1.0, 0.0])
 def test_without_guidance_there_is_one_row_per_sample(scale: float) -> None:
     pipe, rows = ours("sdxl"), []
-    pipe._loops.close()  # what earlier requests have bound
+    pipe._drawer._loops.close()  # what earlier requests have bound
     with pipe.components.use("denoiser") as (engine,):
         prepare = engine.prepare
 
