@@ -2,7 +2,9 @@
 
 OpenVINO fuses more where it knows shapes, and writes its kernels as it compiles, not at the first run. So a small
 network is compiled twice: once for the lengths that its bundle is tuned for (``opt`` of every axis), and, when others
-are met, once with axes left open. A step of the demo takes 0.7 times as long at the lengths it is tuned for.
+are met, once with axes left open. A step of the demo takes 0.7 times as long at the lengths it is tuned for. A large
+network that is called once a step gets both at once, with one set of packed weights, where its graph and weights are
+bfloat16: see :mod:`.openvino_tuned`.
 """
 
 from collections.abc import Mapping
@@ -16,7 +18,9 @@ from .kept import Kept
 from .manifest import Graph
 from .openvino_geglu import halve_gated_projections
 from .openvino_library import core, library
+from .openvino_pointwise import convolve_products
 from .openvino_split import split_sinusoids
+from .openvino_tuned import tuned_or_open
 from .openvino_upsample import convolve_before_doubling
 from .resident import release_freed
 from .spec import ComponentSpec, resolve_dim, split_dim
@@ -24,6 +28,8 @@ from .spec import ComponentSpec, resolve_dim, split_dim
 __all__ = ["DEVICE", "Form", "Forms", "compiled", "runs_in"]
 
 DEVICE = "CPU"
+_EVERY_STEP = ("denoiser", "controlnet")
+"""Kinds of components that are called once a step: what they win by being compiled twice, they win soon."""
 
 
 class Form(NamedTuple):
@@ -71,6 +77,8 @@ class Forms:
         self._bundle, self._component, self._graph, self._engine = bundle, component, graph, engine
         self._made: dict[bool, Form] = {}
         self.small = self._kept(tuned=True).wanted()
+        record = bundle.component(component)
+        self._both = not self.small and record.kind in _EVERY_STEP and graph == record.graphs.get("bf16")
 
     def first(self) -> Form:
         """Return the form to open ahead of use: for the tuned lengths, or of a large network the open one."""
@@ -113,10 +121,19 @@ class Forms:
                 return Form(found, body)
             except Exception as error:  # openvino raises bare RuntimeError and its subclasses
                 kept.notes.append(f"what was kept in the bundle was not used: {error}")
-        form = compiled(self._file, self._spec, lengths, self._options)
+        form = self._compiled(lengths)
         if self.small and runs_in(form.models[-1]) == self._options["INFERENCE_PRECISION_HINT"]:
             kept.write(msgspec.msgpack.encode([model.export_model().getvalue() for model in form.models]))
         return form
+
+    def _compiled(self, lengths: Mapping[str, int]) -> Form:
+        if self._both:
+            try:
+                return compiled(self._file, self._spec, lengths, self._options, self._lengths(tuned=True))
+            except Exception as error:  # openvino raises bare RuntimeError and its subclasses
+                last = str(error).strip().splitlines()[-1]
+                self.notes.append(f"{self._component} is not tuned for any lengths, as openvino cannot: {last}")
+        return compiled(self._file, self._spec, lengths, self._options)
 
 
 def _tensor(part: memoryview) -> Any:
@@ -129,17 +146,47 @@ def runs_in(model: Any) -> str:
     return str(model.get_property("INFERENCE_PRECISION_HINT").to_string())
 
 
-def compiled(file: str, spec: ComponentSpec, lengths: Mapping[str, int], options: Mapping[str, Any]) -> Form:
-    """Compile a graph; in bfloat16 as two models where it has sinusoids, see :func:`split_sinusoids`."""
+def compiled(
+    file: str,
+    spec: ComponentSpec,
+    lengths: Mapping[str, int],
+    options: Mapping[str, Any],
+    tuned: Mapping[str, int] | None = None,
+) -> Form:
+    """Compile a graph; in bfloat16 as two models where it has sinusoids, see :func:`split_sinusoids`.
+
+    Args:
+        file: an ONNX graph.
+        spec: its inputs, outputs and axes.
+        lengths: of the axes that are known; the others are left open.
+        options: given to OpenVINO's compiler.
+        tuned: the lengths of all axes that it shall be fastest at, beside the open form: for bfloat16 graphs.
+
+    """
     model = core().read_model(file)
     _fix_shapes(model, spec, lengths)
-    halved = halve_gated_projections(model)
+    held = halve_gated_projections(model)
     convolve_before_doubling(model)
+    if tuned is not None:
+        held += convolve_products(model)
     split = split_sinusoids(model) if options["INFERENCE_PRECISION_HINT"] == "bf16" else None
-    parts = (model,) if split is None else split
+    *before, network = (model,) if split is None else split
+    if tuned is not None:
+        shapes = {tensor.name: tensor.resolve(tuned) for tensor in spec.inputs}
+        for part in before:
+            shapes |= _shapes_made(part, shapes)
+        network = tuned_or_open(network, shapes)
+    parts = (*before, network)
     given = _options_of_parts(len(parts), options)
     models = [core().compile_model(part, DEVICE, dict(o)) for part, o in zip(parts, given, strict=True)]
-    return Form(models, halved)
+    return Form(models, held)
+
+
+def _shapes_made(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of what a model makes of inputs of these shapes."""
+    told = model.clone()
+    told.reshape({port.get_any_name(): library().PartialShape(shapes[port.get_any_name()]) for port in told.inputs})
+    return {port.get_any_name(): tuple(port.get_shape()) for port in told.outputs}
 
 
 def _options_of_parts(count: int, options: Mapping[str, Any]) -> list[Mapping[str, Any]]:
