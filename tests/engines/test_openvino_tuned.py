@@ -68,7 +68,7 @@ def test_a_product_is_a_convolution_of_one_pixel(after: str, rows: int, known: b
     actual = _compiled(model)(x)
     assert len(kept) == 1
     for i in range(len(model.outputs)):
-        np.testing.assert_allclose(actual[i], expected[i], rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(actual[i], expected[i], rtol=1e-5, atol=1e-4)
 
 
 def test_open_lengths_are_convolved_too() -> None:
