@@ -7,7 +7,7 @@ network that is called once a step gets both at once, with one set of packed wei
 bfloat16: see :mod:`.openvino_tuned`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -129,7 +129,9 @@ class Forms:
     def _compiled(self, lengths: Mapping[str, int]) -> Form:
         if self._both:
             try:
-                return compiled(self._file, self._spec, lengths, self._options, self._lengths(tuned=True))
+                guided = self._lengths(tuned=True)
+                unguided = {**guided, "R": guided["S"]}
+                return compiled(self._file, self._spec, lengths, self._options, [guided, unguided])
             except Exception as error:  # openvino raises bare RuntimeError and its subclasses
                 last = str(error).strip().splitlines()[-1]
                 self.notes.append(f"{self._component} is not tuned for any lengths, as openvino cannot: {last}")
@@ -151,7 +153,7 @@ def compiled(
     spec: ComponentSpec,
     lengths: Mapping[str, int],
     options: Mapping[str, Any],
-    tuned: Mapping[str, int] | None = None,
+    tuned: Sequence[Mapping[str, int]] = (),
 ) -> Form:
     """Compile a graph; in bfloat16 as two models where it has sinusoids, see :func:`split_sinusoids`.
 
@@ -160,33 +162,34 @@ def compiled(
         spec: its inputs, outputs and axes.
         lengths: of the axes that are known; the others are left open.
         options: given to OpenVINO's compiler.
-        tuned: the lengths of all axes that it shall be fastest at, beside the open form: for bfloat16 graphs.
+        tuned: lengths of all axes that it shall be faster at, the likeliest first: for bfloat16 graphs, see
+            :func:`tuned_or_open`.
 
     """
     model = core().read_model(file)
     _fix_shapes(model, spec, lengths)
     held = halve_gated_projections(model)
     convolve_before_doubling(model)
-    if tuned is not None:
+    if tuned:
         held += convolve_products(model)
     split = split_sinusoids(model) if options["INFERENCE_PRECISION_HINT"] == "bf16" else None
     *before, network = (model,) if split is None else split
-    if tuned is not None:
-        shapes = {tensor.name: tensor.resolve(tuned) for tensor in spec.inputs}
-        for part in before:
-            shapes |= _shapes_made(part, shapes)
-        network = tuned_or_open(network, shapes)
+    if tuned:
+        network = tuned_or_open(network, [_shapes(spec, axes, before) for axes in tuned])
     parts = (*before, network)
     given = _options_of_parts(len(parts), options)
     models = [core().compile_model(part, DEVICE, dict(o)) for part, o in zip(parts, given, strict=True)]
     return Form(models, held)
 
 
-def _shapes_made(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of what a model makes of inputs of these shapes."""
-    told = model.clone()
-    told.reshape({port.get_any_name(): library().PartialShape(shapes[port.get_any_name()]) for port in told.inputs})
-    return {port.get_any_name(): tuple(port.get_shape()) for port in told.outputs}
+def _shapes(spec: ComponentSpec, axes: Mapping[str, int], before: Sequence[Any]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of all inputs, and of what the models before make of them."""
+    shapes = {tensor.name: tensor.resolve(axes) for tensor in spec.inputs}
+    for model in before:
+        told = model.clone()
+        told.reshape({port.get_any_name(): library().PartialShape(shapes[port.get_any_name()]) for port in told.inputs})
+        shapes |= {port.get_any_name(): tuple(port.get_shape()) for port in told.outputs}
+    return shapes
 
 
 def _options_of_parts(count: int, options: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -108,27 +108,33 @@ def _two_inputs() -> Any:
     return openvino.Model([ops.result(result.output(0)), ops.result(summed.output(0))], [x, y], "two inputs")
 
 
-@pytest.mark.parametrize("lengths", [(4, 5), (4, 6), (7, 5), (1, 1)])
-def test_both_branches_do_the_same(lengths: tuple[int, int]) -> None:
-    model = tuned_or_open(_two_inputs(), {"x": (3, 4), "y": (3, 5)})
+_CHOICES = [{"x": (3, 4), "y": (3, 5)}, {"x": (3, 7), "y": (3, 5)}]
+
+
+@pytest.mark.parametrize("lengths", [(4, 5), (7, 5), (4, 6), (7, 4), (2, 5), (1, 1)])
+@pytest.mark.parametrize("count", [1, 2])
+def test_all_branches_do_the_same(lengths: tuple[int, int], count: int) -> None:
+    model = tuned_or_open(_two_inputs(), _CHOICES[:count])
     x, y = (_random(3, length) for length in lengths)
     results = _compiled(model)({"x": x, "y": y})
     np.testing.assert_allclose(results["z"], x.T @ y, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(results["summed"], (x.T @ y).sum(0), rtol=1e-5, atol=1e-6)
 
 
-def test_one_branch_knows_its_lengths() -> None:
-    model = tuned_or_open(_two_inputs(), {"x": (3, 4), "y": (3, 5)})
-    (branches,) = (node for node in model.get_ordered_ops() if node.get_type_name() == "If")
-    then, otherwise = branches.get_function(0), branches.get_function(1)
-    assert [list(result.get_output_shape(0)) for result in then.get_results()] == [[4, 5], [5]]
-    assert all(result.get_output_partial_shape(0).is_dynamic for result in otherwise.get_results())
+def test_a_branch_knows_its_lengths_and_the_last_none() -> None:
+    model, known = tuned_or_open(_two_inputs(), _CHOICES), []
+    for _ in _CHOICES:
+        (branches,) = (node for node in model.get_ordered_ops() if node.get_type_name() == "If")
+        then, model = branches.get_function(0), branches.get_function(1)
+        known.append([list(result.get_output_shape(0)) for result in then.get_results()])
+    assert known == [[[4, 5], [5]], [[7, 5], [5]]]
+    assert all(result.get_output_partial_shape(0).is_dynamic for result in model.get_results())
 
 
 def test_a_model_without_open_lengths_is_left_as_it_is() -> None:
     model = _two_inputs()
     model.reshape({"x": [3, 4], "y": [3, 5]})
-    assert tuned_or_open(model, {"x": (3, 4), "y": (3, 5)}) is model
+    assert tuned_or_open(model, _CHOICES) is model
 
 
 _MEMORY = """
@@ -151,7 +157,7 @@ model = library().Model([y], [x], "deep")
 kept = convolve_products(model)
 assert len(kept) == 16
 if sys.argv[1] == "both":
-    model = tuned_or_open(model, {"x": (2, 256, 2048)})
+    model = tuned_or_open(model, [{"x": (2, 256, 2048)}, {"x": (1, 256, 2048)}])
 before = private()
 request = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"}).create_infer_request()
 for rows in (2, 1):
