@@ -97,9 +97,7 @@ class OpenVinoEngine:
         self._forms: Forms | None = Forms(
             bundle, component, graph, engine=NAME, settings={"version": version()}, options=options
         )
-        self._mapped: Path | None = None
-        if not self._forms.small:
-            self._mapped = bundle.file(bundle.manifest.networks[bundle.component(component).network].weights)
+        self._mapped = self._forms.mapped
         main = self._form(None).models[-1]
         self.device = str(main.get_property("EXECUTION_DEVICES")[0])
         self.precision = _PRECISIONS.get(runs_in(main), "unknown")

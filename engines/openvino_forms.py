@@ -22,7 +22,7 @@ from .openvino_pointwise import convolve_products
 from .openvino_split import split_sinusoids
 from .openvino_tuned import tuned_or_open
 from .openvino_upsample import convolve_before_doubling
-from .resident import release_freed
+from .resident import release_freed, release_mapped
 from .spec import ComponentSpec, resolve_dim, split_dim
 
 __all__ = ["DEVICE", "Form", "Forms", "compiled", "runs_in"]
@@ -56,6 +56,7 @@ class Forms:
         notes: what the user should know about how forms were kept.
         small: whether the network is small: then there is a form for the tuned lengths, and what it leaves in memory
             does not matter.
+        mapped: the file that the weights of a large network are mapped from.
 
     """
 
@@ -78,6 +79,7 @@ class Forms:
         self._made: dict[bool, Form] = {}
         self.small = self._kept(tuned=True).wanted()
         record = bundle.component(component)
+        self.mapped = None if self.small else bundle.file(bundle.manifest.networks[record.network].weights)
         self._both = not self.small and record.kind in _EVERY_STEP and graph == record.graphs.get("bf16")
 
     def first(self) -> Form:
@@ -94,8 +96,9 @@ class Forms:
             kept = self._kept(tuned=tuned)
             self._made[tuned] = self._opened(kept, self._lengths(tuned=tuned))
             self.notes += kept.notes
-            if not self.small:
+            if self.mapped is not None:  # what was packed needs the file no longer
                 release_freed()
+                release_mapped(self.mapped)
         return self._made[tuned]
 
     def _lengths(self, *, tuned: bool) -> dict[str, int]:

@@ -23,6 +23,9 @@ from .run import run
 
 __all__ = ["main"]
 
+_INTERRUPTED = 130
+"""Exit status, as shells have it for Ctrl-C."""
+
 
 def _app() -> typer.Typer:
     app = typer.Typer(
@@ -71,7 +74,11 @@ def main() -> None:
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         fail("interrupted")
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)
+    except SystemExit as stopped:
+        if stopped.code == _INTERRUPTED:  # typer makes that of Ctrl-C, without a word
+            fail("interrupted")
+        raise
     except Exception as error:  # ours to mend, but the user's to read
         if os.environ.get("SDENGINE_DEBUG"):
             traceback.print_exc()

@@ -109,8 +109,9 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
         line = process.stderr.readline()
         assert "round 1" in line, line
         process.send_signal(signal.SIGINT)  # to the parent alone: the child must not need the terminal to be told
-        process.communicate(timeout=60)
+        _, said = process.communicate(timeout=60)
         assert process.returncode == 130
+        assert said.rstrip().endswith("error: interrupted")
         deadline = time.monotonic() + 10
         while _is_alive(process.pid) and time.monotonic() < deadline:
             time.sleep(0.05)
