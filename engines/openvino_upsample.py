@@ -12,14 +12,17 @@ from numpy.typing import NDArray
 
 __all__ = ["convolve_before_doubling", "phase_kernels"]
 
-_SUMS = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
-"""Per phase and tap of the small map, which of a 3-kernel's taps meet it."""
-
 
 def phase_kernels(weights: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the kernels of the four phases, [O, I, 3, 3] -> [2, 2, O, I, 2, 2]: vertical phase, horizontal phase."""
-    kernels: NDArray[np.float32] = np.einsum("pay,qbx,oiyx->pqoiab", _SUMS, _SUMS, weights, optimize=True)
-    return kernels
+    summed = _sums(_sums(weights))  # [vertical phase, tap, horizontal phase, tap, O, I]
+    return summed.transpose(0, 2, 4, 5, 1, 3)
+
+
+def _sums(weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return, per phase and tap of the small map, the sum of the taps that meet it, [..., 3] -> [2, 2, ...]."""
+    first, middle, last = np.moveaxis(weights, -1, 0)
+    return np.array([[first, middle + last], [first + middle, last]])
 
 
 def convolve_before_doubling(model: Any) -> int:
@@ -35,8 +38,9 @@ def convolve_before_doubling(model: Any) -> int:
     """
     done = 0
     for node in model.get_ordered_ops():
-        if node.get_type_name() == "Convolution" and _doubles(node) and _weights(node) is not None:
-            replacement = _rewritten(node, _weights(node))
+        weights = _weights(node) if node.get_type_name() == "Convolution" and _doubles(node) else None
+        if weights is not None:
+            replacement = _rewritten(node, weights)
             for consumer in node.output(0).get_target_inputs():
                 consumer.replace_source_output(replacement)
             done += 1
@@ -74,10 +78,9 @@ def _weights(convolution: Any) -> NDArray[np.float32] | None:
     return weights
 
 
-def _rewritten(convolution: Any, weights: NDArray[np.float32] | None) -> Any:
+def _rewritten(convolution: Any, weights: NDArray[np.float32]) -> Any:
     from openvino import opset13 as ops
 
-    assert weights is not None
     dtype = convolution.get_output_element_type(0)
     small = _unconverted(_unconverted(convolution.input_value(0)).get_node().input_value(0))
     if small.get_element_type() != dtype:
@@ -86,7 +89,7 @@ def _rewritten(convolution: Any, weights: NDArray[np.float32] | None) -> Any:
     phases = [
         ops.convolution(
             small,
-            ops.constant(np.ascontiguousarray(kernels[p, q]), dtype=dtype),
+            _constant(kernels[p, q], dtype),
             [1, 1],
             [1 - p, 1 - q],
             [p, q],
@@ -96,3 +99,18 @@ def _rewritten(convolution: Any, weights: NDArray[np.float32] | None) -> Any:
         for q in range(2)
     ]
     return ops.depth_to_space(ops.concat(phases, 1), "blocks_first", 2).output(0)
+
+
+def _constant(values: NDArray[np.float32], dtype: Any) -> Any:
+    """Return a constant of the type; for bfloat16 ``ops.constant`` would make a Python number of each value."""
+    import openvino
+    from openvino import opset13 as ops
+
+    values = np.ascontiguousarray(values)
+    if dtype != openvino.Type.bf16:
+        return ops.constant(values, dtype=dtype)
+    bits = values.view(np.uint32)
+    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)  # to the nearest, ties to even
+    tensor = openvino.Tensor(dtype, openvino.Shape(list(values.shape)))
+    tensor.data.view(np.uint16)[:] = rounded
+    return openvino.op.Constant(tensor)

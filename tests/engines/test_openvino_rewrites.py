@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from sdengine.engines import openvino_cpu
@@ -120,6 +121,24 @@ def test_conversions_around_doubling_are_seen_through() -> None:
     assert convolve_before_doubling(model) == 1
     assert "Interpolate" not in {node.get_type_name() for node in model.get_ordered_ops()}
     np.testing.assert_allclose(_result(model, x=pixels), expected, rtol=1e-2, atol=1e-2)
+
+
+def test_bfloat16_kernels_are_rounded_to_the_nearest() -> None:
+    """``ops.constant`` cuts digits off, which makes every kernel a little smaller."""
+    x = ops.parameter([1, 3, 4, 4], openvino.Type.bf16, name="x")
+    axes, target = ops.constant(np.array([2, 3], np.int64)), ops.constant(np.array([8, 8], np.int64))
+    large = ops.interpolate(
+        x, target, "nearest", "sizes", coordinate_transformation_mode="asymmetric", nearest_mode="floor", axes=axes
+    )
+    weights = ops.constant(_random(4, 3, 3, 3), dtype=openvino.Type.bf16)
+    model = openvino.Model([ops.convolution(large, weights, [1, 1], [1, 1], [1, 1], [1, 1])], [x], "kernels")
+    exact = phase_kernels(weights.get_data(dtype=np.float32)).reshape(4, 4, 3, 2, 2)
+    assert convolve_before_doubling(model) == 1
+    kernels = [
+        n for n in model.get_ordered_ops() if n.get_type_name() == "Constant" and len(n.get_output_shape(0)) == 4
+    ]
+    found = {kernel.data.view(np.uint16).tobytes() for kernel in kernels}
+    assert found == {phase.astype(ml_dtypes.bfloat16).tobytes() for phase in exact}
 
 
 def test_phase_kernels_add_up_to_the_whole() -> None:
