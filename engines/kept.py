@@ -26,7 +26,8 @@ LIMIT = 64 * 2**20
 that takes about as long as compiling."""
 
 _FOLDER = "cache"
-_FORMAT = "1"
+_FORMAT = "2"
+"""Raised when what is kept would be made otherwise now: of the same graph, by the same library."""
 _HEAD = 2**14
 """Bytes that the first line has at most."""
 _FORMS = 8

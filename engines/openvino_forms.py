@@ -134,7 +134,8 @@ class Forms:
             try:
                 guided = self._lengths(tuned=True)
                 unguided = {**guided, "R": guided["S"]}
-                return compiled(self._file, self._spec, lengths, self._options, [guided, unguided])
+                tuned = [guided] if unguided == guided else [guided, unguided]
+                return compiled(self._file, self._spec, lengths, self._options, tuned)
             except Exception as error:  # openvino raises bare RuntimeError and its subclasses
                 last = str(error).strip().splitlines()[-1]
                 self.notes.append(f"{self._component} is not tuned for any lengths, as openvino cannot: {last}")
