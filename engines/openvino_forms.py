@@ -29,7 +29,7 @@ __all__ = ["DEVICE", "Form", "Forms", "compiled", "runs_in"]
 
 DEVICE = "CPU"
 _EVERY_STEP = ("denoiser", "controlnet")
-"""Kinds of components that are called once a step: what they win by being compiled twice, they win soon."""
+"""Kinds of components that are called once a step: they soon win what compiling them for several lengths costs."""
 
 
 class Form(NamedTuple):

@@ -97,7 +97,7 @@ def test_weights_are_not_copied() -> None:
 
 
 def _two_inputs() -> Any:
-    """Its lengths a and b are told by two inputs; ``Range`` makes a length that the compiler must look for."""
+    """Each of its open lengths is told by another input."""
     x, y = (ops.parameter([3, -1], np.float32, name=name) for name in "xy")
     for port in (x, y):
         port.output(0).set_names({port.get_friendly_name()})

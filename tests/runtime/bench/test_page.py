@@ -16,7 +16,7 @@ from sdengine.runtime.bench.saved import read_report
 from .runs import doctored
 
 FLAGS = ("--headless", "--no-sandbox", "--disable-background-networking")
-"""No sandbox, as root has none; no networking of the browser's own, as the test counts every request."""
+"""Chromium's own: its sandbox refuses to start for root; its background requests would be counted as the page's."""
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 needs_chromium = pytest.mark.skipif(
