@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 
 from .bundle import Bundle
+from .cuda.device import Device, device_of
+from .cuda.device_memory import DeviceArray
+from .cuda.gpu import device_number, free_memory, no_gpu
 from .engine import check_buffers
 from .errors import EngineError, EngineUnavailableError, UsageError
 from .memory import Buffer
 from .onnxruntime_session import open_session, provider_missing
-from .trt.device import Device, device_of
-from .trt.device_memory import DeviceArray
-from .trt.gpu import device_number, free_memory
-from .trt.unavailable import no_gpu
 
 __all__ = ["NAME", "OnnxRuntimeCudaEngine", "unavailable", "version"]
 

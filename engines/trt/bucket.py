@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from ..cuda.blocks import Block
+from ..cuda.device import Device
+from ..cuda.device_memory import DeviceArray
+from ..cuda.driver import driver_call
+from ..cuda.graph import Graph, captured
+from ..cuda.staging import PinnedBuffer
 from ..engine import Array
 from ..errors import EngineError
 from ..memory import Buffer
 from ..spec import ComponentSpec, TensorSpec
-from .blocks import Block
 from .contexts import Contexts
-from .device import Device
-from .device_memory import DeviceArray
-from .driver import driver_call
-from .graph import Graph, captured
-from .staging import PinnedBuffer
 
 __all__ = ["Bucket"]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import msgspec
 
 from ..bundle import Bundle
+from ..cuda.gpu import Gpu, free_memory, gpu_here
 from ..errors import UsageError, nearest
 from ..whole_file import write_whole
 from .add import add_plan
 from .compile import compile_plan
-from .gpu import Gpu, free_memory, gpu_here
 from .library import Library, library_of
 from .locked import locked
 from .options import BuildOptions, targets_for

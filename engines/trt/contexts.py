@@ -10,8 +10,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from ..cuda.gpu import Gpu
 from ..whole_file import write_whole
-from .gpu import Gpu
 
 __all__ = ["Contexts"]
 

@@ -1,9 +1,9 @@
 """Which of a bundle's plans runs here."""
 
 from ..bundle import Bundle
+from ..cuda.gpu import Gpu
 from ..errors import EngineError
 from ..manifest import EngineFile
-from .gpu import Gpu
 from .library import Library
 from .record import read_record
 

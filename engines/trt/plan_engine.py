@@ -9,14 +9,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ..bundle import Bundle
+from ..cuda.device import Device, device_of
+from ..cuda.device_memory import DeviceArray
+from ..cuda.gpu import device_number
 from ..engine import Array, check_buffers
 from ..errors import EngineError, UsageError
 from ..memory import Buffer
 from .bucket import Bucket
 from .contexts import Contexts
-from .device import Device, device_of
-from .device_memory import DeviceArray
-from .gpu import device_number
 from .library import Library
 from .messages import Messages, logger_for
 from .place import plan_for

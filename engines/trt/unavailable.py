@@ -1,21 +1,9 @@
 """Whether plans can run on this machine."""
 
-from ..errors import SdengineError
-from .driver import cuda
-from .gpu import gpu_here
+from ..cuda.gpu import gpu_here, no_gpu
 from .library import Library
 
-__all__ = ["no_gpu", "version_of", "why_not"]
-
-
-def no_gpu() -> str | None:
-    """Return why no NVIDIA GPU can be used here, or None."""
-    try:
-        cuda()
-        gpu = gpu_here()
-    except SdengineError as error:
-        return str(error)
-    return "there is no NVIDIA GPU here, or no driver for it" if gpu is None else None
+__all__ = ["version_of", "why_not"]
 
 
 def why_not(library: Library) -> str | None:

@@ -6,12 +6,12 @@ import msgspec
 
 from .. import torch_module
 from ..bundle import Bundle
+from ..cuda.gpu import gpu_here
 from ..errors import EngineError
 from ..ladder import ENGINES
 from ..manifest import Manifest, Verification
 from ..verify import TOLERANCES, Verify, check_verify, differences, plan_specs
 from .build import BuiltPlan
-from .gpu import gpu_here
 from .library import library_of
 from .locked import rewrite_manifest
 from .place import plan_for

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from ...engines.cuda.gpu import gpu_here
 from ...engines.errors import EngineError
 from ...engines.ladder import ENGINES
-from ...engines.trt.gpu import gpu_here
 from .console import out, print_json, table
 
 __all__ = ["diagnosis", "doctor"]

@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 import pytest
-from sdengine.engines.trt.gpu import free_memory
+from sdengine.engines.cuda.gpu import free_memory
 
 from .setting import Setting
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sdengine.engines.cuda.gpu import Gpu
 from sdengine.engines.trt.contexts import Contexts
-from sdengine.engines.trt.gpu import Gpu
 from sdengine.runtime import Pipeline
 
 from . import library

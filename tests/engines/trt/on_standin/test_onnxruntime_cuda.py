@@ -11,12 +11,12 @@ import onnxruntime
 import pytest
 from sdengine.engines import onnxruntime_cuda
 from sdengine.engines.bundle import Bundle
+from sdengine.engines.cuda.device import device_of
 from sdengine.engines.engine import run
 from sdengine.engines.errors import EngineError, EngineUnavailableError, UsageError
 from sdengine.engines.ladder import open_engine
 from sdengine.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
 from sdengine.engines.opening import OpeningOptions
-from sdengine.engines.trt.device import device_of
 from sdengine.runtime import Pipeline
 
 from .test_plans_run import expected, inputs_for, same

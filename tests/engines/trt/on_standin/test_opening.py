@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 from sdengine.engines.bundle import Bundle
+from sdengine.engines.cuda.gpu import gpu_here
 from sdengine.engines.engine import run
 from sdengine.engines.errors import UsageError
 from sdengine.engines.trt import BuildOptions
 from sdengine.engines.trt.build import _workspace
-from sdengine.engines.trt.gpu import gpu_here
 from sdengine.engines.trt.library import LIBRARIES
 from sdengine.engines.trt.plan_engine import PlanEngine
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from sdengine.engines.bundle import Bundle
+from sdengine.engines.cuda.gpu import free_memory
 from sdengine.engines.errors import EngineError, UsageError
 from sdengine.engines.trt import BuildOptions
-from sdengine.engines.trt.gpu import free_memory
 from sdengine.engines.trt.refit import PlanWeights
 from sdengine.engines.trt.streaming import set_streaming_budget
 

@@ -3,10 +3,10 @@
 import re
 from dataclasses import dataclass
 
-from ..errors import EngineError, EngineUnavailableError, UsageError
+from ..errors import EngineError, EngineUnavailableError, SdengineError, UsageError
 from .driver import cuda, driver_call
 
-__all__ = ["Gpu", "device_number", "free_memory", "gpu_here"]
+__all__ = ["Gpu", "device_number", "free_memory", "gpu_here", "no_gpu"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +65,16 @@ def gpu_here(index: int = 0) -> Gpu | None:
     name = driver_call("cuDeviceGetName", 128, device).split(b"\0")[0].decode()
     model = "-".join("".join(c if c.isalnum() else " " for c in name).split())
     return Gpu(generation=f"sm{major}{minor}", model=model)
+
+
+def no_gpu() -> str | None:
+    """Return why no NVIDIA GPU can be used here, or None."""
+    try:
+        cuda()
+        gpu = gpu_here()
+    except SdengineError as error:
+        return str(error)
+    return "there is no NVIDIA GPU here, or no driver for it" if gpu is None else None
 
 
 def free_memory(index: int = 0) -> int:
