@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ..engines.errors import UsageError
+from .pil_images import open_image, prepared_image
 
 __all__ = ["array_from", "as_latents", "load_pictures", "mask_array", "natural_size", "pixel_array"]
 
@@ -16,13 +17,17 @@ F32 = NDArray[np.float32]
 Picture = Image.Image | F32
 
 
-def load_pictures(value: Any, what: str, *, masks: bool = False) -> list[Picture]:
+def load_pictures(
+    value: Any, what: str, notes: list[str], *, masks: bool = False, signed: bool = False
+) -> list[Picture]:
     """Return PIL images, or float32 arrays [H, W] or [H, W, C] of 0 to 1, one for each picture.
 
     Args:
         value: a PIL image, a path, an array, or a list of them. Tensors (anything with ``numpy()``) are [N, C, H, W].
         what: the argument's name, for messages.
+        notes: gets what the user should know about how the pictures were read.
         masks: three axes are [N, H, W], if the last is not of length 1.
+        signed: values down to -1 mean something of their own (a ControlNet's masked pixels) and stay as they are.
 
     Raises:
         UsageError: it is none of these, or a file cannot be read.
@@ -31,23 +36,48 @@ def load_pictures(value: Any, what: str, *, masks: bool = False) -> list[Picture
     if isinstance(value, (list, tuple)):
         if not value:
             raise UsageError(f"{what} is an empty list")
-        return [picture for item in value for picture in load_pictures(item, what, masks=masks)]
+        found = [load_pictures(item, what, notes, masks=masks, signed=signed) for item in value]
+        return [picture for pictures in found for picture in pictures]
     if isinstance(value, Image.Image):
-        return [value]
+        return [prepared_image(value, what, notes)]
     if isinstance(value, (str, Path)):
-        return [_opened(Path(value), what)]
+        return [open_image(Path(value), what, notes)]
     array = _plain_array(value)
     if array is None:
         raise UsageError(f"{what} must be a PIL image, a path or an array, not {type(value).__name__}")
-    if array.dtype == np.uint8:
-        array = array.astype(np.float32) / 255
-    if not np.issubdtype(array.dtype, np.floating) or array.ndim not in (2, 3, 4):
-        raise UsageError(f"{what} must be floats of 0 to 1 or uint8, with 2 to 4 axes, not {array.dtype} {array.shape}")
-    array = array.astype(np.float32)
-    if not np.isfinite(array).all() or array.min() < -1e-6 or array.max() > 1 + 1e-6:
-        raise UsageError(f"{what} holds values outside 0 to 1")
+    array = _checked_values(array, what, notes, masks=masks, signed=signed)
     several = array.ndim == 4 or (masks and array.ndim == 3 and array.shape[-1] != 1)
+    if (array.ndim == 4 or not several) and array.ndim > 2 and array.shape[-1] not in (1, 3, 4):
+        raise UsageError(f"{what} has {array.shape[-1]} channels ({array.shape}): there can be 1, 3 or 4")
+    if array.ndim > 2 and array.shape[-1] == 4 and not (masks and several) and array[..., 3].min() < 1:
+        notes.append(f"{what}: the fourth channel of the array, its transparency, has no effect")
     return list(array) if several else [array]
+
+
+def _checked_values(array: NDArray[Any], what: str, notes: list[str], *, masks: bool, signed: bool) -> F32:
+    """Return an array's values as float32 of 0 to 1, unsigned integers scaled by the range of their type.
+
+    Raises:
+        UsageError: another type or number of axes, or values out of range.
+
+    """
+    if array.ndim not in (2, 3, 4) or not (array.dtype.kind in "bu" or np.issubdtype(array.dtype, np.floating)):
+        raise UsageError(
+            f"{what} must be floats of 0 to 1, or unsigned integers such as uint8, with 2 to 4 axes, "
+            f"not {array.dtype} {array.shape}"
+        )
+    if array.size == 0:
+        raise UsageError(f"{what} is empty: its shape is {array.shape}")
+    white = np.iinfo(array.dtype).max if array.dtype.kind == "u" else 1
+    values = np.asarray(array, np.float64) / white
+    least, most = float(values.min()), float(values.max())
+    below = least < -1e-6
+    if not np.isfinite([least, most]).all() or most > 1 + 1e-6 or least < -1 - 1e-6 or (below and masks):
+        raise UsageError(f"{what} holds values outside 0 to 1")
+    if below and not signed:
+        notes.append(f"{what}: an array with values below 0 is read as one of -1 to 1, as in diffusers")
+        values = (values + 1) / 2
+    return values.astype(np.float32)
 
 
 def array_from(value: Any) -> NDArray[Any]:
@@ -66,17 +96,6 @@ def _plain_array(value: Any) -> NDArray[Any] | None:
         array = array_from(value)
         return np.moveaxis(array, -3, -1) if array.ndim in (3, 4) else array
     return None
-
-
-def _opened(path: Path, what: str) -> Image.Image:
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            return picture.copy()
-    except FileNotFoundError as error:
-        raise UsageError(f"{what}: there is no file {path}") from error
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise UsageError(f"{what}: {path} cannot be read as a picture: {error}") from error
 
 
 def as_latents(value: Any, channels: int) -> F32 | None:
@@ -104,21 +123,30 @@ def _size(picture: Picture) -> tuple[int, int]:
 def pixel_array(pictures: Sequence[Picture], height: int, width: int) -> F32:
     """Return pictures as RGB, float32 [N, height, width, 3] of 0 to 1.
 
-    As in diffusers, PIL images are resampled with Lanczos, in their own mode, and arrays by nearest neighbour.
+    As in diffusers, PIL images are resampled with Lanczos, in their own mode, and arrays by nearest neighbour. A
+    fourth channel of an array is left out.
     """
     return np.stack([_resized(picture, height, width) for picture in pictures])
 
 
 def _resized(picture: Picture, height: int, width: int) -> F32:
     if isinstance(picture, Image.Image):
-        scaled = picture.resize((width, height), Image.Resampling.LANCZOS).convert("RGB")
-        return np.asarray(scaled, np.float32) / np.float32(255)
+        return _scaled(picture, height, width, "RGB")
     pixels = _nearest(picture, height, width)
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     rgb = np.broadcast_to(pixels[:, :, :3], (height, width, 3))
     copied: F32 = np.array(rgb, np.float32)
     return copied
+
+
+def _scaled(picture: Image.Image, height: int, width: int, mode: str) -> F32:
+    """Resample a PIL image; returns [height, width, 3] of 0 to 1 for ``RGB``, [height, width] for ``L``."""
+    scaled = picture.resize((width, height), Image.Resampling.LANCZOS)
+    if scaled.mode != "F":
+        return np.asarray(scaled.convert(mode), np.float32) / np.float32(255)
+    grey = np.clip(np.asarray(scaled, np.float32), 0, 1)
+    return np.repeat(grey[:, :, None], 3, axis=-1) if mode == "RGB" else grey
 
 
 def _nearest(array: F32, height: int, width: int) -> F32:
@@ -133,31 +161,13 @@ def _nearest_indices(given: int, wanted: int) -> NDArray[np.int64]:
     return np.asarray(np.minimum(scaled, given - 1), np.int64)
 
 
-def mask_array(masks: Sequence[Picture], pictures: Sequence[Picture], height: int, width: int) -> F32:
-    """Return masks as float32 [N, height, width], 0 or 1: from 0.5 on, a pixel is drawn anew.
-
-    Args:
-        masks: the masks.
-        pictures: what they mask; none if that is given as latents.
-        height: pixels.
-        width: pixels.
-
-    Raises:
-        UsageError: a mask has another size than its picture.
-
-    """
+def mask_array(masks: Sequence[Picture], height: int, width: int) -> F32:
+    """Return masks, of whatever sizes, as float32 [N, height, width], 0 or 1: from 0.5 on, a pixel is drawn anew."""
     found = []
-    for i, mask in enumerate(masks):
-        picture = pictures[i % len(pictures)] if pictures else mask
-        if _size(mask) != _size(picture):
-            wanted, given = _size(picture), _size(mask)
-            raise UsageError(
-                f"mask_image is {given[1]}x{given[0]} pixels, the image {wanted[1]}x{wanted[0]}: make them equal"
-            )
+    for mask in masks:
         if isinstance(mask, Image.Image):
-            scaled = mask.resize((width, height), Image.Resampling.LANCZOS).convert("L")
-            grey = np.asarray(scaled, np.float32) / np.float32(255)
+            grey = _scaled(mask, height, width, "L")
         else:
-            grey = _nearest(mask if mask.ndim == 2 else mask.mean(-1), height, width)
+            grey = _nearest(mask if mask.ndim == 2 else mask[..., :3].mean(-1), height, width)
         found.append((grey >= 0.5).astype(np.float32))
     return np.stack(found)

@@ -61,14 +61,16 @@ class Request:
         rng: ``cpu`` or ``cuda``: which of torch's generators a seed means.
         latents: float [B * n, C, h, w], the initial noise; in image-to-image, what the drawing starts from in place
             of the noised picture.
-        image: pictures to start from: PIL, paths, arrays 0 to 1 [N, H, W, 3], or latents [N, C, h, w].
+        image: pictures to start from: PIL, paths, arrays 0 to 1 [N, H, W, 3], or latents [N, C, h, w]. Files are read
+            as by diffusers' ``load_image``: upright, as RGB.
         strength: how much of the schedule is drawn over ``image``, 0 to 1.
-        mask_image: white is drawn anew; PIL, path or array 0 to 1 [N, H, W].
+        mask_image: white is drawn anew; PIL, path or array 0 to 1 [N, H, W], of any size. Transparency is not looked at.
         masked_image_latents: float [N, C, h, w], the encoded picture without the masked part.
         padding_mask_crop: draw in the region of the mask and so many pixels around it, instead of the whole picture,
             and paste the result into the picture.
         control_image: a picture per ControlNet. With several prompts, a list of pictures, one for each prompt; with
-            several ControlNets too, a list for each prompt of lists for each ControlNet.
+            several ControlNets too, a list for each prompt of lists for each ControlNet. Arrays may hold -1 where an
+            inpainting ControlNet's picture is masked.
         controlnet_conditioning_scale: strength of each ControlNet, a number or a list.
         guess_mode: let the ControlNet work without prompt.
         control_guidance_start: share of the steps at which each ControlNet begins.

@@ -16,6 +16,7 @@ from .crop import Crop, crop_around
 from .defaults import Defaults, defaults_for
 from .fitness import check_task, without_effect
 from .inputs import Picture, array_from, as_latents, load_pictures, mask_array, natural_size, pixel_array
+from .pil_images import as_bytes
 from .prompt.request import PromptRequest
 from .request import Request
 
@@ -49,7 +50,7 @@ class Job:
         hints: per ControlNet float32 [N, height, width, 3].
         control_scales: per ControlNet.
         control_windows: per ControlNet (start, end).
-        warnings: arguments that have no effect.
+        warnings: how pictures were read, and arguments that have no effect.
 
     """
 
@@ -93,12 +94,13 @@ def resolve(request: Request, bundle: Bundle) -> Job:
     defaults = defaults_for(manifest.family, pipeline_class, task, controlled=controlled)
     prompts = PromptRequest(**{name: _embeds(request, name) for name in _PROMPT_FIELDS})
     total = prompts.batch * request.num_images_per_prompt
+    notes: list[str] = []
     latents = None if request.image is None else as_latents(request.image, vae.latent)
-    pictures = [] if request.image is None or latents is not None else load_pictures(request.image, "image")
-    hints = _load_hints(request, bundle, prompts.batch, total)
+    pictures = [] if request.image is None or latents is not None else load_pictures(request.image, "image", notes)
+    hints = _load_hints(request, bundle, prompts.batch, total, notes)
     height, width = _size(request, task, bundle, vae.factor, latents, pictures, hints)
     _check_count("image", len(pictures) or (0 if latents is None else len(latents)), total)
-    loaded = load_pictures(request.mask_image, "mask_image", masks=True) if task == "inpaint" else []
+    loaded = load_pictures(request.mask_image, "mask_image", notes, masks=True) if task == "inpaint" else []
     _check_count("mask_image", len(loaded), total)
     crop = _crop(request, pictures, loaded, height, width)
     if crop is not None:
@@ -122,7 +124,7 @@ def resolve(request: Request, bundle: Bundle) -> Job:
         distilled=pipeline_class.startswith("LatentConsistencyModel") and task == "image" and not controlled,
         pixels=pixel_array(pictures, height, width) if pictures else None,
         picture_latents=latents,
-        mask=mask_array(loaded, pictures, height, width) if loaded else None,
+        mask=mask_array(loaded, height, width) if loaded else None,
         crop=crop,
         hints=tuple(pixel_array(net, height, width) for net in hints),
         control_scales=_per_net(
@@ -133,7 +135,7 @@ def resolve(request: Request, bundle: Bundle) -> Job:
             len(hints),
         ),
         control_windows=_windows(request, len(hints)),
-        warnings=tuple(without_effect(request, task, manifest.model_index, guided=guided)),
+        warnings=(*notes, *without_effect(request, task, manifest.model_index, guided=guided)),
     )
 
 
@@ -157,7 +159,7 @@ def _embeds(request: Request, name: str) -> Any:
     return array_from(value) if name.endswith("embeds") and value is not None else value
 
 
-def _load_hints(request: Request, bundle: Bundle, prompts: int, total: int) -> list[list[Picture]]:
+def _load_hints(request: Request, bundle: Bundle, prompts: int, total: int, notes: list[str]) -> list[list[Picture]]:
     """Return the pictures of each ControlNet: one, one for each prompt, or one for each image."""
     if request.control_image is None:
         return []
@@ -176,7 +178,7 @@ def _load_hints(request: Request, bundle: Bundle, prompts: int, total: int) -> l
         raise UsageError(
             f"control_image: {len(per_net)} given, this bundle holds {count} ControlNets; give one for each"
         )
-    loaded = [load_pictures(one, "control_image") for one in per_net]
+    loaded = [load_pictures(one, "control_image", notes, signed=True) for one in per_net]
     for pictures in loaded:
         if len(pictures) not in (1, prompts, total):
             raise UsageError(
@@ -203,7 +205,7 @@ def _crop(
 
 
 def _all_pil(pictures: Sequence[Picture]) -> list[Image.Image]:
-    found = [picture for picture in pictures if isinstance(picture, Image.Image)]
+    found = [as_bytes(picture) for picture in pictures if isinstance(picture, Image.Image)]
     if len(found) < len(pictures):
         raise UsageError("padding_mask_crop takes PIL images or paths, not arrays")
     return found

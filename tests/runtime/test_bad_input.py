@@ -33,7 +33,7 @@ CASES: list[tuple[str, int, dict[str, Any], str]] = [
     (
         "sd1",
         0,
-        {"image": IMAGE, "mask_image": picture(64, 72, hole=True)},
+        {"image": IMAGE, "mask_image": picture(64, 72, hole=True), "padding_mask_crop": 4},
         "mask_image is 72x64 pixels, the image 64x64",
     ),
     ("sd1", 0, {"image": IMAGE, "mask_image": MASK, "padding_mask_crop": -1}, "padding_mask_crop=-1 must be a whole"),

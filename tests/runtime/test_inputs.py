@@ -11,6 +11,8 @@ from PIL import Image
 from sdengine.engines.errors import UsageError
 from sdengine.runtime.inputs import as_latents, load_pictures, mask_array, natural_size, pixel_array
 
+from .parity.oracle import their_warnings
+
 
 @pytest.mark.parametrize("size", [(8, 8), (16, 24), (72, 104), (40, 200)])
 @pytest.mark.parametrize("given", [(8, 8), (61, 83), (100, 31), (36, 52)])
@@ -25,24 +27,24 @@ def test_arrays_are_resized_as_by_torch(given: tuple[int, int], size: tuple[int,
     [((5, 6), False, 1), ((5, 6, 3), False, 1), ((2, 5, 6, 3), False, 2), ((4, 5, 6), True, 4), ((5, 6, 1), True, 1)],
 )
 def test_axes_of_arrays(shape: tuple[int, ...], masks: bool, count: int) -> None:
-    assert len(load_pictures(np.zeros(shape, np.float32), "image", masks=masks)) == count
+    assert len(load_pictures(np.zeros(shape, np.float32), "image", [], masks=masks)) == count
 
 
 def test_tensors_have_their_channels_first() -> None:
-    [picture] = load_pictures(torch.zeros(1, 3, 5, 6), "image")
+    [picture] = load_pictures(torch.zeros(1, 3, 5, 6), "image", [])
     assert np.asarray(picture).shape == (5, 6, 3)
-    assert [np.asarray(p).shape for p in load_pictures([torch.zeros(3, 5, 6)] * 2, "image")] == [(5, 6, 3)] * 2
+    assert [np.asarray(p).shape for p in load_pictures([torch.zeros(3, 5, 6)] * 2, "image", [])] == [(5, 6, 3)] * 2
 
 
 def test_files(tmp_path: Path) -> None:
     Image.new("RGB", (30, 20), (255, 0, 0)).save(tmp_path / "a.png")
-    [picture] = load_pictures(str(tmp_path / "a.png"), "image")
+    [picture] = load_pictures(str(tmp_path / "a.png"), "image", [])
     assert natural_size(picture, 8) == (16, 24)
     (tmp_path / "b.png").write_bytes(b"no picture")
     with pytest.raises(UsageError, match="cannot be read as a picture"):
-        load_pictures(tmp_path / "b.png", "image")
+        load_pictures(tmp_path / "b.png", "image", [])
     with pytest.raises(UsageError, match=r"image: there is no file .*c\.png"):
-        load_pictures(tmp_path / "c.png", "image")
+        load_pictures(tmp_path / "c.png", "image", [])
 
 
 @pytest.mark.parametrize(
@@ -53,12 +55,16 @@ def test_files(tmp_path: Path) -> None:
         (np.full((4, 4, 3), 2.0, np.float32), "outside 0 to 1"),
         (np.full((4, 4, 3), np.nan, np.float32), "outside 0 to 1"),
         (np.zeros((4,), np.float32), "2 to 4 axes"),
-        (np.zeros((4, 4), np.int64), "floats of 0 to 1 or uint8"),
+        (np.full((4, 4, 3), -2.0, np.float32), "outside 0 to 1"),
+        (np.full((4, 4, 3), 1e300), "outside 0 to 1"),
+        (np.zeros((4, 0, 3), np.float32), "is empty"),
+        (np.zeros((4, 4, 2), np.float32), "there can be 1, 3 or 4"),
+        (np.zeros((4, 4), np.int64), "floats of 0 to 1, or unsigned integers"),
     ],
 )
 def test_bad_pictures(value: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        load_pictures(value, "image")
+        load_pictures(value, "image", [])
 
 
 def test_latents_are_told_from_pixels() -> None:
@@ -71,20 +77,43 @@ def test_latents_are_told_from_pixels() -> None:
         assert as_latents(value, 4) is None
 
 
-def test_masks_are_binary_and_of_the_pictures_size() -> None:
-    grey = Image.fromarray(np.tile(np.array([0, 127, 128, 255], np.uint8), (4, 1)))
-    [mask] = mask_array([grey], [np.zeros((4, 4), np.float32)], 4, 4)
-    assert mask[0].tolist() == [0, 0, 1, 1]
-    with pytest.raises(UsageError, match="mask_image is 4x4 pixels, the image 5x4"):
-        mask_array([grey], [np.zeros((4, 5), np.float32)], 4, 4)
+@pytest.mark.parametrize(("given", "size"), [((8, 8), (8, 8)), ((16, 24), (8, 8)), ((4, 6), (24, 16))])
+def test_masks_of_any_size_are_binary_and_of_the_drawn_size(given: tuple[int, int], size: tuple[int, int]) -> None:
+    grey = np.tile(np.linspace(0, 1, given[1], dtype=np.float32), (given[0], 1))
+    theirs = VaeImageProcessor(do_normalize=False, do_binarize=True, do_convert_grayscale=True)
+    for mask in (Image.fromarray((grey * 255).astype(np.uint8)), grey):
+        [found] = mask_array(load_pictures(mask, "mask_image", [], masks=True), *size)
+        expected = theirs.preprocess(mask if isinstance(mask, Image.Image) else grey[None], *size)[0, 0]
+        assert np.array_equal(found, expected)
+        assert set(np.unique(found)) == {0, 1}
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "RGBA"])
-def test_every_kind_of_picture_is_resized_as_by_diffusers(mode: str) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (45, 61, 4), dtype=np.uint8)
-    given = Image.fromarray(pixels).convert("RGB").convert(mode) if mode != "RGBA" else Image.fromarray(pixels)
-    pictures = VaeImageProcessor(do_convert_rgb=True, do_normalize=False)
-    expected = pictures.preprocess(given, height=72, width=40)[0].permute(1, 2, 0).numpy()
-    assert np.array_equal(pixel_array([given], 72, 40)[0], expected)
-    masks = VaeImageProcessor(do_normalize=False, do_binarize=True, do_convert_grayscale=True)
-    assert np.array_equal(mask_array([given], [given], 72, 40)[0], masks.preprocess(given, height=72, width=40)[0, 0])
+def test_control_images_keep_their_masked_pixels() -> None:
+    hint = np.random.default_rng(0).random((1, 24, 16, 3), np.float32)
+    hint[:, 3:19, 2:17] = -1
+    theirs = VaeImageProcessor(do_convert_rgb=True, do_normalize=False)
+    for value in (hint, torch.from_numpy(hint).permute(0, 3, 1, 2)):
+        for size in ((24, 16), (8, 32)):
+            notes: list[str] = []
+            found = pixel_array(load_pictures(value, "control_image", notes, signed=True), *size)
+            expected = theirs.preprocess(value, *size).permute(0, 2, 3, 1).numpy()
+            assert np.array_equal(found, expected)
+            assert found.min() == -1 and not notes
+
+
+def test_images_of_minus_one_to_one_are_read_as_by_diffusers() -> None:
+    values = np.random.default_rng(0).random((1, 16, 24, 3), np.float32) * 2 - 1
+    with their_warnings():
+        expected = VaeImageProcessor().preprocess(values, 16, 24).permute(0, 2, 3, 1).numpy()
+    notes: list[str] = []
+    found = pixel_array(load_pictures(values, "image", notes), 16, 24)
+    assert np.allclose(found * 2 - 1, expected, atol=1e-6)
+    assert notes == ["image: an array with values below 0 is read as one of -1 to 1, as in diffusers"]
+    with pytest.raises(UsageError, match="mask_image holds values outside 0 to 1"):
+        load_pictures(values, "mask_image", [], masks=True)
+
+
+def test_truth_values_are_a_mask() -> None:
+    mask = np.zeros((8, 8), bool)
+    mask[2:5] = True
+    assert np.array_equal(mask_array(load_pictures(mask, "mask_image", [], masks=True), 8, 8)[0], mask)

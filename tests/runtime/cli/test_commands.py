@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from sdengine.runtime.picture import read_record
 
 from ...bundles import SIZES, bundle_of, checkpoint_of
@@ -57,6 +57,19 @@ def test_several_pictures_are_numbered(bundle: Path, tmp_path: Path) -> None:
     assert [image["seed"] for image in report["images"]] == [4, 5, 6, 7]
     assert sorted(f.name for f in tmp_path.iterdir()) == ["x-1.png", "x-2.png", "x-3.png", "x-4.png"]
     assert [read_record(tmp_path / f"x-{i}.png").prompt for i in (1, 2, 3, 4)] == ["a", "a", "b", "b"]
+
+
+def test_a_photograph_lying_on_its_side(bundle: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (80, 40), (200, 30, 30)).save(tmp_path / "photo.jpg", exif=exif)
+    done = sdengine(
+        "run", bundle, "a cat", "--image", tmp_path / "photo.jpg", "--steps", 2, "--strength", 1, "--json",
+        "-o", tmp_path / "a.png",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "a.png") as picture:
+        assert (picture.height, picture.width) == (80, 40)
 
 
 def test_latents_and_arrays(bundle: Path, tmp_path: Path) -> None:
