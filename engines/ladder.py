@@ -25,8 +25,8 @@ class Rung:
 
     Attributes:
         where: the module, which tells ``NAME``, ``unavailable()`` and ``version()``, and ``preferred()`` where the
-            precision to open in, if none is asked for, depends on the machine. It is imported when it is asked for:
-            most programs run one engine.
+            precision to open in, if none is asked for, depends on the machine or the device. It is imported when it is
+            asked for: most programs run one engine.
         opens: name of its constructor.
         precisions: what it runs, preferred first.
         options: that its constructor has beside the precision.
@@ -50,11 +50,11 @@ class Rung:
         engine: Engine = getattr(self.module, self.opens)(bundle, component, **options)
         return engine
 
-    def choose(self, graphs: Collection[str]) -> str | None:
+    def choose(self, graphs: Collection[str], device: str | None) -> str | None:
         """Return the precision to open where none is asked for; None where no graph of the component will do."""
-        preferred: Callable[[Collection[str]], str | None] | None = getattr(self.module, "preferred", None)
+        preferred: Callable[..., str | None] | None = getattr(self.module, "preferred", None)
         if preferred is not None:
-            return preferred(graphs)
+            return preferred(graphs, device)
         return next((p for p in self.precisions if p in graphs), None)
 
 
@@ -79,10 +79,10 @@ ENGINES: dict[str, Rung] = {
     "openvino": Rung(where=".openvino_cpu", opens="OpenVinoEngine", precisions=("fp32", "bf16"), **_CPU),
     "onnxruntime": Rung(where=".onnxruntime_cpu", opens="OnnxRuntimeEngine", precisions=("fp32", "fp16"), **_CPU),
     "torch": Rung(
-        where=".torch_module",
-        opens="TorchEngine",
+        where=".eager",
+        opens="open_torch",
         precisions=("fp32", "bf16", "fp16"),
-        options=("threads", "device"),
+        options=("threads", "device", "cuda_graph", "compile"),
         devices=("cpu", "cuda"),
     ),
 }
@@ -183,7 +183,7 @@ def _open(bundle: Bundle, component: str, name: str, precision: str | None, opti
         raise EngineUnavailableError(reason)
     if precision is None:
         graphs = bundle.component(component).graphs
-        precision = rung.choose(graphs)
+        precision = rung.choose(graphs, options.get("device"))
         if precision is None:
             raise EngineError(f"the bundle holds {component} in {', '.join(graphs)}; {name} runs {rung.precisions}")
     elif precision not in rung.precisions:

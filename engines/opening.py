@@ -12,10 +12,11 @@ class OpeningOptions:
     Attributes:
         threads: for one operator, of engines on a CPU.
         device: where to run: ``cpu``, ``cuda`` or ``cuda:N``; an engine that cannot is passed over.
-        cuda_graph: of TensorRT: ``step`` replays the launches of a step as one, ``loop`` those of all steps, ``off``
-            none.
+        cuda_graph: of TensorRT, and of torch on a GPU: ``step`` replays the launches of a step as one, ``loop`` those
+            of all steps, ``off`` none.
         weight_streaming_budget: of TensorRT: how much of the weights stays on the device, of a plan that was built to
             stream them, in bytes (int), as a share (float) or ``auto``.
+        compile: of torch: compile the networks with ``torch.compile``, once for each set of shapes.
         memory_limit: of ONNX Runtime on a GPU: most bytes that a component may take.
 
     """
@@ -24,6 +25,7 @@ class OpeningOptions:
     device: str | None = None
     cuda_graph: str | None = None
     weight_streaming_budget: int | float | str | None = None
+    compile: bool | None = None
     memory_limit: int | None = None
 
     @property

@@ -49,7 +49,7 @@ def version() -> str:
     return installed("openvino")
 
 
-def preferred(graphs: Collection[str]) -> str | None:
+def preferred(graphs: Collection[str], device: str | None = None) -> str | None:
     """Return the precision to compute in where none is asked for, or None where no graph of the bundle will do.
 
     bfloat16 where the CPU has instructions for it (AMX or AVX512-BF16, which is what the capability means: OpenVINO

@@ -132,8 +132,9 @@ class Components:
 
         That was asked for, and the engines that run them know the option.
         """
-        engines = [self._get(name).name for name in names]
-        return self._options.cuda_graph == "loop" and all("cuda_graph" in ENGINES[name].options for name in engines)
+        if self._options.cuda_graph != "loop" or self.memory_of(*names) is HOST:
+            return False
+        return all("cuda_graph" in ENGINES[self._get(name).name].options for name in names)
 
     def memory_of(self, *names: str) -> Memory:
         """Return the memory that components share; the host's where they share none or are not kept open."""

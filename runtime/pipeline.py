@@ -53,6 +53,7 @@ class Pipeline:
         device: str | None = None,
         cuda_graph: str | None = None,
         weight_streaming_budget: int | float | str | None = None,
+        compile: bool | None = None,  # noqa: A002 - torch's own word for it
         textual_inversions: Sequence[str | Path] = (),
     ) -> "Pipeline":
         """Open a bundle.
@@ -67,6 +68,7 @@ class Pipeline:
             device: ``cpu``, ``cuda`` or ``cuda:N``.
             cuda_graph: ``step``, ``loop`` or ``off``.
             weight_streaming_budget: bytes, a share, or ``auto``.
+            compile: compile torch's networks; the first picture of each size then takes minutes.
             textual_inversions: ``.safetensors`` files with embeddings of new words; a word is the file's name, or
                 what the file says.
 
@@ -89,6 +91,7 @@ class Pipeline:
                 device=device,
                 cuda_graph=cuda_graph,
                 weight_streaming_budget=weight_streaming_budget,
+                compile=compile,
             ),
         )
         wanted = (*bundle.text_encoders, "conditioner", "denoiser", "vae_decoder")

@@ -30,6 +30,17 @@ class DeviceArray:
         self.dtype = dtype
         self.nbytes = math.prod(shape) * dtype.itemsize
 
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """How other libraries see these bytes: numba's protocol, version 3. They must use the device's own stream."""
+        return {
+            "shape": self.shape,
+            "typestr": self.dtype.str,
+            "data": (self.address, False),
+            "strides": None,
+            "version": 3,
+        }
+
     def __getitem__(self, index: int | slice) -> "DeviceArray":
         """Return a part along the first axis, on the same bytes."""
         row = self.nbytes // max(self.shape[0], 1)

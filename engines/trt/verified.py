@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from .. import torch_module
+from .. import eager
 from ..bundle import Bundle
 from ..cuda.gpu import gpu_here
 from ..errors import EngineError
@@ -57,7 +57,7 @@ def verify_plans(bundle: Bundle, plans: Sequence[BuiltPlan], verify: Verify, rep
 
 def _why_not(bundle: Bundle, plan: BuiltPlan) -> str | None:
     wanted = plan.record.wanted
-    reason = ENGINES[wanted.engine].module.unavailable() or torch_module.unavailable()
+    reason = ENGINES[wanted.engine].module.unavailable() or eager.unavailable()
     if reason is not None:
         return reason
     gpu = gpu_here()

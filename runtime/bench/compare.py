@@ -28,6 +28,7 @@ _MUST_AGREE = (
     "threads",
     "device",
     "cuda_graph",
+    "compile",
 )
 _LEAST = {"ms": 0.1, "MB": 1.0, "images/s": 0.0}
 """Changes smaller than that are never counted: the clock, and the pages that an allocator keeps, are no finer."""

@@ -48,9 +48,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         seed: of the first picture of a batch; picture i has seed + i.
         guidance_scale: None is the family's default.
         scheduler: None is the checkpoint's.
-        threads: of one operator; for the engines that have the option, as the next two. None lets the engine choose.
+        threads: of one operator; for the engines that have the option, as the next three. None lets the engine choose.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         cuda_graph: ``step``, ``loop`` or ``off``.
+        compile: whether torch compiles its networks.
         reference: whether the pictures are compared with torch in float32.
 
     """
@@ -69,6 +70,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     threads: int | None
     device: str | None
     cuda_graph: str | None
+    compile: bool | None
     reference: bool
 
 
@@ -90,6 +92,7 @@ class Asked:
     threads: int | None = None
     device: str | None = None
     cuda_graph: str | None = None
+    compile: bool | None = None
     reference: bool | None = None
 
 
@@ -127,6 +130,7 @@ def settings_for(asked: Asked, bundle: Bundle, old: Settings | None = None) -> t
         "threads": None,
         "device": None,
         "cuda_graph": None,
+        "compile": None,
         "reference": True,
     }
 
@@ -145,7 +149,7 @@ def settings_for(asked: Asked, bundle: Bundle, old: Settings | None = None) -> t
             raise UsageError(f"{name}: {', '.join(map(str, values))} names one twice")
     for engine in engines:
         _check_engine(engine, settings.device)
-    for option in ("threads", "cuda_graph"):
+    for option in ("threads", "cuda_graph", "compile"):
         if getattr(settings, option) is not None and not any(option in opening_options(e, settings) for e in engines):
             raise UsageError(f"{option} is of no use to {', '.join(engines)}")
     if max(settings.batches) > most:
@@ -196,11 +200,15 @@ def split_engine(engine: str) -> tuple[str, str | None]:
     return name, precision or None
 
 
+_OPENING = ("threads", "device", "cuda_graph", "compile")
+"""Settings that are options of engines."""
+
+
 def opening_options(engine: str, settings: Settings) -> dict[str, Any]:
     """Return the options that are set and that an engine has; ``auto`` takes what the engine it finds can use."""
     name = split_engine(engine)[0]
-    has = ENGINES[name].options if name in ENGINES else ("threads", "device", "cuda_graph")
-    given = {option: getattr(settings, option) for option in ("threads", "device", "cuda_graph")}
+    has = ENGINES[name].options if name in ENGINES else _OPENING
+    given = {option: getattr(settings, option) for option in _OPENING}
     return {option: value for option, value in given.items() if value is not None and option in has}
 
 

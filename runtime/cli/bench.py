@@ -10,7 +10,7 @@ import typer
 
 from ...engines.errors import SdengineError, UsageError
 from .console import err, work_progress
-from .options import CudaGraph, Device, Threads
+from .options import Compile, CudaGraph, Device, Threads
 
 if TYPE_CHECKING:
     from ..bench import Report
@@ -58,6 +58,7 @@ def bench(
     threads: Threads = None,
     device: Device = None,
     cuda_graph: CudaGraph = None,
+    compile: Compile = None,  # noqa: A002
     reference: Annotated[
         bool | None,
         typer.Option("--reference/--no-reference", help="Compare the pictures with float32 torch, where it is there."),
@@ -103,6 +104,7 @@ def bench(
         threads=threads,
         device=device,
         cuda_graph=cuda_graph,
+        compile=compile,
         reference=reference,
     )
     if saved is not None:

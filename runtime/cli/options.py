@@ -11,6 +11,7 @@ from ...engines.errors import UsageError
 
 __all__ = [
     "BundlePath",
+    "Compile",
     "CudaGraph",
     "Device",
     "Engine",
@@ -37,7 +38,18 @@ Device = Annotated[
 ]
 CudaGraph = Annotated[
     str | None,
-    typer.Option(help="TensorRT: replay the launches of a step as one, of the whole loop, or off. Default: step."),
+    typer.Option(
+        help="TensorRT, and torch on a GPU: replay the launches of a step as one, of the whole loop, or off. "
+        "Default: step."
+    ),
+]
+Compile = Annotated[
+    bool | None,
+    typer.Option(
+        "--compile/--no-compile",
+        help="torch: compile its networks (torch.compile); the first image of each size then takes minutes.",
+        show_default=False,
+    ),
 ]
 StreamingBudget = Annotated[
     str | None,

@@ -11,6 +11,7 @@ from ...engines.errors import SdengineError, UsageError
 from .console import err, out, print_json, step_progress
 from .options import (
     BundlePath,
+    Compile,
     CudaGraph,
     Device,
     Engine,
@@ -103,6 +104,7 @@ def run(
     threads: Threads = None,
     device: Device = None,
     cuda_graph: CudaGraph = None,
+    compile: Compile = None,  # noqa: A002
     weight_streaming_budget: StreamingBudget = None,
     low_memory: LowMemory = False,
 ) -> None:
@@ -166,6 +168,7 @@ def run(
         "threads": threads,
         "device": device,
         "cuda_graph": cuda_graph,
+        "compile": compile,
         "weight_streaming_budget": parse_budget(weight_streaming_budget),
     }
     if refiner is None:

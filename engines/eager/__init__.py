@@ -1,0 +1,83 @@
+"""torch running the reference modules themselves: the fallback, and what the other engines are measured against."""
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from ..bundle import Bundle
+
+if TYPE_CHECKING:
+    from ..engine import Engine
+
+__all__ = ["NAME", "open_torch", "preferred", "unavailable", "version"]
+
+NAME = "torch"
+
+
+def unavailable() -> str | None:
+    """Return why it cannot run here, or None."""
+    from importlib.util import find_spec
+
+    return None if find_spec("torch") else 'torch is not installed; pip install "sdengine[export]"'
+
+
+def version() -> str:
+    """Return the library's version, without importing it."""
+    from importlib.metadata import version as installed
+
+    return installed("torch")
+
+
+def preferred(graphs: Collection[str], device: str | None) -> str | None:
+    """Return the precision to open in where none is asked for: half precision belongs on a GPU, float32 on a CPU."""
+    order = ("fp16", "bf16", "fp32") if _resolved(device) != "cpu" else ("fp32", "bf16", "fp16")
+    return next((precision for precision in order if precision in graphs), None)
+
+
+def open_torch(
+    bundle: Bundle,
+    component: str,
+    *,
+    precision: str = "fp32",
+    threads: int | None = None,
+    device: str | None = None,
+    cuda_graph: str | None = None,
+    compile: bool = False,  # noqa: A002 - torch's own word for it
+) -> "Engine":
+    """Open a component as a torch module.
+
+    Args:
+        bundle: where the weights are.
+        component: which one.
+        precision: what the network computes in; ``bf16`` needs no graph of its own here.
+        threads: torch's number of threads, for the whole process; None leaves it.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; None takes the first GPU where torch finds one, else the CPU.
+        cuda_graph: on a GPU ``step`` (the default) replays the launches of a step as one, ``loop`` those of all steps,
+            ``off`` none.
+        compile: compile the module with ``torch.compile`` for each set of shapes that it meets.
+
+    Raises:
+        EngineUnavailableError: torch is missing; or, for a GPU, the driver or cuda-bindings.
+        UsageError: an option has no such value.
+        BundleError: the weights do not fit the network.
+
+    """
+    where = _resolved(device)
+    if where == "cpu":
+        from .host import HostTorchEngine
+
+        return HostTorchEngine(
+            bundle, component, precision=precision, threads=threads, compile=compile, cuda_graph=cuda_graph
+        )
+    from .device import DeviceTorchEngine
+
+    return DeviceTorchEngine(
+        bundle, component, precision=precision, device=where, cuda_graph=cuda_graph or "step", compile=compile
+    )
+
+
+def _resolved(device: str | None) -> str:
+    if device is not None:
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,183 @@
+"""torch on an NVIDIA GPU, in the memory and the stream that plans use, so that a loop over it waits for nothing."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from ..bundle import Bundle
+from ..cuda.device import Device, device_of
+from ..cuda.device_memory import DeviceArray
+from ..cuda.gpu import device_number, no_gpu
+from ..engine import check_buffers
+from ..errors import EngineError, EngineUnavailableError, UsageError
+from ..memory import Buffer
+from . import NAME, unavailable
+from .module import Module
+
+__all__ = ["DeviceTorchEngine"]
+
+CudaGraph = Literal["step", "loop", "off"]
+
+
+class DeviceTorchEngine:
+    """A component as a torch module on a GPU; for its arguments see :func:`~sdengine.engines.eager.open_torch`.
+
+    Buffers of the device are used where they are, as tensors on the same bytes. Those of the host are copied at each
+    run. torch's current stream is the device's while the module runs.
+
+    Raises:
+        EngineUnavailableError: torch, the driver or cuda-bindings are missing.
+        UsageError: an unknown option.
+        BundleError: the weights do not fit the network.
+
+    """
+
+    name = NAME
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        component: str,
+        *,
+        precision: str,
+        device: str,
+        cuda_graph: str,
+        compile: bool,  # noqa: A002
+    ) -> None:
+        if cuda_graph not in get_args(CudaGraph):
+            raise UsageError(f"cuda_graph={cuda_graph!r} is none of {', '.join(get_args(CudaGraph))}")
+        reason = unavailable() or no_gpu()
+        if reason is not None:
+            raise EngineUnavailableError(reason)
+        number = device_number(device)
+        self.notes: list[str] = []
+        self.precision = precision
+        graphs = bundle.component(component).graphs
+        self.spec = (graphs.get(precision) or next(iter(graphs.values()))).spec
+        self._cuda_graph = cuda_graph
+        self._shared: Device | None = device_of(number)
+        self.memory = self._shared.memory
+        try:
+            with self._shared.held():
+                self._torch = TorchStream(number, int(self._shared.stream))
+                with self._torch.current():
+                    self._module = Module(
+                        bundle, component, precision=precision, device=self._torch.device, compile=compile
+                    )
+        except BaseException:
+            self._shared.release()
+            raise
+        self.device = f"cuda:{number} ({self._shared.gpu.model})"
+
+    def prepare(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Callable[[], None]:
+        """Bind buffers; see :class:`~sdengine.engines.engine.Engine`."""
+        device = self._open_device()
+        check_buffers(self.spec, inputs, outputs)
+        there = {name: self._there(buffer) for name, buffer in {**inputs, **outputs}.items()}
+        sources = [self._torch.tensor(there[tensor.name]) for tensor in self.spec.inputs]
+        targets = [self._torch.tensor(there[tensor.name]) for tensor in self.spec.outputs]
+        arriving, leaving = _on_host(inputs), _on_host(outputs)
+
+        def launch() -> None:
+            self._launch(device, sources, targets)
+
+        run = self.memory.repeated(launch) if self._cuda_graph == "step" else launch
+
+        def once() -> None:
+            device = self._open_device()
+            with device.held():
+                if device.recording is not None:
+                    if arriving or leaving:
+                        raise EngineError(f"{self.spec.name}: a loop with buffers on the host cannot be one graph")
+                    launch()
+                    return
+                for name, array in arriving.items():
+                    self.memory.copy(there[name], array)
+                run()
+                for name, array in leaving.items():
+                    array[...] = self.memory.read(there[name])
+
+        return once
+
+    def _launch(self, device: Device, sources: Sequence[Any], targets: Sequence[Any]) -> None:
+        """Put the module's launches into the stream; what is being recorded holds all memory that they use."""
+        if device.recording is None:
+            pool: Any = contextlib.nullcontext()
+        else:
+            pool = self._torch.pool()
+            device.recording.append((sources, targets, self._torch))
+        with self._torch.current(), pool:
+            self._module.run(sources, targets)
+
+    def _there(self, buffer: Buffer) -> DeviceArray:
+        """Return the buffer, or a place on the device for one that is on the host."""
+        return buffer if isinstance(buffer, DeviceArray) else self.memory.zeros(buffer.shape, buffer.dtype)
+
+    def _open_device(self) -> Device:
+        if self._shared is None:
+            raise EngineError(f"{self.spec.name}: this engine has been closed")
+        return self._shared
+
+    def close(self) -> None:
+        """Release the module; calling it twice is harmless."""
+        device, self._shared = self._shared, None
+        if device is None:
+            return
+        with device.held():
+            device.synchronize()
+            del self._module
+            self._torch.close()
+        device.release()
+
+
+class TorchStream:
+    """torch's side of a device's stream: tensors on our bytes, torch's current stream, memory of what is captured.
+
+    Args:
+        number: of the GPU.
+        stream: the driver's handle.
+
+    """
+
+    def __init__(self, number: int, stream: int) -> None:
+        import torch
+
+        self.device = f"cuda:{number}"
+        self._stream: Any = torch.cuda.ExternalStream(stream, device=self.device)  # type: ignore[no-untyped-call]
+        # One pool for all captures of an engine: they are replayed one after another in one stream, and none expects
+        # anything in this memory when it begins.
+        self._pool: Any = torch.cuda.MemPool()
+
+    def tensor(self, array: DeviceArray) -> Any:
+        """Return a tensor on the same bytes, which it keeps alive."""
+        import torch
+
+        return torch.as_tensor(array, device=self.device)
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        """Make the stream torch's current one."""
+        import torch
+
+        with torch.cuda.stream(self._stream):
+            yield
+
+    def pool(self) -> Any:
+        """Let what is allocated meanwhile lie in memory that nobody else is given, for as long as this object lives."""
+        import torch
+
+        return torch.cuda.use_mem_pool(self._pool, device=self.device)
+
+    def close(self) -> None:
+        """Give back what torch holds for later, as other engines may need it."""
+        import torch
+
+        self._pool = None
+        torch._C._cuda_clearCublasWorkspaces()  # they belong to the stream, which may end here
+        torch.cuda.empty_cache()
+
+
+def _on_host(buffers: Mapping[str, Buffer]) -> dict[str, Any]:
+    return {name: buffer for name, buffer in buffers.items() if isinstance(buffer, np.ndarray)}

@@ -1,0 +1,77 @@
+"""A component as a callable torch module, compiled if that is asked for."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..bundle import Bundle
+from ..errors import EngineError
+from .network import load_network
+
+__all__ = ["Module"]
+
+
+class Module:
+    """What an engine of torch runs: tensors in the spec's order to tensors in the spec's order.
+
+    Args:
+        bundle: where the weights are.
+        component: which one.
+        precision: what the network computes in.
+        device: a torch device.
+        compile: whether to compile it, once for each set of shapes; torch keeps what it compiled in its own cache
+            (``TORCHINDUCTOR_CACHE_DIR``).
+
+    """
+
+    def __init__(self, bundle: Bundle, component: str, *, precision: str, device: str, compile: bool) -> None:  # noqa: A002
+        import torch
+
+        from ..nets.build import positional
+
+        record = bundle.component(component)
+        self._component = component
+        self._call: Any = positional(record.kind, load_network(bundle, record.network, precision, device))
+        if compile:
+            # Sizes are constants of what is compiled: kernels for open ones are slower, and few sizes are drawn.
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_SHAPES)
+            self._call = torch.compile(self._call, dynamic=False, fullgraph=True)
+
+    def run(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """Run once, into ``outputs``.
+
+        Raises:
+            EngineError: torch failed.
+
+        """
+        import torch
+
+        try:
+            with torch.inference_mode(), _settings():
+                for target, value in zip(outputs, self._call(*inputs), strict=True):
+                    target.copy_(value)
+        except torch.OutOfMemoryError as error:
+            raise EngineError(f"{self._component}: the device is out of memory; {_ADVICE} ({error})") from error
+        except RuntimeError as error:
+            raise EngineError(f"{self._component}: torch failed: {error}") from error
+
+
+_MOST_SHAPES = 64
+_ADVICE = "draw smaller or fewer images at once, or with low memory"
+
+
+@contextlib.contextmanager
+def _settings() -> Iterator[None]:
+    """Compute as exactly as the precision says and as fast as that allows, whatever the process has set for itself."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    with (
+        warnings.catch_warnings(),
+        torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=False),
+        sdpa_kernel(order, set_priority=True),
+    ):
+        warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+        yield

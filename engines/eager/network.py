@@ -1,0 +1,64 @@
+"""A bundle's network as a torch module with its weights, shared by the components that are made of it."""
+
+import threading
+import weakref
+from typing import Any
+
+from ..bundle import Bundle
+from ..errors import BundleError
+
+__all__ = ["DTYPES", "load_network"]
+
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""torch's name of each precision."""
+
+_LOADING = threading.Lock()
+_NETWORKS: dict[tuple[str, str, str, str], "weakref.ref[Any]"] = {}
+
+
+def load_network(bundle: Bundle, name: str, precision: str, device: str) -> Any:
+    """Load a network; components of one network share it while any of them is open.
+
+    Weights are read to where they are used: none stay on the host if that is a GPU. In half precision convolutions
+    work in ``channels_last``, the layout of tensor cores and of oneDNN.
+
+    Args:
+        bundle: where the weights are.
+        name: of the network.
+        precision: what it computes in.
+        device: a torch device.
+
+    Raises:
+        BundleError: the weights do not fit the network.
+
+    """
+    record = bundle.manifest.networks[name]
+    key = (str(bundle.path), bundle.manifest.files[record.weights].sha256, precision, device)
+    with _LOADING:  # components that are opened at once may be of one network
+        reference = _NETWORKS.get(key)
+        network = None if reference is None else reference()
+        if network is None:
+            network = _read(bundle, name, precision, device)
+            _NETWORKS[key] = weakref.ref(network)
+        return network
+
+
+def _read(bundle: Bundle, name: str, precision: str, device: str) -> Any:
+    import torch
+    from safetensors.torch import load_file
+
+    from ..nets.build import network_from_config
+
+    record = bundle.manifest.networks[name]
+    dtype = getattr(torch, DTYPES[precision])
+    with torch.device("meta"):
+        network: Any = network_from_config(bundle.config(name), dtype)
+    weights = load_file(bundle.file(record.weights), device=device)
+    try:
+        network.load_state_dict({k: w.to(dtype) for k, w in weights.items()}, strict=True, assign=True)
+    except RuntimeError as error:
+        raise BundleError(f"{record.weights} does not fit the config of {name}: {error}") from error
+    network.requires_grad_(False)
+    if precision != "fp32":
+        network.to(memory_format=torch.channels_last)
+    return network
