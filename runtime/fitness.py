@@ -7,7 +7,7 @@ from ..engines.errors import UsageError
 from ..engines.nets.config import UNetConfig
 from .request import Request
 
-__all__ = ["check_task", "without_effect"]
+__all__ = ["check_task", "inner_share", "without_effect"]
 
 _ONLY_SDXL = (
     "prompt_2",
@@ -41,6 +41,11 @@ def _given(request: Request, name: str) -> bool:
     return bool(tuple(value) != unset if isinstance(unset, tuple) else value != unset)
 
 
+def inner_share(share: float | None) -> float | None:
+    """Return a share of the schedule, or None where diffusers takes it for none: at 0 and at 1."""
+    return share if share is not None and 0 < share < 1 else None
+
+
 def check_task(request: Request, task: str, unet: UNetConfig, bundle: Bundle) -> None:
     """Check a request against its task and the bundle.
 
@@ -66,10 +71,10 @@ def check_task(request: Request, task: str, unet: UNetConfig, bundle: Bundle) ->
     for name in _ONLY_SDXL if not family.startswith("sdxl") else ():
         if _given(request, name):
             raise UsageError(f"{name} is SDXL's; this bundle is of the family {family}")
-    start, end = request.denoising_start, request.denoising_end
+    start, end = inner_share(request.denoising_start), inner_share(request.denoising_end)
     if start is not None and end is not None and start >= end:
         raise UsageError(f"denoising_start={start} must be below denoising_end={end}")
-    if start is not None and task == "inpaint" and request.latents is not None:
+    if request.denoising_start is not None and task == "inpaint" and request.latents is not None:
         raise UsageError("latents and denoising_start were both given: the latents handed over are given as image")
     if request.control_image is not None and not bundle.manifest.controlnets:
         raise UsageError("this bundle holds no ControlNet; export it with --controlnet PATH")
@@ -86,8 +91,18 @@ def without_effect(request: Request, task: str, model_index: Mapping[str, object
     aesthetic = bool(model_index.get("requires_aesthetics_score"))
     if not guided:
         warn("guidance_rescale", "without guidance (guidance_scale above 1)")
-    if request.denoising_start is not None:
+    if inner_share(request.denoising_start) is not None:
         warn("strength", "beside denoising_start")
+    elif request.denoising_start is not None:
+        found.append(
+            f"denoising_start={request.denoising_start} does not say where to begin, as in diffusers: strength does, "
+            "and the image is taken without noise"
+        )
+    if request.denoising_end == 0:
+        found.append("denoising_end=0.0 has no effect, as in diffusers: denoising goes to the end")
+    given = request.sigmas if request.timesteps is None else request.timesteps
+    if given is not None:
+        warn("num_inference_steps", "beside timesteps or sigmas")
     if not aesthetic:
         for name in ("aesthetic_score", "negative_aesthetic_score"):
             warn(name, "on a checkpoint that was trained without: refiners have it")

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..engines.errors import UsageError
 from .distilled import shortened_timesteps
+from .fitness import inner_share
 from .resolve import Job
 from .schedule import Schedule, make_schedule
 from .schedule.consistency import LCM
@@ -47,8 +48,8 @@ def schedule_for(job: Job, config: Mapping[str, object], *, strength: float | No
         config,
         solver=request.scheduler,
         overrides=overrides,
-        denoising_start=request.denoising_start,
-        denoising_end=request.denoising_end,
+        denoising_start=inner_share(request.denoising_start),
+        denoising_end=inner_share(request.denoising_end),
         eta=request.eta,
         **given,
     )

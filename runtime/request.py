@@ -6,6 +6,7 @@ from typing import Any
 
 from ..engines.errors import UsageError, nearest
 from .prompt.layout import LongPrompt
+from .scalars import finite_number, plain_numbers, whole_number
 
 __all__ = ["OUTPUT_TYPES", "Request"]
 
@@ -26,6 +27,8 @@ _REFUSED = {
 class Request:
     """One call of a pipeline. None means: not given, the family's default holds (:mod:`.defaults`).
 
+    Numbers may be numpy's or torch's, whole ones also floats such as 30.0; they are Python's afterwards.
+
     The task follows from what is given: ``image`` makes it image-to-image, ``mask_image`` inpainting,
     ``control_image`` adds the bundle's ControlNets.
 
@@ -43,7 +46,7 @@ class Request:
         weighting: whether ``(word:1.3)`` weights words.
         height: pixels.
         width: pixels.
-        num_inference_steps: steps of the solver.
+        num_inference_steps: steps of the solver; ``timesteps`` and ``sigmas`` go before it.
         timesteps: custom timesteps, descending.
         sigmas: custom sigmas, descending.
         scheduler: class name of a diffusers scheduler, or a short name; the checkpoint's if None.
@@ -64,7 +67,8 @@ class Request:
         image: pictures to start from: PIL, paths, arrays 0 to 1 [N, H, W, 3], or latents [N, C, h, w]. Files are read
             as by diffusers' ``load_image``: upright, as RGB.
         strength: how much of the schedule is drawn over ``image``, 0 to 1.
-        mask_image: white is drawn anew; PIL, path or array 0 to 1 [N, H, W], of any size. Transparency is not looked at.
+        mask_image: white is drawn anew; PIL, path or array 0 to 1 [N, H, W], of any size; transparency is not
+            looked at.
         masked_image_latents: float [N, C, h, w], the encoded picture without the masked part.
         padding_mask_crop: draw in the region of the mask and so many pixels around it, instead of the whole picture,
             and paste the result into the picture.
@@ -75,8 +79,9 @@ class Request:
         guess_mode: let the ControlNet work without prompt.
         control_guidance_start: share of the steps at which each ControlNet begins.
         control_guidance_end: share of the steps at which each ControlNet ends.
-        denoising_start: share of the schedule another model has gone (ensemble of experts).
-        denoising_end: share of the schedule after which to stop and hand over.
+        denoising_start: share of the schedule another model has gone (ensemble of experts). At 0 and 1, as in
+            diffusers, ``strength`` says where to begin, and the image is taken without noise.
+        denoising_end: share of the schedule after which to stop and hand over; 0 and 1 stand for the end.
         original_size: (height, width) micro-condition of SDXL; its siblings likewise.
         crops_coords_top_left: (top, left).
         target_size: (height, width).
@@ -168,19 +173,10 @@ class Request:
                 f"output_type={self.output_type!r} is none of {', '.join(OUTPUT_TYPES)}"
                 f"{nearest(str(self.output_type), OUTPUT_TYPES)}"
             )
-        _whole("num_images_per_prompt", self.num_images_per_prompt, least=1)
-        if self.num_inference_steps is not None:
-            _whole("num_inference_steps", self.num_inference_steps, least=1)
-        for name in ("strength", "denoising_start", "denoising_end", "guidance_rescale"):
-            _fraction(name, getattr(self, name))
-        if self.guidance_scale is not None:
-            _number("guidance_scale", self.guidance_scale)
-        for name in _PAIRS:
-            _pair(name, getattr(self, name))
+        for name, plain in _numbers_of(self).items():
+            object.__setattr__(self, name, plain)
         if self.seed is not None and self.generator is not None:
             raise UsageError("seed and generator were both given: give one of them")
-        if self.padding_mask_crop is not None:
-            _whole("padding_mask_crop", self.padding_mask_crop, least=0)
         if not set(self.callback_on_step_end_tensor_inputs) <= {"latents"}:
             raise UsageError(
                 f"callback_on_step_end_tensor_inputs={list(self.callback_on_step_end_tensor_inputs)}: "
@@ -190,6 +186,21 @@ class Request:
             raise UsageError("mask_image needs image, the picture that it masks")
 
 
+_WHOLE = {
+    "num_images_per_prompt": 1,
+    "num_inference_steps": 1,
+    "original_inference_steps": 1,
+    "height": 1,
+    "width": 1,
+    "padding_mask_crop": 0,
+    "clip_skip": None,
+}
+"""Whole numbers, and the least they may be."""
+_FRACTIONS = ("strength", "denoising_start", "denoising_end", "guidance_rescale", "eta")
+_NUMBERS = ("guidance_scale", "aesthetic_score", "negative_aesthetic_score")
+_BY_CONTROLNET = ("controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end")
+"""A number, or one for each ControlNet."""
+_SERIES = ("timesteps", "sigmas")
 _PAIRS = (
     "original_size",
     "crops_coords_top_left",
@@ -200,24 +211,49 @@ _PAIRS = (
 )
 
 
-def _whole(name: str, value: object, *, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UsageError(f"{name}={value!r} must be a whole number, {least} or more")
+def _numbers_of(request: Request) -> dict[str, Any]:
+    """Return a request's numbers as Python's.
+
+    Raises:
+        UsageError: a number is of the wrong kind or out of its range.
+
+    """
+    given = {name: value for name in request.__dataclass_fields__ if (value := getattr(request, name)) is not None}
+    plain: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in _WHOLE:
+            plain[name] = whole_number(name, value, least=_WHOLE[name])
+        elif name in _NUMBERS or name in _FRACTIONS:
+            plain[name] = finite_number(name, value)
+        elif name in _BY_CONTROLNET or name in _SERIES:
+            plain[name] = _series(name, plain_numbers(value), single=name in _BY_CONTROLNET)
+        elif name in _PAIRS:
+            plain[name] = _pair(name, plain_numbers(value))
+        elif name == "seed":
+            plain[name] = _seeds(plain_numbers(value))
+        if name in _FRACTIONS and not 0.0 <= plain[name] <= 1.0:
+            raise UsageError(f"{name}={value!r} is outside 0 to 1")
+    return plain
 
 
-def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < float("inf"):
-        raise UsageError(f"{name}={value!r} must be a finite number")
-    return float(value)
+def _series(name: str, value: Any, *, single: bool) -> float | tuple[float, ...]:
+    if isinstance(value, (list, tuple, range)):
+        return tuple(finite_number(name, item) for item in value)
+    if single:
+        return finite_number(name, value)
+    raise UsageError(f"{name}={value!r} must be a list of numbers")
 
 
-def _fraction(name: str, value: object) -> None:
-    if value is not None and not 0.0 <= _number(name, value) <= 1.0:
-        raise UsageError(f"{name}={value!r} is outside 0 to 1")
+def _seeds(value: Any) -> Any:
+    """Return seeds, whole floats as integers; which seeds there are is told where they are used."""
+    if isinstance(value, (list, tuple)):
+        return [_seeds(plain_numbers(item)) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _pair(name: str, value: object) -> None:
-    if value is None:
-        return
-    if not isinstance(value, (tuple, list)) or len(value) != 2 or not all(isinstance(n, (int, float)) for n in value):
+def _pair(name: str, value: Any) -> tuple[float, float]:
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise UsageError(f"{name}={value!r} must be two numbers, vertical then horizontal")
+    for item in value:
+        finite_number(name, item)
+    return plain_numbers(value[0]), plain_numbers(value[1])

@@ -14,7 +14,7 @@ from ..engines.nets.config import UNetConfig
 from ..engines.nets.vae_config import VAEConfig
 from .crop import Crop, crop_around
 from .defaults import Defaults, defaults_for
-from .fitness import check_task, without_effect
+from .fitness import check_task, inner_share, without_effect
 from .inputs import Picture, array_from, as_latents, load_pictures, mask_array, natural_size, pixel_array
 from .pil_images import as_bytes
 from .prompt.request import PromptRequest
@@ -243,9 +243,7 @@ def _size(
     return height, width
 
 
-def _check_side(name: str, side: object, factor: int, least: int, most: int) -> None:
-    if isinstance(side, bool) or not isinstance(side, int):
-        raise UsageError(f"{name}={side!r} must be a whole number of pixels")
+def _check_side(name: str, side: int, factor: int, least: int, most: int) -> None:
     nearest = min(max(round(side / factor) * factor, least), most)
     if side % factor:
         raise UsageError(f"{name}={side} is no multiple of {factor}; the nearest that works is {nearest}")
@@ -261,14 +259,14 @@ def _check_count(name: str, given: int, total: int) -> None:
 
 
 def _steps(request: Request, defaults: Defaults) -> int | None:
-    custom = request.timesteps is not None or request.sigmas is not None
-    if request.num_inference_steps is not None:
-        return request.num_inference_steps
-    return None if custom else defaults.num_inference_steps
+    """Return the solver's steps; as in diffusers, timesteps and sigmas go before their number."""
+    if request.timesteps is not None or request.sigmas is not None:
+        return None
+    return defaults.num_inference_steps if request.num_inference_steps is None else request.num_inference_steps
 
 
 def _strength(request: Request, task: str, defaults: Defaults) -> float | None:
-    if task == "text" or request.denoising_start is not None:
+    if task == "text" or inner_share(request.denoising_start) is not None:
         return None
     strength = defaults.strength if request.strength is None else request.strength
     # Inpainting at full strength starts from pure noise; image-to-image noises its picture as far as it goes.
@@ -276,17 +274,11 @@ def _strength(request: Request, task: str, defaults: Defaults) -> float | None:
 
 
 def _per_net(name: str, value: float | Sequence[float], count: int) -> tuple[float, ...]:
-    if not isinstance(value, (list, tuple)):
-        return (_number(name, value),) * count
+    if isinstance(value, (int, float)):
+        return (value,) * count
     if count and len(value) != count:
         raise UsageError(f"{name}: {len(value)} given for {count} ControlNets; give one, or one for each")
-    return tuple(_number(name, v) for v in value)
-
-
-def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
-        raise UsageError(f"{name}={value!r} must be a finite number")
-    return float(value)
+    return tuple(value)
 
 
 def _windows(request: Request, count: int) -> tuple[tuple[float, float], ...]:

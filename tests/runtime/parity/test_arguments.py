@@ -157,3 +157,37 @@ def test_a_generator_that_was_used_is_refused() -> None:
     torch.randn(3, generator=used)
     with pytest.raises(ValueError, match="has been drawn from"):
         ours("sd1")(prompt="a", generator=used)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_shares_of_the_schedule_that_diffusers_takes_for_none(share: float) -> None:
+    settings: dict[str, Any] = {"prompt": "a cat", "num_inference_steps": 5, **SIZE}
+    agree("sdxl", **settings, denoising_end=share)
+    for task in ({"image": IMAGES[0]}, {"image": IMAGES[0], "mask_image": MASKS[0]}):
+        agree("sdxl", **settings, **task, denoising_start=share, strength=0.6)
+        agree("sdxl", **settings, **task, denoising_start=0.4, denoising_end=share)
+
+
+@pytest.mark.parametrize("timesteps", [[800], [900, 600, 300]])
+def test_timesteps_go_before_the_number_of_steps(timesteps: list[int]) -> None:
+    settings: dict[str, Any] = {"prompt": "a cat", **SIZE, "scheduler": "EulerDiscreteScheduler"}
+    result = agree("sdxl", **settings, num_inference_steps=1, timesteps=timesteps)
+    assert result.settings["num_inference_steps"] == len(timesteps)
+    agree("sdxl", **settings, num_inference_steps=7, sigmas=[9.0, 4.0, 1.0, 0.0])
+
+
+def test_numbers_of_numpy_and_torch_and_whole_ones_as_floats() -> None:
+    plain: dict[str, Any] = {
+        "height": 72, "width": 104, "num_inference_steps": 3, "guidance_scale": 4.0, "num_images_per_prompt": 2,
+        "original_size": (100, 120), "crops_coords_top_left": (4, 8), "guidance_rescale": 0.5, "seed": [3, 4],
+    }  # fmt: skip
+    other: dict[str, Any] = {
+        "height": np.int64(72), "width": 104.0, "num_inference_steps": np.float32(3), "guidance_scale": torch.tensor(4),
+        "num_images_per_prompt": np.array(2), "original_size": np.array([100, 120]),
+        "crops_coords_top_left": (np.int32(4), np.float64(8)), "guidance_rescale": np.float16(0.5),
+        "seed": np.array([3, 4]),
+    }  # fmt: skip
+    expected, found = (ours("sdxl")("a cat", output_type="latent", **settings) for settings in (plain, other))
+    assert np.array_equal(expected.images, found.images)
+    assert found.settings == expected.settings
+    assert ours("sdxl")("a cat", seed=3.0, num_inference_steps=1, output_type="latent").seeds == (3,)

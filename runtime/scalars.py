@@ -1,0 +1,40 @@
+"""Numbers as callers have them: Python's, numpy's and torch's, whole numbers also as floats (30.0)."""
+
+import math
+from typing import Any
+
+from ..engines.errors import UsageError
+
+__all__ = ["finite_number", "plain_numbers", "whole_number"]
+
+
+def plain_numbers(value: Any) -> Any:
+    """Return a numpy or torch scalar as a number, an array of them as a list, anything else as it is."""
+    return value.tolist() if hasattr(value, "dtype") and hasattr(value, "tolist") else value
+
+
+def whole_number(name: str, value: Any, *, least: int | None = None) -> int:
+    """Return a whole number.
+
+    Raises:
+        UsageError: it is none, or is below ``least``.
+
+    """
+    number = plain_numbers(value)
+    whole = isinstance(number, int) or (isinstance(number, float) and number.is_integer())
+    if isinstance(number, bool) or not whole or (least is not None and number < least):
+        raise UsageError(f"{name}={value!r} must be a whole number" + ("" if least is None else f", {least} or more"))
+    return int(number)
+
+
+def finite_number(name: str, value: Any) -> float:
+    """Return a finite number.
+
+    Raises:
+        UsageError: it is none.
+
+    """
+    number = plain_numbers(value)
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+        raise UsageError(f"{name}={value!r} must be a finite number")
+    return float(number)
