@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ...engines.errors import CheckpointError
+from ...engines.file_kind import what_it_is
 
 __all__ = ["read_json"]
 
@@ -21,11 +22,13 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         if file.stat().st_size > _MAX_BYTES:
             raise CheckpointError(f"{file} is larger than {_MAX_BYTES} bytes")
-        content = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_bytes()
+        content = json.loads(text)
     except OSError as error:
         raise CheckpointError(f"cannot read {file}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file} is not JSON: {error}") from error
+        why = error if text.lstrip().startswith((b"{", b"[")) else what_it_is(file)
+        raise CheckpointError(f"{file} is not JSON: {why}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{file} holds a {type(content).__name__}, not an object")
     return content

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ...engines.errors import CheckpointError
+from ...engines.file_kind import what_it_is
 from .tensor import DTYPES, TensorSource
 
 __all__ = ["MAX_HEADER_BYTES", "read_header"]
 
 MAX_HEADER_BYTES = 100_000_000
 """The limit of the safetensors library; the header of a full SDXL checkpoint has about 0.4 MB."""
+
+_CUT_OFF = "it is cut off, download it again"
 
 
 def read_header(file: Path) -> tuple[dict[str, TensorSource], dict[str, str]]:
@@ -30,11 +33,13 @@ def read_header(file: Path) -> tuple[dict[str, TensorSource], dict[str, str]]:
         with file.open("rb") as stream:
             size = file.stat().st_size
             length = int.from_bytes(stream.read(8), "little")
-            if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
-                _refuse(file, f"its header would be {length} bytes long, the file has {size}")
-            text = stream.read(length)
+            text = stream.read(min(length, MAX_HEADER_BYTES))
     except OSError as error:
         raise CheckpointError(f"cannot read {file}: {error.strerror}") from error
+    if length == 0 or length > min(size - 8, MAX_HEADER_BYTES):
+        if not text.startswith(b"{"):
+            raise CheckpointError(f"{file} is no .safetensors file: {what_it_is(file)}")
+        _refuse(file, f"its header would be {length} bytes long, the file has {size}: {_CUT_OFF}")
     try:
         header = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
@@ -80,7 +85,7 @@ def _check_ranges(file: Path, tensors: dict[str, TensorSource], start: int, size
             _refuse(file, f"{tensor.name!r} starts at byte {tensor.offset}, the one before it ends at {position}")
         position += tensor.nbytes
     if position != size:
-        what = "it is cut off" if size < position else "something follows its tensors"
+        what = _CUT_OFF if size < position else "something follows its tensors"
         _refuse(file, f"its tensors end at byte {position}, the file at {size}: {what}")
 
 

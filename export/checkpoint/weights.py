@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...engines.errors import CheckpointError
+from ...engines.file_kind import what_it_is
 from .json_file import read_json
 from .pickled import read_pickled
 from .safetensors_header import read_header
@@ -118,4 +119,4 @@ def read_weights(file: Path) -> tuple[dict[str, TensorSource], Mapping[str, obje
         return read_header(file)
     if file.suffix in PICKLED_SUFFIXES:
         return read_pickled(file)
-    raise CheckpointError(f"{file} is none of {', '.join(WEIGHT_SUFFIXES)}")
+    raise CheckpointError(f"{file} is none of {', '.join(WEIGHT_SUFFIXES)}: {what_it_is(file)}")

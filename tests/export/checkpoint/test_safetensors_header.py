@@ -66,17 +66,25 @@ def test_a_damaged_header_is_refused(tmp_path: Path, header: Any, data: bytes, m
     assert str(file) in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"abc", (2**63).to_bytes(8, "little") + b"{}", b"\x03" + bytes(7) + b"{}"])
-def test_a_file_without_a_header(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "it is empty"),
+        (b"abc", "of no known kind"),
+        ((2**63).to_bytes(8, "little") + b"{}", "its header would be 9223372036854775808 bytes long, the file has 10"),
+        (b"\x03" + bytes(7) + b"{}", "its header would be 3 bytes long, the file has 10: it is cut off"),
+    ],
+)
+def test_a_file_without_a_header(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "bad.safetensors").write_bytes(content)
-    with pytest.raises(CheckpointError, match="its header would be"):
+    with pytest.raises(CheckpointError, match=message):
         read_header(tmp_path / "bad.safetensors")
 
 
 def test_a_header_larger_than_the_limit_is_not_read(tmp_path: Path) -> None:
     file = tmp_path / "bad.safetensors"
     with file.open("wb") as stream:
-        stream.write((MAX_HEADER_BYTES + 1).to_bytes(8, "little"))
+        stream.write((MAX_HEADER_BYTES + 1).to_bytes(8, "little") + b"{")
         stream.truncate(MAX_HEADER_BYTES + 100)  # a hole: takes no room on disk
     with pytest.raises(CheckpointError, match="its header would be"):
         read_header(file)
