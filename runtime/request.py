@@ -58,10 +58,11 @@ class Request:
         seed: an int (image i gets seed + i), or one for each image; None chooses one and reports it. An image depends
             on its own seed alone, not on those drawn beside it.
         generator: torch generators (or anything with ``initial_seed()``) in place of ``seed``: one for each image,
-            or one whose stream all images share. Several images then come out as in diffusers to the letter: inpainting
-            over one picture takes the noise of its encoding from the first generator alone, and text-to-image gives
-            negative sizes to every second row.
-        rng: ``cpu`` or ``cuda``: which of torch's generators a seed means.
+            or one whose stream all images share. As in diffusers, they go on where they stand, and what is drawn moves
+            them on; those of CUDA give CUDA's numbers. Several images come out as in diffusers to the letter:
+            inpainting over one picture takes the noise of its encoding from the first generator alone, and
+            text-to-image gives negative sizes to every second row.
+        rng: ``cpu`` or ``cuda``: which of torch's generators a seed means. A generator tells it itself.
         latents: float [B * n, C, h, w], the initial noise; in image-to-image, what the drawing starts from in place
             of the noised picture.
         image: pictures to start from: PIL, paths, arrays 0 to 1 [N, H, W, 3], or latents [N, C, h, w]. Files are read

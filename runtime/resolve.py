@@ -19,6 +19,7 @@ from .inputs import Picture, array_from, as_latents, load_pictures, mask_array, 
 from .pil_images import as_bytes
 from .prompt.request import PromptRequest
 from .request import Request
+from .seeds import generator_notes
 
 __all__ = ["Job", "resolve"]
 
@@ -94,7 +95,7 @@ def resolve(request: Request, bundle: Bundle) -> Job:
     defaults = defaults_for(manifest.family, pipeline_class, task, controlled=controlled)
     prompts = PromptRequest(**{name: _embeds(request, name) for name in _PROMPT_FIELDS})
     total = prompts.batch * request.num_images_per_prompt
-    notes: list[str] = []
+    notes = generator_notes(request.generator, request.rng)
     latents = None if request.image is None else as_latents(request.image, vae.latent)
     pictures = [] if request.image is None or latents is not None else load_pictures(request.image, "image", notes)
     hints = _load_hints(request, bundle, prompts.batch, total, notes)

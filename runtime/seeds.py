@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engines.errors import UsageError
-from .noise import NormalSource, check_seed, generator_for
+from .noise import NormalSource, TorchStream, check_seed, device_of, generator_for, stream_of
 
-__all__ = ["NoiseStreams", "streams_for"]
+__all__ = ["NoiseStreams", "generator_notes", "streams_for"]
 
 F32 = NDArray[np.float32]
 Kind = Literal["own", "listed", "shared"]
@@ -79,22 +79,22 @@ def streams_for(seed: Any, generator: Any, count: int, rng: str) -> NoiseStreams
 
     Args:
         seed: an int, for sample i it is seed + i; or one for each sample; None chooses one.
-        generator: one or ``count`` objects with ``initial_seed()``, or None.
+        generator: one or ``count`` torch generators, or objects with ``initial_seed()``; or None. Torch generators go
+            on where they stand, and are moved on by what is drawn.
         count: number of samples.
-        rng: ``cpu`` or ``cuda``.
+        rng: ``cpu`` or ``cuda``: whose numbers a seed means; a generator with a ``device`` tells it itself.
 
     Raises:
         UsageError: a seed is out of range, or there are neither one nor ``count`` of them.
 
     """
     if generator is not None:
-        several = isinstance(generator, (list, tuple))
-        given = list(generator) if several else [generator]
+        several, given = isinstance(generator, (list, tuple)), _listed(generator)
         if several and len(given) != count:
             raise UsageError(f"{len(given)} generators for {count} images: give one, or one for each image")
-        seeds = [_initial_seed(g) for g in given]
-        sources = [generator_for(s, rng) for s in seeds]
-        return NoiseStreams(seeds * (1 if several else count), sources, kind="listed" if several else "shared")
+        streams = [stream_of(one, rng) for one in given]
+        seeds = [stream.seed for stream in streams]
+        return NoiseStreams(seeds * (1 if several else count), streams, kind="listed" if several else "shared")
     if seed is None:
         seed = secrets.randbelow(2**32)
     if isinstance(seed, (list, tuple, range)):
@@ -107,23 +107,22 @@ def streams_for(seed: Any, generator: Any, count: int, rng: str) -> NoiseStreams
     return NoiseStreams(seeds, [generator_for(s, rng) for s in seeds], kind="own")
 
 
-def _initial_seed(generator: Any) -> int:
-    read = getattr(generator, "initial_seed", None)
-    if read is None:
-        raise UsageError(f"a generator needs initial_seed(); {type(generator).__name__} has none. Or give seed")
-    if _has_been_used(generator):
-        raise UsageError("this generator has been drawn from; give it its seed again (manual_seed), or give seed")
-    return check_seed(read())
+def generator_notes(generator: Any, rng: str) -> list[str]:
+    """Return what the user should know about the generators of a request, before anything is drawn with them."""
+    found = []
+    streams = [stream_of(one, rng) for one in _listed(generator)]
+    if any(isinstance(stream, TorchStream) and stream.used for stream in streams):
+        found.append(
+            "generator: it had been drawn from, and went on from there as in diffusers; the seed in the result is its "
+            "initial one and does not give these images again"
+        )
+    devices = sorted({device for one in _listed(generator) if (device := device_of(one)) not in (None, rng)})
+    if rng != "cpu" and devices:
+        found.append(f"rng={rng!r} has no effect beside a generator of the device {', '.join(map(repr, devices))}")
+    return found
 
 
-def _has_been_used(generator: Any) -> bool:
-    """Whether a torch generator of the CPU has left its seed.
-
-    Its state (ATen's ``CPUGeneratorImpl.cpp``) holds, after the seed, how many numbers are left of a block (int32 at 8)
-    and which one is next (uint64 at 16): 1 and 0 as long as no number has been drawn.
-    """
-    if str(getattr(generator, "device", "")) != "cpu" or not hasattr(generator, "get_state"):
-        return False
-    data = generator.get_state().numpy().tobytes()
-    left, following = int.from_bytes(data[8:12], "little"), int.from_bytes(data[16:24], "little")
-    return (left, following) != (1, 0)
+def _listed(generator: Any) -> list[Any]:
+    if generator is None:
+        return []
+    return list(generator) if isinstance(generator, (list, tuple)) else [generator]

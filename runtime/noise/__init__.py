@@ -12,8 +12,19 @@ from ...engines.errors import UsageError, nearest
 from .mersenne import Generator
 from .philox import PhiloxGenerator
 from .seed import check_seed
+from .torch_stream import TorchStream, device_of, stream_of
 
-__all__ = ["Generator", "NormalSource", "PhiloxGenerator", "Rng", "check_seed", "generator_for"]
+__all__ = [
+    "Generator",
+    "NormalSource",
+    "PhiloxGenerator",
+    "Rng",
+    "TorchStream",
+    "check_seed",
+    "device_of",
+    "generator_for",
+    "stream_of",
+]
 
 Rng = Literal["cpu", "cuda"]
 

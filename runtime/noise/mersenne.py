@@ -43,6 +43,24 @@ class Generator:
         self._bits.state = start
         self._kept: float | None = None
 
+    @property
+    def place(self) -> tuple[NDArray[np.uint32], int, float | None]:
+        """MT19937's 624 words, which of them is next (624: none is left), and a pair's second number."""
+        state: Any = self._bits.state
+        return state["state"]["key"], int(state["state"]["pos"]), self._kept
+
+    @place.setter
+    def place(self, place: tuple[NDArray[np.uint32], int, float | None]) -> None:
+        words, following, self._kept = place
+        state: Any = {"bit_generator": "MT19937", "state": {"key": words, "pos": following}}
+        self._bits.state = state
+
+    @property
+    def used(self) -> bool:
+        """Whether numbers have been drawn."""
+        (words, following, second), (first_words, first, _) = self.place, Generator(self.seed).place
+        return following != first or second is not None or not np.array_equal(words, first_words)
+
     def normal(self, shape: Sequence[int]) -> NDArray[np.float32]:
         """Draw the next standard normal numbers, in C order; float32, within 1e-6 of torch's."""
         count = math.prod(shape)

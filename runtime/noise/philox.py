@@ -55,6 +55,9 @@ class PhiloxGenerator:
             of more numbers than that depend on it; a latent of 1024 x 1024 pixels has 65,536. ``None`` stands
             for a GPU that is large enough for any tensor.
 
+    Attributes:
+        calls: how many evaluations of Philox each thread has made.
+
     Raises:
         UsageError: the seed is out of range.
 
@@ -63,7 +66,12 @@ class PhiloxGenerator:
     def __init__(self, seed: SupportsIndex, *, resident_threads: int | None = None) -> None:
         self.seed = check_seed(seed)
         self._blocks = None if resident_threads is None else max(1, resident_threads // _BLOCK)
-        self._calls = 0
+        self.calls = 0
+
+    @property
+    def used(self) -> bool:
+        """Whether numbers have been drawn."""
+        return self.calls > 0
 
     def normal(self, shape: Sequence[int]) -> NDArray[np.float32]:
         """Draw the next standard normal numbers, in C order; float32."""
@@ -78,8 +86,8 @@ class PhiloxGenerator:
         for call in range(calls):
             for start in range(0, threads, _AT_ONCE):
                 thread = np.arange(start, min(start + _AT_ONCE, threads), dtype=np.uint64)
-                normals[call, :, start : start + _AT_ONCE] = self._evaluate(self._calls + call, thread, lanes)
-        self._calls += calls
+                normals[call, :, start : start + _AT_ONCE] = self._evaluate(self.calls + call, thread, lanes)
+        self.calls += calls
         return normals.reshape(-1)[:count].reshape(tuple(shape))
 
     def _evaluate(self, call: int, thread: _Words, lanes: int) -> list[NDArray[np.float64]]:

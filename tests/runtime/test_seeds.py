@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sdengine.engines.errors import UsageError
-from sdengine.runtime.seeds import streams_for
+from sdengine.runtime.seeds import generator_notes, streams_for
 
 SHAPE = (4, 3, 5)
 
@@ -74,13 +74,28 @@ def test_a_part_of_a_shared_stream_cannot_be_drawn() -> None:
 
 
 def test_bad_streams() -> None:
-    used = generators(1)[0]
-    torch.randn(5, generator=used)
     for settings, message in (
-        ((None, used, 1, "cpu"), "has been drawn from"),
         ((None, object(), 1, "cpu"), "needs initial_seed"),
         ((None, generators(1, 2), 3, "cpu"), "2 generators for 3 images"),
         (([1, 2], None, 3, "cpu"), "2 seeds for 3 images"),
     ):
         with pytest.raises(UsageError, match=message):
             streams_for(*settings)
+
+
+def test_what_is_said_of_generators() -> None:
+    fresh, used = generators(1, 2)
+    torch.randn(5, generator=used)
+    assert generator_notes(None, "cpu") == generator_notes(fresh, "cpu") == []
+    [note] = generator_notes([fresh, used], "cpu")
+    assert "it had been drawn from" in note
+    assert generator_notes(fresh, "cuda") == ["rng='cuda' has no effect beside a generator of the device 'cpu'"]
+
+
+def test_a_used_generator_goes_on_and_moves_on() -> None:
+    mine = generators(3)[0]
+    torch.randn(SHAPE, generator=mine)
+    assert np.allclose(streams_for(None, mine, 1, "cpu").draw(SHAPE)[0], drawn(3, skipped=1), atol=1e-6)
+    assert np.allclose(torch.randn(SHAPE, generator=mine).numpy(), drawn(3, skipped=2), atol=1e-6)
+    twice = streams_for(None, [mine, mine], 2, "cpu").draw(SHAPE)
+    assert [np.allclose(twice[i], drawn(3, skipped=3 + i), atol=1e-6) for i in range(2)] == [True, True]

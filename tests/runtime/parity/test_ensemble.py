@@ -25,9 +25,9 @@ def ensemble() -> Ensemble:
     return Ensemble(ours("sdxl"), ours("sdxl_refiner"))
 
 
-def theirs(pipeline: Any, **settings: Any) -> Any:
+def theirs(pipeline: Any, generator: Any = None, **settings: Any) -> Any:
     with their_warnings():
-        return pipeline(**settings, generator=generators(*SEEDS)).images
+        return pipeline(**settings, generator=generator or generators(*SEEDS)).images
 
 
 def check(expected: Any, found: Any) -> None:
@@ -62,8 +62,9 @@ def test_one_after_the_other(ensemble: Ensemble) -> None:
 def test_inpainting(kind: str) -> None:
     settings: dict[str, Any] = {**PROMPTS, **SIZE, "mask_image": MASK, "num_inference_steps": 10}
     base, refiner = oracle(kind, "inpaint"), oracle("sdxl_refiner", "inpaint")
-    latents = theirs(base, **settings, image=IMAGE, denoising_end=0.7, output_type="latent")
-    expected = theirs(refiner, **settings, image=latents, denoising_start=0.7, output_type="np")
+    shared = generators(*SEEDS)
+    latents = theirs(base, shared, **settings, image=IMAGE, denoising_end=0.7, output_type="latent")
+    expected = theirs(refiner, shared, **settings, image=latents, denoising_start=0.7, output_type="np")
     pair = Ensemble(ours(kind), ours("sdxl_refiner"))
     result = pair(**settings, image=IMAGE, denoising_split=0.7, generator=generators(*SEEDS), output_type="np")
     check(expected, result.images)
