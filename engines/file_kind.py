@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-__all__ = ["what_it_is"]
+__all__ = ["starts_as_safetensors", "what_it_is"]
 
 _AGAIN = "download the file itself"
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
@@ -25,6 +25,11 @@ _TAR_AT = 257
 _HEAD = 4096
 
 
+def starts_as_safetensors(head: bytes) -> bool:
+    """Whether a file with these first bytes (nine at least) is a ``.safetensors``: a length, then JSON."""
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32
+
+
 def what_it_is(file: Path) -> str:
     """Return what the file seems to be and what to do about it: "it is ...".
 
@@ -40,6 +45,8 @@ def what_it_is(file: Path) -> str:
         return f"it cannot be read ({error.strerror})"
     if not size:
         return f"it is empty: {_AGAIN} again"
+    if starts_as_safetensors(head):
+        return f"it is a .safetensors file: name it so{_cut_off(head, size)}"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.startswith(b"version https://git-lfs.github.com/spec/"):
         return "it is a Git LFS pointer, not the weights: fetch them with `git lfs pull`, or download the file itself"
@@ -64,13 +71,7 @@ def what_it_is(file: Path) -> str:
         return _kind_of_json(text)
     if head[:1] == b"\x80" and head[1:2] in b"\x01\x02\x03\x04\x05":
         return "it is a pickle of Python: if torch.save wrote it, name it .ckpt, .bin or .pt"
-    if _starts_as_safetensors(head):
-        return f"it is a .safetensors file: name it so{_cut_off(head, size)}"
     return f"it is of no known kind (it starts with {head[:8]!r}): {_AGAIN} again"
-
-
-def _starts_as_safetensors(head: bytes) -> bool:
-    return len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32
 
 
 def _cut_off(head: bytes, size: int) -> str:

@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from .errors import CheckpointError
-from .file_kind import what_it_is
+from .file_kind import starts_as_safetensors, what_it_is
 from .pickle_data import Global, Instance, PickleError, read_pickle
 
 __all__ = ["ITEM_SIZES", "TORCH_SUFFIXES", "StoredTensor", "mapping_in", "read_torch_file"]
@@ -47,6 +47,7 @@ _TYPES = {
 _OTHER_SIZES = {"complex64": 8, "complex128": 16, "qint8": 1, "quint8": 1, "qint32": 4}
 _LARGEST_PICKLE = 256 * 2**20  # that of a full SDXL checkpoint has 0.3 MB; optimiser states are larger
 _MAGIC = 0x1950A86A20F9469CFC6C
+_PARAMETER_DICT = "torch.nn.modules.container.ParameterDict"
 _MAX_AXES = 64
 _NUMBER = re.compile("b1|[iu][1248]|f[248]")
 _ADVICE = "save its state dict as .safetensors where you trust it"
@@ -91,7 +92,9 @@ class _Unplaced:
 def mapping_in(content: object) -> Mapping[Any, Any] | None:
     """Return the mapping that an object of a file is, whichever class it had, or None."""
     if isinstance(content, Instance):
-        return content.entries or None
+        # torch.nn.ParameterDict is no dict: it is restored from the state of a module.
+        state = content.state if isinstance(content.state, Mapping) else {}
+        return content.entries or (state.get("_parameters") if str(content.kind) == _PARAMETER_DICT else None)
     return content if isinstance(content, Mapping) else None
 
 
@@ -106,6 +109,8 @@ def read_torch_file(file: Path) -> Any:
         with file.open("rb") as stream:
             start = stream.read(16)
             stream.seek(0)
+            if starts_as_safetensors(start):
+                raise CheckpointError(f"{file} was not written by torch.save: {what_it_is(file)}")
             if start.startswith(b"PK\x03\x04"):
                 return _from_archive(file, stream)
             if start.startswith((b"\x80", b"L1195")):  # the magic number, in a protocol that has text only

@@ -3,7 +3,6 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,8 +25,9 @@ from .picture import pictures_from_pixels
 from .prompt import (
     TEXT_FAMILIES,
     EncodedPrompts,
+    InversionSource,
     encode_prompts,
-    load_inversion,
+    load_inversions,
     with_inversions,
 )
 from .request import Request
@@ -51,7 +51,7 @@ class Drawer:
     Args:
         bundle: the bundle.
         components: its engines; they need not be open yet.
-        textual_inversions: files with embeddings of new words.
+        textual_inversions: files with embeddings of new words; see :func:`~.prompt.load_inversions`.
 
     Raises:
         UsageError: a textual inversion does not fit the text encoders.
@@ -59,12 +59,14 @@ class Drawer:
 
     """
 
-    def __init__(self, bundle: Bundle, components: Components, textual_inversions: Sequence[str | Path] = ()) -> None:
+    def __init__(
+        self, bundle: Bundle, components: Components, textual_inversions: Sequence[InversionSource] = ()
+    ) -> None:
         self.bundle = bundle
         self.components = components
         self._loops = Loops(keep=not components.low_memory)
         self._scheduler = bundle.scheduler()
-        inversions = [load_inversion(file) for file in textual_inversions]
+        inversions = [word for source in textual_inversions for word in load_inversions(source)]
         encoders = list(text_encoders(bundle, components))
         self._encoders = tuple(with_inversions(encoders, inversions) if inversions else encoders)
 

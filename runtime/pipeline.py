@@ -16,6 +16,7 @@ from .result import Result
 
 if TYPE_CHECKING:
     from .draw import Drawer, Progress
+    from .prompt import InversionSource
     from .request import Request
 
 __all__ = ["Pipeline"]
@@ -54,7 +55,7 @@ class Pipeline:
         cuda_graph: str | None = None,
         weight_streaming_budget: int | float | str | None = None,
         compile: bool | None = None,  # noqa: A002 - torch's own word for it
-        textual_inversions: Sequence[str | Path] = (),
+        textual_inversions: "Sequence[InversionSource]" = (),
     ) -> "Pipeline":
         """Open a bundle.
 
@@ -69,8 +70,8 @@ class Pipeline:
             cuda_graph: ``step``, ``loop`` or ``off``.
             weight_streaming_budget: bytes, a share, or ``auto``.
             compile: compile torch's networks; the first picture of each size then takes minutes.
-            textual_inversions: ``.safetensors`` files with embeddings of new words; a word is the file's name, or
-                what the file says.
+            textual_inversions: files with embeddings of new words, or pairs of a file and the word (or the list of
+                words, one for each row) to use; without, a word is what the file says, or the file's name.
 
         Raises:
             UsageError: a textual inversion does not fit the text encoders.

@@ -21,6 +21,7 @@ __all__ = [
     "StreamingBudget",
     "Threads",
     "parse_budget",
+    "parse_inversion",
     "parse_pair",
     "parse_scheduler_options",
 ]
@@ -97,3 +98,11 @@ def parse_scheduler_options(items: list[str]) -> dict[str, Any]:
         except json.JSONDecodeError:
             found[name] = value
     return found
+
+
+def parse_inversion(text: str) -> str | tuple[str, str | list[str]]:
+    """Read ``FILE`` or ``FILE=WORD`` or ``FILE=WORD,WORD,...``: a file of embeddings, and what to call them."""
+    file, _, words = text.rpartition("=")
+    if not file or Path(text).exists():
+        return text
+    return file, words if "," not in words else words.split(",")

@@ -21,6 +21,7 @@ from .options import (
     StreamingBudget,
     Threads,
     parse_budget,
+    parse_inversion,
     parse_pair,
     parse_scheduler_options,
 )
@@ -44,7 +45,11 @@ def run(
         Path | None, typer.Option(help=".safetensors with prompt_embeds and its siblings, in place of a prompt.")
     ] = None,
     textual_inversion: Annotated[
-        list[Path] | None, typer.Option(help=".safetensors with embeddings of a new word; repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="FILE[=WORD[,WORD...]]",
+            help="Embeddings of new words (.safetensors, .pt, .bin), and what to call them; repeatable.",
+        ),
     ] = None,
     clip_skip: Annotated[int | None, typer.Option(help="Layers of the text encoders to skip.")] = None,
     long_prompt: Annotated[str, typer.Option(help="truncate to 77 tokens, or chunk.")] = "truncate",
@@ -174,7 +179,8 @@ def run(
     if refiner is None:
         if denoising_split is not None or refiner_strength is not None:
             raise UsageError("--denoising-split and --refiner-strength need --refiner BUNDLE")
-        result, request = _draw(bundle, settings, {**opening, "textual_inversions": textual_inversion or ()}, json)
+        inversions = [parse_inversion(text) for text in textual_inversion or ()]
+        result, request = _draw(bundle, settings, {**opening, "textual_inversions": inversions}, json)
     elif textual_inversion:
         raise UsageError("--textual-inversion is not supported together with --refiner")
     else:

@@ -4,7 +4,7 @@ from .embeddings import load_embeddings
 from .encode import EncodedPrompts, encode_prompts
 from .encoder import TextEncoder, TextEncoderCall
 from .family import TEXT_FAMILIES, TextFamily
-from .inversion import TextualInversion, load_inversion, with_inversions
+from .inversion import InversionSource, TextualInversion, load_inversions, with_inversions
 from .layout import LongPrompt
 from .request import PromptRequest
 from .tokenizer import Tokenizer
@@ -14,6 +14,7 @@ __all__ = [
     "TEXT_FAMILIES",
     "EncodedPrompts",
     "Fragment",
+    "InversionSource",
     "LongPrompt",
     "PromptRequest",
     "TextEncoder",
@@ -23,7 +24,7 @@ __all__ = [
     "Tokenizer",
     "encode_prompts",
     "load_embeddings",
-    "load_inversion",
+    "load_inversions",
     "parse_weights",
     "with_inversions",
 ]

@@ -1,24 +1,42 @@
 """Textual inversion (Gal et al. 2022, arXiv:2208.01618): a learned vector, or several, behind a word of one's own.
 
-Files in use, all ``.safetensors``: ``clip_l`` and ``clip_g`` for SDXL's two encoders; one tensor named after the word
-(diffusers); ``emb_params`` (AUTOMATIC1111's web UI).
+What files hold, as ``.safetensors`` or as written by ``torch.save`` (read as data, nothing in them is run):
+
+- one tensor named after the word, or several words (diffusers: ``learned_embeds``);
+- ``string_to_param`` and ``name``, or ``emb_params`` (AUTOMATIC1111's web UI);
+- ``clip_l`` and ``clip_g`` for SDXL's two encoders: the rows of one word, or of as many words as are named;
+- ``text_encoders_0`` and ``text_encoders_1`` (pivotal tuning's ``embeddings.pti``): row i is the word ``<s{i}>``;
+- nothing but a tensor, whose word the caller names.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...engines.errors import UsageError
 from .encoder import TextEncoder
-from .tensors import read_tensors
+from .tensors import read_content
 
-__all__ = ["TextualInversion", "load_inversion", "with_inversions"]
+__all__ = ["InversionSource", "TextualInversion", "load_inversions", "with_inversions"]
 
-_ENCODERS = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}
-_NAMELESS = {*_ENCODERS, "emb_params"}
+InversionSource = str | Path | tuple[str | Path, str | Sequence[str]]
+"""A file, or a file and its word or words."""
+
+_F32 = NDArray[np.float32]
+_ENCODERS = {
+    "clip_l": "text_encoder",
+    "clip_g": "text_encoder_2",
+    "text_encoders_0": "text_encoder",
+    "text_encoders_1": "text_encoder_2",
+}
+_ROW_IS_A_WORD = frozenset({"text_encoders_0", "text_encoders_1"})
+_OF_OTHER_FAMILIES = frozenset({"t5xxl"})  # Stable Diffusion 3's third encoder
+_NAMELESS = "emb_params"
+_IN_FOLDERS = ("learned_embeds.safetensors", "learned_embeds.bin")  # as diffusers looks for them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +50,7 @@ class TextualInversion:
     """
 
     token: str
-    vectors: dict[str, NDArray[np.float32]]
+    vectors: dict[str, _F32]
 
     @property
     def tokens(self) -> list[str]:
@@ -41,32 +59,111 @@ class TextualInversion:
         return [self.token, *(f"{self.token}_{i}" for i in range(1, longest))]
 
 
-def load_inversion(path: str | Path, token: str | None = None) -> TextualInversion:
-    """Read an embedding file.
+def load_inversions(source: InversionSource) -> list[TextualInversion]:
+    """Read a file of embeddings.
 
     Args:
-        path: a ``.safetensors`` file.
-        token: the word; by default the name of the file's tensor, or of the file if that says nothing.
+        source: the file or the folder that holds ``learned_embeds.safetensors`` or ``.bin``; or a pair of it and the
+            word to use, or of it and a list of words, one for each row. Without, the word is what the file says, or
+            its name if it says nothing.
 
     Raises:
-        UsageError: the file is not there, not safe, or holds something else.
+        UsageError: the file is not there, damaged or of another kind, or the words do not match its rows.
 
     """
-    tensors = read_tensors(path, "textual inversion")
-    names = set(tensors)
-    if not (names <= set(_ENCODERS) or len(names) == 1):
+    path, named = source if isinstance(source, tuple) else (source, None)
+    words = [named] if isinstance(named, str) else None if named is None else list(named)
+    if words is not None and (not words or not all(isinstance(word, str) for word in words)):
+        raise UsageError(f"textual inversion: the words of {path} should be texts, not {named!r}")
+    file = _file(Path(path))
+    groups = _groups(file, read_content(file, "textual inversion"))
+    if words is not None and len(groups) > 1 and len(words) != len(groups):
         raise UsageError(
-            f"textual inversion: {path} holds {', '.join(sorted(names)[:6])}; "
-            "it should hold clip_l and clip_g, or one tensor"
+            f"textual inversion: {file} holds {len(groups)} words ({', '.join(w or '?' for w, _ in groups)}), "
+            f"but {len(words)} were named"
         )
-    own = next(iter(names - _NAMELESS), Path(path).stem)
-    vectors = {_ENCODERS.get(name, ""): np.atleast_2d(values) for name, values in tensors.items()}
-    for rows in vectors.values():
-        if rows.ndim != 2 or not rows.size:
+    if words is not None and len(groups) == 1:
+        return _named(file, groups[0][1], words)
+    found = []
+    for i, (own, vectors) in enumerate(groups):
+        token = own if words is None else words[i]
+        if token is None:
             raise UsageError(
-                f"textual inversion: {path} holds a tensor of shape {list(rows.shape)}, not [vectors, width]"
+                f"textual inversion: {file} holds a tensor without a name; name its word "
+                f"(--textual-inversion {file}=WORD, or in Python (file, word))"
             )
-    return TextualInversion(token=own if token is None else token, vectors=vectors)
+        found.append(TextualInversion(token=token, vectors=vectors))
+    return found
+
+
+def _file(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    found = next((path / name for name in _IN_FOLDERS if (path / name).is_file()), None)
+    if found is None:
+        raise UsageError(f"textual inversion: {path} holds neither {' nor '.join(_IN_FOLDERS)}; name the file")
+    return found
+
+
+def _named(file: Path, vectors: dict[str, _F32], words: Sequence[str]) -> list[TextualInversion]:
+    """Give one word all rows, or each of several words one."""
+    if len(words) == 1:
+        return [TextualInversion(token=words[0], vectors=vectors)]
+    for name, rows in vectors.items():
+        if len(rows) != len(words):
+            where = f" for {name}" if name else ""
+            raise UsageError(
+                f"textual inversion: {file} holds {len(rows)} vectors{where}, but {len(words)} words were named"
+            )
+    return [
+        TextualInversion(token=word, vectors={name: rows[i : i + 1] for name, rows in vectors.items()})
+        for i, word in enumerate(words)
+    ]
+
+
+def _groups(file: Path, content: Any) -> list[tuple[str | None, dict[str, _F32]]]:
+    """Return what a file holds: the words it names, each with its vectors."""
+    if isinstance(content, np.ndarray):
+        return [(None, {"": _rows(file, content)})]
+    if not isinstance(content, Mapping):
+        raise UsageError(f"textual inversion: {file} holds a {type(content).__name__}, not tensors")
+    if "string_to_param" in content:
+        return [_of_the_web_ui(file, content)]
+    tensors = {str(name): value for name, value in content.items() if name not in _OF_OTHER_FAMILIES}
+    if not tensors or not all(isinstance(value, np.ndarray) for value in tensors.values()):
+        names = ", ".join(str(name) for name in list(content)[:6])
+        raise UsageError(
+            f"textual inversion: {file} holds {names}; it should hold tensors by word, string_to_param, or clip_l and "
+            "clip_g"
+        )
+    rows = {name: _rows(file, value) for name, value in tensors.items()}
+    if set(rows) <= _ROW_IS_A_WORD:
+        count = len(next(iter(rows.values())))
+        vectors = {_ENCODERS[name]: values for name, values in rows.items()}
+        return [(word.token, word.vectors) for word in _named(file, vectors, [f"<s{i}>" for i in range(count)])]
+    if set(rows) <= set(_ENCODERS):
+        return [(file.stem, {_ENCODERS[name]: values for name, values in rows.items()})]
+    if set(rows) & set(_ENCODERS):
+        raise UsageError(
+            f"textual inversion: {file} holds {', '.join(rows)}; beside clip_l and clip_g there should be nothing"
+        )
+    return [(file.stem if name == _NAMELESS else name, {"": values}) for name, values in rows.items()]
+
+
+def _of_the_web_ui(file: Path, content: Mapping[Any, Any]) -> tuple[str, dict[str, _F32]]:
+    parameters = content["string_to_param"]
+    values = next(iter(parameters.values()), None) if isinstance(parameters, Mapping) else None
+    if not isinstance(values, np.ndarray):
+        raise UsageError(f"textual inversion: string_to_param of {file} holds no tensor")
+    name = content.get("name")
+    return (name if isinstance(name, str) and name else file.stem), {"": _rows(file, values)}
+
+
+def _rows(file: Path, values: _F32) -> _F32:
+    rows = np.atleast_2d(values)
+    if rows.ndim != 2 or not rows.size:
+        raise UsageError(f"textual inversion: {file} holds a tensor of shape {list(rows.shape)}, not [vectors, width]")
+    return rows
 
 
 def with_inversions(encoders: Sequence[TextEncoder], inversions: Sequence[TextualInversion]) -> list[TextEncoder]:
@@ -77,7 +174,7 @@ def with_inversions(encoders: Sequence[TextEncoder], inversions: Sequence[Textua
 
     """
     tokens: dict[str, list[str]] = {encoder.name: [] for encoder in encoders}
-    rows: dict[str, list[NDArray[np.float32]]] = {encoder.name: [] for encoder in encoders}
+    rows: dict[str, list[_F32]] = {encoder.name: [] for encoder in encoders}
     for inversion in inversions:
         for encoder, vectors in _assign(encoders, inversion):
             words = inversion.tokens[: len(vectors)]
@@ -92,9 +189,7 @@ def with_inversions(encoders: Sequence[TextEncoder], inversions: Sequence[Textua
     ]
 
 
-def _assign(
-    encoders: Sequence[TextEncoder], inversion: TextualInversion
-) -> list[tuple[TextEncoder, NDArray[np.float32]]]:
+def _assign(encoders: Sequence[TextEncoder], inversion: TextualInversion) -> list[tuple[TextEncoder, _F32]]:
     """Say which vectors go to which encoder."""
     widths = ", ".join(f"{encoder.name} {encoder.width}" for encoder in encoders)
     pairs = []

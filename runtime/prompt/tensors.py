@@ -1,5 +1,6 @@
-"""Small ``.safetensors`` files from outside, as float32 arrays."""
+"""Small files of tensors from outside, ``.safetensors`` or of ``torch.save``, as float32 arrays; without torch."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,50 +8,101 @@ import numpy as np
 import safetensors
 from numpy.typing import NDArray
 
-from ...engines.errors import UsageError
+from ...engines.errors import CheckpointError, UsageError
+from ...engines.file_kind import starts_as_safetensors
 
-__all__ = ["read_tensors"]
+__all__ = ["read_content", "read_tensors"]
 
-_PICKLES = {".bin", ".pt", ".pth", ".ckpt"}
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _LARGEST = 1 << 30
+_DEEPEST = 4  # AUTOMATIC1111's web UI needs two levels; a pickle can contain itself
 
 
 def read_tensors(path: str | Path, what: str) -> dict[str, NDArray[np.float32]]:
-    """Read all tensors of a file.
+    """Read all tensors of a file, by name.
 
     Args:
         path: the file.
         what: what it should hold, for messages.
 
     Raises:
-        UsageError: there is no such file, it is no ``.safetensors`` file, or holds something other than finite floats.
+        UsageError: there is no such file, it is of another kind, or holds something other than finite floats.
+
+    """
+    content = read_content(path, what)
+    if not isinstance(content, Mapping) or not all(isinstance(value, np.ndarray) for value in content.values()):
+        raise UsageError(f"{what}: {path} should hold tensors by name")
+    return {str(name): value for name, value in content.items()}
+
+
+def read_content(path: str | Path, what: str) -> Any:
+    """Read what a file holds: arrays by name, or for one of ``torch.save`` any object with arrays in it.
+
+    Nothing in a pickle is imported or called (:mod:`sdengine.engines.torch_file`).
+
+    Raises:
+        UsageError: as for :func:`read_tensors`.
 
     """
     file = Path(path)
-    if file.suffix.lower() in _PICKLES:
-        raise UsageError(
-            f"{file} is a pickle, which can run code when it is opened; convert it where torch is installed: "
-            "safetensors.torch.save_file(tensors, 'file.safetensors')"
-        )
     if not file.is_file():
         raise UsageError(f"{what}: there is no file {file}")
     if file.stat().st_size > _LARGEST:
         raise UsageError(f"{what}: {file} has {file.stat().st_size >> 20} MiB, too large for what it should be")
+    with file.open("rb") as stream:
+        head = stream.read(9)
+    content = _from_safetensors(file, what) if starts_as_safetensors(head) else _from_torch(file, what)
+    if isinstance(content, Mapping) and not content:
+        raise UsageError(f"{what}: {file} holds no tensors")
+    return content
+
+
+def _from_safetensors(file: Path, what: str) -> dict[str, NDArray[np.float32]]:
     try:
         entries: list[tuple[str, dict[str, Any]]] = safetensors.deserialize(file.read_bytes())  # type: ignore[no-untyped-call]
     except safetensors.SafetensorError as error:
-        raise UsageError(f"{what}: {file} is no .safetensors file: {error}") from error
-    if not entries:
-        raise UsageError(f"{what}: {file} holds no tensors")
-    return {name: _array(f"{what}: {name!r} in {file}", entry) for name, entry in entries}
+        raise UsageError(f"{what}: {file} is no intact .safetensors file: {error}; download it again") from error
+    found = {}
+    for name, entry in entries:
+        where = f"{what}: {name!r} in {file}"
+        found[name] = _array(where, entry["dtype"], entry["data"]).reshape(entry["shape"])
+    return found
 
 
-def _array(where: str, entry: dict[str, Any]) -> NDArray[np.float32]:
-    dtype, data = str(entry["dtype"]), entry["data"]
+def _from_torch(file: Path, what: str) -> Any:
+    from ...engines.torch_file import read_torch_file
+
+    try:
+        content = read_torch_file(file)
+    except CheckpointError as error:
+        raise UsageError(f"{what}: {error}") from error
+    return _loaded(content, file.read_bytes(), f"{what}: {file}", 0)
+
+
+def _loaded(content: Any, data: bytes, where: str, depth: int) -> Any:
+    """Put arrays in the place of stored tensors; mappings of any class become dicts."""
+    from ...engines.torch_file import StoredTensor, mapping_in
+
+    if isinstance(content, StoredTensor) and depth > 1 and content.dtype not in _DTYPES:
+        return content  # the web UI notes down token ids beside the vectors
+    if isinstance(content, StoredTensor):
+        part = data[content.offset : content.offset + content.nbytes]
+        flat = _array(where, content.dtype, part)
+        if content.strides is None:
+            return flat.reshape(content.shape)
+        steps = [stride * flat.itemsize for stride in content.strides]
+        return np.array(np.lib.stride_tricks.as_strided(flat, content.shape, steps, writeable=False))
+    mapping = mapping_in(content)
+    if mapping is not None and depth < _DEEPEST:
+        return {name: _loaded(value, data, where, depth + 1) for name, value in mapping.items()}
+    return content
+
+
+def _array(where: str, dtype: str, data: bytes) -> NDArray[np.float32]:
+    """Return the elements in a row."""
     if dtype not in _DTYPES:
         raise UsageError(f"{where} is of type {dtype}; it should be one of {', '.join(_DTYPES)}")
-    raw = np.frombuffer(data, _DTYPES[dtype]).reshape(entry["shape"])
+    raw = np.frombuffer(data, _DTYPES[dtype])
     # the bits of a bfloat16 are the upper half of a float32's
     values = (raw.astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else raw.astype(np.float32)
     if not np.isfinite(values).all():

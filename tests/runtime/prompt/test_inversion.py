@@ -1,5 +1,9 @@
 """Textual inversion against diffusers' load_textual_inversion, and the files it comes in."""
 
+import copyreg
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ from sdengine.runtime.prompt import (
     TextualInversion,
     encode_prompts,
     load_embeddings,
-    load_inversion,
+    load_inversions,
     with_inversions,
 )
 
@@ -48,7 +52,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> list[TextualInversion]:
     found = []
     for i, (token, tensors) in enumerate(FILES.items()):
         save_file(tensors, folder / f"{i}.safetensors")
-        found.append(load_inversion(folder / f"{i}.safetensors", token))
+        found += load_inversions((folder / f"{i}.safetensors", token))
     return found
 
 
@@ -88,7 +92,7 @@ def test_stable_diffusion(prompt: str, tmp_path: Path) -> None:
     """A file as diffusers writes it, the word in the name of its tensor."""
     save_file({"<toy>": vectors(2, 24)}, tmp_path / "learned_embeds.safetensors")
     pipeline = sd_pipeline()
-    encoders = with_inversions(text_encoders(pipeline), [load_inversion(tmp_path / "learned_embeds.safetensors")])
+    encoders = with_inversions(text_encoders(pipeline), load_inversions(tmp_path / "learned_embeds.safetensors"))
     mine = encode_prompts(encoders, PromptRequest(prompt=prompt), family=TEXT_FAMILIES["sd1"], guidance=False)
     theirs = sd_pipeline()
     theirs.load_textual_inversion(tmp_path, weight_name="learned_embeds.safetensors")
@@ -132,15 +136,15 @@ def test_names(tmp_path: Path) -> None:
     """The word is the tensor's name, or the file's where that says nothing, or what the caller says."""
     save_file({"emb_params": vectors(2, 24)}, tmp_path / "easynegative.safetensors")
     save_file({"<toy>": vectors(1, 24)[0]}, tmp_path / "other.safetensors")
-    assert load_inversion(tmp_path / "easynegative.safetensors").tokens == ["easynegative", "easynegative_1"]
-    assert load_inversion(tmp_path / "other.safetensors").tokens == ["<toy>"]
-    assert load_inversion(tmp_path / "other.safetensors", "<mine>").tokens == ["<mine>"]
+    assert words(tmp_path / "easynegative.safetensors") == [["easynegative", "easynegative_1"]]
+    assert words(tmp_path / "other.safetensors") == [["<toy>"]]
+    assert words((tmp_path / "other.safetensors", "<mine>")) == [["<mine>"]]
 
 
 def test_bfloat16(tmp_path: Path) -> None:
     exact = torch.tensor([[1.0, -0.5, 3.0e38]])
     save_file({"x": exact.to(torch.bfloat16)}, tmp_path / "x.safetensors")
-    values = load_inversion(tmp_path / "x.safetensors").vectors[""]
+    values = load_inversions(tmp_path / "x.safetensors")[0].vectors[""]
     np.testing.assert_array_equal(values, exact.to(torch.bfloat16).float().numpy())
 
 
@@ -149,7 +153,11 @@ def test_bfloat16(tmp_path: Path) -> None:
     [
         ({"<x>": vectors(1, 25)}, None, r"width of 25; this checkpoint has text_encoder 24, text_encoder_2 32"),
         ({"clip_l": vectors(1, 32), "clip_g": vectors(1, 32)}, "<x>", "width of 32"),
-        ({"a": vectors(1, 24), "b": vectors(1, 24)}, None, "it should hold clip_l and clip_g, or one tensor"),
+        ({"a": vectors(1, 24), "b": vectors(1, 24)}, "<x>", r"holds 2 words \(a, b\), but 1 were named"),
+        ({"clip_l": vectors(1, 24), "b": vectors(1, 24)}, None, "beside clip_l and clip_g there should be nothing"),
+        ({"x": vectors(2, 24)}, ["<a>", "<b>", "<c>"], "holds 2 vectors, but 3 words were named"),
+        ({"clip_l": vectors(2, 24), "clip_g": vectors(1, 32)}, ["<a>", "<b>"], "holds 1 vectors for text_encoder_2"),
+        ({"x": vectors(2, 24)}, [], "should be texts"),
         ({"!": vectors(1, 24)}, None, "'!' is already in the vocabulary of text_encoder"),
         ({"<x>": vectors(1, 24)}, " ", "empty"),
         ({"<x>": torch.zeros(1, 2, 24)}, None, r"shape \[1, 2, 24\]"),
@@ -158,10 +166,14 @@ def test_bfloat16(tmp_path: Path) -> None:
         ({"<x>": torch.full((1, 24), torch.nan)}, None, "NaN"),
     ],
 )
-def test_unsuitable(tmp_path: Path, tensors: dict[str, torch.Tensor], token: str | None, message: str) -> None:
-    save_file(tensors, tmp_path / "x.safetensors")
+def test_unsuitable(
+    tmp_path: Path, tensors: dict[str, torch.Tensor], token: str | list[str] | None, message: str
+) -> None:
+    file = tmp_path / "x.safetensors"
+    save_file(tensors, file)
+    source = file if token is None else (file, token)
     with pytest.raises(UsageError, match=message):
-        with_inversions(text_encoders(sdxl_pipeline()), [load_inversion(tmp_path / "x.safetensors", token)])
+        with_inversions(text_encoders(sdxl_pipeline()), load_inversions(source))
 
 
 def test_same_word_twice(loaded: list[TextualInversion]) -> None:
@@ -172,18 +184,153 @@ def test_same_word_twice(loaded: list[TextualInversion]) -> None:
         with_inversions(with_inversions(encoders, loaded), [loaded[0]])
 
 
+FORMATS: dict[str, tuple[Any, str | list[str] | None]] = {
+    "diffusers": ({"<toy>": vectors(2, 24)}, None),
+    "diffusers, one vector": ({"<toy>": vectors(1, 24)[0]}, None),
+    "diffusers, another word": ({"<other>": torch.nn.Parameter(vectors(2, 24).T.contiguous().T)}, "<toy>"),
+    "web UI": (
+        {
+            "string_to_token": {"*": torch.tensor(265)},
+            "string_to_param": {"*": torch.nn.Parameter(vectors(3, 24))},
+            "name": "<toy>",
+            "step": 1000,
+            "sd_checkpoint": "cafe",
+            "sd_checkpoint_name": "some model",
+        },
+        None,
+    ),
+    "web UI in half precision": ({"string_to_param": {"*": vectors(2, 24).half()}, "name": "x", "step": None}, "<toy>"),
+    "a bare tensor": (vectors(2, 24), "<toy>"),
+    "a bare bfloat16 vector": (vectors(2, 24)[1].bfloat16(), "<toy>"),
+    "a bare tensor of two words": (vectors(2, 24), ["<toy>", "<single>"]),
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("name", FORMATS)
+def test_files_of_torch(tmp_path: Path, name: str, zipped: bool) -> None:
+    content, token = FORMATS[name]
+    file = tmp_path / ("learned_embeds.bin" if "diffusers" in name else "x.pt")
+    torch.save(content, file, _use_new_zipfile_serialization=zipped)
+    mine = with_inversions(text_encoders(sd_pipeline()), load_inversions(file if token is None else (file, token)))
+    theirs = sd_pipeline()
+    # diffusers 0.42 opens files of torch with weights_only, which takes each of these.
+    bare = isinstance(content, torch.Tensor)
+    theirs.load_textual_inversion(content if bare else str(tmp_path), token=token, weight_name=file.name)
+    for prompt in PROMPTS:
+        request = PromptRequest(prompt=prompt)
+        hidden = encode_prompts(mine, request, family=TEXT_FAMILIES["sd1"], guidance=False).hidden
+        expected = theirs.encode_prompt(prompt, "cpu", 1, False)[0].detach().numpy()
+        np.testing.assert_allclose(hidden, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("names", "suffix", "named"),
+    [
+        (("text_encoders_0", "text_encoders_1"), ".pti", None),
+        (("text_encoders_0", "text_encoders_1"), ".safetensors", ["<s0>", "<s1>"]),
+        (("clip_l", "clip_g"), ".safetensors", ["<s0>", "<s1>"]),
+        (("clip_l", "clip_g"), ".pt", ["<s0>", "<s1>"]),
+    ],
+)
+def test_each_row_is_a_word_in_both_encoders(
+    tmp_path: Path, names: tuple[str, str], suffix: str, named: list[str] | None
+) -> None:
+    """What pivotal tuning writes, and how diffusers' own example loads it."""
+    tensors = dict(zip(names, (vectors(2, 24, 1), vectors(2, 32, 2)), strict=True))
+    file = tmp_path / f"embeddings{suffix}"
+    torch.save(tensors, file) if suffix == ".pt" else save_file(tensors, file)
+    mine = with_inversions(text_encoders(sdxl_pipeline()), load_inversions(file if named is None else (file, named)))
+    theirs = sdxl_pipeline()
+    for i, name in enumerate(names):
+        tower = "_2" if i else ""
+        theirs.load_textual_inversion(
+            tensors[name],
+            token=["<s0>", "<s1>"],
+            text_encoder=getattr(theirs, f"text_encoder{tower}"),
+            tokenizer=getattr(theirs, f"tokenizer{tower}"),
+        )
+    for prompt in ("a photo of <s0><s1>", "<s1> alone, <s0>_1", "no word of it", "an <S0> in upper case"):
+        request = PromptRequest(prompt=prompt)
+        encoded = encode_prompts(mine, request, family=TEXT_FAMILIES["sdxl"], guidance=False)
+        hidden, _, pooled, _ = theirs.encode_prompt(prompt, device="cpu", do_classifier_free_guidance=False)
+        np.testing.assert_allclose(encoded.hidden, hidden.detach().numpy(), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(encoded.pooled, pooled.detach().numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_several_words_in_one_file(tmp_path: Path) -> None:
+    torch.save({"<a>": vectors(1, 24), "<b>": vectors(2, 24)}, tmp_path / "x.bin")
+    assert words(tmp_path / "x.bin") == [["<a>"], ["<b>", "<b>_1"]]
+    assert words((tmp_path / "x.bin", ["<c>", "<d>"])) == [["<c>"], ["<d>", "<d>_1"]]
+    torch.save({"string_to_param": _OldParameterDict(vectors(1, 24)), "name": "old"}, tmp_path / "y.pt")
+    assert words(tmp_path / "y.pt") == [["old"]]
+
+
+class _OldParameterDict(torch.nn.Module):
+    """How torch 1.11 pickled a ParameterDict."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        super().__init__()
+        self.values = values
+
+    def __reduce__(self) -> Any:
+        kind = torch.nn.ParameterDict
+        return copyreg._reconstructor, (kind, object, None), {"training": True, "_parameters": {"*": self.values}}  # type: ignore[attr-defined]
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"holds neither learned_embeds\.safetensors nor learned_embeds\.bin"):
+        load_inversions(tmp_path)
+    torch.save({"<toy>": vectors(1, 24)}, tmp_path / "learned_embeds.bin")
+    assert words(tmp_path) == [["<toy>"]]
+
+
+def words(source: Any) -> list[list[str]]:
+    return [inversion.tokens for inversion in load_inversions(source)]
+
+
+class _Bomb:
+    def __reduce__(self) -> Any:
+        return os.system, ("touch /tmp/sdengine-was-here",)
+
+
 def test_unsafe_or_unreadable_files(tmp_path: Path) -> None:
-    torch.save({"<x>": vectors(1, 24)}, tmp_path / "x.pt")
-    with pytest.raises(UsageError, match="is a pickle"):
-        load_inversion(tmp_path / "x.pt")
+    torch.save({"<x>": vectors(1, 24), "y": _Bomb()}, tmp_path / "x.pt")
+    with pytest.raises(UsageError, match="system, which could run code; nothing of it was run"):
+        load_inversions(tmp_path / "x.pt")
+    assert not Path("/tmp/sdengine-was-here").exists()
     with pytest.raises(UsageError, match="there is no file"):
-        load_inversion(tmp_path / "y.safetensors")
+        load_inversions(tmp_path / "y.safetensors")
     (tmp_path / "z.safetensors").write_bytes(b"\xff" * 40)
-    with pytest.raises(UsageError, match=r"is no \.safetensors file"):
-        load_inversion(tmp_path / "z.safetensors")
+    with pytest.raises(UsageError, match="it is of no known kind"):
+        load_inversions(tmp_path / "z.safetensors")
+    (tmp_path / "lfs.pt").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UsageError, match="it is a Git LFS pointer"):
+        load_inversions(tmp_path / "lfs.pt")
     save_file({}, tmp_path / "empty.safetensors")
     with pytest.raises(UsageError, match="holds no tensors"):
-        load_inversion(tmp_path / "empty.safetensors")
+        load_inversions(tmp_path / "empty.safetensors")
+    torch.save(vectors(1, 24), tmp_path / "bare.pt")
+    with pytest.raises(
+        UsageError, match=r"a tensor without a name; name its word \(--textual-inversion .*bare\.pt=WORD"
+    ):
+        load_inversions(tmp_path / "bare.pt")
+    torch.save({"layer": {"a": vectors(1, 24)}, "step": 3}, tmp_path / "other.pt")
+    with pytest.raises(UsageError, match=r"holds layer, step; it should hold tensors by word"):
+        load_inversions(tmp_path / "other.pt")
+    torch.save([1], tmp_path / "list.pt")
+    with pytest.raises(UsageError, match="holds a list, not tensors"):
+        load_inversions(tmp_path / "list.pt")
+
+
+def test_the_reader_needs_no_torch(tmp_path: Path) -> None:
+    torch.save({"<toy>": vectors(2, 24)}, tmp_path / "x.pt")
+    code = (
+        "import sys; from sdengine.runtime.prompt import load_inversions; "
+        "print(load_inversions(sys.argv[1])[0].tokens, 'torch' in sys.modules, 'ml_dtypes' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.pt")], capture_output=True, text=True)
+    assert done.stdout == "['<toy>', '<toy>_1'] False False\n", done.stderr
 
 
 def test_embeddings_file(tmp_path: Path) -> None:
