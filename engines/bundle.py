@@ -1,12 +1,13 @@
 """Opens a bundle: reads its manifest, checks its files."""
 
-import hashlib
+import stat
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import msgspec
 
-from .errors import BundleError
+from .errors import BundleError, DamagedBundleError
+from .file_checks import FileChecks, HashPolicy, file_sha256
 from .manifest import SCHEMA, Component, Graph, Manifest
 from .nets.config import UNetConfig
 from .nets.text_config import TextEncoderConfig
@@ -20,39 +21,32 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 _MANIFEST_LIMIT = 64 * 2**20
 
 
-def file_sha256(path: Path) -> str:
-    """Hash a file without holding it in memory."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 class Bundle:
     """A bundle on disk.
 
     Args:
         path: its folder.
+        verify: when files are compared with their hashes before they are used: ``always`` at every start; ``once``
+            after a file has changed, for large files, while small ones are compared at every start; ``never`` leaves
+            out the weights, and only them.
 
     Attributes:
         path: the folder, absolute.
         manifest: its contents.
+        checks: what was compared with hashes.
 
     Raises:
-        BundleError: there is no bundle, its manifest cannot be read, or a file is missing or of another size.
+        BundleError: there is no bundle, or it is of another schema.
+        DamagedBundleError: its manifest cannot be read, or a file is missing or of another size.
 
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, verify: HashPolicy = "once") -> None:
         self.path = Path(path).resolve()
         self.manifest = _read_manifest(Path(path))
         for name, record in self.manifest.files.items():
-            file = self.file(name)
-            if not file.is_file():
-                raise BundleError(f"{self.path} is incomplete: {name} is missing; export it again")
-            if file.stat().st_size != record.bytes:
-                raise BundleError(
-                    f"{self.path} is damaged: {name} has {file.stat().st_size} bytes, the manifest says {record.bytes}"
-                )
-        self._checked: set[str] = set()
+            self._check_size(name, record.bytes)
+        self.checks = FileChecks(self.path, self.manifest.files, verify)
 
     def file(self, name: str) -> Path:
         """Return the path of a file that the manifest names.
@@ -66,21 +60,81 @@ class Bundle:
             raise BundleError(f"{self.path}: the manifest names {name!r}, which is outside the bundle")
         return self.path.joinpath(*relative.parts)
 
+    def _check_size(self, name: str, size: int) -> None:
+        """Check what costs nothing: that a file is there, is a file, and is as long as it should be."""
+        file = self.file(name)
+        try:
+            status = file.lstat()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise DamagedBundleError(f"{self.path} is incomplete: {name} is missing; export it again") from error
+        except OSError as error:
+            raise DamagedBundleError(f"{self.path}: {name} cannot be read: {error.strerror}") from error
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "no regular file"
+            raise DamagedBundleError(f"{self.path}: {name} is {kind}; put the file itself there")
+        if status.st_size != size:
+            raise DamagedBundleError(
+                f"{self.path} is damaged: {name} has {status.st_size} bytes, the manifest says {size}; "
+                "copy it again, or export the checkpoint again"
+            )
+
     def checked_file(self, name: str) -> Path:
-        """Return the path of a file after comparing its hash; each file is hashed once.
+        """Return the path of a file after comparing its hash.
 
         Raises:
             BundleError: the manifest does not list it, or its contents have changed.
 
         """
-        if name not in self._checked:
-            record = self.manifest.files.get(name)
-            if record is None:
-                raise BundleError(f"{self.path}: the manifest lists no hash for {name}")
-            if file_sha256(self.file(name)) != record.sha256:
-                raise BundleError(f"{self.path}: {name} is not the file that was exported (its SHA-256 differs)")
-            self._checked.add(name)
-        return self.file(name)
+        file = self.file(name)
+        self.checks.check(name, file)
+        return file
+
+    def checked_folder(self, name: str) -> Path:
+        """Return the path of a folder after comparing the hashes of its files.
+
+        Raises:
+            BundleError: a file has changed, or one that would be read is not listed in the manifest.
+
+        """
+        folder = self.file(name)
+        listed = {file for file in self.manifest.files if PurePosixPath(file).parent == PurePosixPath(name)}
+        for file in sorted(listed):
+            self.checked_file(file)
+        for found in folder.glob("*") if folder.is_dir() else ():
+            unlisted = f"{name}/{found.name}"
+            if unlisted not in listed and found.suffix in (".json", ".txt"):
+                raise BundleError(f"{self.path}: the manifest does not list {unlisted}; remove it")
+        return folder
+
+    def checked_graph(self, component: str, graph: str) -> Path:
+        """Return the path of a component's graph, after comparing its hash and that of the weights that it points to.
+
+        Raises:
+            BundleError: one of them has changed.
+
+        """
+        self.checked_weights(self.component(component).network)
+        return self.checked_file(graph)
+
+    def checked_weights(self, network: str) -> Path:
+        """Return the path of a network's weights after comparing their hash, unless that was to be left out.
+
+        Raises:
+            BundleError: they have changed.
+
+        """
+        self.weights_identity(network)
+        return self.file(self.manifest.networks[network].weights)
+
+    def weights_identity(self, network: str) -> str:
+        """Return what identifies a network's weights as they lie there: their SHA-256, if they are compared with it.
+
+        Raises:
+            BundleError: they have changed.
+
+        """
+        name = self.manifest.networks[network].weights
+        return self.checks.check(name, self.file(name), skippable=True)
 
     @property
     def text_encoders(self) -> list[str]:

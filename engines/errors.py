@@ -6,7 +6,8 @@
     ├── UsageError                exit status 2: an argument or a request that cannot be met as given
     ├── CheckpointError           the checkpoint is missing, incomplete or of an unknown family
     ├── ExportError               a component could not be traced, written or verified
-    ├── BundleError               the bundle is missing, damaged or of another schema
+    ├── BundleError               the bundle is missing or of another schema, or does not hold what is asked for
+    │   └── DamagedBundleError      a file of it is not what was exported; no other engine is tried
     └── EngineError               an engine could not be opened, built or run
         ├── EngineUnavailableError  the library, driver or hardware it needs is not here
         └── NonFiniteError        a network produced NaN or infinity
@@ -18,6 +19,7 @@ from collections.abc import Iterable
 __all__ = [
     "BundleError",
     "CheckpointError",
+    "DamagedBundleError",
     "EngineError",
     "EngineUnavailableError",
     "ExportError",
@@ -49,7 +51,11 @@ class ExportError(SdengineError):
 
 
 class BundleError(SdengineError):
-    """The bundle is missing, damaged or of another schema."""
+    """The bundle is missing or of another schema, or does not hold what is asked for."""
+
+
+class DamagedBundleError(BundleError):
+    """A file of the bundle is missing, unreadable, or not what was exported; no other engine is tried."""
 
 
 class EngineError(SdengineError):

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from .bundle import Bundle
 from .engine import Engine
-from .errors import EngineError, EngineUnavailableError, SdengineError, UsageError, nearest
+from .errors import DamagedBundleError, EngineError, EngineUnavailableError, SdengineError, UsageError, nearest
 from .opening import OpeningOptions
 
 __all__ = ["ENGINES", "Fallback", "FallbackPolicy", "Opened", "open_engine"]
@@ -130,6 +130,7 @@ def open_engine(
         options: see there. An engine that was not named may have no use for one; the result says so.
 
     Raises:
+        DamagedBundleError: a file that the engine reads is not what was exported; nothing else is tried.
         UsageError: an unknown engine, or an option that the named engine does not have.
         EngineError: nothing that is allowed can run the component; the reasons are listed.
 
@@ -143,6 +144,8 @@ def open_engine(
     for name in _rungs(engine, policy, bundle.manifest.engines):
         try:
             opened = _open(bundle, component, name, precision, _accepted(name, given, named=name == engine))
+        except DamagedBundleError:
+            raise  # what another engine would draw of it is not what was exported
         except SdengineError as error:
             if policy == "error":
                 raise

@@ -55,12 +55,12 @@ def open_session(
 
     Raises:
         EngineError: the library refuses it.
-        BundleError: the graph was changed.
+        BundleError: the graph or its weights were changed.
 
     """
     import onnxruntime
 
-    file = bundle.checked_file(graph)
+    file = bundle.checked_graph(component, graph)
 
     def session(source: str | bytes, optimised: Path | None = None) -> Any:
         settings = onnxruntime.SessionOptions()
@@ -90,17 +90,22 @@ def open_session(
 
 
 def _kept_session(file: str, session: Callable[..., Any], kept: Kept) -> Any:
-    """Open what optimising the graph has once led to, or optimise it and keep that."""
+    """Open what optimising the graph has once led to, or optimise it and cache that."""
     body = kept.read()
     if body is not None:
         try:
             return session(bytes(body))
         except Exception as error:  # onnxruntime raises a dozen types of its own
-            kept.notes.append(f"what was kept in the bundle was not used: {error}")
-    if not kept.wanted():
+            kept.notes.append(f"what was cached was not used and is made again: {error}")
+    if kept.file is None:
         return session(file)
-    with tempfile.TemporaryDirectory(prefix="sdengine-") as folder:
-        optimised = Path(folder) / "optimised.onnx"
-        opened = session(file, optimised)
-        kept.write(optimised.read_bytes())
-    return opened
+    try:
+        with tempfile.TemporaryDirectory(prefix=".optimised-", dir=kept.file.parent) as folder:
+            optimised = Path(folder) / "optimised.onnx"
+            opened = session(file, optimised)
+            kept.write(optimised.read_bytes())
+            return opened
+    except Exception as error:  # the library or the system: the folder may be full
+        opened = session(file)  # what is wrong with the graph is said here
+        kept.notes.append(f"nothing was cached, so the next start compiles again: {error}")
+        return opened

@@ -3,7 +3,7 @@
 A bundle exported with ``--precision bf16`` holds bfloat16 graphs and weights. They cost the least memory: OpenVINO
 makes float32 of every other weight, and keeps that beside what it computes with; bfloat16 it maps.
 
-Compiled models of small networks are kept in the bundle, see :mod:`.kept`. Those of large ones hold a second copy of
+Compiled models of small networks are cached for the user, see :mod:`.kept`. Those of large ones hold a second copy of
 the weights: importing a Stable Diffusion 1.5 denoiser of 3.5 GB takes as long as compiling it.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from .bundle import Bundle
 from .engine import Array, check_buffers
-from .errors import EngineError, EngineUnavailableError
+from .errors import EngineError, EngineUnavailableError, SdengineError
 from .memory import HOST, Buffer, host_arrays
 from .openvino_forms import DEVICE, Form, Forms, runs_in
 from .openvino_library import core, library
@@ -123,6 +123,8 @@ class OpenVinoEngine:
                 raise EngineError(f"{self._component}: this engine has been closed")
             try:
                 form = forms.first() if axes is None else forms.at(axes)
+            except SdengineError:
+                raise
             except Exception as error:  # openvino raises bare RuntimeError and its subclasses
                 raise EngineError(f"{self._component}: openvino cannot open {self._file}: {error}") from error
             self.notes = forms.notes

@@ -71,7 +71,7 @@ class Forms:
         options: Mapping[str, Any],
     ) -> None:
         self.notes: list[str] = []
-        self._file = str(bundle.checked_file(graph.file))
+        self._file = str(bundle.checked_graph(component, graph.file))
         self._spec = graph.spec
         self._options = options
         self._settings = {**settings, **{name: str(value) for name, value in options.items()}}
@@ -115,15 +115,17 @@ class Forms:
         """Import what was compiled before, or compile."""
         body = kept.read()
         if body is not None:
-            parts: list[memoryview] = msgspec.msgpack.decode(body, type=list[memoryview])
             try:
+                parts: list[memoryview] = msgspec.msgpack.decode(body, type=list[memoryview])
+                if not parts:
+                    raise ValueError("it holds no model")
                 found = [
                     core().import_model(_tensor(part), DEVICE, dict(given))
                     for part, given in zip(parts, _options_of_parts(len(parts), self._options), strict=True)
                 ]
                 return Form(found, body)
-            except Exception as error:  # openvino raises bare RuntimeError and its subclasses
-                kept.notes.append(f"what was kept in the bundle was not used: {error}")
+            except Exception as error:  # damaged, or openvino raises bare RuntimeError and its subclasses
+                kept.notes.append(f"what was cached was not used and is made again: {error}")
         form = self._compiled(lengths)
         if self.small and runs_in(form.models[-1]) == self._options["INFERENCE_PRECISION_HINT"]:
             kept.write(msgspec.msgpack.encode([model.export_model().getvalue() for model in form.models]))

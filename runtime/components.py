@@ -125,7 +125,8 @@ class Components:
     @property
     def notes(self) -> list[str]:
         """What the user should know about how components were opened."""
-        return [*self._notes, *(f"{name}: {note}" for name, engine in self._open.items() for note in engine.notes)]
+        of_engines = (f"{name}: {note}" for name, engine in self._open.items() for note in engine.notes)
+        return [*self.bundle.checks.notes, *self._notes, *of_engines]
 
     def records_loop(self, *names: str) -> bool:
         """Whether all steps of a loop over these components are to be given to their engines at once.

@@ -146,6 +146,7 @@ class Ensemble:
             timings_ms=_sum(first.timings_ms, second.timings_ms),
             warnings=tuple(dict.fromkeys((*first.warnings, *second.warnings))),
             settings={**first.settings, "refiner": second.settings},
+            checks={**first.checks, "refiner": second.checks},
         )
 
 

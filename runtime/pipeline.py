@@ -4,11 +4,13 @@ import contextlib
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..engines.bundle import Bundle
+from ..engines.file_checks import HashPolicy
 from ..engines.ladder import FallbackPolicy
 from ..engines.opening import OpeningOptions
 from .components import Components
@@ -56,6 +58,7 @@ class Pipeline:
         weight_streaming_budget: int | float | str | None = None,
         compile: bool | None = None,  # noqa: A002 - torch's own word for it
         textual_inversions: "Sequence[InversionSource]" = (),
+        verify: HashPolicy = "once",
     ) -> "Pipeline":
         """Open a bundle.
 
@@ -72,6 +75,9 @@ class Pipeline:
             compile: compile torch's networks; the first picture of each size then takes minutes.
             textual_inversions: files with embeddings of new words, or pairs of a file and the word (or the list of
                 words, one for each row) to use; without, a word is what the file says, or the file's name.
+            verify: when files are compared with their SHA-256 before they are used: ``always`` at every start;
+                ``once`` for files of more than 1 MiB only when they have changed since an earlier start compared
+                them; ``never`` leaves out the weights, and only them. The result's ``checks`` say what was done.
 
         Raises:
             UsageError: a textual inversion does not fit the text encoders.
@@ -80,7 +86,7 @@ class Pipeline:
 
         """
         started = time.perf_counter()
-        bundle = Bundle(path)
+        bundle = Bundle(path, verify=verify)
         components = Components(
             bundle,
             engine=engine,
@@ -146,4 +152,5 @@ class Pipeline:
 
         """
         with self._turn:
-            return self._drawer.draw(request, progress, pipeline=self, load_ms=self._load_ms)
+            result = self._drawer.draw(request, progress, pipeline=self, load_ms=self._load_ms)
+        return replace(result, checks=self.bundle.checks.report())

@@ -39,6 +39,9 @@ class Result:
         timings_ms: see :class:`Timings`.
         warnings: what a user should know.
         settings: the request's settings that shaped the images, resolved; JSON values.
+        checks: which of the bundle's bytes were compared with their hashes before they were used: ``verify`` as asked
+            for, ``hashed_bytes`` since the bundle was opened, ``remembered_bytes`` that were compared at an earlier
+            start and have not changed, ``unchecked_bytes``, and ``hash_ms``.
 
     """
 
@@ -51,6 +54,7 @@ class Result:
     timings_ms: Timings
     warnings: tuple[str, ...]
     settings: dict[str, Any]
+    checks: dict[str, Any] = field(default_factory=dict)
 
     @property
     def latents(self) -> NDArray[np.float32]:

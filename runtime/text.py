@@ -35,7 +35,7 @@ def text_encoders(bundle: Bundle, components: Components) -> Iterator[TextEncode
         folder = name.replace("text_encoder", "tokenizer")
         if folder not in bundle.manifest.tokenizers:
             raise BundleError(f"{bundle.path} has {name} but no {folder}")
-        tokenizer = Tokenizer.from_folder(bundle.file(bundle.manifest.tokenizers[folder]))
+        tokenizer = Tokenizer.from_folder(bundle.checked_folder(bundle.manifest.tokenizers[folder]))
         pad = bundle.manifest.pad_tokens.get(folder)
         graph = next(iter(bundle.component(name).graphs.values()))
 

@@ -1,10 +1,15 @@
 """What holds for every test: one thread for torch, no network by accident, GPU tests skipped with their reason."""
 
+import getpass
 import os
 import shutil
+import tempfile
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks are tiny: threads would only wait for one another
+# Not the user's own; commands that tests start use it, too.
+os.environ["SDENGINE_CACHE"] = str(Path(tempfile.gettempdir()) / f"sdengine-tests-{getpass.getuser()}-cache")
 
 import pytest
 import torch

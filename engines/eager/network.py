@@ -5,7 +5,7 @@ import weakref
 from typing import Any
 
 from ..bundle import Bundle
-from ..errors import BundleError
+from ..errors import DamagedBundleError
 
 __all__ = ["DTYPES", "load_network"]
 
@@ -29,11 +29,10 @@ def load_network(bundle: Bundle, name: str, precision: str, device: str) -> Any:
         device: a torch device.
 
     Raises:
-        BundleError: the weights do not fit the network.
+        DamagedBundleError: the weights are not those that were exported, or do not fit the network.
 
     """
-    record = bundle.manifest.networks[name]
-    key = (str(bundle.path), bundle.manifest.files[record.weights].sha256, precision, device)
+    key = (str(bundle.path), bundle.weights_identity(name), precision, device)
     with _LOADING:  # components that are opened at once may be of one network
         reference = _NETWORKS.get(key)
         network = None if reference is None else reference()
@@ -53,11 +52,11 @@ def _read(bundle: Bundle, name: str, precision: str, device: str) -> Any:
     dtype = getattr(torch, DTYPES[precision])
     with torch.device("meta"):
         network: Any = network_from_config(bundle.config(name), dtype)
-    weights = load_file(bundle.file(record.weights), device=device)
+    weights = load_file(bundle.checked_weights(name), device=device)
     try:
         network.load_state_dict({k: w.to(dtype) for k, w in weights.items()}, strict=True, assign=True)
     except RuntimeError as error:
-        raise BundleError(f"{record.weights} does not fit the config of {name}: {error}") from error
+        raise DamagedBundleError(f"{record.weights} does not fit the config of {name}: {error}") from error
     network.requires_grad_(False)
     if precision != "fp32":
         network.to(memory_format=torch.channels_last)

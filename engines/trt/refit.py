@@ -58,8 +58,8 @@ class PlanWeights:
         bundle, component = self._bundle, self._component
         initialisers = read_graph(bundle.checked_file(bundle.graph(component, self._precision).file)).initialisers
         _check(component, initialisers, changes)
-        weights = bundle.manifest.networks[bundle.component(component).network].weights
-        stored = np.memmap(bundle.checked_file(weights), np.uint8, mode="r")
+        weights = bundle.checked_weights(bundle.component(component).network)
+        stored = np.memmap(weights, np.uint8, mode="r")
         messages = Messages()
         refitter = self._module.Refitter(self._engine, logger_for(self._module, messages))
         held: list[Array] = []  # the refitter keeps addresses

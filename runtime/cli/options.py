@@ -20,6 +20,7 @@ __all__ = [
     "Precision",
     "StreamingBudget",
     "Threads",
+    "VerifyFiles",
     "parse_budget",
     "parse_inversion",
     "parse_pair",
@@ -55,6 +56,13 @@ Compile = Annotated[
 StreamingBudget = Annotated[
     str | None,
     typer.Option(help="TensorRT: weights kept on the GPU, of a plan that streams them: bytes, 0.0 to 1.0, auto."),
+]
+VerifyFiles = Annotated[
+    str,
+    typer.Option(
+        "--verify",
+        help="Compare files with their SHA-256: always, once (large ones after a change), never (not the weights).",
+    ),
 ]
 LowMemory = Annotated[bool, typer.Option("--low-memory", help="Keep only one component open at a time.")]
 

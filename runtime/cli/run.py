@@ -20,6 +20,7 @@ from .options import (
     Precision,
     StreamingBudget,
     Threads,
+    VerifyFiles,
     parse_budget,
     parse_inversion,
     parse_pair,
@@ -28,6 +29,7 @@ from .options import (
 
 __all__ = ["run"]
 
+_WORTH_SAYING_MS = 250
 _Text = Annotated[str | None, typer.Option()]
 
 
@@ -112,6 +114,7 @@ def run(
     compile: Compile = None,  # noqa: A002
     weight_streaming_budget: StreamingBudget = None,
     low_memory: LowMemory = False,
+    verify: VerifyFiles = "once",
 ) -> None:
     """Draw pictures with a bundle."""
     settings: dict[str, Any] = {
@@ -175,6 +178,7 @@ def run(
         "cuda_graph": cuda_graph,
         "compile": compile,
         "weight_streaming_budget": parse_budget(weight_streaming_budget),
+        "verify": verify,
     }
     if refiner is None:
         if denoising_split is not None or refiner_strength is not None:
@@ -193,6 +197,9 @@ def run(
         err.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
     for name, reason in dict.fromkeys((f.skipped, f.reason) for f in result.fallbacks):
         err.print(f"{name} passed over: {reason}", style="yellow", markup=False, highlight=False)
+    if result.checks["hash_ms"] > _WORTH_SAYING_MS:
+        hashed, seconds = result.checks["hashed_bytes"] / 1e6, result.checks["hash_ms"] / 1e3
+        err.print(f"compared {hashed:.0f} MB with their SHA-256 in {seconds:.1f} s", style="dim", highlight=False)
     times, engines = result.timings_ms, sorted(set(result.engines.values()))
     for file, number in zip(files, result.seeds, strict=True):
         out.print(f"{file}  seed {number}", markup=False, highlight=False, soft_wrap=True)
@@ -306,4 +313,5 @@ def _report(result: Any, files: list[Path]) -> dict[str, Any]:
         "timings_ms": dataclasses.asdict(result.timings_ms),
         "warnings": list(result.warnings),
         "settings": result.settings,
+        "checks": result.checks,
     }

@@ -1,4 +1,4 @@
-"""What engines made of a graph is kept in the bundle: used if it can be trusted, made again if not."""
+"""What engines made of a graph is cached for the user: used if it can be trusted, made again if not."""
 
 import os
 import shutil
@@ -26,10 +26,11 @@ ENGINES = ["onnxruntime", "openvino"]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A bundle of one's own, in which nothing is kept yet."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bundle of one's own, and a cache of one's own, in which there is nothing yet."""
+    monkeypatch.setenv("SDENGINE_CACHE", str(tmp_path / "cache"))
     target = tmp_path / "bundle"
-    shutil.copytree(bundle_of("sd1"), target, ignore=shutil.ignore_patterns("cache"))
+    shutil.copytree(bundle_of("sd1"), target)
     return target
 
 
@@ -46,7 +47,7 @@ def _draw(engine: Any) -> Array:
 
 
 def _forms(folder: Path, engine: str) -> list[Path]:
-    return sorted((folder / "cache" / engine).glob(f"{COMPONENT}-*"))
+    return sorted((folder.parent / "cache" / "compiled" / engine).glob(f"{COMPONENT}-*"))
 
 
 def _forbid_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +142,8 @@ def test_a_form_of_another_key_under_this_name_is_refused(folder: Path) -> None:
     other = _kept(folder, version="2")
     other.write(b"other")
     mine = _kept(folder)
-    other._file.rename(mine._file)
+    assert other.file is not None and mine.file is not None
+    other.file.rename(mine.file)
     assert mine.read() is None
     assert "is damaged" in mine.notes[0]
 
@@ -158,23 +160,87 @@ def test_forms_that_are_large_are_not_kept(folder: Path, monkeypatch: pytest.Mon
     assert not _forms(folder, "openvino")
 
 
-def test_old_forms_are_forgotten(folder: Path) -> None:
+def test_what_was_used_longest_ago_is_removed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_module, "_FORMS", 8)
     for version in range(12):
         kept = _kept(folder, version=str(version))
         kept.write(b"form")
-        os.utime(kept._file, (version, version))
+        assert kept.file is not None
+        os.utime(kept.file, (version, version))
     assert len(_forms(folder, "openvino")) == 8
     assert _kept(folder, version="11").read() == b"form"
     assert _kept(folder, version="0").read() is None
+    assert _kept(folder, version="4").read() == b"form"  # and with that it is the last to have been used
+    _kept(folder, version="12").write(b"form")
+    assert _kept(folder, version="4").read() == b"form"
+    assert _kept(folder, version="5").read() is None
 
 
+def _in_the_way(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder.parent / "cache").write_text("a file")
+
+
+def _no_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SDENGINE_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+
+
+def _open_to_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder.parent / "cache" / "compiled").mkdir(parents=True)
+    (folder.parent / "cache" / "compiled").chmod(0o777)
+
+
+def _of_another(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a folder away")
+    (folder.parent / "cache").mkdir()
+    os.chown(folder.parent / "cache", 12345, 12345)
+
+
+@pytest.mark.parametrize("obstacle", [_in_the_way, _no_home, _open_to_all, _of_another])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_where_nothing_can_be_written_it_goes_on_and_says_so(folder: Path, engine: str) -> None:
-    (folder / "cache").write_text("in the way")  # permissions would not stop root
+def test_where_nothing_can_be_cached_it_goes_on_and_says_so(
+    folder: Path, engine: str, obstacle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    obstacle(folder, monkeypatch)
     opened = _open(folder, engine)
     assert "the next start compiles again" in opened.notes[0]
     assert np.isfinite(_draw(opened)).all()
-    (folder / "cache").unlink()
+    assert not _forms(folder, engine)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_disk_that_takes_no_more_is_no_failure(folder: Path, engine: str) -> None:
+    """Files may have 1 KiB at most, which stops every way of writing one."""
+    code = (
+        "import sys, resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))\n"
+        "from sdengine.engines.bundle import Bundle; from sdengine.engines.ladder import open_engine\n"
+        f"opened = open_engine(Bundle(sys.argv[1]), {COMPONENT!r}, engine={engine!r}, precision='fp32').engine\n"
+        "assert 'compiles again' in opened.notes[0], opened.notes\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=True, timeout=120)
+    assert not _forms(folder, engine)
+    assert not [f for f in (folder.parent / "cache").rglob("*") if not f.is_dir()]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_others_could_have_written_is_not_used(folder: Path, engine: str) -> None:
+    expected = _draw(_open(folder, engine))
+    [form] = _forms(folder, engine)
+    form.chmod(0o666)
+    opened = _open(folder, engine)
+    assert "can be written by other users" in opened.notes[0]
+    np.testing.assert_array_equal(_draw(opened), expected)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_nothing_is_read_from_the_bundle(folder: Path, engine: str) -> None:
+    """A bundle that brings a cache does not choose the native code that runs."""
+    _open(folder, engine)
+    shutil.move(folder.parent / "cache", folder / "cache")
+    assert _open(folder, engine).notes == []
+    assert len(_forms(folder, engine)) == 1
 
 
 def test_processes_that_start_together_do_not_harm_each_other(folder: Path) -> None:
@@ -187,7 +253,7 @@ def test_processes_that_start_together_do_not_harm_each_other(folder: Path) -> N
     processes = [subprocess.Popen([sys.executable, "-c", code, str(folder)]) for _ in range(3)]
     assert [process.wait(120) for process in processes] == [0, 0, 0]
     assert len(_forms(folder, "openvino")) == 1
-    assert not list((folder / "cache" / "openvino").glob(".*"))
+    assert not list((folder.parent / "cache").rglob(".*"))
 
 
 def test_the_library_versions_are_in_the_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

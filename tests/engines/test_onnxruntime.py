@@ -30,7 +30,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def _copy(target: Path) -> Path:
-    return Path(shutil.copytree(bundle_of("sd1"), target, ignore=shutil.ignore_patterns("cache")))
+    return Path(shutil.copytree(bundle_of("sd1"), target))
 
 
 def _without_contrib(folder: Path) -> None:

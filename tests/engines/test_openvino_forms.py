@@ -25,9 +25,10 @@ COMPONENT = "vae_decoder"
 
 
 @pytest.fixture
-def bundle(tmp_path: Path) -> Bundle:
-    """A bundle in which nothing is kept yet."""
-    shutil.copytree(bundle_of("sd1"), tmp_path / "bundle", ignore=shutil.ignore_patterns("cache"))
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    """A bundle of which nothing is cached yet."""
+    monkeypatch.setenv("SDENGINE_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(bundle_of("sd1"), tmp_path / "bundle")
     return Bundle(tmp_path / "bundle")
 
 
