@@ -16,6 +16,11 @@ from sdengine.engines.verify import relative_error, sample
 from ..bundles import bundle_of, with_one_size
 
 
+@pytest.fixture(autouse=True)
+def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDENGINE_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the graphs that are opened, and ``kept`` for what was kept of one."""
