@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..engines.bundle import Bundle
 from ..engines.engine import Array
 from ..engines.errors import NonFiniteError, UsageError
-from ..engines.memory import Buffer, Memory
+from ..engines.memory import HOST, Buffer, Memory
 from ..engines.nets.config import UNetConfig
 from .components import Components
 from .conditions import conditioner_inputs, row_time_ids, time_ids
@@ -98,6 +98,9 @@ class Drawer:
         tick = _Ticker(progress, schedule.evaluations * -(-job.images // most))
         for first in range(0, job.images, most):
             samples = range(first, min(first + most, job.images))
+            if pipeline.interrupt:  # these have not been begun
+                parts.append(self._kept(HOST, start.select(samples.start, samples.stop).latent))
+                continue
             parts.append(
                 self._draw_batch(job, schedule, prompts, start, streams, samples, timings, tick, warnings, pipeline)
             )
@@ -202,6 +205,9 @@ class Drawer:
                 tick(step.evaluation)
                 if callback is not None:
                     self._call_back(callback, pipeline, loop.memory, step)
+                if pipeline.interrupt:
+                    warnings.append(f"interrupted after {step.evaluation + 1} of {schedule.evaluations} evaluations")
+                    break
             latents = self._kept(loop.memory, step.latent)
             timings.steps += loop.milliseconds()
             return latents

@@ -54,6 +54,8 @@ class Ensemble:
 
     """
 
+    __slots__ = ("base", "refiner")
+
     def __init__(self, base: Pipeline, refiner: Pipeline) -> None:
         for what, pipeline in (("base", base), ("refiner", refiner)):
             family = pipeline.bundle.manifest.family

@@ -10,10 +10,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..engines.bundle import Bundle
+from ..engines.errors import UsageError, nearest
 from ..engines.file_checks import HashPolicy
 from ..engines.ladder import FallbackPolicy
 from ..engines.opening import OpeningOptions
 from .components import Components
+from .interrupts import Interrupts
 from .result import Result
 
 if TYPE_CHECKING:
@@ -24,11 +26,18 @@ if TYPE_CHECKING:
 __all__ = ["Pipeline"]
 
 
+class _UnknownAttributeError(UsageError, AttributeError):
+    """An attribute that means nothing was set."""
+
+
 class Pipeline:
     """A bundle, ready to draw.
 
     Build it with :meth:`load`; use it as a context manager or call :meth:`close`. Several threads may draw with it at
     once; with ``low_memory`` they take turns.
+
+    A callback stops its call with ``pipeline._interrupt = True``, as in diffusers: what there is by then is decoded.
+    Other attributes cannot be set; what diffusers changes that way is an argument here.
 
     Attributes:
         bundle: the bundle.
@@ -36,12 +45,34 @@ class Pipeline:
 
     """
 
+    __slots__ = ("_drawer", "_interrupts", "_load_ms", "_turn", "bundle", "components")
+
     def __init__(self, bundle: Bundle, components: Components, drawer: "Drawer", load_ms: float) -> None:
         self.bundle = bundle
         self.components = components
         self._drawer = drawer
         self._load_ms = load_ms
+        self._interrupts = Interrupts()
         self._turn = threading.Lock() if components.low_memory else contextlib.nullcontext()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not hasattr(type(self), name):
+            instead = "; give it to the call" if name == "scheduler" else nearest(name, ["_interrupt"])
+            raise _UnknownAttributeError(f"a Pipeline has no attribute {name!r}{instead}")
+        super().__setattr__(name, value)
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether the call under way has been asked to stop."""
+        return self._interrupts.asked
+
+    @property
+    def _interrupt(self) -> bool:
+        return self._interrupts.asked
+
+    @_interrupt.setter
+    def _interrupt(self, stop: bool) -> None:
+        self._interrupts.asked = stop
 
     @classmethod
     def load(
@@ -151,6 +182,6 @@ class Pipeline:
             progress: called with (evaluations done, evaluations in all), before the first and after each.
 
         """
-        with self._turn:
+        with self._turn, self._interrupts.call():
             result = self._drawer.draw(request, progress, pipeline=self, load_ms=self._load_ms)
         return replace(result, checks=self.bundle.checks.report())

@@ -95,7 +95,8 @@ class Request:
         output_type: ``pil``, ``np`` (float32 [N, H, W, 3], 0 to 1) or ``latent`` (float32 [N, C, h, w]).
         watermark: SDXL's invisible watermark; None puts it in where the package is installed.
         callback_on_step_end: called as (pipeline, i, timestep, {"latents": float32 [S, C, h, w]}) after each evaluation
-            i of the network, as in diffusers; may return ``{"latents": ...}``.
+            i of the network, as in diffusers; may return ``{"latents": ...}``, and stops the call with
+            ``pipeline._interrupt = True``.
         callback_on_step_end_tensor_inputs: what the callback is given; ``latents`` is all there is.
 
     """
