@@ -11,7 +11,7 @@ from .json_file import read_json
 from .ldm_text import open_clip_tensors
 from .ldm_unet import controlnet_names, unet_names
 from .ldm_vae import vae_names
-from .names import normalised, verbatim_file
+from .names import is_buffer, normalised, verbatim_file
 from .tensor import TensorSource
 
 __all__ = ["controlnet_component", "text_component", "unet_component", "vae_component"]
@@ -101,5 +101,6 @@ def _given(folder: Path, name: str) -> _Config:
 
 
 def _mapped(stored: _Stored, rename: Callable[[Collection[str]], Mapping[str, str]]) -> dict[str, TensorSource]:
-    renamed = rename(stored.keys())
-    return {renamed[name]: tensor for name, tensor in stored.items()}
+    weights = {name: tensor for name, tensor in stored.items() if not is_buffer(name)}
+    renamed = rename(weights.keys())
+    return {renamed[name]: tensor for name, tensor in weights.items()}

@@ -9,7 +9,7 @@ same ones in ``from_single_file``.
 from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["CLIP_END", "FAMILIES", "SD2_BASE", "Family", "family_of"]
+__all__ = ["CLIP_END", "COSXL", "DDIM", "FAMILIES", "SD2_BASE", "Family", "family_of"]
 
 CLIP_END = "<|endoftext|>"
 
@@ -35,6 +35,23 @@ _EULER: dict[str, object] = _NOISE | {
     "timestep_spacing": "leading",
     "use_karras_sigmas": False,
 }
+DDIM: dict[str, object] = _NOISE | {
+    "_class_name": "DDIMScheduler",
+    "clip_sample": False,
+    "prediction_type": "v_prediction",
+    "set_alpha_to_one": False,
+}
+"""The scheduler of SD 2 at 768 pixels."""
+COSXL: dict[str, object] = {
+    "_class_name": "EDMEulerScheduler",
+    "num_train_timesteps": 1000,
+    "prediction_type": "v_prediction",
+    "sigma_data": 1.0,
+    "sigma_max": 120.0,
+    "sigma_min": 0.002,
+    "sigma_schedule": "exponential",
+}
+"""As diffusers' documentation loads ``stabilityai/cosxl``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,13 +98,7 @@ FAMILIES: dict[str, Family] = {
         upcast_attention=True,
         encoders=("text_encoder",),
         pad_tokens={"tokenizer": "!"},
-        scheduler=_NOISE
-        | {
-            "_class_name": "DDIMScheduler",
-            "clip_sample": False,
-            "prediction_type": "v_prediction",
-            "set_alpha_to_one": False,
-        },
+        scheduler=DDIM,
         flags={"_class_name": "StableDiffusionPipeline"},
     ),
     "sdxl": Family(

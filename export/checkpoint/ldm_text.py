@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 
 from ...engines.errors import CheckpointError
+from .names import is_buffer
 from .tensor import TensorSource
 
 __all__ = ["SD2_LAYERS", "open_clip_tensors"]
@@ -28,7 +29,6 @@ _PARTS = {
     "attn.out_proj": "self_attn.out_proj",
 }
 _LAYER = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)[._](weight|bias)")
-_NO_WEIGHT = ("logit_scale", "attn_mask")
 
 
 def open_clip_tensors(stored: Mapping[str, TensorSource], *, sd2: bool) -> dict[str, TensorSource]:
@@ -45,7 +45,7 @@ def open_clip_tensors(stored: Mapping[str, TensorSource], *, sd2: bool) -> dict[
     tensors: dict[str, TensorSource] = {}
     for name, tensor in stored.items():
         layer = _LAYER.fullmatch(name)
-        if name in _NO_WEIGHT:
+        if is_buffer(name):
             continue
         if name in _PLAIN:
             tensors[_PLAIN[name]] = tensor

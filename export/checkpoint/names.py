@@ -6,8 +6,10 @@ from pathlib import Path
 
 from .tensor import TensorSource
 
-__all__ = ["normalised", "text_name", "verbatim_file"]
+__all__ = ["is_buffer", "normalised", "text_name", "verbatim_file"]
 
+_BUFFERS = frozenset({"attn_mask", "inv_freq", "logit_scale", "num_batches_tracked", "position_ids"})
+_BESIDE_TEXT = ("vision_model.", "visual_projection.")
 _TEXT = ("CLIPTextModel", "CLIPTextModelWithProjection")
 
 # diffusers before 0.15 named the VAE's attention so; the weights were linear layers or, in LDM, 1x1 convolutions.
@@ -16,16 +18,24 @@ _NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": 
 _LINEAR = re.compile(r"(encoder|decoder)\.mid_block\.attentions\.\d+\.to_\w+(\.0)?\.weight")
 
 
+def is_buffer(name: str) -> bool:
+    """Whether a tensor of that name is no weight: a table that the network computes, or a part of the training."""
+    return name.rpartition(".")[2] in _BUFFERS
+
+
 def normalised(class_name: str, tensors: Mapping[str, TensorSource]) -> dict[str, TensorSource]:
     """Rename the weights of a component to the names of :class:`~.component.CheckpointComponent`.
 
-    Buffers that hold no weight (``position_ids``) are left out.
+    Left out are buffers that hold no weight, and of a text encoder that lies in the file of a whole CLIP what that
+    has beside it, as transformers leaves it out.
     """
+    weights = {name: tensor for name, tensor in tensors.items() if not is_buffer(name)}
     if class_name in _TEXT:
-        return {text_name(name): t for name, t in tensors.items() if not name.endswith(".position_ids")}
+        beside = _BESIDE_TEXT if class_name == "CLIPTextModelWithProjection" else (*_BESIDE_TEXT, "text_projection.")
+        return {text_name(name): t for name, t in weights.items() if not name.startswith(beside)}
     if class_name == "AutoencoderKL":
-        return {_vae_name(name): _linear(_vae_name(name), t) for name, t in tensors.items()}
-    return dict(tensors)
+        return {_vae_name(name): _linear(_vae_name(name), t) for name, t in weights.items()}
+    return weights
 
 
 def text_name(name: str) -> str:

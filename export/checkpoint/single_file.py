@@ -8,8 +8,10 @@ from pathlib import Path
 from ...engines.errors import CheckpointError
 from .component import CheckpointComponent
 from .convert import controlnet_component, text_component, unet_component, vae_component
-from .families import FAMILIES, SD2_BASE, Family
+from .families import COSXL, DDIM, FAMILIES, SD2_BASE, Family
 from .json_file import read_json
+from .names import is_buffer
+from .prediction import Marks, read_marks
 from .tensor import TensorSource
 from .weights import read_weights
 
@@ -37,7 +39,7 @@ _TRAINING = (
     "posterior_", "sqrt_", "logvar", "lvlb_weights", "denoiser.", "global_step", "cond_stage_model.logit_scale",
     "scale_factor",
 )  # fmt: skip
-_MARKERS = ("v_pred", "ztsnr")  # empty tensors by which SDXL checkpoints say how they were trained
+_MARKERS = ("v_pred", "ztsnr", "edm_vpred.")  # read by .prediction
 _HINTS = {
     "double_blocks.": "it looks like Flux",
     "joint_blocks.": "it looks like Stable Diffusion 3",
@@ -77,25 +79,24 @@ def read_single_file(
     """
     stored, facts = read_weights(file)
     family = _family(file, stored)
-    defaults, told = _defaults(family, stored, facts, prediction_type)
     try:
+        marks = read_marks(stored, facts, prediction_type)
+        defaults, told = _defaults(family, stored, facts, marks.prediction)
         components = _components(stored, family, defaults, config, replaced)
     except CheckpointError as error:
         raise CheckpointError(f"{file}, recognised as {family}: {error}") from error
     if config is not None and (config / "scheduler").is_dir():
         scheduler = read_json(config / "scheduler" / "scheduler_config.json")
-        told = []
+        told = _against(scheduler, marks, prediction_type)
     else:
-        scheduler, notes = _marked(defaults.scheduler, stored, prediction_type)
-        told += notes
+        scheduler = _marked(defaults.scheduler, marks)
+        told = [*told, *marks.notes]
     return SingleFile(
         family=family, components=components, scheduler=scheduler, notes=(*told, *_left_out(stored, family))
     )
 
 
 def _family(file: Path, stored: Mapping[str, TensorSource]) -> str:
-    if any(name.startswith("edm_") for name in stored):
-        raise CheckpointError(f"{file} was trained in the EDM formulation (Playground 2.5), which is not supported")
     if any(name.startswith(_UNET) for name in stored):
         # The refiner's only encoder lies where SDXL has its first: the more demanding families come first.
         for family in ("sdxl", "sdxl-refiner", "sd2", "sd1"):
@@ -137,17 +138,18 @@ def below(stored: Mapping[str, TensorSource], prefix: str) -> dict[str, TensorSo
 
 
 def _defaults(
-    family: str, stored: Mapping[str, TensorSource], facts: Mapping[str, object], asked: str | None
+    family: str, stored: Mapping[str, TensorSource], facts: Mapping[str, object], prediction: str | None
 ) -> tuple[Family, list[str]]:
     """Return the family's defaults, and what was assumed.
 
-    SD 2 exists at 768 pixels, predicting v, and at 512, predicting noise, under the same keys. A file that was saved
-    at step 875000 is the latter, as in diffusers, and so is its inpainting model; any other is taken for the former.
+    SD 2 exists at 768 pixels, predicting v, and at 512, predicting noise, under the same keys. Where neither the user
+    nor a mark says which, a file that was saved at step 875000 is the latter, as in diffusers, and so is its
+    inpainting model; any other is taken for the former.
     """
     if family != "sd2":
         return FAMILIES[family], []
-    if asked is not None:
-        return (FAMILIES[family] if asked == "v_prediction" else SD2_BASE), []
+    if prediction is not None:
+        return (FAMILIES[family] if prediction == "v_prediction" else SD2_BASE), []
     step = facts.get("global_step")
     if "global_step" in stored:
         step = next(iter(stored["global_step"].read().flat), None)
@@ -160,19 +162,27 @@ def _defaults(
     return FAMILIES[family], [note + "the 512-pixel one needs prediction_type=epsilon"]
 
 
-def _marked(
-    scheduler: dict[str, object], stored: Collection[str], asked: str | None
-) -> tuple[dict[str, object], list[str]]:
-    """Change a scheduler's config as the file's markers say."""
-    changed: dict[str, object] = {}
-    notes = []
-    if "v_pred" in stored and asked is None:
-        changed["prediction_type"] = "v_prediction"
-        notes.append("the file is marked v_pred: the prediction type is v_prediction")
-    if "ztsnr" in stored:
-        changed["rescale_betas_zero_snr"] = True
-        notes.append("the file is marked ztsnr: its noise schedule ends at a signal-to-noise ratio of zero")
-    return scheduler | changed, notes
+def _marked(scheduler: dict[str, object], marks: Marks) -> dict[str, object]:
+    """Change a family's scheduler config as the file's marks say."""
+    prediction = {} if marks.prediction is None else {"prediction_type": marks.prediction}
+    if marks.sigmas is not None:
+        low, high = marks.sigmas
+        return COSXL | {"sigma_min": low, "sigma_max": high} | prediction
+    if marks.zero_snr:
+        rescaled: dict[str, object] = {"rescale_betas_zero_snr": True}
+        # PNDM knows no such schedule.
+        return (DDIM if scheduler["_class_name"] == "PNDMScheduler" else scheduler) | prediction | rescaled
+    return scheduler | prediction
+
+
+def _against(scheduler: Mapping[str, object], marks: Marks, asked: str | None) -> list[str]:
+    """Say where the given config and the file's marks differ; the config decides."""
+    given = scheduler.get("prediction_type", "epsilon")
+    edm = marks.sigmas is not None and not str(scheduler.get("_class_name")).startswith("EDM")
+    differs = (asked is None and marks.prediction not in (None, given)) or edm
+    if not differs and not (marks.zero_snr and not scheduler.get("rescale_betas_zero_snr")):
+        return []
+    return [f"the given scheduler config ({given}) is used, though of the file: {'; '.join(marks.notes)}"]
 
 
 def _left_out(stored: Collection[str], family: str) -> list[str]:
@@ -181,7 +191,7 @@ def _left_out(stored: Collection[str], family: str) -> list[str]:
     notes = []
     if any(name.startswith("model_ema.") for name in stored):
         notes.append("the file has averaged weights too (model_ema.*); the plain ones are taken")
-    rest = sorted(name for name in stored if not name.startswith(used))
+    rest = sorted(name for name in stored if not name.startswith(used) and not is_buffer(name))
     if rest:
         notes.append(f"{len(rest)} tensors belong to no part and are left out: {', '.join(rest[:3])}")
     return notes

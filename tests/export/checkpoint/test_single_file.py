@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -5,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, EDMEulerScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from sdengine.engines.errors import CheckpointError, UsageError
 from sdengine.export.checkpoint import Checkpoint, CheckpointComponent, open_checkpoint, open_controlnet
+from sdengine.runtime.schedule import make_schedule
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from tests.checkpoints import randomise
@@ -290,8 +292,203 @@ def test_sdxl_marked_as_v_prediction(tmp_path: Path, tokenizer: Path, modules_of
     assert marked.scheduler["prediction_type"] == "v_prediction"
     assert marked.scheduler["rescale_betas_zero_snr"] is True
     assert len(marked.notes) == 2
-    with pytest.raises(CheckpointError, match="EDM"):
+    with pytest.raises(CheckpointError, match=r"EDM formulation of Playground 2\.5 \(edm_mean, edm_std\)"):
         _open(tmp_path, tensors | {"edm_mean": torch.ones(4), "edm_std": torch.ones(4)}, tokenizer)
+
+
+def _table(last: float) -> torch.Tensor:
+    return torch.linspace(0.999, last, 1000)
+
+
+V, EPS = "v_prediction", "epsilon"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "tensors", "prediction", "zero_snr", "notes"),
+    [
+        ({}, {}, EPS, False, []),
+        ({"modelspec.prediction_type": "v"}, {}, V, False, ["modelspec.prediction_type=v"]),
+        ({"modelspec.prediction_type": "v_prediction"}, {}, V, False, ["modelspec"]),
+        ({"modelspec.prediction_type": "V-Prediction"}, {}, V, False, ["modelspec"]),
+        ({"modelspec.prediction_type": "epsilon"}, {}, EPS, False, ["modelspec"]),
+        ({"prediction_type": "v"}, {}, V, False, ["metadata prediction_type=v"]),
+        ({"ss_v_parameterization": "True"}, {}, V, False, ["ss_v_parameterization=True"]),
+        ({"ss_v_parameterization": "true", "ss_zero_terminal_snr": "True"}, {}, V, True, ["ss_v_", "ss_zero_terminal"]),
+        ({"ss_v_parameterization": "False"}, {}, EPS, False, ["ss_v_parameterization=False"]),
+        (
+            {"ss_v_parameterization": "None", "modelspec.prediction_type": "flow"},
+            {},
+            EPS,
+            False,
+            ["=flow names no", "="],
+        ),
+        ({"modelspec.prediction_type": "v"}, {"alphas_cumprod": _table(0.0)}, V, True, ["modelspec", "alphas_cumprod"]),
+        ({}, {"alphas_cumprod": _table(0.0)}, V, True, ["any signal", "alphas_cumprod"]),
+        ({}, {"alphas_cumprod": _table(4.9e-8).double()}, V, True, ["any signal", "alphas_cumprod"]),
+        ({}, {"sqrt_alphas_cumprod": _table(0.0).half()}, V, True, ["any signal", "sqrt_alphas_cumprod"]),
+        ({}, {"alphas_cumprod": _table(0.00466)}, EPS, False, []),
+        ({}, {"v_pred": torch.tensor([]), "alphas_cumprod": _table(0.00466)}, V, False, ["tensor v_pred"]),
+        (
+            {"ss_v_parameterization": "False", "modelspec.prediction_type": "v"},
+            {},
+            V,
+            False,
+            [
+                "modelspec",
+                r"contradicts itself: .*ss_v_parameterization=False says epsilon; .*--prediction-type decides",
+            ],
+        ),
+        (
+            {"modelspec.prediction_type": "epsilon"},
+            {"v_pred": torch.tensor([])},
+            V,
+            False,
+            ["tensor v_pred", r"contradicts itself: .*modelspec\.prediction_type=epsilon says epsilon"],
+        ),
+        (
+            {"modelspec.prediction_type": "epsilon"},
+            {"ztsnr": torch.tensor([])},
+            EPS,
+            False,
+            ["modelspec", "tensor ztsnr says that its noise ends at zero SNR, which no prediction of epsilon can"],
+        ),
+        (
+            {"ss_zero_terminal_snr": "True", "ss_v_parameterization": "True"},
+            {"alphas_cumprod": _table(0.00466)},
+            V,
+            True,
+            [
+                "ss_v",
+                r"contradicts itself: .*ss_zero_terminal_snr=True.*alphas_cumprod, which ends in 0\.00466",
+                "zero",
+            ],
+        ),
+    ],
+)
+@pytest.mark.parametrize("family", ["sdxl", "sd1"])
+def test_what_a_file_says_about_its_prediction(
+    tmp_path: Path,
+    tokenizer: Path,
+    modules_of: Callable[[str], Modules],
+    family: str,
+    metadata: dict[str, str],
+    tensors: dict[str, torch.Tensor],
+    prediction: str,
+    zero_snr: bool,
+    notes: list[str],
+) -> None:
+    file = tmp_path / "model.safetensors"
+    save_file(_file_tensors(family, modules_of(family)) | tensors, file, metadata)
+    checkpoint = open_checkpoint(file, tokenizer=tokenizer, offline=True)
+    scheduler = checkpoint.scheduler
+    assert scheduler["prediction_type"] == prediction
+    assert scheduler.get("rescale_betas_zero_snr", False) is zero_snr
+    # PNDM of diffusers has no such option.
+    assert not zero_snr or scheduler["_class_name"] in ("EulerDiscreteScheduler", "DDIMScheduler")
+    assert len(checkpoint.notes) == len(notes), checkpoint.notes
+    for note, expected in zip(checkpoint.notes, notes, strict=True):
+        assert re.search(expected, note), note
+
+
+def test_what_is_asked_decides_over_what_a_file_says(
+    tmp_path: Path, tokenizer: Path, modules_of: Callable[[str], Modules]
+) -> None:
+    tensors = _file_tensors("sdxl", modules_of("sdxl")) | {"v_pred": torch.tensor([]), "ztsnr": torch.tensor([])}
+    asked = _open(tmp_path, tensors, tokenizer, prediction_type="epsilon")
+    assert asked.scheduler["prediction_type"] == "epsilon"
+    assert "rescale_betas_zero_snr" not in asked.scheduler
+    assert "the file contradicts --prediction-type: the tensor v_pred says v_prediction" in asked.notes[0]
+    same = _open(tmp_path, tensors, tokenizer, prediction_type="v_prediction")
+    assert same.scheduler["rescale_betas_zero_snr"] is True
+    assert len(same.notes) == 1
+
+
+def test_marks_against_a_given_config(folder_of: FolderOf, tmp_path: Path) -> None:
+    file = write_single_file(folder_of("sdxl"), tmp_path / "model.safetensors", "sdxl")
+    save_file(load_file(file) | {"v_pred": torch.tensor([])}, file)
+    checkpoint = open_checkpoint(file, config=folder_of("sdxl"), offline=True)
+    assert checkpoint.scheduler["prediction_type"] == "epsilon"
+    assert (
+        "the given scheduler config (epsilon) is used, though of the file: the prediction type" in checkpoint.notes[0]
+    )
+
+
+@pytest.mark.parametrize("sd2", ["v", "epsilon"])
+def test_sd2_by_its_metadata(tmp_path: Path, tokenizer: Path, modules_of: Callable[[str], Modules], sd2: str) -> None:
+    file = tmp_path / "model.safetensors"
+    save_file(_file_tensors("sd2", modules_of("sd2")), file, {"modelspec.prediction_type": sd2})
+    checkpoint = open_checkpoint(file, tokenizer=tokenizer, offline=True)
+    assert checkpoint.components["unet"].config["sample_size"] == (96 if sd2 == "v" else 64)
+    assert checkpoint.scheduler["prediction_type"] == (V if sd2 == "v" else EPS)
+
+
+@pytest.mark.parametrize(
+    ("marks", "low", "high"),
+    [
+        ({"edm_vpred.sigma_max": torch.tensor(120.0), "edm_vpred.sigma_min": torch.tensor(0.002)}, 0.002, 120.0),
+        ({"edm_vpred.sigma_max": torch.tensor([80.0]).half()}, 0.002, 80.0),
+        ({"edm_vpred.sigma_min": torch.tensor(0.01)}, 0.01, 120.0),
+    ],
+)
+def test_cosxl(
+    tmp_path: Path,
+    tokenizer: Path,
+    modules_of: Callable[[str], Modules],
+    marks: dict[str, torch.Tensor],
+    low: float,
+    high: float,
+) -> None:
+    """As diffusers' documentation loads it; diffusers' own ``from_single_file`` takes it for SDXL."""
+    checkpoint = _open(tmp_path, _file_tensors("sdxl", modules_of("sdxl")) | marks, tokenizer)
+    assert checkpoint.family == "sdxl"
+    given = {name: value for name, value in checkpoint.scheduler.items() if name != "_class_name"}
+    theirs = EDMEulerScheduler(
+        sigma_min=low, sigma_max=high, sigma_data=1.0, prediction_type="v_prediction", sigma_schedule="exponential"
+    )
+    assert checkpoint.scheduler["_class_name"] == "EDMEulerScheduler"
+    for name, value in given.items():
+        expected = theirs.config[name]
+        assert value == (expected if isinstance(expected, str) else pytest.approx(expected, rel=1e-3)), name
+    assert len(checkpoint.notes) == 1
+    theirs.set_timesteps(5)
+    schedule = make_schedule(checkpoint.scheduler, num_inference_steps=5)
+    np.testing.assert_allclose(schedule.timesteps, theirs.timesteps, rtol=1e-3)
+
+
+def test_edm_marks_that_say_nothing_sensible(
+    tmp_path: Path, tokenizer: Path, modules_of: Callable[[str], Modules]
+) -> None:
+    tensors = _file_tensors("sdxl", modules_of("sdxl"))
+    with pytest.raises(CheckpointError, match=r"sigma_min and sigma_max are 0\.002 and nan"):
+        _open(tmp_path, tensors | {"edm_vpred.sigma_max": torch.tensor(float("nan"))}, tokenizer)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "conditioner.embedders.1.model.transformer.text_model.embeddings.position_ids",
+        "conditioner.embedders.0.transformer.text_model.embeddings.position_ids",
+        "conditioner.embedders.1.model.logit_scale",
+        "conditioner.embedders.1.model.attn_mask",
+        "conditioner.embedders.0.logit_scale",
+        "conditioner.embedders.0.transformer.text_projection.weight",
+        "conditioner.embedders.0.transformer.logit_scale",
+        "conditioner.embedders.1.model.embeddings.position_ids",
+        "first_stage_model.encoder.norm.num_batches_tracked",
+        "model.diffusion_model.position_ids",
+    ],
+)
+def test_buffers_are_no_weights(
+    tmp_path: Path, tokenizer: Path, modules_of: Callable[[str], Modules], name: str
+) -> None:
+    tensors = _file_tensors("sdxl", modules_of("sdxl"))
+    clean = _open(tmp_path, tensors, tokenizer)
+    shape = (64, 64) if "projection" in name else (1, 77)
+    full = _open(tmp_path, tensors | {name: torch.ones(shape)}, tokenizer)
+    assert full.notes == ()
+    for part, component in clean.components.items():
+        assert set(full.components[part].tensors) == set(component.tensors)
+        assert full.components[part].config == component.config
 
 
 def test_inpainting(tmp_path: Path, tokenizer: Path) -> None:
