@@ -28,7 +28,7 @@ def random_inputs(spec: ComponentSpec, size: int, factor: int) -> dict[str, Arra
         numbers = np.zeros(shape) if tensor.name == "row_sample" else rng.standard_normal(shape, np.float32)
         inputs[tensor.name] = numbers.astype(tensor.dtype)
     inputs["timestep"][:], inputs["rescale"][:], inputs["input_scale"][:] = 501, 0, 1
-    inputs["mix"][:] = [[-6.5, 7.5]]
+    inputs["mix"][:], inputs["clip"][:] = [[-6.5, 7.5]], np.inf
     inputs["update"][:] = 0
     inputs["update"][:, 0, 5] = 1
     return inputs
@@ -73,7 +73,7 @@ def main() -> None:
     print("| ---------------- | ----------: | ------: | ----: | ----------: | ----: | ----------------: |")
     for asked in calls:
         wall, cpu = ([r[asked][i] for r in rounds] for i in (0, 1))
-        near = psnr(latents[asked][0], latents[args.engines[0]][0])
+        near = psnr(latents[asked][:, 0], latents[args.engines[0]][:, 0])
         print(
             f"| {asked:<16} | {opening[asked]:11.1f} | {statistics.median(wall):7.3f} | {min(wall):5.3f} "
             f"| {statistics.median(cpu):11.3f} | {min(cpu):5.3f} | {near:14.1f} dB |"

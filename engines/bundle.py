@@ -212,7 +212,10 @@ def _read_manifest(path: Path) -> Manifest:
     try:
         schema = msgspec.json.decode(data).get("schema")
         if schema != SCHEMA:
-            raise BundleError(f"{path} has schema {schema}, this version reads {SCHEMA}; export it again")
+            raise BundleError(
+                f"{path} has schema {schema}, this version reads {SCHEMA}; make it again from its checkpoint: "
+                f"sdengine export CHECKPOINT -o {path} --overwrite"
+            )
         return msgspec.json.decode(data, type=Manifest)
     except (msgspec.DecodeError, AttributeError, ValueError) as error:
         raise BundleError(f"{file} cannot be read: {error}") from error

@@ -1,6 +1,8 @@
 """The components of a bundle: which there are, and the shapes of each, derived from the checkpoint's configs.
 
-Axes: S samples, R rows, B texts, T tokens of a row's text, E added embeddings, h and w the size in latents.
+Axes: S samples, R rows, B texts, T tokens of a row's text, E added embeddings, h and w the size in latents. What
+belongs to samples or rows has that axis first. An output ``next_X`` is what the input ``X`` becomes: of the next
+evaluation (``state``), or of the next component in this one (ControlNets add to ``residual_i``).
 """
 
 from collections.abc import Mapping
@@ -8,10 +10,11 @@ from collections.abc import Mapping
 from .nets.config import UNetConfig
 from .nets.text_config import TextEncoderConfig
 from .nets.vae_config import VAEConfig
-from .spec import AxisRange, ComponentSpec, Dim, TensorSpec
+from .spec import AxisRange, Changes, ComponentSpec, Dim, TensorSpec
 
 __all__ = [
     "STATE_SLOTS",
+    "UPDATE_TERMS",
     "conditioner_spec",
     "controlnet_spec",
     "denoiser_spec",
@@ -24,6 +27,9 @@ __all__ = [
 STATE_SLOTS = 5
 """Length of the solver's state: the latent and four memories, as PLMS and UniPC of order 3 need."""
 
+UPDATE_TERMS = STATE_SLOTS + 3
+"""What a new state is a sum of: the state, the network's output, the clipped picture x0 and fresh noise."""
+
 Axes = Mapping[str, AxisRange]
 
 
@@ -35,8 +41,8 @@ def _spec(name: str, inputs: list[TensorSpec], outputs: list[TensorSpec], axes: 
     return ComponentSpec(name=name, inputs=tuple(inputs), outputs=tuple(outputs), axes=used)
 
 
-def _f32(name: str, *shape: Dim) -> TensorSpec:
-    return TensorSpec(name=name, dtype="float32", shape=shape)
+def _f32(name: str, *shape: Dim, changes: Changes = "request") -> TensorSpec:
+    return TensorSpec(name=name, dtype="float32", shape=shape, changes=changes)
 
 
 def _i64(name: str, *shape: Dim) -> TensorSpec:
@@ -61,7 +67,7 @@ def text_encoder_spec(name: str, config: TextEncoderConfig, axes: Axes) -> Compo
 def prepared(config: UNetConfig, dtype: str, *, up: bool = True) -> list[TensorSpec]:
     """What the conditioner hands to the denoiser, or to a ControlNet (``up=False``)."""
     tensors = [
-        TensorSpec(name=f"key_values_{width}", dtype=dtype, shape=(layers, 2, "R", "T", width))
+        TensorSpec(name=f"key_values_{width}", dtype=dtype, shape=("R", layers, 2, "T", width))
         for width, layers in config.cross_layers(up=up).items()
     ]
     if config.time_ids:
@@ -81,12 +87,22 @@ def conditioner_spec(name: str, config: UNetConfig, dtype: str, axes: Axes, *, u
     return _spec(name, inputs, prepared(config, dtype, up=up), axes)
 
 
-def _residuals(config: UNetConfig, prefix: str) -> list[TensorSpec]:
+def _step_inputs(state: TensorSpec) -> list[TensorSpec]:
+    """What a denoiser and the ControlNets beside it are both given."""
+    return [
+        state,
+        _i64("row_sample", "R"),
+        _f32("timestep", "R", changes="evaluation"),
+        _f32("input_scale", "S", changes="evaluation"),
+    ]
+
+
+def _residuals(config: UNetConfig, prefix: str = "") -> list[TensorSpec]:
     def scaled(axis: str, scale: int) -> str:
         return axis if scale == 1 else f"{axis}/{scale}"
 
     return [
-        _f32(f"{prefix}_{i}", "R", channels, scaled("h", scale), scaled("w", scale))
+        _f32(f"{prefix}residual_{i}", "R", channels, scaled("h", scale), scaled("w", scale), changes="evaluation")
         for i, (channels, scale) in enumerate(config.maps())
     ]
 
@@ -94,24 +110,24 @@ def _residuals(config: UNetConfig, prefix: str) -> list[TensorSpec]:
 def denoiser_spec(name: str, config: UNetConfig, dtype: str, axes: Axes, *, controlled: bool = False) -> ComponentSpec:
     """``denoiser``; with ControlNets in the bundle (``controlled``) it takes their residuals too."""
     c, k = config.out_channels, STATE_SLOTS
-    state = _f32("state", k, "S", c, "h", "w")
+    state = _f32("state", "S", k, c, "h", "w", changes="state")
     inputs = [
-        state,
-        _f32("noise", "S", c, "h", "w"),
-        _i64("row_sample", "R"),
-        _f32("timestep", "R"),
-        _f32("input_scale", "S"),
-        _f32("mix", "S", "R"),
-        _f32("rescale", "S", "R"),
-        _f32("update", "S", k, k + 2),
+        *_step_inputs(state),
+        _f32("noise", "S", c, "h", "w", changes="evaluation"),
+        _f32("mix", "S", "R", changes="evaluation"),
+        _f32("rescale", "S", "R", changes="evaluation"),
+        _f32("predict", "S", 2, changes="evaluation"),
+        _f32("clip", "S", changes="evaluation"),
+        _f32("update", "S", k, UPDATE_TERMS, changes="evaluation"),
         *prepared(config, dtype),
     ]
     if config.in_channels > c:
         inputs.append(_f32("extra", "S", config.in_channels - c, "h", "w"))
     else:
-        inputs += [_f32("mask", "S", 1, "h", "w"), _f32("known", 2, "S", c, "h", "w"), _f32("blend", "S", 2)]
+        inputs += [_f32("mask", "S", 1, "h", "w"), _f32("known", "S", 2, c, "h", "w")]
+        inputs.append(_f32("blend", "S", 2, changes="evaluation"))
     if controlled:
-        inputs += _residuals(config, "residual")
+        inputs += _residuals(config)
     return _spec(name, inputs, [_f32("next_state", *state.shape)], axes)
 
 
@@ -125,16 +141,13 @@ def hint_spec(name: str, config: UNetConfig, axes: Axes) -> ComponentSpec:
 def controlnet_spec(name: str, config: UNetConfig, dtype: str, axes: Axes) -> ComponentSpec:
     """One ControlNet's step."""
     inputs = [
-        _f32("state", STATE_SLOTS, "S", config.in_channels, "h", "w"),
-        _i64("row_sample", "R"),
-        _f32("timestep", "R"),
-        _f32("input_scale", "S"),
+        *_step_inputs(_f32("state", "S", STATE_SLOTS, config.in_channels, "h", "w", changes="state")),
         _f32("hint", "S", config.down[0].channels, "h", "w"),
-        _f32("scale", "R", len(config.maps())),
+        _f32("scale", "R", len(config.maps()), changes="evaluation"),
         *prepared(config, dtype, up=False),
-        *_residuals(config, "residual"),
+        *_residuals(config),
     ]
-    return _spec(name, inputs, _residuals(config, "sum"), axes)
+    return _spec(name, inputs, _residuals(config, "next_"), axes)
 
 
 def vae_decoder_spec(name: str, config: VAEConfig, axes: Axes) -> ComponentSpec:

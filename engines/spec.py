@@ -6,12 +6,13 @@ axes, engine profiles, buffer sizes and request validation are all derived from 
 
 import re
 from collections.abc import Mapping
+from typing import Literal
 
 import msgspec
 
 from .errors import UsageError
 
-__all__ = ["AxisRange", "ComponentSpec", "Dim", "TensorSpec", "resolve_dim", "split_dim"]
+__all__ = ["AxisRange", "Changes", "ComponentSpec", "Dim", "TensorSpec", "resolve_dim", "split_dim"]
 
 Dim = int | str
 """A length: a number, an axis (``"h"``), a multiple of one (``"8*h"``), or a fraction rounded up (``"h/2"``)."""
@@ -47,12 +48,37 @@ class AxisRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"an axis needs 1 <= min <= opt <= max, not {self.min}, {self.opt}, {self.max}")
 
 
+Changes = Literal["state", "evaluation", "request"]
+Owner = Literal["sample", "row", "batch"]
+
+
 class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Name, element type (numpy's name, such as ``float32`` or ``uint8``) and shape of one input or output."""
+    """One input or output.
+
+    Attributes:
+        name: of the tensor.
+        dtype: its element type, by numpy's name, such as ``float32`` or ``uint8``.
+        shape: its dimensions.
+        changes: when an input changes: ``state``, each evaluation writes the next one's; ``evaluation``, it is given
+            for each evaluation; ``request``, it stays for as long as a sample is denoised.
+
+    """
 
     name: str
     dtype: str
     shape: tuple[Dim, ...]
+    changes: Changes = "request"
+
+    @property
+    def owner(self) -> Owner:
+        """What an entry along the first axis belongs to: a sample, a row, or everything that runs together."""
+        first = self.shape[0] if self.shape else None
+        return "sample" if first == "S" else "row" if first == "R" else "batch"
+
+    @property
+    def is_number(self) -> bool:
+        """Whether there are but a few numbers for each sample or row, however large the image."""
+        return all(isinstance(dim, int) or dim in ("S", "R") for dim in self.shape)
 
     def resolve(self, axes: Mapping[str, int]) -> tuple[int, ...]:
         """Return the shape in numbers, given the length of every axis."""

@@ -143,6 +143,8 @@ def _random(rng: np.random.Generator, tensor: TensorSpec, axes: dict[str, int]) 
         return np.arange(shape[0]) % axes["S"]
     if tensor.name == "rescale":
         return np.zeros(shape, np.float32)
+    if tensor.name == "clip":
+        return rng.random(shape, np.float32)
     if tensor.name in ("timestep", "time_ids"):
         return rng.integers(1, 1000, shape).astype(np.float32)
     if tensor.name == "image":

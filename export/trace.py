@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim
 
 from ..engines.errors import ExportError
-from ..engines.nets.build import NetworkConfig, network_from_config, positional
+from ..engines.nets.build import NetworkConfig, component_module, network_from_config
 from ..engines.spec import ComponentSpec, split_dim
 from .translate import graph_from_program
 
@@ -33,7 +33,7 @@ def trace_component(
     """Trace a component and translate it to ONNX.
 
     Args:
-        kind: which component of the network; see :func:`~sdengine.engines.nets.build.positional`.
+        kind: which component of the network; see :func:`~sdengine.engines.nets.build.component_module`.
         config: the network's configuration.
         spec: inputs, outputs and axes; all axes become dynamic.
         weights: the network's parameters by name.
@@ -47,7 +47,7 @@ def trace_component(
 
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
-        module = positional(kind, network_from_config(config, dtype))
+        module = component_module(kind, network_from_config(config, dtype), spec)
         inputs = tuple(
             torch.zeros(tensor.resolve(_LENGTHS), dtype=getattr(torch, tensor.dtype)) for tensor in spec.inputs
         )

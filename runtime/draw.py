@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..engines.bundle import Bundle
 from ..engines.engine import Array
 from ..engines.errors import NonFiniteError, UsageError
-from ..engines.memory import HOST, Buffer, Memory
+from ..engines.memory import Buffer, Memory
 from ..engines.nets.config import UNetConfig
 from .components import Components
 from .conditions import conditioner_inputs, row_time_ids, time_ids
@@ -99,7 +99,7 @@ class Drawer:
         for first in range(0, job.images, most):
             samples = range(first, min(first + most, job.images))
             if pipeline.interrupt:  # these have not been begun
-                parts.append(self._kept(HOST, start.select(samples.start, samples.stop).latent))
+                parts.append(start.select(samples.start, samples.stop).latent)
                 continue
             parts.append(
                 self._draw_batch(job, schedule, prompts, start, streams, samples, timings, tick, warnings, pipeline)
@@ -208,33 +208,34 @@ class Drawer:
                 if pipeline.interrupt:
                     warnings.append(f"interrupted after {step.evaluation + 1} of {schedule.evaluations} evaluations")
                     break
-            latents = self._kept(loop.memory, step.latent)
+            latents = self._kept(loop.memory, step.latents)
             timings.steps += loop.milliseconds()
             return latents
 
-    def _kept(self, memory: Memory, latents: Buffer) -> Buffer:
+    def _kept(self, memory: Memory, latents: Sequence[Buffer]) -> Buffer:
         """Copy latents out of the loop's own buffers, which belong to whoever draws next, to where they are decoded."""
         there = self.components.memory_of("vae_decoder")
         if there is not memory:
-            return np.array(memory.read(latents))
-        copy = there.zeros(latents.shape, latents.dtype)
-        there.copy(copy, latents)
+            return np.stack([memory.read(latent) for latent in latents])
+        copy = there.zeros((len(latents), *latents[0].shape), latents[0].dtype)
+        for i, latent in enumerate(latents):
+            there.copy(copy[i], latent)
         return copy
 
     def _call_back(
         self, callback: Callable[..., Mapping[str, Any] | None], pipeline: Any, memory: Memory, step: Step
     ) -> None:
-        given = memory.read(step.latent)
+        given = np.stack([memory.read(latent) for latent in step.latents])
         returned = dict(callback(pipeline, step.evaluation, step.timestep, {"latents": given}) or {})
         latents = returned.pop("latents", given)
         if returned:
             raise UsageError(f"callback_on_step_end returned {', '.join(returned)}: only latents can be changed")
-        if np.shape(latents) != step.latent.shape:
+        if np.shape(latents) != given.shape:
             raise UsageError(
-                f"callback_on_step_end returned latents of shape {list(np.shape(latents))}, "
-                f"not {list(step.latent.shape)}"
+                f"callback_on_step_end returned latents of shape {list(np.shape(latents))}, not {list(given.shape)}"
             )
-        memory.copy(step.latent, np.asarray(latents, np.float32))
+        for target, latent in zip(step.latents, np.asarray(latents, np.float32), strict=True):
+            memory.copy(target, latent)
 
     def _condition(
         self,

@@ -92,7 +92,7 @@ class Step:
         step: the user's step that it belongs to, from 0.
         timestep: what the network was told.
         last_of_step: whether the step is done.
-        latent: float32 [S, C, h, w]; a view of the state, which may be written to.
+        latents: of each sample float32 [C, h, w]; views of the state, which may be written to.
 
     """
 
@@ -100,7 +100,7 @@ class Step:
     step: int
     timestep: float
     last_of_step: bool
-    latent: Buffer
+    latents: Sequence[Buffer]
 
 
 class Loop:
@@ -131,7 +131,7 @@ class Loop:
         self._slots = {name: self._zeros(denoiser, name) for name in inputs if not name.startswith("residual_")}
         state = self._slots.pop("state")
         self._states: tuple[Buffer, ...] = (state, self.memory.zeros(state.shape, state.dtype))
-        per_step = ("timestep", "input_scale", "update", *(["blend"] if "blend" in inputs else []))
+        per_step = ("timestep", "input_scale", "predict", "clip", "update", *(["blend"] if "blend" in inputs else []))
         self._tables = {name: self._table(self._slots[name]) for name in per_step}
         self._controls = [_ControlBuffers(self, net) for net in controls]
         residuals = [{n: self._zeros(denoiser, n) for n in inputs if n.startswith("residual_")} for _ in range(3)]
@@ -152,7 +152,7 @@ class Loop:
         for i, (net, buffers) in enumerate(zip(controls, self._controls, strict=True)):
             after = others[i % 2]
             shared = {name: self._slots[name] for name in ("row_sample", "timestep", "input_scale")}
-            outputs = {name.replace("residual", "sum"): array for name, array in after.items()}
+            outputs = {f"next_{name}": array for name, array in after.items()}
             inputs = {**shared, **buffers.slots, **before}
             buffers.once = [net.prepare({**inputs, "state": state}, outputs) for state in self._states]
             before = after
@@ -175,6 +175,8 @@ class Loop:
         schedule, samples = drawing.schedule, self.shape.samples
         tables = {"timestep": (schedule.timesteps, self.shape.rows), "input_scale": (schedule.input_scale, samples)}
         tables |= {"update": (schedule.update, samples), "blend": (schedule.blend, samples)}
+        clip = np.full(schedule.evaluations, schedule.clip)
+        tables |= {"predict": (schedule.predict, samples), "clip": (clip, samples)}
         for name, table in self._tables.items():
             values, repeats = tables[name]
             self._fill(table, np.repeat(np.asarray(values, np.float32)[:, None], repeats, axis=1))
@@ -185,7 +187,8 @@ class Loop:
                 self.memory.copy(buffers.slots[name], buffer)
             self._fill(buffers.scales, scales)
         self.memory.clear(self._states[0])
-        self.memory.copy(self._states[0][0], drawing.latent)
+        for state, latent in zip(self._each(self._states[0]), drawing.latent, strict=True):
+            self.memory.copy(state, latent)
         self._drawing = drawing
 
     def _fixed(self, drawing: Drawing) -> dict[str, Buffer]:
@@ -202,6 +205,10 @@ class Loop:
 
     def _fill(self, table: Buffer, values: F32) -> None:
         self.memory.copy(table[: len(values)], values)
+
+    def _each(self, state: Buffer) -> list[Buffer]:
+        """Return the latent of each sample."""
+        return [state[i][0] for i in range(self.shape.samples)]
 
     # -- running ------------------------------------------------------------------------------------------------------
 
@@ -250,7 +257,7 @@ class Loop:
             step=int(schedule.step_index[i]),
             timestep=float(schedule.timesteps[i]),
             last_of_step=bool(last),
-            latent=self._states[1 - i % 2][0],
+            latents=self._each(self._states[1 - i % 2]),
         )
 
     def _recorded(self, drawing: Drawing) -> Step:

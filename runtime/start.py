@@ -33,7 +33,7 @@ class Start:
         latent: float32 [S, C, h, w].
         extra: float32 [S, C + 1, h, w], mask and masked picture, which an inpainting UNet sees beside the latent.
         mask: float32 [S, 1, h, w], for an ordinary UNet's inpainting: 1 is drawn anew.
-        known: float32 [2, S, C, h, w], latents of the picture that is put back elsewhere, and the initial noise.
+        known: float32 [S, 2, C, h, w], latents of the picture that is put back elsewhere, and the initial noise.
 
     """
 
@@ -55,7 +55,7 @@ class Start:
             latent=self.latent[part],
             extra=None if self.extra is None else self.extra[part],
             mask=None if self.mask is None else self.mask[part],
-            known=None if self.known is None else self.known[:, part],
+            known=None if self.known is None else self.known[part],
         )
 
 
@@ -150,7 +150,7 @@ def _inpaint(
         assert masked is not None
         return Start(latent=latent, extra=np.ascontiguousarray(np.concatenate([mask, masked], axis=1)))
     assert picture is not None
-    return Start(latent=latent, mask=mask, known=np.stack([picture, fresh]))
+    return Start(latent=latent, mask=mask, known=np.stack([picture, fresh], axis=1))
 
 
 def _picture(job: Job, encoding: _Encoding) -> F32:

@@ -18,7 +18,7 @@ def _step(job: dict[str, Any], bundle: Bundle, engine: str, precision: str) -> A
     denoiser = open_engine(bundle, "denoiser", engine=engine, precision=precision).engine
     axes = {"S": 1, "R": 2, "T": 77, "h": given["sample"].shape[2], "w": given["sample"].shape[3]}
     inputs: dict[str, Array] = {t.name: np.zeros(t.resolve(axes), t.dtype) for t in denoiser.spec.inputs} | conditions
-    inputs["state"][0] = given["sample"][:1]
+    inputs["state"][:, 0] = given["sample"][:1]
     inputs["timestep"][:], inputs["input_scale"][:] = given["timestep"], 1
     inputs["mix"][:] = [[-6.5, 7.5]]
     inputs["update"][:, 0, 5] = 1  # the next latent is the prediction

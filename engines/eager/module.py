@@ -23,16 +23,23 @@ class Module:
         compile: whether to compile it, once for each set of shapes; torch keeps what it compiled in its own cache
             (``TORCHINDUCTOR_CACHE_DIR``).
 
+    Attributes:
+        spec: of the graph in that precision; of the first one, where the bundle has none.
+
     """
 
     def __init__(self, bundle: Bundle, component: str, *, precision: str, device: str, compile: bool) -> None:  # noqa: A002
         import torch
 
-        from ..nets.build import positional
+        from ..nets.build import component_module
 
         record = bundle.component(component)
+        graph = record.graphs.get(precision) or next(iter(record.graphs.values()))
+        self.spec = graph.spec
         self._component = component
-        self._call: Any = positional(record.kind, load_network(bundle, record.network, precision, device))
+        self._call: Any = component_module(
+            record.kind, load_network(bundle, record.network, precision, device), graph.spec
+        )
         if compile:
             # Sizes are constants of what is compiled: kernels for open ones are slower, and few sizes are drawn.
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_SHAPES)

@@ -1,15 +1,12 @@
-"""Component name + configs -> the torch module that is traced, and that the torch engine runs.
+"""Kind of component + network -> the torch module that is traced, and that the torch engine runs."""
 
-The module's forward takes its tensors in the order of the component's spec.
-"""
-
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..components import prepared
+from ..spec import ComponentSpec
 from .conditioner import Conditioner
 from .config import UNetConfig
 from .controlnet import ControlNet, ControlNetStep, HintEmbedder
@@ -20,7 +17,7 @@ from .unet import UNet
 from .vae import VAE, VAEDecoder, VAEEncoder
 from .vae_config import VAEConfig
 
-__all__ = ["Positional", "network_from_config", "positional"]
+__all__ = ["ComponentModule", "component_module", "network_from_config"]
 
 NetworkConfig = UNetConfig | VAEConfig | TextEncoderConfig
 
@@ -41,77 +38,57 @@ def network_from_config(config: NetworkConfig, dtype: torch.dtype) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-class Positional(nn.Module):
-    """A component whose forward takes the spec's inputs in the spec's order, and returns a tuple."""
+Outputs = Tensor | tuple[Tensor, ...]
 
-    def __init__(self, network: nn.Module, call: Callable[..., Tensor | tuple[Tensor, ...]]) -> None:
+
+class ComponentModule(nn.Module):
+    """A component whose forward takes the spec's inputs in the spec's order, and returns a tuple.
+
+    Args:
+        network: whose weights it uses.
+        module: what is called, with the inputs by name.
+        names: of the inputs, in order.
+
+    """
+
+    def __init__(self, network: nn.Module, module: Callable[..., Outputs], names: Sequence[str]) -> None:
         super().__init__()
         self.network = network
-        self._call = (call,)  # in a tuple, so that its parameters are not registered a second time
+        self._module = (module,)  # in a tuple, so that its parameters are not registered a second time
+        self._names = tuple(names)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run the component."""
-        outputs = self._call[0](*inputs)
+        outputs = self._module[0](**_arguments(dict(zip(self._names, inputs, strict=True))))
         return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
-def positional(kind: str, network: nn.Module) -> Positional:
+def component_module(kind: str, network: nn.Module, spec: ComponentSpec) -> ComponentModule:
     """Wrap a network as the component of that kind."""
-    return Positional(network, _CALLS[kind](network))
+    return ComponentModule(network, _MODULES[kind](network), [tensor.name for tensor in spec.inputs])
 
 
-def _conditioner(network: Any) -> Callable[..., tuple[Tensor, ...]]:
-    config: UNetConfig = network.config
-    module = Conditioner(network)
-
-    def call(hidden: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        given = iter(rest)
-        pooled, time_ids = (next(given), next(given)) if config.time_ids else (None, None)
-        return module(hidden, pooled, time_ids, next(given) if config.guidance_width else None)
-
-    return call
+_LISTS = {"key_values_": "key_values", "residual_": "residuals"}
+"""Inputs of which there are several: what their names begin with, and what the list of them is called."""
 
 
-def _prepared(config: UNetConfig, rest: list[Tensor], *, up: bool) -> dict[str, Any]:
-    """Take the conditioner's outputs off the front of ``rest``."""
-    given: dict[str, Any] = {"key_values": []}
-    for tensor in prepared(config, "float32", up=up):
-        if tensor.name.startswith("key_values"):
-            given["key_values"].append(rest.pop(0))
+def _arguments(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return a module's keyword arguments."""
+    arguments: dict[str, Any] = {}
+    for name, tensor in inputs.items():
+        several = next((plural for prefix, plural in _LISTS.items() if name.startswith(prefix)), None)
+        if several is None:
+            arguments[name] = tensor
         else:
-            given[tensor.name] = rest.pop(0)
-    return given
+            arguments.setdefault(several, []).append(tensor)
+    return arguments
 
 
-def _denoiser(network: Any) -> Callable[..., Tensor]:
-    config: UNetConfig = network.config
-    module = Denoiser(network)
-
-    def call(*inputs: Tensor) -> Tensor:
-        step, rest = inputs[:8], list(inputs[8:])
-        given: Mapping[str, Any] = _prepared(config, rest, up=True)
-        beside = ("extra",) if config.in_channels > config.out_channels else ("mask", "known", "blend")
-        return module(*step, **given, **{name: rest.pop(0) for name in beside}, residuals=rest)
-
-    return call
-
-
-def _controlnet(network: Any) -> Callable[..., tuple[Tensor, ...]]:
-    module = ControlNetStep(network)
-
-    def call(*inputs: Tensor) -> tuple[Tensor, ...]:
-        step, rest = inputs[:6], list(inputs[6:])
-        given = _prepared(network.config, rest, up=False)
-        return module(*step, given["key_values"], given.get("embedding"), rest)
-
-    return call
-
-
-_CALLS: dict[str, Callable[[Any], Callable[..., Tensor | tuple[Tensor, ...]]]] = {
+_MODULES: dict[str, Callable[[Any], Callable[..., Outputs]]] = {
     "text_encoder": lambda network: network,
-    "conditioner": _conditioner,
-    "denoiser": _denoiser,
-    "controlnet": _controlnet,
+    "conditioner": Conditioner,
+    "denoiser": Denoiser,
+    "controlnet": ControlNetStep,
     "hint": HintEmbedder,
     "vae_decoder": VAEDecoder,
     "vae_encoder": VAEEncoder,

@@ -21,12 +21,12 @@ def widths(unet: DownPath) -> list[int]:
 
 
 def unpack_key_values(unet: DownPath, packed: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Undo the packing: one tensor [L, 2, R, T, width] per width -> one pair [R, T, width] per layer."""
-    layers = {width: iter(tensor.unbind(0)) for width, tensor in zip(widths(unet), packed, strict=True)}
+    """Undo the packing: one tensor [R, L, 2, T, width] per width -> one pair [R, T, width] per layer."""
+    tensors = {width: iter(tensor.flatten(1, 2).unbind(1)) for width, tensor in zip(widths(unet), packed, strict=True)}
     pairs = []
     for attention in unet.cross_attentions():
-        key, value = next(layers[attention.to_q.out_features]).unbind(0)
-        pairs.append((key, value))
+        following = tensors[attention.to_q.out_features]
+        pairs.append((next(following), next(following)))
     return pairs
 
 
@@ -63,7 +63,7 @@ class Conditioner(nn.Module):
             guidance: guidance scale, float32 [R] (distilled models).
 
         Returns:
-            Packed keys and values [L, 2, R, T, width], one tensor per distinct width; then ``embedding`` [R, E]
+            Packed keys and values [R, L, 2, T, width], one tensor per distinct width; then ``embedding`` [R, E]
             and ``offset`` [R, base channels] where the family has them.
 
         """
@@ -72,8 +72,8 @@ class Conditioner(nn.Module):
         text = hidden.to(dtype)
         packed: dict[int, list[Tensor]] = {width: [] for width in widths(unet)}
         for layer in unet.cross_attentions():
-            packed[layer.to_q.out_features].append(torch.stack([layer.to_k(text), layer.to_v(text)]))
-        outputs = [torch.stack(layers) for layers in packed.values()]
+            packed[layer.to_q.out_features] += [layer.to_k(text), layer.to_v(text)]
+        outputs = [torch.stack(layers, 1).unflatten(1, (-1, 2)) for layers in packed.values()]
         if time_ids is not None:
             assert pooled is not None
             sizes = timestep_sinusoid(

@@ -81,21 +81,21 @@ class ControlNetStep(nn.Module):
         hint: Tensor,
         scale: Tensor,
         key_values: Sequence[Tensor],
-        embedding: Tensor | None,
         residuals: Sequence[Tensor],
+        embedding: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """Add this ControlNet's maps, so that several run one after another.
 
         Args:
-            state: float32 [K, S, C, h, w], as the denoiser takes it.
+            state: float32 [S, K, C, h, w], as the denoiser takes it.
             row_sample: int64 [R].
             timestep: float32 [R].
             input_scale: float32 [S].
             hint: float32 [S, base channels, h, w], from :class:`HintEmbedder`.
             scale: float32 [R, maps], the strength of each map; 0 leaves it out.
             key_values: packed keys and values of this ControlNet's own cross-attention.
-            embedding: [R, E] or None.
             residuals: maps of the ControlNets before this one, float32.
+            embedding: [R, E] or None.
 
         Returns:
             One float32 map per residual, the middle's last.
@@ -103,7 +103,7 @@ class ControlNetStep(nn.Module):
         """
         net = self.controlnet
         dtype = net.conv_in.weight.dtype
-        x = (state[0] * input_scale[:, None, None, None]).index_select(0, row_sample)
+        x = (state[:, 0] * input_scale[:, None, None, None]).index_select(0, row_sample)
         e = net.embed_time(timestep, None if embedding is None else embedding.to(dtype), None)
         x = net.conv_in(x.to(dtype)) + hint.index_select(0, row_sample).to(dtype)
         maps, middle = net.descend(x, e, iter(unpack_key_values(net, [packed.to(dtype) for packed in key_values])))

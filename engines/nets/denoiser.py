@@ -41,6 +41,8 @@ class Denoiser(nn.Module):
         input_scale: Tensor,
         mix: Tensor,
         rescale: Tensor,
+        predict: Tensor,
+        clip: Tensor,
         update: Tensor,
         key_values: Sequence[Tensor],
         embedding: Tensor | None = None,
@@ -54,7 +56,7 @@ class Denoiser(nn.Module):
         """Take one step for S samples whose networks run on R rows.
 
         Args:
-            state: float32 [K, S, C, h, w]; ``state[0]`` is the latent, the rest the solver's memory.
+            state: float32 [S, K, C, h, w]; ``state[:, 0]`` is the latent, the rest the solver's memory.
             noise: float32 [S, C, h, w], fresh Gaussian noise, or zeros.
             row_sample: int64 [R], which sample a row belongs to.
             timestep: float32 [R].
@@ -62,21 +64,24 @@ class Denoiser(nn.Module):
             mix: float32 [S, R], how the rows' predictions combine into the samples'.
             rescale: float32 [S, R], all zero, or the guidance rescale at the sample's text row: then the standard
                 deviation of the mixed prediction is drawn to that row's (Lin et al., 2023, arXiv:2305.08891, 3.4).
-            update: float32 [S, K, K + 2], the solver's matrices.
+            predict: float32 [S, 2], factors of latent and prediction in the predicted picture x0.
+            clip: float32 [S], largest magnitude of x0; infinity where it is not clipped.
+            update: float32 [S, K, K + 3], the solver's matrices, over state, prediction, clipped x0 and noise.
             key_values: see :class:`Conditioner`.
             embedding: see :class:`Conditioner`.
             offset: see :class:`Conditioner`.
             extra: float32 [S, in_channels - C, h, w], what an inpainting UNet sees beside the latent.
             mask: float32 [S, 1, h, w], where an ordinary UNet draws: 1 is drawn, 0 is kept.
-            known: float32 [2, S, C, h, w], latents of the picture that is kept, and its noise.
+            known: float32 [S, 2, C, h, w], latents of the picture that is kept, and its noise.
             blend: float32 [S, 2], factors of those two at the noise level after this step.
             residuals: see :meth:`UNet.forward`; rows already.
 
         Returns:
-            The next state, float32 [K, S, C, h, w].
+            The next state, float32 [S, K, C, h, w].
 
         """
-        x = state[0] * input_scale[:, None, None, None]
+        latent = state[:, 0]
+        x = latent * input_scale[:, None, None, None]
         if extra is not None:
             x = torch.cat([x, extra], dim=1)
         dtype = self.unet.conv_in.weight.dtype
@@ -94,14 +99,17 @@ class Denoiser(nn.Module):
         deviation = torch.clamp(_deviation(prediction), min=1e-12)
         share = 1.0 - rescale.sum(1) + _deviation(reference) / deviation
         prediction = prediction * share[:, None, None, None]
-        terms = torch.cat([state, prediction[None], noise[None]])
-        following = _weighted_sum(update.permute(1, 2, 0)[:, :, :, None, None, None], terms[None], 1)
+        picture = _weighted_sum(predict[:, :, None, None, None], torch.stack([latent, prediction], 1), 1)
+        bound = clip[:, None, None, None]
+        picture = torch.maximum(torch.minimum(picture, bound), -bound)
+        terms = torch.cat([state, prediction[:, None], picture[:, None], noise[:, None]], 1)
+        following = _weighted_sum(update[:, :, :, None, None, None], terms[:, None], 2)
         if mask is None or known is None or blend is None:
             return following
         factors = blend[:, :, None, None, None]
-        kept = factors[:, 0] * known[0] + factors[:, 1] * known[1]
-        latent = (1.0 - mask) * kept + mask * following[0]
-        return torch.cat([latent[None], following[1:]])
+        kept = factors[:, 0] * known[:, 0] + factors[:, 1] * known[:, 1]
+        latent = (1.0 - mask) * kept + mask * following[:, 0]
+        return torch.cat([latent[:, None], following[:, 1:]], 1)
 
 
 def _deviation(x: Tensor) -> Tensor:

@@ -73,6 +73,8 @@ for _kind, _targets in {
     "Add": [aten.add.Tensor],
     "Sub": [aten.sub.Tensor],
     "Mul": [aten.mul.Tensor],
+    "Max": [aten.maximum.default],
+    "Min": [aten.minimum.default],
     "Div": [aten.div.Tensor],
     "Equal": [aten.eq.Scalar, aten.eq.Tensor],
     "GreaterOrEqual": [aten.ge.Scalar],
@@ -85,6 +87,7 @@ for _kind, _target in {
     "Abs": aten.abs.default,
     "Cos": aten.cos.default,
     "Exp": aten.exp.default,
+    "Neg": aten.neg.default,
     "Round": aten.round.default,
     "Sigmoid": aten.sigmoid.default,
     "Sin": aten.sin.default,
@@ -346,18 +349,21 @@ def permute(b: Builder, node: fx.Node, x: ir.Value, perm: Sequence[int]) -> ir.V
 
 @translates(aten.flatten.using_ints)
 def flatten(b: Builder, node: fx.Node, x: ir.Value, start: int = 0, end: int = -1) -> ir.Value:
-    rank = _input(node).ndim
-    start, end = start % rank, end % rank
-    assert end == rank - 1, "only trailing axes are flattened, so that Reshape can copy the others"
-    return b.op("Reshape", [x, b.ints([0] * start + [-1])])
+    shape = _input(node).shape
+    start, end = start % len(shape), end % len(shape)
+    return b.op("Reshape", [x, b.vector([*[0] * start, -1, *_lengths(b, x, shape, end + 1)])])
 
 
 @translates(aten.unflatten.int)
 def unflatten(b: Builder, node: fx.Node, x: ir.Value, axis: int, sizes: Sequence[int | ir.Value]) -> ir.Value:
     shape = _input(node).shape
     axis %= len(shape)
-    after = [b.length(x, i) if isinstance(n, torch.SymInt) else int(n) for i, n in enumerate(shape) if i > axis]
-    return b.op("Reshape", [x, b.vector([*[0] * axis, *sizes, *after])])
+    return b.op("Reshape", [x, b.vector([*[0] * axis, *sizes, *_lengths(b, x, shape, axis + 1)])])
+
+
+def _lengths(b: Builder, x: ir.Value, shape: torch.Size, first: int) -> list[int | ir.Value]:
+    """Return the lengths of a tensor's axes from ``first`` on; Reshape copies only those before."""
+    return [b.length(x, i) if isinstance(n, torch.SymInt) else int(n) for i, n in enumerate(shape) if i >= first]
 
 
 @translates(aten.expand.default)

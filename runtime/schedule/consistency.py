@@ -5,12 +5,14 @@ next level. Their timesteps are a subset of those the student was distilled on, 
 ``timestep_spacing`` and ``steps_offset`` have no effect.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from ...engines.errors import UsageError
 from .ddim import alpha_bar, timestep_level
 from .options import BETAS, OptionTable
-from .prediction import noise_at, picture_at
+from .prediction import clipped_if_asked, noise_at, picture_at
 from .rows import NOISE, Array, Indices, X
 from .solver import Grid, Request, Solver, Steps
 
@@ -61,7 +63,7 @@ def _lcm_steps(request: Request, grid: Grid, i: Indices) -> Steps:
     t = grid.timesteps[i]
     following = np.append(grid.timesteps[1:], grid.timesteps[-1])[i]
     a, a_next = alpha_bar(request, t), alpha_bar(request, following)
-    x0 = picture_at(options.prediction_type, np.sqrt(a), np.sqrt(1 - a))
+    x0, picture = clipped_if_asked(request, picture_at(options.prediction_type, np.sqrt(a), np.sqrt(1 - a)))
     # boundary condition of the consistency function: c_skip -> 1 and c_out -> 0 as t -> 0
     scaled = t * options.timestep_scaling
     c_skip = SIGMA_DATA**2 / (scaled**2 + SIGMA_DATA**2)
@@ -69,7 +71,7 @@ def _lcm_steps(request: Request, grid: Grid, i: Indices) -> Steps:
     denoised = c_out * x0 + c_skip * X
     last = i == len(grid.timesteps) - 1
     x_next = np.where(last, denoised, np.sqrt(a_next) * denoised + np.sqrt(1 - a_next) * NOISE)
-    return Steps(new_state={0: x_next}, input_scale=np.ones(len(i)), noise_draws=~last)
+    return Steps(new_state={0: x_next}, input_scale=np.ones(len(i)), noise_draws=~last, picture=picture)
 
 
 def _tcd_steps(request: Request, grid: Grid, i: Indices) -> Steps:
@@ -88,32 +90,30 @@ def _tcd_steps(request: Request, grid: Grid, i: Indices) -> Steps:
     return Steps(new_state={0: x_next}, input_scale=np.ones(len(i)), noise_draws=noisy)
 
 
-_OPTIONS = OptionTable(
-    defaults={
-        **BETAS,
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "beta_schedule": "scaled_linear",
-        "original_inference_steps": 50,
-        "clip_sample": False,
-        "clip_sample_range": 1.0,
-        "set_alpha_to_one": True,
-        "steps_offset": 0,
-        "prediction_type": "epsilon",
-        "thresholding": False,
-        "dynamic_thresholding_ratio": 0.995,
-        "sample_max_value": 1.0,
-        "timestep_spacing": "leading",
-        "timestep_scaling": 10.0,
-        "rescale_betas_zero_snr": False,
-    },
-    unused=frozenset({"timestep_spacing", "steps_offset", "set_alpha_to_one"}),
-)
+_DEFAULTS: Mapping[str, object] = {
+    **BETAS,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "original_inference_steps": 50,
+    "clip_sample": False,
+    "clip_sample_range": 1.0,
+    "set_alpha_to_one": True,
+    "steps_offset": 0,
+    "prediction_type": "epsilon",
+    "thresholding": False,
+    "dynamic_thresholding_ratio": 0.995,
+    "sample_max_value": 1.0,
+    "timestep_spacing": "leading",
+    "timestep_scaling": 10.0,
+    "rescale_betas_zero_snr": False,
+}
+_UNUSED = frozenset({"timestep_spacing", "steps_offset", "set_alpha_to_one"})
 
 LCM = Solver(
     name="LCMScheduler",
     short_names={"lcm": {}},
-    options=_OPTIONS,
+    options=OptionTable(defaults=_DEFAULTS, unused=_UNUSED),
     grid=_grid,
     steps=_lcm_steps,
     level=timestep_level,
@@ -123,7 +123,7 @@ LCM = Solver(
 TCD = Solver(
     name="TCDScheduler",
     short_names={"tcd": {}},
-    options=_OPTIONS,
+    options=OptionTable(defaults=_DEFAULTS, unused=_UNUSED | {"clip_sample", "clip_sample_range"}),
     grid=_grid,
     steps=_tcd_steps,
     level=timestep_level,

@@ -5,7 +5,7 @@ import numpy as np
 from ...engines.errors import UsageError
 from .levels import training_levels
 from .options import BETAS, OptionTable
-from .prediction import noise_at, picture_at
+from .prediction import clipped_if_asked, noise_at, picture_at
 from .rows import NOISE, Array, Indices
 from .solver import Grid, Request, Solver, Steps
 from .spacing import spaced_timesteps
@@ -49,12 +49,13 @@ def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
     t = grid.timesteps[i]
     previous = t - options.num_train_timesteps // request.step_count
     a, a_prev = alpha_bar(request, t), alpha_bar(request, previous)
-    x0 = picture_at(options.prediction_type, np.sqrt(a), np.sqrt(1 - a))
+    x0, picture = clipped_if_asked(request, picture_at(options.prediction_type, np.sqrt(a), np.sqrt(1 - a)))
     eps = noise_at(options.prediction_type, np.sqrt(a), np.sqrt(1 - a))
     # equation 16, with its sigma_t: eta = 1 is DDPM, eta = 0 deterministic
     sigma = request.eta * np.sqrt((1 - a_prev) / (1 - a) * (1 - a / a_prev))
     x_prev = np.sqrt(a_prev) * x0 + np.sqrt(1 - a_prev - sigma**2) * eps + sigma * NOISE
-    return Steps(new_state={0: x_prev}, input_scale=np.ones(len(i)), noise_draws=np.full(len(i), request.eta > 0))
+    noise_draws = np.full(len(i), request.eta > 0)
+    return Steps(new_state={0: x_prev}, input_scale=np.ones(len(i)), noise_draws=noise_draws, picture=picture)
 
 
 DDIM = Solver(

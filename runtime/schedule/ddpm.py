@@ -4,7 +4,7 @@ import numpy as np
 
 from .ddim import alpha_bar, timestep_level
 from .options import BETAS, OptionTable
-from .prediction import picture_at
+from .prediction import clipped_if_asked, picture_at
 from .rows import NOISE, Array, Indices, X
 from .solver import Grid, Request, Solver, Steps
 from .spacing import spaced_timesteps
@@ -25,11 +25,12 @@ def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
     bar, bar_prev = alpha_bar(request, t), alpha_bar(request, previous)
     alpha = bar / bar_prev
     beta = 1 - alpha
-    x0 = picture_at(options.prediction_type, np.sqrt(bar), np.sqrt(1 - bar))
+    x0, picture = clipped_if_asked(request, picture_at(options.prediction_type, np.sqrt(bar), np.sqrt(1 - bar)))
     # equation 7
     mean = np.sqrt(bar_prev) * beta / (1 - bar) * x0 + np.sqrt(alpha) * (1 - bar_prev) / (1 - bar) * X
     deviation = np.where(t > 0, _deviation(options.variance_type, beta, bar, bar_prev), 0.0)
-    return Steps(new_state={0: mean + deviation * NOISE}, input_scale=np.ones(len(i)), noise_draws=t > 0)
+    new_state = {0: mean + deviation * NOISE}
+    return Steps(new_state=new_state, input_scale=np.ones(len(i)), noise_draws=t > 0, picture=picture)
 
 
 def _deviation(variance_type: str | None, beta: Array, bar: Array, bar_prev: Array) -> Array:

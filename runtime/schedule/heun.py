@@ -7,9 +7,9 @@ last step goes to zero noise, where there is no slope, and stays an Euler step.
 import numpy as np
 
 from .options import BETAS, OptionTable
+from .prediction import clipped_if_asked, denoised_at_sigma
 from .rows import Indices, X, slot
 from .sigma_space import (
-    derivative_at,
     initial_noise,
     input_scale,
     sigma_level,
@@ -35,7 +35,8 @@ def _grid(request: Request) -> Grid:
 def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
     sigma, sigma_next = grid.sigmas[i], grid.sigmas[i + 1]
     first = i % 2 == 0
-    slope = derivative_at(request, sigma)
+    x0, picture = clipped_if_asked(request, denoised_at_sigma(request, sigma))
+    slope = (X - x0) / sigma
     euler = X + (sigma_next - sigma) * slope
     # at the second evaluation sigma is the end of the step that began one evaluation earlier
     heun = slot(START) + (sigma - grid.sigmas[i - 1]) * 0.5 * (slot(SLOPE) + slope)
@@ -43,6 +44,7 @@ def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
         new_state={0: np.where(first, euler, heun), SLOPE: slope, START: X},
         input_scale=input_scale(sigma),
         noise_draws=np.zeros(len(i), dtype=bool),
+        picture=picture,
     )
 
 

@@ -11,7 +11,7 @@ from ...engines.errors import UsageError
 from .cut import Cut, evaluations
 from .options import resolve_options
 from .registry import SOLVERS, find_solver
-from .rows import Array, update_table
+from .rows import COLUMNS, OUTPUT, Array, X, update_table
 from .solver import Grid, Request, Solver
 from .table import Schedule
 
@@ -78,13 +78,16 @@ def _assemble(solver: Solver, request: Request, cut: Cut, warnings: tuple[str, .
         i = evaluations(solver, request, grid, cut)
         steps = solver.steps(request, grid, i)
         update = update_table(steps.new_state, len(i))
+        predict = _predict(steps.picture, len(i))
         following = np.array(solver.level(request, grid, i[1:])).T
         first = solver.level(request, grid, i[:1])
-    _check_finite(request, update, steps.input_scale)
+    _check_finite(request, np.concatenate([update.reshape(len(i), -1), predict], axis=1), steps.input_scale)
     return Schedule(
         solver=solver.name,
         timesteps=grid.timesteps[i],
         input_scale=steps.input_scale,
+        predict=predict,
+        clip=math.inf if steps.picture is None else request.options.clip_sample_range,
         update=update,
         noise_draws=steps.noise_draws,
         start=_start(cut, grid, float(first[0][0]), float(first[1][0])),
@@ -92,6 +95,14 @@ def _assemble(solver: Solver, request: Request, cut: Cut, warnings: tuple[str, .
         step_index=(i - i[0]) // solver.order if steps.step_index is None else steps.step_index,
         warnings=(*warnings, *grid.warnings),
     )
+
+
+def _predict(picture: Array | None, evaluations: int) -> Array:
+    """Return the factors of the latent and of the output in the predicted picture, ``[N, 2]``."""
+    if picture is None:
+        return np.zeros((evaluations, 2))
+    columns = [int(np.flatnonzero(term[:, 0])[0]) for term in (X, OUTPUT)]
+    return np.broadcast_to(picture, (COLUMNS, evaluations))[columns].T.copy()
 
 
 def _start(cut: Cut, grid: Grid, signal: float, noise: float) -> tuple[float, float]:
@@ -147,8 +158,8 @@ def _checked_eta(eta: float) -> float:
     return eta
 
 
-def _check_finite(request: Request, update: Array, input_scale: Array) -> None:
-    bad = ~(np.isfinite(update).all(axis=(1, 2)) & np.isfinite(input_scale))
+def _check_finite(request: Request, factors: Array, input_scale: Array) -> None:
+    bad = ~(np.isfinite(factors).all(axis=1) & np.isfinite(input_scale))
     if bad.any():
         raise UsageError(
             f"{request.solver}: these options divide by zero at evaluation {int(bad.argmax())} of {len(bad)} "

@@ -61,6 +61,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     euler_at_final: bool = False
     skip_prk_steps: bool = False
     predict_x0: bool = True
+    clip_sample: bool = False
+    clip_sample_range: Positive = 1.0
     disable_corrector: tuple[int, ...] = ()
 
 
@@ -74,8 +76,10 @@ BETAS: Mapping[str, object] = {
 """What describes the training noise in most schedulers, with the usual defaults."""
 
 _REFUSED: Mapping[str, tuple[tuple[object, ...], str]] = {
-    "clip_sample": ((False,), "clips the predicted image, which no table of factors can do"),
-    "thresholding": ((False,), "clips the predicted image, which no table of factors can do"),
+    "thresholding": (
+        (False,),
+        "clips the predicted image at a quantile of its values, which no table of factors can do",
+    ),
     "use_flow_sigmas": ((False,), "is for flow-matching checkpoints, which are not Stable Diffusion 1, 2 or XL"),
     "use_dynamic_shifting": ((False,), "is for flow-matching checkpoints, which are not Stable Diffusion 1, 2 or XL"),
     "shift_terminal": ((None,), "is for flow-matching checkpoints, which are not Stable Diffusion 1, 2 or XL"),
@@ -96,9 +100,7 @@ _USUAL_CHOICES: Mapping[str, tuple[object, ...]] = {
 }
 """Values that most solvers know."""
 
-_INERT = frozenset(
-    {"clip_sample_range", "dynamic_thresholding_ratio", "flow_shift", "sample_max_value", "time_shift_type"}
-)
+_INERT = frozenset({"dynamic_thresholding_ratio", "flow_shift", "sample_max_value", "time_shift_type"})
 """Options that only have a meaning beside one of the refused ones."""
 
 
@@ -130,7 +132,7 @@ def resolve_options(
 
     Raises:
         UsageError: an override the solver does not have, a value of the wrong type or outside its choices, or a
-            value that works in diffusers only (clipping, learned variance, flow matching).
+            value that works in diffusers only (thresholding, learned variance, flow matching).
 
     """
     for name in overrides:

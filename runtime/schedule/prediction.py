@@ -6,11 +6,11 @@ With ``x = alpha * x0 + sigma * eps``: epsilon predicts ``eps``, sample predicts
 
 import numpy as np
 
-from .rows import OUTPUT, Array, X
+from .rows import CLIPPED, OUTPUT, Array, X
 from .singles import Singles
 from .solver import Request
 
-__all__ = ["denoised_at_sigma", "noise_at", "picture_at", "signal_and_noise"]
+__all__ = ["clipped_if_asked", "denoised_at_sigma", "noise_at", "picture_at", "signal_and_noise"]
 
 
 def signal_and_noise(ratio: Singles) -> tuple[Singles, Singles]:
@@ -29,6 +29,11 @@ def picture_at(prediction: str, alpha: Array | Singles, sigma: Array | Singles, 
     else:
         picture = alpha * x - sigma * OUTPUT
     return picture
+
+
+def clipped_if_asked(request: Request, picture: Array) -> tuple[Array, Array | None]:
+    """Return the predicted picture to step with, and what :attr:`.solver.Steps.picture` is to be."""
+    return (CLIPPED, picture) if request.options.clip_sample else (picture, None)
 
 
 def noise_at(prediction: str, alpha: Array | Singles, sigma: Array | Singles, x: Array = X) -> Array:

@@ -1,9 +1,10 @@
 """Algebra on what one evaluation of the network leaves behind.
 
 Everything a solver computes in a step is a linear combination of the same few tensors: the state slots, the
-network's output and fresh noise. A combination is written down as its factors, an array ``[COLUMNS, N]``: one
-column per evaluation, so that a formula of a paper, typed with numpy operators, yields the factors of all N
-evaluations at once. ``(x - sigma * eps) / alpha`` works as it stands when ``sigma`` and ``alpha`` are ``[N]``.
+network's output, the clipped picture and fresh noise. A combination is written down as its factors, an array
+``[COLUMNS, N]``: one column per evaluation, so that a formula of a paper, typed with numpy operators, yields the
+factors of all N evaluations at once. ``(x - sigma * eps) / alpha`` works as it stands when ``sigma`` and ``alpha`` are
+``[N]``.
 """
 
 from collections.abc import Mapping
@@ -11,15 +12,14 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["COLUMNS", "NOISE", "OUTPUT", "STATE_SLOTS", "Array", "Indices", "X", "slot", "update_table"]
+from ...engines.components import STATE_SLOTS, UPDATE_TERMS
+
+__all__ = ["CLIPPED", "COLUMNS", "NOISE", "OUTPUT", "STATE_SLOTS", "Array", "Indices", "X", "slot", "update_table"]
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-STATE_SLOTS = 5
-"""Length of the state: the latent and four tensors of memory (what PNDM and UniPC of order 3 need)."""
-
-COLUMNS = STATE_SLOTS + 2
+COLUMNS = UPDATE_TERMS
 
 _BASIS: Array = np.eye(COLUMNS)[:, :, None]
 
@@ -36,7 +36,10 @@ X = slot(0)
 OUTPUT = slot(STATE_SLOTS)
 """What the network returned at this evaluation (after guidance)."""
 
-NOISE = slot(STATE_SLOTS + 1)
+CLIPPED = slot(STATE_SLOTS + 1)
+"""The predicted picture x0, clipped to a range."""
+
+NOISE = slot(STATE_SLOTS + 2)
 """Standard normal noise drawn for this evaluation."""
 
 

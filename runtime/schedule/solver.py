@@ -69,6 +69,8 @@ class Steps:
         input_scale: ``[N]``.
         noise_draws: ``[N]``, whether fresh noise is drawn.
         step_index: ``[N]``, the step of each evaluation; None where every ``order`` evaluations are one.
+        picture: combination of latent and output that is the predicted picture, ``[COLUMNS, N]``, of a solver whose
+            ``new_state`` uses :data:`.rows.CLIPPED`.
 
     """
 
@@ -76,6 +78,7 @@ class Steps:
     input_scale: Array
     noise_draws: NDArray[np.bool_]
     step_index: Indices | None = None
+    picture: Array | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,8 @@ class Schedule:
     The state starts as ``state_0 = start[0] * picture latent + start[1] * initial noise`` and zeros in the other
     slots. For each evaluation ``i`` the network sees ``input_scale[i] * state_0`` and is told ``timesteps[i]``, then::
 
-        state = update[i] @ [state_0, ..., state_{K-1}, network output, noise]
+        x0 = clip(predict[i] @ [state_0, network output], -clip, clip)
+        state = update[i] @ [state_0, ..., state_{K-1}, network output, x0, noise]
 
     and ``state_0`` is the result after the last one. All arrays are on the host, read-only, float64 unless noted.
 
@@ -25,7 +26,10 @@ class Schedule:
         solver: class name of the diffusers scheduler that does the same.
         timesteps: what the network is told, ``[N]``.
         input_scale: factor of the latent before the network, ``[N]``.
-        update: factors of the new state, ``[N, K, K + 2]``.
+        predict: factors of the latent and of the network's output in the predicted picture x0, ``[N, 2]``; zeros for a
+            solver that does not clip it.
+        clip: the largest magnitude of x0; infinity where nothing is clipped.
+        update: factors of the new state, ``[N, K, K + 3]``.
         noise_draws: bool ``[N]``: a standard normal tensor is drawn from the sample's generator at this evaluation.
             True also where its factor is zero, since diffusers' generator advances all the same.
         start: factors of the picture's latent and of the initial noise in the initial latent.
@@ -39,6 +43,8 @@ class Schedule:
     solver: str
     timesteps: Array
     input_scale: Array
+    predict: Array
+    clip: float
     update: Array
     noise_draws: NDArray[np.bool_]
     start: tuple[float, float]
@@ -50,6 +56,7 @@ class Schedule:
         for array in (
             self.timesteps,
             self.input_scale,
+            self.predict,
             self.update,
             self.noise_draws,
             self.blend,

@@ -100,13 +100,14 @@ def test_timesteps_keep_their_digits_in_bf16(sdxl: Bundle) -> None:
     inputs["timestep"][:] = [998.25, 999, 1001]
     for name, array in inputs.items():  # the rows differ in nothing else
         if name.startswith("key_values"):
-            array[:] = array[:, :, :1]
-    inputs["state"][:] = inputs["state"][:, :1]
+            array[:] = array[:1]
+    inputs["state"][:] = inputs["state"][:1]
     inputs["embedding"][:] = inputs["embedding"][:1]
     inputs["mix"][:], inputs["input_scale"][:], inputs["update"][:] = np.eye(3), 1, 0
     inputs["update"][:, 0, 5] = 1  # the next latent is the prediction
-    predictions = run(_open(sdxl, "denoiser", "bf16"), inputs)["next_state"][0]
-    expected = run(open_engine(sdxl, "denoiser", engine="torch", precision="fp32").engine, inputs)["next_state"][0]
+    predictions = run(_open(sdxl, "denoiser", "bf16"), inputs)["next_state"][:, 0]
+    reference = open_engine(sdxl, "denoiser", engine="torch", precision="fp32").engine
+    expected = run(reference, inputs)["next_state"][:, 0]
     change, expected_change = predictions[:2] - predictions[2], expected[:2] - expected[2]
     assert np.abs(change - expected_change).mean() < 0.6 * np.abs(expected_change).mean()
 
@@ -117,20 +118,24 @@ def test_the_update_is_exact_in_bf16(sdxl: Bundle) -> None:
     update = inputs["update"]
     update[:] = 0
     update[:, 0, 0] = 1  # the latent is kept, bit by bit
-    update[:, 1, 6] = 1  # the noise is remembered
-    update[:, 2, 3], update[:, 2, 6] = 0.3, -1.7  # and a sum of memory and noise
+    update[:, 1, 7] = 1  # the noise is remembered
+    update[:, 2, 3], update[:, 2, 7] = 0.3, -1.7  # and a sum of memory and noise
+    inputs["predict"][:], inputs["clip"][:] = [2.5, 0], [0.5, 1.5]  # a clipped multiple of the latent
+    update[:, 3, 6] = 1
     inputs["mask"][:] = 1  # all of it is drawn
     state = run(_open(sdxl, "denoiser", "bf16"), inputs)["next_state"]
-    np.testing.assert_array_equal(state[0], inputs["state"][0])
-    np.testing.assert_array_equal(state[1], inputs["noise"])
-    mixed = np.float32(0.3) * inputs["state"][3] + np.float32(-1.7) * inputs["noise"]
-    np.testing.assert_allclose(state[2], mixed, rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(state[:, 0], inputs["state"][:, 0])
+    np.testing.assert_array_equal(state[:, 1], inputs["noise"])
+    mixed = np.float32(0.3) * inputs["state"][:, 3] + np.float32(-1.7) * inputs["noise"]
+    np.testing.assert_allclose(state[:, 2], mixed, rtol=1e-6, atol=1e-6)
+    bound = np.array([0.5, 1.5], np.float32)[:, None, None, None]
+    np.testing.assert_array_equal(state[:, 3], np.clip(np.float32(2.5) * inputs["state"][:, 0], -bound, bound))
     inputs["mask"][:] = 0  # all of it is put back, but only in the latent
     kept = run(_open(sdxl, "denoiser", "bf16"), inputs)["next_state"]
     factors = inputs["blend"][:, :, None, None, None]
-    known = factors[:, 0] * inputs["known"][0] + factors[:, 1] * inputs["known"][1]
-    np.testing.assert_allclose(kept[0], known, rtol=1e-6, atol=1e-6)
-    np.testing.assert_array_equal(kept[1:], state[1:])
+    known = factors[:, 0] * inputs["known"][:, 0] + factors[:, 1] * inputs["known"][:, 1]
+    np.testing.assert_allclose(kept[:, 0], known, rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(kept[:, 1:], state[:, 1:])
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -61,7 +61,7 @@ def test_without_guidance_there_is_one_row_per_sample(scale: float) -> None:
         prepare = engine.prepare
 
         def watched(inputs: Any, outputs: Any) -> Any:
-            rows.append((len(inputs["row_sample"]), inputs["state"].shape[1]))
+            rows.append((len(inputs["row_sample"]), inputs["state"].shape[0]))
             return prepare(inputs, outputs)
 
         engine.prepare = watched  # type: ignore[method-assign]

@@ -124,15 +124,15 @@ def test_controlnet(options: dict[str, Any]) -> None:
     scale[1] = 0
     before = [torch.ones_like(m) for m in (*down, mid)]
     maps = ControlNetStep(ours)(
-        torch.stack([x] * 5),
+        torch.stack([x] * 5, 1),
         torch.arange(2),
         t,
         torch.ones(2),
         HintEmbedder(ours)(image),
         scale,
         packed,
-        embedding,
         before,
+        embedding,
     )
     for actual, expected in zip(maps, (*down, mid), strict=True):
         torch.testing.assert_close(actual[0], 1 + 0.7 * expected[0], **TOLERANCE)

@@ -10,12 +10,12 @@ from sdengine.engines.trt.profiles import profiles_for, shapes_of
 SPEC = ComponentSpec(
     name="denoiser",
     inputs=(
-        TensorSpec("state", "float32", (5, "S", 4, "h", "w")),
+        TensorSpec("state", "float32", ("S", 5, 4, "h", "w")),
         TensorSpec("row_sample", "int64", ("R",)),
         TensorSpec("residual", "float32", ("R", 16, "h/2", "w/2")),
         TensorSpec("layer", "int64", (1,)),
     ),
-    outputs=(TensorSpec("next_state", "float32", (5, "S", 4, "h", "w")),),
+    outputs=(TensorSpec("next_state", "float32", ("S", 5, 4, "h", "w")),),
     axes={"S": AxisRange(1, 1, 4), "R": AxisRange(1, 2, 8), "h": AxisRange(4, 8, 17), "w": AxisRange(4, 8, 16)},
 )
 
@@ -40,7 +40,7 @@ def test_a_component_without_a_size_has_one_profile() -> None:
 def test_shapes_are_the_ends_of_the_axes_and_fixed_inputs_have_none() -> None:
     shapes = shapes_of(SPEC, profiles_for(SPEC, [(136, 72)], factor=8)[0])
     assert shapes == {
-        "state": ((5, 1, 4, 17, 9), (5, 1, 4, 17, 9), (5, 4, 4, 17, 9)),
+        "state": ((1, 5, 4, 17, 9), (1, 5, 4, 17, 9), (4, 5, 4, 17, 9)),
         "row_sample": ((1,), (2,), (8,)),
         "residual": ((1, 16, 9, 5), (2, 16, 9, 5), (8, 16, 9, 5)),
     }

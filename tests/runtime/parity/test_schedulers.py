@@ -22,6 +22,8 @@ SOLVERS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("HeunDiscreteScheduler", {}, {}),
     ("UniPCMultistepScheduler", {"use_karras_sigmas": True}, {}),
     ("PNDMScheduler", {"skip_prk_steps": True}, {}),
+    ("DDIMScheduler", {"clip_sample": True, "clip_sample_range": 2.0}, {"eta": 0.5}),
+    ("DDPMScheduler", {"clip_sample": True}, {}),
 ]
 
 

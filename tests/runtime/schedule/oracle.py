@@ -176,7 +176,9 @@ def run_matrices(schedule: Schedule, *, inpaint: bool = False) -> Trajectory:
     latents, inputs = [state[0]], []
     for i in range(schedule.evaluations):
         inputs.append(schedule.input_scale[i] * state[0])
-        seen = np.concatenate([state, _noise(i, "output")[None], _noise(i, "fresh")[None]])
+        output, (of_latent, of_output) = _noise(i, "output"), schedule.predict[i]
+        clipped = np.clip(of_latent * state[0] + of_output * output, -schedule.clip, schedule.clip)
+        seen = np.concatenate([state, output[None], clipped[None], _noise(i, "fresh")[None]])
         state = np.einsum("kc,cbdhw->kbdhw", schedule.update[i], seen)
         if inpaint:
             signal, factor = schedule.blend[i]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 from sdengine.engines.errors import UsageError
 from sdengine.runtime.schedule import make_schedule
@@ -53,7 +54,8 @@ def test_unknown_option() -> None:
         ("unipc", {"solver_type": "midpoint"}, "solver_type='midpoint' is not one of 'bh1', 'bh2'"),
         ("unipc", {"lower_order_final": False}, "divide by zero at evaluation 9 of 10"),
         ("unipc", {"lower_order_final": False, "solver_order": 3}, "divide by zero at evaluation"),
-        ("ddim", {"clip_sample": True}, "clip_sample=True clips the predicted image.*pass clip_sample=False"),
+        ("ddim", {"thresholding": True}, "thresholding=True clips the predicted image.*pass thresholding=False"),
+        ("ddim", {"clip_sample_range": 0.0}, "clip_sample_range: expected `float` > 0"),
         ("ddpm", {"variance_type": "learned"}, "variance from the network"),
         ("ddpm", {"variance_type": "fixed_large_log"}, "not one of 'fixed_small'"),
         ("pndm", {"prediction_type": "sample"}, "not one of 'epsilon', 'v_prediction'"),
@@ -68,10 +70,13 @@ def test_options_that_cannot_be(solver: str, overrides: dict[str, Any], match: s
     refused(match, solver=solver, overrides=overrides)
 
 
-def test_a_config_that_clips_is_refused_where_the_solver_would() -> None:
+def test_a_config_that_clips_does_so_where_the_solver_can() -> None:
+    """DDIM clips unless it is told not to; Euler has no such option and does not look at it."""
     clipping = {key: value for key, value in SDXL.items() if key != "clip_sample"}
-    refused("clip_sample=True", clipping, solver="ddim")
-    assert make_schedule(clipping, solver="euler", num_inference_steps=3).steps == 3
+    assert make_schedule(clipping, solver="ddim", num_inference_steps=3).clip == 1.0
+    assert make_schedule(clipping, solver="euler", num_inference_steps=3).clip == np.inf
+    ignored = make_schedule(SDXL, solver="tcd", overrides={"clip_sample": True}, num_inference_steps=3)
+    assert ignored.clip == np.inf and "TCDScheduler does not use clip_sample" in ignored.warnings[0]
 
 
 @pytest.mark.parametrize(

@@ -70,13 +70,22 @@ def test_the_two_noises_of_a_step_are_correlated_as_on_a_brownian_path() -> None
     schedule = make_schedule(SDXL, solver=NAME, num_inference_steps=5)
     sigma = np.sqrt(1 / schedule.input_scale**2 - 1)  # start, middle, start, middle, ..., start of the last step
     for i in range(0, 8, 2):
-        assert schedule.update[i, 2].tolist() == [0, 0, 0, 0, 0, 0, 1]  # slot 2 remembers the first noise of the step
+        assert schedule.update[i, 2].tolist() == [
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            1,
+        ]  # slot 2 remembers the first noise of the step
         share = (sigma[i] - sigma[i + 1]) / (sigma[i] - sigma[i + 2])
-        known, fresh = schedule.update[i + 1, 0, [2, 6]]
+        known, fresh = schedule.update[i + 1, 0, [2, 7]]
         assert known / math.hypot(known, fresh) == pytest.approx(math.sqrt(share), rel=1e-6)
 
 
 def test_noise_is_drawn_wherever_the_level_is_above_zero() -> None:
     schedule = make_schedule(SDXL, solver=NAME, num_inference_steps=5)
     assert schedule.noise_draws.tolist() == [True] * 8 + [False]
-    assert np.all(schedule.update[-1][0, 6] == 0)
+    assert np.all(schedule.update[-1][0, 7] == 0)

@@ -20,7 +20,7 @@ def draw(solver: str, prediction: str) -> np.ndarray:
         sigma = np.sqrt(1 - alpha**2)
         x0 = (alpha * state[0] - sigma * eps) / alpha
         output = {"epsilon": eps, "sample": x0, "v_prediction": alpha * eps - sigma * x0}[prediction]
-        state = schedule.update[i] @ np.stack([*state, output, fresh])
+        state = schedule.update[i] @ np.stack([*state, output, 0 * x0, fresh])
     latent: np.ndarray = state[0]
     return latent
 

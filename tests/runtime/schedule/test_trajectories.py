@@ -93,3 +93,22 @@ def test_a_wrong_factor_is_noticed() -> None:
     schedule.update.setflags(write=True)
     schedule.update[...] = update
     assert relative_error(run_matrices(schedule).latents, theirs.latents) > 1e-4
+
+
+@pytest.mark.parametrize("name", ["DDIMScheduler", "DDPMScheduler", "HeunDiscreteScheduler", "LCMScheduler"])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("most", [1.0, 0.3])
+def test_clipped_pictures_follow_diffusers(name: str, prediction: str, most: float) -> None:
+    overrides = {"prediction_type": prediction, "clip_sample": True, "clip_sample_range": most}
+    compare(name, overrides, 1, 4, 12)
+    compare(name, overrides, 12, strength=0.6, inpaint=True)
+    if name == "DDIMScheduler":
+        compare(name, overrides, 12, eta=0.5)
+
+
+def test_clipping_matters() -> None:
+    plain, clipped = (
+        run_matrices(make_schedule(SDXL, solver="ddim", overrides={"clip_sample": clip}, num_inference_steps=4))
+        for clip in (False, True)
+    )
+    assert relative_error(plain.latents, clipped.latents) > 0.1
