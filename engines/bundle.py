@@ -8,17 +8,16 @@ import msgspec
 
 from .errors import BundleError, DamagedBundleError
 from .file_checks import FileChecks, HashPolicy, file_sha256
-from .manifest import SCHEMA, Component, Graph, Manifest
+from .manifest import MANIFEST, MANIFEST_LIMIT, SCHEMA, Component, Graph, Manifest
 from .nets.config import UNetConfig
 from .nets.text_config import TextEncoderConfig
 from .nets.vae_config import VAEConfig
+from .whole_folder import restore_replaced
 
 __all__ = ["MANIFEST", "PRECISIONS", "SCHEDULER", "Bundle", "file_sha256", "resolve_config"]
 
-MANIFEST = "manifest.json"
 SCHEDULER = "scheduler.json"
 PRECISIONS = ("fp32", "bf16", "fp16")
-_MANIFEST_LIMIT = 64 * 2**20
 
 
 class Bundle:
@@ -200,14 +199,14 @@ def _pooled_width(manifest: Manifest) -> int | None:
 
 
 def _read_manifest(path: Path) -> Manifest:
-    if not path.exists():
+    if not path.exists() and not restore_replaced(path):
         raise BundleError(f"there is no bundle at {path}; `sdengine export CHECKPOINT -o {path}` makes one")
     file = path / MANIFEST
     if not file.is_file():
         hint = "a checkpoint: export it first" if (path / "model_index.json").is_file() else "not a bundle"
         raise BundleError(f"{path} has no {MANIFEST}; it is {hint}")
-    if file.stat().st_size > _MANIFEST_LIMIT:
-        raise BundleError(f"{file} is larger than {_MANIFEST_LIMIT >> 20} MiB; it is no manifest")
+    if file.stat().st_size > MANIFEST_LIMIT:
+        raise BundleError(f"{file} is larger than {MANIFEST_LIMIT >> 20} MiB; it is no manifest")
     data = file.read_bytes()
     try:
         schema = msgspec.json.decode(data).get("schema")

@@ -8,6 +8,8 @@ import msgspec
 from .spec import ComponentSpec
 
 __all__ = [
+    "MANIFEST",
+    "MANIFEST_LIMIT",
     "SCHEMA",
     "Component",
     "EngineFile",
@@ -18,6 +20,9 @@ __all__ = [
     "Verification",
 ]
 
+MANIFEST = "manifest.json"
+MANIFEST_LIMIT = 64 * 2**20
+"""Bytes that it has at most."""
 SCHEMA = 3
 """Version of this layout; another one is refused."""
 

@@ -16,14 +16,16 @@ import torch
 
 from ..engines.bundle import MANIFEST, SCHEDULER, Bundle, file_sha256, resolve_config
 from ..engines.errors import SdengineError, UsageError
+from ..engines.foreign_files import foreign_files
 from ..engines.manifest import SCHEMA, Component, FileRecord, Graph, Manifest, Network, Verification
 from ..engines.nets.text_config import TextEncoderConfig
 from ..engines.nets.vae_config import VAEConfig
 from ..engines.trt import LIBRARIES, BuildOptions, build_engines, check_options
 from ..engines.verify import Verify, check_verify, verify_bundle
+from ..engines.whole_folder import check_target, whole_folder
+from .apart import check_apart
 from .checkpoint import Checkpoint, CheckpointComponent, open_checkpoint, open_controlnet
 from .contrib import rewrite_for_onnxruntime
-from .folder import whole_folder
 from .plan import PRECISION_DTYPES, ComponentPlan, Config, controlnet_name, plan_components, precisions_for
 from .sizes import Sizes, axes_for, parse_batch, parse_sizes
 from .trace import trace_component
@@ -90,7 +92,7 @@ def export_bundle(
         build: options of those plans.
         link_weights: hard-link large weights files that need no change; a copy takes space, but onnx's own checker
             refuses external data with more than one hard link.
-        overwrite: replace a bundle of that name.
+        overwrite: replace a bundle of that name; a folder in which anything else lies is refused.
         report: told about each step.
         opening: options of ``open_checkpoint``: ``vae``, ``tokenizer``, ``variant``, ``revision``, ``token``,
             ``offline``, ``config``, ``prediction_type``.
@@ -99,7 +101,7 @@ def export_bundle(
         The bundle, opened.
 
     Raises:
-        UsageError: an option cannot be met.
+        UsageError: an option cannot be met, or the output is, holds or lies in what is read, or holds other files.
         CheckpointError: the checkpoint cannot be read.
         ExportError: a component cannot be traced, or differs from torch.
         EngineError: a plan cannot be built; the bundle with its graphs is there.
@@ -109,10 +111,15 @@ def export_bundle(
     check_verify(verify)
     build = build or BuildOptions()
     planned = _planned_engines(engines, stop_after, build)
+    # Both before anything is downloaded.
+    named = (opening.get(name) for name in ("vae", "tokenizer", "config"))
+    check_apart(output, (*(() if checkpoint == "demo" else (checkpoint,)), *controlnets, *named))
+    check_target(Path(output), overwrite=overwrite, foreign=foreign_files)
     request = _resolve(checkpoint, engines, precision, sizes, batch, controlnets, opening)
     for note in request.checkpoint.notes:
         say(f"note: {note}")
-    with whole_folder(Path(output), overwrite=overwrite) as folder:
+    check_apart(output, _files_read(request))  # a folder may hold links to files elsewhere
+    with whole_folder(Path(output), overwrite=overwrite, foreign=foreign_files) as folder:
         manifest = _write(request, folder, say, link_weights)
         results = []
         for result in verify_bundle(Bundle(folder), request.engines, verify):
@@ -177,6 +184,12 @@ def _resolve(
         sizes=parsed,
         default_size=parsed.listed[0] if parsed.listed else default,
     )
+
+
+def _files_read(request: _Request) -> list[Path]:
+    checkpoint = request.checkpoint
+    components = (*checkpoint.components.values(), *request.controlnets)
+    return [*(c.file for c in components if c.file is not None), *checkpoint.tokenizers.values()]
 
 
 def _draft(checkpoint: Checkpoint, controlnets: Sequence[CheckpointComponent]) -> Manifest:

@@ -5,6 +5,7 @@ Commands that need more than the lean runtime (``export``, ``build``) plug thems
 """
 
 import os
+import signal
 import sys
 import traceback
 from importlib.metadata import entry_points
@@ -23,8 +24,8 @@ from .run import run
 
 __all__ = ["main"]
 
-_INTERRUPTED = 130
-"""Exit status, as shells have it for Ctrl-C."""
+_INTERRUPTED, _TERMINATED = 130, 143
+"""Exit status, as shells have it for Ctrl-C and for SIGTERM."""
 
 
 def _app() -> typer.Typer:
@@ -65,8 +66,15 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _terminate(number: int, frame: object) -> None:
+    """End as after Ctrl-C: what was begun is taken back. A second signal ends the process at once."""
+    signal.signal(number, signal.SIG_DFL)
+    raise SystemExit(_TERMINATED)
+
+
 def main() -> None:
-    """Run the command line; exit status 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run the command line; exit status 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         _app()()
     except SdengineError as error:
@@ -78,6 +86,8 @@ def main() -> None:
     except SystemExit as stopped:
         if stopped.code == _INTERRUPTED:  # typer makes that of Ctrl-C, without a word
             fail("interrupted")
+        elif stopped.code == _TERMINATED:
+            fail("terminated")
         raise
     except Exception as error:  # ours to mend, but the user's to read
         if os.environ.get("SDENGINE_DEBUG"):

@@ -146,6 +146,67 @@ def test_an_existing_folder_is_kept(tmp_path: Path) -> None:
     assert (target / "mine.txt").read_text() == "precious"
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("place", ["", "unet", "new", "..", "link"])
+def test_the_output_is_apart_from_the_checkpoint(tmp_path: Path, place: str, overwrite: bool) -> None:
+    checkpoint = shutil.copytree(checkpoint_of("sd1"), tmp_path / "above" / "checkpoint")
+    (tmp_path / "link").symlink_to(checkpoint)
+    target = tmp_path / "link" if place == "link" else checkpoint / place
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match="which is read; write the bundle somewhere else"):
+        export_bundle(checkpoint, target, sizes=SIZES, verify="off", overwrite=overwrite)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_read_besides_is_not_written_to_either(tmp_path: Path) -> None:
+    vae = shutil.copytree(checkpoint_of("sd1") / "vae", tmp_path / "bundle")
+    with pytest.raises(UsageError, match="which is read"):
+        export_bundle(checkpoint_of("sd1"), vae, sizes=SIZES, verify="off", overwrite=True, vae=vae)
+    linked = tmp_path / "checkpoint"
+    shutil.copytree(checkpoint_of("sd1"), linked)
+    weights = linked / "unet" / "diffusion_pytorch_model.safetensors"
+    bundle = copy_of("sd1", tmp_path / "old")
+    stored = bundle / "components" / "unet" / "weights.safetensors"
+    weights.unlink()
+    weights.symlink_to(stored)
+    with pytest.raises(UsageError, match=r"old holds .*model\.safetensors, which is read"):
+        export_bundle(linked, bundle, sizes=SIZES, verify="off", overwrite=True)
+    assert stored.is_file()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_export_leaves_nothing(tmp_path: Path, number: int) -> None:
+    process = _begun(tmp_path / "bundle")
+    process.send_signal(number)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    assert {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted"}[signal.Signals(number)] in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_next_export_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    process = _begun(tmp_path / "bundle")
+    process.kill()
+    process.communicate(timeout=120)
+    [left] = tmp_path.iterdir()
+    with pytest.raises(BundleError):
+        Bundle(left)
+    export_bundle(checkpoint_of("sd1"), tmp_path / "bundle", sizes=SIZES, verify="off")
+    assert list(tmp_path.iterdir()) == [tmp_path / "bundle"]
+
+
+def _begun(target: Path) -> "subprocess.Popen[str]":
+    """Return an export that has written a part."""
+    command = [sys.executable, "-m", "sdengine.runtime", "export", str(checkpoint_of("sd1")), "-o", str(target)]
+    process = subprocess.Popen([*command, "--sizes", SIZES, "--verify", "off"], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(target.parent.glob(f".{target.name}.partial-*/components/*/*.onnx")):
+        assert process.poll() is None, "the export ended before it could be stopped"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return process
+
+
 def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object, **options: object) -> None:
         raise ExportError("broken on purpose")
@@ -154,22 +215,6 @@ def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(ExportError, match="on purpose"):
         export_bundle(checkpoint_of("sd1"), tmp_path / "bundle", sizes=SIZES, verify="off")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_killed_export_leaves_nothing_that_is_trusted(tmp_path: Path) -> None:
-    target = tmp_path / "bundle"
-    command = [sys.executable, "-m", "sdengine.runtime", "export", str(checkpoint_of("sd1")), "-o", str(target)]
-    process = subprocess.Popen([*command, "--sizes", SIZES, "--verify", "off"], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob(".bundle.partial-*/components/*/*.onnx")) and time.monotonic() < deadline:
-        assert process.poll() is None, "the export ended before it could be killed"
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not target.exists()
-    for left in tmp_path.iterdir():
-        with pytest.raises(BundleError):
-            Bundle(left)
 
 
 def test_verification_finds_a_wrong_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
