@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..engines.errors import UsageError
+from ..engines.scheduler_fixes import fixed_scheduler
 from .distilled import shortened_timesteps
 from .fitness import inner_share
 from .resolve import Job
@@ -28,6 +29,8 @@ def schedule_for(job: Job, config: Mapping[str, object], *, strength: float | No
 
     """
     request = job.request
+    other = request.scheduler is not None and find_solver(request.scheduler)[0].name != config.get("_class_name")
+    config = fixed_scheduler(config, job.scheduler_fixes, other=other)
     overrides = dict(request.scheduler_config or {})
     if request.original_inference_steps is not None:
         overrides["original_inference_steps"] = request.original_inference_steps

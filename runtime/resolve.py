@@ -12,6 +12,7 @@ from ..engines.bundle import Bundle
 from ..engines.errors import UsageError
 from ..engines.nets.config import UNetConfig
 from ..engines.nets.vae_config import VAEConfig
+from ..engines.scheduler_fixes import Fix, fixes_for
 from .crop import Crop, crop_around
 from .defaults import Defaults, defaults_for
 from .fitness import check_task, inner_share, without_effect
@@ -75,6 +76,7 @@ class Job:
     hints: tuple[F32, ...]
     control_scales: tuple[float, ...]
     control_windows: tuple[tuple[float, float], ...]
+    scheduler_fixes: tuple[Fix, ...]
     warnings: tuple[str, ...]
 
 
@@ -136,6 +138,7 @@ def resolve(request: Request, bundle: Bundle) -> Job:
             len(hints),
         ),
         control_windows=_windows(request, len(hints)),
+        scheduler_fixes=fixes_for(manifest.family, pipeline_class, task, controlled=controlled),
         warnings=(*notes, *without_effect(request, task, manifest.model_index, guided=guided)),
     )
 

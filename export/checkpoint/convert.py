@@ -5,9 +5,9 @@ from pathlib import Path
 
 from ...engines.errors import CheckpointError
 from .component import CheckpointComponent
+from .configs import read_config
 from .families import Family
 from .inferred import controlnet_config, text_config, unet_config, vae_config
-from .json_file import read_json
 from .ldm_text import open_clip_tensors
 from .ldm_unet import controlnet_names, unet_names
 from .ldm_vae import vae_names
@@ -96,7 +96,7 @@ def _given(folder: Path, name: str) -> _Config:
     """Read a config from a checkpoint's folder, or from the component's own."""
     for file in (folder / name / "config.json", folder / "config.json"):
         if file.is_file():
-            return read_json(file)
+            return read_config(file, name)
     raise CheckpointError(f"{folder} holds no {name}/config.json")
 
 

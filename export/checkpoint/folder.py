@@ -1,16 +1,18 @@
 """Reading a checkpoint in diffusers' layout: ``model_index.json`` and one subfolder per part."""
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...engines.errors import CheckpointError, nearest
 from .component import Checkpoint, CheckpointComponent
+from .configs import at_least_64, read_config
 from .families import family_of
 from .json_file import read_json
 from .names import normalised, verbatim_file
 from .tokenizer import is_tokenizer, pad_token
-from .weights import pick_weights, read_picked
+from .weights import pick_weights, read_picked, variants_taken
 
 __all__ = ["CLASSES", "is_checkpoint", "is_component", "read_component", "read_folder"]
 
@@ -48,7 +50,7 @@ def read_folder(folder: Path, *, source: str, variant: str | None, replaced: Col
     Args:
         folder: the folder with ``model_index.json``.
         source: what the user named.
-        variant: ``fp16`` and the like; None takes the plain weights where there are some.
+        variant: ``fp16`` and the like, of the parts that have it; None takes the plain weights where there are some.
         replaced: components that will come from elsewhere and need not be here.
 
     Raises:
@@ -60,11 +62,17 @@ def read_folder(folder: Path, *, source: str, variant: str | None, replaced: Col
     present = {name: str(value[1]) for name, value in parts.items() if value[1] is not None}
     notes = [note for name, note in _LEFT_OUT.items() if note and name in present]
     _check_parts(folder, present, index.get("_class_name"))
+    networks = [name for name in CLASSES if name in present and name not in replaced]
+    variants, more = _variants(folder, networks, variant)
+    notes += more
     components = {}
-    for name in CLASSES:
-        if name in present and name not in replaced:
-            components[name], more = read_component(folder / name, name, present[name], variant)
-            notes += more
+    for name in networks:
+        components[name], more = read_component(folder / name, name, present[name], variants[name])
+        notes += more
+    if size := at_least_64(components["unet"].config, str(index.get("_class_name"))):
+        unet = components["unet"]
+        notes.append(f"unet: sample_size {unet.config['sample_size']}, written by an old diffusers, is taken as {size}")
+        components["unet"] = replace(unet, config=unet.config | {"sample_size": size})
     tokenizers = {name: folder / name for name in _TOKENIZERS if name in present}
     for name, place in tokenizers.items():
         if not is_tokenizer(place):
@@ -80,6 +88,26 @@ def read_folder(folder: Path, *, source: str, variant: str | None, replaced: Col
         model_index={name: value for name, value in index.items() if name not in parts and not _version(name)},
         notes=tuple(notes),
     )
+
+
+def _variants(folder: Path, networks: Collection[str], variant: str | None) -> tuple[dict[str, str | None], list[str]]:
+    """Return which weights each network takes: those of the variant, or the plain ones where it has none.
+
+    Raises:
+        CheckpointError: no network has the variant.
+
+    """
+    files = {name: _file_names(folder / name) for name in networks}
+    taken = variants_taken(files, variant, str(folder))
+    return taken, [
+        f"{name}: it has no {variant} variant, its plain weights are taken"
+        for name, own in taken.items()
+        if own != variant
+    ]
+
+
+def _file_names(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir()] if folder.is_dir() else []
 
 
 def _is_part(value: object) -> bool:
@@ -127,7 +155,7 @@ def read_component(
         CheckpointError: it is incomplete, damaged or of a class that cannot be compiled.
 
     """
-    config = read_json(folder / "config.json")
+    config = read_config(folder / "config.json", name)
     class_name = class_name or _class_of(config)
     if class_name not in CLASSES[name]:
         known = CLASSES[name]
@@ -135,7 +163,7 @@ def read_component(
             f"{folder} holds a {class_name}, which cannot be a {name}; {' and '.join(known)} can"
             + nearest(str(class_name), known)
         )
-    picked = pick_weights([file.name for file in folder.iterdir()], variant, str(folder))
+    picked = pick_weights(_file_names(folder), variant, str(folder))
     stored = read_picked(folder, picked)
     tensors = normalised(class_name, stored)
     component = CheckpointComponent(

@@ -7,14 +7,15 @@ from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from ...engines.errors import CheckpointError
-from .weights import WEIGHT_SUFFIXES, pick_weights
+from .weights import WEIGHT_SUFFIXES, pick_weights, variants_taken
 
 __all__ = ["Hub", "HubName", "hub_name"]
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?:/[\w.+ -]+)*")
 _NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2", "controlnet")
 _CONFIGS = ("tokenizer", "tokenizer_2", "scheduler")
-_SHARD = re.compile(r".*-\d{5}-of-\d{5}\.(safetensors|bin)")
+# The variant stands before the numbers, or behind them as diffusers before 0.28 wrote it.
+_SHARD = re.compile(r"\w+(?:\.(?P<variant>\w+))?-\d{5}-of-\d{5}(?:\.(?P<old>\w+))?\.(?P<kind>safetensors|bin)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,11 +139,11 @@ def _wanted(name: HubName, files: Collection[str], variant: str | None, part: st
     elif f"{base}model_index.json" in files:
         configs = [f for f in files if any(_lies_in(f, f"{base}{folder}/") for folder in _CONFIGS)]
         small = [f for f in configs if f.endswith((".json", ".txt"))]
+        parts = [folder for folder in _NETWORKS if f"{base}{folder}/config.json" in files]
+        inside = {folder: _inside(files, f"{base}{folder}/") for folder in parts}
+        taken = variants_taken(inside, variant, f"{name.repo}/{base}".rstrip("/"))
         networks = [
-            file
-            for folder in _NETWORKS
-            if f"{base}{folder}/config.json" in files
-            for file in _component_files(name.repo, f"{base}{folder}/", files, variant)
+            file for folder in parts for file in _component_files(name.repo, f"{base}{folder}/", files, taken[folder])
         ]
         return base, [f"{base}model_index.json", *small, *networks]
     if f"{base}config.json" not in files:
@@ -152,18 +153,18 @@ def _wanted(name: HubName, files: Collection[str], variant: str | None, part: st
 
 
 def _component_files(repo: str, base: str, files: Collection[str], variant: str | None) -> list[str]:
-    names = [f.removeprefix(base) for f in files if _lies_in(f, base)]
+    names = _inside(files, base)
     picked = pick_weights(names, variant, f"{repo}/{base}".rstrip("/"))
     chosen = ["config.json", picked.name]
     if picked.index:
-        end = ".bin" if picked.pickled else ".safetensors"
-        chosen += [n for n in names if _SHARD.fullmatch(n) and n.endswith(end) and _variant(n) == picked.variant]
+        end = "bin" if picked.pickled else "safetensors"
+        shards = [(n, _SHARD.fullmatch(n)) for n in names]
+        chosen += [n for n, m in shards if m and m["kind"] == end and (m["variant"] or m["old"]) == picked.variant]
     return [base + n for n in chosen]
 
 
-def _variant(shard: str) -> str | None:
-    stem = shard.rsplit("-", 3)[0]
-    return stem.partition(".")[2] or None
+def _inside(files: Collection[str], base: str) -> list[str]:
+    return [f.removeprefix(base) for f in files if _lies_in(f, base)]
 
 
 def _lies_in(file: str, folder: str) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...engines.errors import CheckpointError, UsageError, nearest
+from ...engines.scheduler_fixes import scheduler_notes
 from .component import Checkpoint, CheckpointComponent
 from .convert import controlnet_component, vae_component
 from .families import FAMILIES, Family
@@ -78,7 +79,8 @@ def open_checkpoint(
     check_components(components)
     for name, folder in found.tokenizers.items():
         check_vocabulary(folder, components[name.replace("tokenizer", "text_encoder")].config.get("vocab_size"))
-    return replace(found, components=components, scheduler=scheduler, notes=(*notes, *found.notes))
+    changed = scheduler_notes(scheduler, found.family, str(found.model_index.get("_class_name")))
+    return replace(found, components=components, scheduler=scheduler, notes=(*notes, *found.notes, *changed))
 
 
 def open_controlnet(

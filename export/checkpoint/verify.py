@@ -82,6 +82,8 @@ def _check_text_width(components: _Components) -> None:
     unet = components["unet"]
     encoders = {name: _number(c, "hidden_size") for name, c in components.items() if name.startswith("text")}
     width = unet.config.get("cross_attention_dim")
+    if isinstance(width, list) and len(set(map(str, width))) == 1:  # one for each level
+        width = width[0]
     if width != sum(encoders.values()):
         told = " and ".join(f"{name} {length}" for name, length in encoders.items())
         raise CheckpointError(f"the UNet attends to text of width {width}, the encoders give {told}")

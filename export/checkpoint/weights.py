@@ -12,7 +12,15 @@ from .pickled import read_pickled
 from .safetensors_header import read_header
 from .tensor import TensorSource
 
-__all__ = ["PICKLED_SUFFIXES", "WEIGHT_SUFFIXES", "PickedWeights", "pick_weights", "read_picked", "read_weights"]
+__all__ = [
+    "PICKLED_SUFFIXES",
+    "WEIGHT_SUFFIXES",
+    "PickedWeights",
+    "pick_weights",
+    "read_picked",
+    "read_weights",
+    "variants_taken",
+]
 
 PICKLED_SUFFIXES = (".ckpt", ".bin", ".pt", ".pth")
 WEIGHT_SUFFIXES = (".safetensors", *PICKLED_SUFFIXES)
@@ -64,6 +72,26 @@ def pick_weights(names: Collection[str], variant: str | None, where: str) -> Pic
         raise CheckpointError(f"{where} has no {variant!r} variant of its weights; it has {known}")
     matching = [weights for weights in found if (weights.variant or "") == wanted]
     return min(matching, key=lambda weights: (weights.pickled, weights.index, weights.name))
+
+
+def variants_taken(files: Mapping[str, Collection[str]], variant: str | None, where: str) -> dict[str, str | None]:
+    """Return the variant that each part of a pipeline takes, as diffusers does: the plain weights where it has none.
+
+    Args:
+        files: the file names in the folder of each part.
+        variant: ``fp16`` and the like, or None.
+        where: the pipeline, for messages.
+
+    Raises:
+        CheckpointError: no part has that variant.
+
+    """
+    have = {part: {weights.variant or "" for weights in _weights(names)} for part, names in files.items()}
+    taken = {part: variant if variant in found else None for part, found in have.items()}
+    if variant is not None and variant not in taken.values():
+        known = sorted({name or "the plain one (no variant)" for found in have.values() for name in found})
+        raise CheckpointError(f"{where} has no {variant!r} variant of its weights; it has {', '.join(known) or 'none'}")
+    return taken
 
 
 def _weights(names: Collection[str]) -> list[PickedWeights]:

@@ -1,9 +1,11 @@
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -145,6 +147,134 @@ def test_variants(folder_of: FolderOf, tmp_path: Path) -> None:
     assert both.notes == ()
     half = open_checkpoint(tmp_path / "half", variant="fp16")
     assert half.components["vae"].tensors["encoder.conv_in.weight"].dtype == "F16"
+
+
+@pytest.mark.parametrize("have", [("unet",), ("unet", "text_encoder_2"), ("vae", "text_encoder")])
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_variant_that_only_some_parts_have(
+    folder_of: FolderOf, tmp_path: Path, have: tuple[str, ...], beside: bool
+) -> None:
+    folder = _copy(folder_of("sdxl"), tmp_path)
+    half = DiffusionPipeline.from_pretrained(folder, dtype=torch.float16)
+    for part in have:
+        if not beside:
+            next((folder / part).glob("*.safetensors")).unlink()
+        getattr(half, part).save_pretrained(folder / part, variant="fp16")
+    checkpoint = open_checkpoint(folder, variant="fp16")
+    theirs = DiffusionPipeline.from_pretrained(folder, variant="fp16")
+    for name, component in checkpoint.components.items():
+        same_as(component, getattr(theirs, name).to(torch.float16 if name in have else torch.float32))
+        assert {tensor.dtype for tensor in component.tensors.values()} == {"F16" if name in have else "F32"}
+    lacking = [name for name in checkpoint.components if name not in have]
+    assert [note.partition(":")[0] for note in checkpoint.notes] == lacking
+    assert all("no fp16 variant, its plain weights are taken" in note for note in checkpoint.notes)
+    with pytest.raises(CheckpointError, match=r"no 'bf16' variant of its weights; it has fp16, the plain one"):
+        open_checkpoint(folder, variant="bf16")
+
+
+def test_a_variant_of_shards_as_older_diffusers_named_them(folder_of: FolderOf, tmp_path: Path) -> None:
+    folder = _copy(folder_of("sdxl"), tmp_path)
+    pipeline = DiffusionPipeline.from_pretrained(folder, dtype=torch.float16)
+    unet = folder / "unet"
+    pipeline.unet.save_pretrained(unet, max_shard_size="200KB", variant="fp16")
+    index = next(unet.glob("*.index.fp16.json"))
+    content = json.loads(index.read_text())
+    for shard in unet.glob("*.fp16-*-of-*"):
+        stem, numbers = shard.name.removesuffix(".safetensors").split(".fp16")
+        shard.rename(unet / f"{stem}{numbers}.fp16.safetensors")
+    content["weight_map"] = {
+        name: re.sub(r"\.fp16(-\d+-of-\d+)", r"\1.fp16", shard) for name, shard in content["weight_map"].items()
+    }
+    index.write_text(json.dumps(content))
+    same_as(open_checkpoint(folder, variant="fp16").components["unet"], pipeline.unet)
+    assert open_checkpoint(folder).components["unet"].tensors["conv_in.weight"].dtype == "F32"
+
+
+@pytest.mark.parametrize("whole_weights", [False, True])
+@pytest.mark.parametrize("kind", ["sd1", "sdxl"])
+def test_the_config_of_a_whole_clip(folder_of: FolderOf, tmp_path: Path, kind: str, whole_weights: bool) -> None:
+    """transformers takes the text part of it; defaults need not be written."""
+    folder = _copy(folder_of(kind), tmp_path)
+    plain = open_checkpoint(folder)
+    for name in (name for name in plain.components if name.startswith("text")):
+        file = folder / name / "config.json"
+        inner = json.loads(file.read_text())
+        assert inner["hidden_act"] == "quick_gelu" or inner.pop("hidden_act") == "gelu"
+        inner |= {"hidden_act": plain.components[name].config["hidden_act"]}
+        del inner["max_position_embeddings"]  # as it is by default
+        outer = {"architectures": ["CLIPModel"], "model_type": "clip", "projection_dim": 999, "vision_config": {}}
+        file.write_text(json.dumps(outer | {"text_config": inner}))
+        if whole_weights:
+            weights = load_file(folder / name / "model.safetensors")
+            weights |= {"logit_scale": torch.ones(()), "vision_model.x.weight": torch.ones(2)}
+            weights |= {"visual_projection.weight": torch.ones(2, 2)}
+            if name == "text_encoder":
+                weights["text_projection.weight"] = torch.ones(24, 24)
+            save_file(weights, folder / name / "model.safetensors")
+    checkpoint = open_checkpoint(folder)
+    pipeline = DiffusionPipeline.from_pretrained(folder)
+    assert checkpoint.family == plain.family
+    for name in (name for name in plain.components if name.startswith("text")):
+        config, theirs = checkpoint.components[name].config, getattr(pipeline, name).config
+        same_as(checkpoint.components[name], getattr(pipeline, name))
+        for option in ("hidden_size", "hidden_act", "max_position_embeddings", "projection_dim", "eos_token_id"):
+            assert config[option] == getattr(theirs, option), option
+
+
+def test_a_list_of_equal_widths(folder_of: FolderOf, tmp_path: Path) -> None:
+    folder = _copy(folder_of("sd1"), tmp_path)
+    lists = {"cross_attention_dim": [24] * 4, "attention_head_dim": [4] * 4, "layers_per_block": [1] * 4}
+    _edit(folder / "unet" / "config.json", **lists, only_cross_attention=[False] * 4, sample_size=[8, 8])
+    same_as(open_checkpoint(folder).components["unet"], DiffusionPipeline.from_pretrained(folder).unet)
+    _edit(folder / "unet" / "config.json", cross_attention_dim=[24, 24, 24, 32])
+    with pytest.raises(CheckpointError, match=r"text of width \[24, 24, 24, 32\]"):
+        open_checkpoint(folder)
+    folder = Path(shutil.copytree(folder_of("controlnet_sd"), tmp_path / "net"))
+    _edit(folder / "config.json", cross_attention_dim=[24] * 4)
+    open_controlnet(folder)
+
+
+@pytest.mark.filterwarnings("ignore")  # diffusers' own
+@pytest.mark.parametrize("version", ["0.6.0", "0.8.1", "0.9.0.dev0", "0.9.0", "0.42.1", None])
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        "StableDiffusionPipeline",
+        "StableDiffusionInpaintPipeline",
+        "StableDiffusionControlNetPipeline",
+        "LatentConsistencyModelPipeline",
+    ],
+)
+def test_the_sample_size_that_an_old_diffusers_wrote(
+    folder_of: FolderOf, tmp_path: Path, pipeline: str, version: str | None
+) -> None:
+    kind = {"StableDiffusionInpaintPipeline": "sd_inpaint", "LatentConsistencyModelPipeline": "lcm"}.get(
+        pipeline, "sd1"
+    )
+    folder = _copy(folder_of(kind), tmp_path)
+    _edit(folder / "unet" / "config.json", _diffusers_version=version)
+    if version is None:
+        content = json.loads((folder / "unet" / "config.json").read_text())
+        del content["_diffusers_version"]
+        (folder / "unet" / "config.json").write_text(json.dumps(content))
+    if "ControlNet" in pipeline:
+        shutil.copytree(folder_of("controlnet_sd"), folder / "controlnet")
+        _edit(folder / "model_index.json", controlnet=["diffusers", "ControlNetModel"], _class_name=pipeline)
+    theirs = getattr(diffusers, pipeline).from_pretrained(folder)
+    checkpoint = open_checkpoint(folder)
+    assert checkpoint.components["unet"].config["sample_size"] == theirs.unet.config.sample_size
+    changed = any("sample_size 8, written by an old diffusers, is taken as 64" in note for note in checkpoint.notes)
+    assert changed == (theirs.unet.config.sample_size == 64)
+
+
+def test_what_becomes_of_an_old_scheduler_is_said(folder_of: FolderOf, tmp_path: Path) -> None:
+    folder = _copy(folder_of("sd1"), tmp_path)
+    _edit(folder / "scheduler" / "scheduler_config.json", steps_offset=0)
+    [note] = open_checkpoint(folder).notes
+    assert note.startswith("the scheduler config has steps_offset=0: taken as 1 in text-to-image")
+    folder = Path(shutil.copytree(folder_of("sdxl"), tmp_path / "sdxl"))
+    _edit(folder / "scheduler" / "scheduler_config.json", steps_offset=0)
+    assert open_checkpoint(folder).notes == ()
 
 
 @pytest.mark.parametrize("variant", [None, "fp16"])

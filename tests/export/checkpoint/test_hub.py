@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import json
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import huggingface_hub
 import pytest
+from diffusers import UNet2DConditionModel
 from sdengine.engines.errors import CheckpointError, UsageError
 from sdengine.export.checkpoint import open_checkpoint, open_controlnet
 from sdengine.export.checkpoint.hub import hub_name
@@ -153,6 +155,29 @@ def test_variants_and_revisions(hub: HubServer, folder_of: FolderOf, tmp_path: P
         open_checkpoint("someone/sd", revision="none")
     with pytest.raises(CheckpointError, match=r"at revision main is neither .* nor in the local cache"):
         open_checkpoint("someone/sd", revision="main", offline=True)
+
+
+@pytest.mark.parametrize("old_names", [False, True])
+def test_a_variant_that_only_some_parts_have(
+    hub: HubServer, folder_of: FolderOf, tmp_path: Path, old_names: bool
+) -> None:
+    repo = Path(shutil.copytree(folder_of("sd1"), tmp_path / "repo"))
+    UNet2DConditionModel.from_pretrained(repo / "unet").half().save_pretrained(
+        repo / "unet", variant="fp16", max_shard_size="200KB"
+    )
+    if old_names:
+        for shard in (repo / "unet").glob("*.fp16-*-of-*"):
+            shard.rename(shard.with_name(re.sub(r"\.fp16(-\d+-of-\d+)", r"\1.fp16", shard.name)))
+        index = next((repo / "unet").glob("*.index.fp16.json"))
+        index.write_text(re.sub(r"\.fp16(-\d+-of-\d+)", r"\1.fp16", index.read_text()))
+    hub.repos["someone/sd"] = repo
+    checkpoint = open_checkpoint("someone/sd", variant="fp16")
+    assert checkpoint.components["unet"].tensors["conv_in.weight"].dtype == "F16"
+    assert checkpoint.components["vae"].tensors["encoder.conv_in.weight"].dtype == "F32"
+    assert "unet/diffusion_pytorch_model.safetensors" not in hub.fetched
+    assert open_checkpoint("someone/sd", variant="fp16", offline=True) == checkpoint
+    with pytest.raises(CheckpointError, match=r"someone/sd has no 'bf16' variant.*it has fp16, the plain one"):
+        open_checkpoint("someone/sd", variant="bf16")
 
 
 def test_parts_of_repositories(hub: HubServer, folder_of: FolderOf, tmp_path: Path) -> None:
