@@ -7,7 +7,7 @@ from typing import Any
 from ..bundle import Bundle
 from ..errors import DamagedBundleError
 
-__all__ = ["DTYPES", "load_network"]
+__all__ = ["DTYPES", "fuse_projections", "load_network"]
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """torch's name of each precision."""
@@ -60,4 +60,18 @@ def _read(bundle: Bundle, name: str, precision: str, device: str) -> Any:
     network.requires_grad_(False)
     if precision != "fp32":
         network.to(memory_format=torch.channels_last)
+    if device != "cpu":
+        fuse_projections(network)
     return network
+
+
+def fuse_projections(network: Any) -> None:
+    """Fuse what each self-attention projects its input to."""
+    from ..nets.attention import TransformerBlock
+    from ..nets.vae import PixelAttention
+
+    for module in network.modules():
+        if isinstance(module, TransformerBlock):
+            module.attn1.fuse()
+        elif isinstance(module, PixelAttention):
+            module.fuse()

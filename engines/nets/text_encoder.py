@@ -102,7 +102,7 @@ class TextModel(nn.Module):
 
 def _attention_bias(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
     """What to add to the scores so that a token sees itself and earlier ones that are not hidden, [B, 1, T, T]."""
-    place = torch.arange(attention_mask.shape[1])
+    place = torch.arange(attention_mask.shape[1], device=attention_mask.device)
     seen = (place[None, :] <= place[:, None])[None, None] & (attention_mask != 0)[:, None, None, :]
     return torch.where(seen, 0.0, torch.finfo(dtype).min).to(dtype)
 

@@ -134,16 +134,16 @@ class VAE(nn.Module):
         self.post_quant_conv = nn.Conv2d(config.latent, config.latent, 1) if config.post_quant_conv else None
 
 
-def _per_channel(values: Sequence[float]) -> Tensor:
+def _per_channel(values: Sequence[float], device: torch.device) -> Tensor:
     """[C] numbers -> [1, C, 1, 1]; filled, not copied, because tracing under fake tensors loses copied data."""
-    return torch.stack([torch.full((1, 1, 1), value) for value in values], dim=1)
+    return torch.stack([torch.full((1, 1, 1), value, device=device) for value in values], dim=1)
 
 
-def _affine(config: VAEConfig) -> tuple[Tensor, Tensor]:
+def _affine(config: VAEConfig, device: torch.device) -> tuple[Tensor, Tensor]:
     """Factor and shift from the UNet's latents to the VAE's, each [1, C, 1, 1]."""
     std = config.std or (1.0,) * config.latent
     mean = config.mean or (0.0,) * config.latent
-    return _per_channel([s / config.scaling_factor for s in std]), _per_channel(mean)
+    return _per_channel([s / config.scaling_factor for s in std], device), _per_channel(mean, device)
 
 
 class VAEDecoder(nn.Module):
@@ -163,7 +163,7 @@ class VAEDecoder(nn.Module):
         """
         config = self.vae.config
         if config.mean or config.std:
-            factor, shift = _affine(config)
+            factor, shift = _affine(config, latent.device)
             latent = latent * factor + shift
         else:
             latent = latent / config.scaling_factor
@@ -201,6 +201,6 @@ class VAEEncoder(nn.Module):
         z = mean + torch.exp(0.5 * log_variance.clamp(-30.0, 20.0)) * noise
         config = self.vae.config
         if config.mean or config.std:
-            factor, shift = _affine(config)
+            factor, shift = _affine(config, z.device)
             return (z - shift) / factor
         return z * config.scaling_factor

@@ -1,0 +1,31 @@
+"""No component makes a tensor on another device than its inputs': the meta device refuses it as a GPU does."""
+
+import pytest
+import torch
+from sdengine.engines.bundle import Bundle
+from sdengine.engines.eager.network import fuse_projections
+from sdengine.engines.nets.build import network_from_config, positional
+
+from ...bundles import bundle_of
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(("kind", "controlnets"), [("sd1", 1), ("sdxl", 1), ("sd_inpaint", 0), ("lcm", 0)])
+def test_everything_stays_on_the_device(kind: str, controlnets: int, fused: bool) -> None:
+    bundle = Bundle(bundle_of(kind, controlnets=controlnets, engines=["torch"]))
+    for name, component in bundle.manifest.components.items():
+        with torch.device("meta"):
+            network = network_from_config(bundle.config(component.network), torch.bfloat16)
+        if fused:
+            fuse_projections(network)
+        spec = next(iter(component.graphs.values())).spec
+        axes = {axis: length.opt for axis, length in spec.axes.items()}
+        inputs = [
+            torch.empty(tensor.resolve(axes), dtype=getattr(torch, tensor.dtype), device="meta")
+            for tensor in spec.inputs
+        ]
+        with torch.inference_mode():
+            outputs = positional(component.kind, network)(*inputs)
+        shapes = {tensor.name: tensor.resolve(axes) for tensor in spec.outputs}
+        assert [tuple(output.shape) for output in outputs] == list(shapes.values()), name
+        assert all(output.is_meta for output in outputs), name
