@@ -10,6 +10,7 @@ from .distilled import shortened_timesteps
 from .fitness import inner_share
 from .resolve import Job
 from .schedule import Schedule, make_schedule
+from .schedule.choice import choose_scheduler
 from .schedule.consistency import LCM
 from .schedule.registry import find_solver
 
@@ -29,9 +30,13 @@ def schedule_for(job: Job, config: Mapping[str, object], *, strength: float | No
 
     """
     request = job.request
-    other = request.scheduler is not None and find_solver(request.scheduler)[0].name != config.get("_class_name")
-    config = fixed_scheduler(config, job.scheduler_fixes, other=other)
-    overrides = dict(request.scheduler_config or {})
+    choice = choose_scheduler(request.scheduler, request.scheduler_config, config)
+    if choice.config is config:  # what takes its place is used as it is
+        other = find_solver(choice.solver)[0].name != config.get("_class_name")
+        config = fixed_scheduler(config, job.scheduler_fixes, other=other)
+    else:
+        config = choice.config
+    overrides = dict(choice.overrides)
     if request.original_inference_steps is not None:
         overrides["original_inference_steps"] = request.original_inference_steps
     given: dict[str, Any] = {
@@ -41,7 +46,7 @@ def schedule_for(job: Job, config: Mapping[str, object], *, strength: float | No
         "strength": strength,
     }
     shortened = job.distilled and strength is not None and job.steps is not None
-    if shortened and find_solver(request.scheduler or str(config.get("_class_name")))[0] is LCM:
+    if shortened and find_solver(choice.solver)[0] is LCM:
         assert strength is not None and job.steps is not None
         timesteps = _shortened(dict(config) | overrides, job.steps, strength)
         given |= {"num_inference_steps": None, "timesteps": timesteps, "strength": 1.0}
@@ -49,7 +54,7 @@ def schedule_for(job: Job, config: Mapping[str, object], *, strength: float | No
         shortened = False
     schedule = make_schedule(
         config,
-        solver=request.scheduler,
+        solver=choice.solver,
         overrides=overrides,
         denoising_start=inner_share(request.denoising_start),
         denoising_end=inner_share(request.denoising_end),
@@ -57,7 +62,8 @@ def schedule_for(job: Job, config: Mapping[str, object], *, strength: float | No
         **given,
     )
     # What it warns of are timesteps that a user would have chosen.
-    return replace(schedule, warnings=()) if shortened else schedule
+    warnings = choice.warnings + (() if shortened else schedule.warnings)
+    return replace(schedule, warnings=warnings)
 
 
 def _shortened(config: Mapping[str, object], steps: int, strength: float) -> list[float]:

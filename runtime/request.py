@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from ..engines.errors import UsageError, nearest
@@ -49,8 +50,11 @@ class Request:
         num_inference_steps: steps of the solver; ``timesteps`` and ``sigmas`` go before it.
         timesteps: custom timesteps, descending.
         sigmas: custom sigmas, descending.
-        scheduler: class name of a diffusers scheduler, or a short name; the checkpoint's if None.
-        scheduler_config: options on top of the checkpoint's scheduler config.
+        scheduler: class name of a diffusers scheduler, or a short name; a scheduler class of diffusers, or an object,
+            whose config holds in place of the checkpoint's; the checkpoint's if None.
+        scheduler_config: options on top of the checkpoint's scheduler config; or a whole config of diffusers
+            (``pipe.scheduler.config``, or the path of a ``scheduler_config.json``) in place of it, whose
+            ``_class_name`` decides if ``scheduler`` does not.
         eta: share of noise in DDIM and TCD.
         guidance_scale: 1 and below draws without guidance, on one row per image.
         guidance_rescale: see :class:`~sdengine.engines.nets.denoiser.Denoiser`.
@@ -117,8 +121,8 @@ class Request:
     num_inference_steps: int | None = None
     timesteps: Sequence[float] | None = None
     sigmas: Sequence[float] | None = None
-    scheduler: str | None = None
-    scheduler_config: Mapping[str, object] | None = None
+    scheduler: Any = None
+    scheduler_config: Mapping[str, object] | str | Path | None = None
     eta: float = 0.0
     guidance_scale: float | None = None
     guidance_rescale: float = 0.0

@@ -20,6 +20,7 @@ from .inputs import Picture, array_from, as_latents, load_pictures, mask_array, 
 from .pil_images import as_bytes
 from .prompt.request import PromptRequest
 from .request import Request
+from .schedule.choice import described_config
 from .seeds import generator_notes
 
 __all__ = ["Job", "resolve"]
@@ -301,10 +302,13 @@ def settings_of(request: Request) -> Mapping[str, Any]:
     plain = (str, int, float, bool, list, tuple)
     left_out = ("prompt", "negative_prompt", "seed", "height", "width", "output_type", "callback_on_step_end")
     defaults = Request()
-    return {
+    found: dict[str, Any] = {
         name: value
         for name in request.__dataclass_fields__
         if name not in left_out
         and isinstance(value := getattr(request, name), plain)
         and value != getattr(defaults, name)
     }
+    if options := described_config(request.scheduler, request.scheduler_config):
+        found["scheduler_config"] = options
+    return found

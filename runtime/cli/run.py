@@ -68,6 +68,9 @@ def run(
     scheduler_option: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE on top of the scheduler's config; repeatable.")
     ] = None,
+    scheduler_config: Annotated[
+        Path | None, typer.Option(help="scheduler_config.json of diffusers, in place of the checkpoint's.")
+    ] = None,
     timesteps: Annotated[str | None, typer.Option(help="Custom timesteps, descending, with commas between.")] = None,
     sigmas: Annotated[str | None, typer.Option(help="Custom sigmas, descending, with commas between.")] = None,
     eta: Annotated[float, typer.Option(help="Share of noise in DDIM and TCD.")] = 0.0,
@@ -133,7 +136,7 @@ def run(
         "width": width,
         "guidance_scale": guidance_scale,
         "guidance_rescale": guidance_rescale,
-        "scheduler": scheduler,
+        "scheduler": scheduler if scheduler_config is None else _whole_config(scheduler_config, scheduler),
         "scheduler_config": parse_scheduler_options(scheduler_option or []),
         "timesteps": _numbers(timesteps, "timesteps"),
         "sigmas": _numbers(sigmas, "sigmas"),
@@ -250,6 +253,13 @@ def _one_or_list(values: list[Any] | None) -> Any:
     if not values:
         return None
     return values[0] if len(values) == 1 else list(values)
+
+
+def _whole_config(file: Path, scheduler: str | None) -> dict[str, Any]:
+    """Read a scheduler's config; a scheduler that is named goes before the one in the file."""
+    from ..schedule.choice import read_scheduler_config
+
+    return read_scheduler_config(file) | ({} if scheduler is None else {"_class_name": scheduler})
 
 
 def _numbers(text: str | None, name: str) -> list[float] | None:

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
@@ -68,7 +69,23 @@ def make_schedule(
     cut = Cut(strength=strength, denoising_start=denoising_start, denoising_end=denoising_end)
     unused = sorted(chosen.options.unused & set(overrides))
     warnings = tuple(f"{chosen.name} does not use {name}: it has no effect" for name in unused)
-    return _assemble(chosen, request, cut, warnings)
+    schedule = _assemble(chosen, request, cut, warnings)
+    return replace(schedule, warnings=(*schedule.warnings, *_few_steps(request, schedule)))
+
+
+_FEW = 4  # steps, as of SDXL-Turbo
+
+
+def _few_steps(request: Request, schedule: Schedule) -> list[str]:
+    """Say that ``leading`` timesteps leave nothing to do for the one step that is made."""
+    first, training = float(schedule.timesteps[0]), request.options.num_train_timesteps
+    few = request.steps is not None and request.steps <= _FEW
+    if request.options.timestep_spacing != "leading" or not few or first > training / (2 * _FEW):
+        return []
+    return [
+        f"the first timestep is {first:g} of {training}, where hardly any noise is left: timestep_spacing='leading' is "
+        "not for so few steps; timestep_spacing='trailing' is meant"
+    ]
 
 
 def _assemble(solver: Solver, request: Request, cut: Cut, warnings: tuple[str, ...]) -> Schedule:

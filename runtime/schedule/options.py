@@ -151,8 +151,13 @@ def resolve_options(
     values = {name: table.defaults[name] if value is None else value for name, value in values.items()}
     _refuse(solver, table, values)
     values = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
+    values = {name: _whole(value) if type(table.defaults[name]) is int else value for name, value in values.items()}
     known_values = {name: value for name, value in values.items() if name not in _REFUSED and name not in _INERT}
     return _converted(solver, known_values)
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _refuse(solver: str, table: OptionTable, values: dict[str, object]) -> None:

@@ -59,6 +59,34 @@ def test_several_pictures_are_numbered(bundle: Path, tmp_path: Path) -> None:
     assert [read_record(tmp_path / f"x-{i}.png").prompt for i in (1, 2, 3, 4)] == ["a", "a", "b", "b"]
 
 
+def test_a_scheduler_config_of_another_checkpoint(bundle: Path, tmp_path: Path) -> None:
+    config = {"_class_name": "HeunDiscreteScheduler", "beta_schedule": "scaled_linear", "skip_prk_steps": True}
+    (tmp_path / "scheduler_config.json").write_text(json.dumps(config))
+    given = ["--scheduler-config", tmp_path / "scheduler_config.json", "--json", "-o", tmp_path / "a.png"]
+    done = sdengine("run", bundle, "a cat", *given, "--steps", 2, "--scheduler-option", "timestep_spacing=trailing")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["settings"]["scheduler"] == "HeunDiscreteScheduler"
+    assert report["settings"]["scheduler_config"]["timestep_spacing"] == "trailing"
+    assert report["warnings"] == [
+        "scheduler_config: HeunDiscreteScheduler has no skip_prk_steps: no effect, as in diffusers"
+    ]
+    assert read_record(tmp_path / "a.png").settings == report["settings"]
+    done = sdengine(
+        "run",
+        bundle,
+        "a cat",
+        *given,
+        "--steps",
+        1,
+        "--scheduler",
+        "euler",
+        "--scheduler-option",
+        "use_karas_sigmas=true",
+    )
+    assert (done.returncode, "did you mean 'use_karras_sigmas'" in done.stderr) == (2, True)
+
+
 def test_a_photograph_lying_on_its_side(bundle: Path, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
