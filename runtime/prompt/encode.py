@@ -120,7 +120,8 @@ def _layer(encoder: TextEncoder, family: TextFamily, clip_skip: int) -> int:
 
 
 def _lay_out(encoder: TextEncoder, text: str, request: PromptRequest, warnings: list[str]) -> Layout:
-    fragments, found = parse_weights(text) if request.weighting else ([Fragment(text, 1.0)], [])
+    breaks = request.long_prompt == "chunk"
+    fragments, found = parse_weights(text, breaks=breaks) if request.weighting else ([Fragment(text, 1.0)], [])
     layout = lay_out(encoder.tokenizer, fragments, request.long_prompt)
     warnings += found
     if layout.cut:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
@@ -44,7 +45,7 @@ def lay_out(tokenizer: Tokenizer, fragments: Sequence[Fragment], long_prompt: Lo
         tokenizer: the text encoder's.
         fragments: text and weights, in order.
         long_prompt: what becomes of tokens beyond the 75 of a window: ``"truncate"`` leaves them out, ``"chunk"``
-            starts another window.
+            starts another window, and so does a fragment that says so.
 
     Raises:
         UsageError: a text is not valid Unicode, or ``long_prompt`` is unknown.
@@ -59,7 +60,8 @@ def lay_out(tokenizer: Tokenizer, fragments: Sequence[Fragment], long_prompt: Lo
     ids = [i for part in encoded for i in part]
     owners = [number for number, part in enumerate(encoded) for _ in part]
     kept = len(ids) if long_prompt == "chunk" else min(len(ids), tokenizer.max_length - 2)
-    window_ids, window_owners = _windows(tokenizer, ids[:kept], owners[:kept])
+    breaks = [owners.index(number) for number, part in enumerate(encoded) if fragments[number].new_window and part]
+    window_ids, window_owners = _windows(tokenizer, ids[:kept], owners[:kept], breaks if long_prompt == "chunk" else ())
     factors = np.array([*(fragment.weight for fragment in fragments), 1.0], np.float32)  # the last is _NOBODY's
     return Layout(
         ids=window_ids,
@@ -95,17 +97,27 @@ def _masks(
 
 
 def _windows(
-    tokenizer: Tokenizer, ids: Sequence[int], owners: Sequence[int]
+    tokenizer: Tokenizer, ids: Sequence[int], owners: Sequence[int], breaks: Sequence[int]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Cut the ids into windows; also say, for every position, which fragment its token is from."""
+    """Cut the ids into windows; also say, for every position, which fragment its token is from.
+
+    Args:
+        tokenizer: the text encoder's.
+        ids: of the tokens.
+        owners: the fragment of each token.
+        breaks: positions at which a new window starts in any case.
+
+    """
     length = tokenizer.max_length
     room = length - 2
-    count = max(1, -(-len(ids) // room))
-    window_ids = np.full((count, length), tokenizer.pad, np.int64)
-    window_owners = np.full((count, length), _NOBODY, np.int64)
-    for c in range(count):
-        part = ids[c * room : (c + 1) * room]
-        window_ids[c, 0], window_ids[c, len(part) + 1] = tokenizer.bos, tokenizer.eos
-        window_ids[c, 1 : len(part) + 1] = part
-        window_owners[c, 1 : len(part) + 1] = owners[c * room : (c + 1) * room]
+    limits = [0, *breaks, len(ids)]
+    parts = [slice(i, min(i + room, end)) for start, end in pairwise(limits) for i in range(start, end, room)]
+    parts = parts or [slice(0, 0)]
+    window_ids = np.full((len(parts), length), tokenizer.pad, np.int64)
+    window_owners = np.full((len(parts), length), _NOBODY, np.int64)
+    for c, part in enumerate(parts):
+        count = part.stop - part.start
+        window_ids[c, 0], window_ids[c, count + 1] = tokenizer.bos, tokenizer.eos
+        window_ids[c, 1 : count + 1] = ids[part]
+        window_owners[c, 1 : count + 1] = owners[part]
     return window_ids, window_owners

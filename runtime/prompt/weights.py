@@ -3,85 +3,136 @@ r"""The weights that a prompt's brackets give to its words.
 ::
 
     (word:1.3)   weight 1.3            (word)   weight 1.1
-    [word]       weight 1 / 1.1        \( \) \[ \] \\   the characters themselves
+    [word]       weight 1 / 1.1        \( \) \[ \] \: \\   the characters themselves
+    BREAK        the next word starts a new window, in chunked prompts
 
-Brackets nest and their weights multiply. A bracket without its partner is a character like any other, and the caller
-is told so.
+Brackets nest and their weights multiply. A bracket without its partner is a character like any other, and so are the
+brackets of ``(16:9)``, ``(dex:15)`` and ``[cat:dog:0.5]``: weights above 4 or of a bare number are not meant, and words
+do not change while an image is denoised. The caller is told of all of them.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from .other_syntax import other_syntax, schedules
 
 __all__ = ["Fragment", "parse_weights"]
 
 _STRONGER = 1.1  # what one pair of round brackets multiplies by, and one pair of square brackets divides by
+_MOST = 4.0  # a weight above this is a time, a ratio or a score
 
 _PIECE = re.compile(
-    r"\\(?P<escaped>[\\()\[\]])"
+    r"\\(?P<escaped>[\\()\[\]:])"
     r"|(?P<open>[(\[])"
     r"|:\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+))\s*\)"
     r"|(?P<close>[)\]])"
-    r"|(?P<text>[^\\()\[\]:]+|.)",
+    r"|(?P<break>\bBREAK\b)"
+    r"|(?P<text>(?:(?!\bBREAK\b)[^\\()\[\]:])+|.)",
     re.DOTALL,
 )
+_NUMBER = re.compile(r"\s*[+-]?(?:\d+[.,]?\d*|[.,]\d+)\s*")
 _PARTNER = {")": "(", "]": "["}
 
 
 @dataclass(frozen=True)
 class Fragment:
-    """A stretch of text and what its embedding is weighted with."""
+    """A stretch of text and what its embedding is weighted with.
+
+    Attributes:
+        text: the text.
+        weight: 1 changes nothing.
+        new_window: whether it starts a window of the text encoder.
+
+    """
 
     text: str
     weight: float
+    new_window: bool = False
 
 
 @dataclass
 class _Piece:
-    """A piece of the prompt as written: ``factor`` is set on a bracket that has found its partner."""
+    """A piece of the prompt as written: ``partner`` is set on a bracket that has found one and means a weight."""
 
     text: str
+    raw: str
     bracket: str = ""
     weight: str | None = None
+    breaks: bool = False
     partner: int | None = None
+    literal: bool = False
 
 
-def parse_weights(prompt: str) -> tuple[list[Fragment], list[str]]:
-    """Split a prompt into fragments of one weight each, neighbours differing, and warnings about its brackets."""
+def parse_weights(prompt: str, *, breaks: bool = False) -> tuple[list[Fragment], list[str]]:
+    """Split a prompt into fragments of one weight each.
+
+    Args:
+        prompt: the text.
+        breaks: whether ``BREAK`` starts a new window; otherwise it is text.
+
+    Returns:
+        The fragments; neighbours differ in weight, or the second starts a new window. And warnings of what in the
+        prompt is read as text and may have been meant otherwise.
+
+    """
     pieces = [_piece(match) for match in _PIECE.finditer(prompt)]
-    _pair_up(pieces)
+    unmeant = _pair_up(pieces)
     fragments: list[Fragment] = []
-    factors = [1.0]
+    factors, new_window = [1.0], False
     for piece in pieces:
-        if piece.partner is None:
-            _append(fragments, piece.text, factors[-1])
+        if piece.breaks and breaks:
+            new_window = any(fragment.text.strip() for fragment in fragments)
+        elif piece.partner is None:
+            new_window = _append(fragments, piece.text, factors[-1], new_window)
         elif piece.bracket in "([":
             factors.append(factors[-1] * _factor(piece, pieces[piece.partner]))
         else:
             factors.pop()
-    stray = [piece.text for piece in pieces if piece.bracket and piece.partner is None]
-    return fragments or [Fragment("", 1.0)], _warnings(prompt, stray)
+    stray = [piece.text for piece in pieces if piece.bracket and piece.partner is None and not piece.literal]
+    inert = other_syntax(prompt)
+    if not breaks and any(piece.breaks for piece in pieces):
+        inert.append("BREAK (it starts a new window with long_prompt='chunk')")
+    return fragments or [Fragment("", 1.0)], _warnings(prompt, stray, unmeant, inert)
 
 
 def _piece(match: re.Match[str]) -> _Piece:
-    kind = match.lastgroup
+    kind, raw = match.lastgroup, match[0]
     if kind == "escaped":
-        return _Piece(match["escaped"])
+        return _Piece(match["escaped"], raw)
     if kind == "text":
-        return _Piece(match[0])
-    return _Piece(match[0], bracket=")" if kind == "weight" else match[0], weight=match["weight"])
+        return _Piece(raw, raw)
+    if kind == "break":
+        return _Piece(raw, raw, breaks=True)
+    return _Piece(raw, raw, bracket=")" if kind == "weight" else raw, weight=match["weight"])
 
 
-def _pair_up(pieces: list[_Piece]) -> None:
-    """Point every bracket that has a partner at it; a bracket left open inside a closed pair has none."""
+def _pair_up(pieces: list[_Piece]) -> list[str]:
+    """Point every bracket that has a partner at it; a bracket left open inside a closed pair has none.
+
+    Returns:
+        The stretches whose brackets give a weight that is not meant, and have become text.
+
+    """
     opened: list[int] = []
+    unmeant: list[str] = []
     for i, piece in enumerate(pieces):
         if piece.bracket and piece.bracket in "([":
             opened.append(i)
         elif piece.bracket:
             matching = [j for j in opened if pieces[j].bracket == _PARTNER[piece.bracket]]
-            if matching:
-                piece.partner, pieces[matching[-1]].partner = matching[-1], i
-                del opened[opened.index(matching[-1]) :]
+            if not matching:
+                continue
+            first = matching[-1]
+            del opened[opened.index(first) :]
+            inside = "".join(inner.raw for inner in pieces[first + 1 : i])
+            unlikely = piece.weight is not None and (float(piece.weight) > _MOST or _NUMBER.fullmatch(inside))
+            if unlikely or (piece.bracket == "]" and schedules(inside)):
+                piece.literal = pieces[first].literal = True
+                unmeant += [f"{pieces[first].raw}{inside}{piece.raw}"] if unlikely else []
+            else:
+                piece.partner, pieces[first].partner = first, i
+    return unmeant
 
 
 def _factor(opening: _Piece, closing: _Piece) -> float:
@@ -90,18 +141,35 @@ def _factor(opening: _Piece, closing: _Piece) -> float:
     return _STRONGER if opening.bracket == "(" else 1.0 / _STRONGER
 
 
-def _append(fragments: list[Fragment], text: str, weight: float) -> None:
-    if fragments and fragments[-1].weight == weight:
-        fragments[-1] = Fragment(fragments[-1].text + text, weight)
+def _append(fragments: list[Fragment], text: str, weight: float, new_window: bool) -> bool:
+    """Add text; return whether a new window is still to be started, as long as there is only space."""
+    starts = new_window and bool(text.strip())
+    if fragments and fragments[-1].weight == weight and not starts:
+        last = fragments[-1]
+        fragments[-1] = Fragment(last.text + text, weight, last.new_window)
     else:
-        fragments.append(Fragment(text, weight))
+        fragments.append(Fragment(text, weight, starts))
+    return new_window and not starts
 
 
-def _warnings(prompt: str, stray: list[str]) -> list[str]:
-    if not stray:
-        return []
+def _warnings(prompt: str, stray: list[str], unmeant: list[str], inert: list[str]) -> list[str]:
     shown = prompt if len(prompt) <= 60 else prompt[:57] + "..."
-    marks = " ".join(repr(mark) for mark in stray[:5]) + (" ..." if len(stray) > 5 else "")
-    return [
-        f"unbalanced weights in the prompt {shown!r}: {marks} taken literally (write \\( for a bracket that is meant)"
-    ]
+    found = []
+    if stray:
+        found.append(
+            f"unbalanced weights in the prompt {shown!r}: {_listed(map(repr, stray))} taken literally "
+            "(write \\( for a bracket that is meant)"
+        )
+    if unmeant:
+        found.append(
+            f"{_listed(unmeant)} in the prompt is read as text: a weight above {_MOST:g}, or of a bare number, is "
+            "hardly meant (write \\: for a colon that is text, and a smaller weight for one that is not)"
+        )
+    if inert:
+        found.append(f"not acted on in the prompt {shown!r}, and read as text: {_listed(inert, ', ')}")
+    return found
+
+
+def _listed(items: Iterable[str], separator: str = " ") -> str:
+    first = [item if len(item) <= 60 else item[:57] + "..." for item in items]
+    return separator.join(first[:5]) + (f"{separator}..." if len(first) > 5 else "")

@@ -244,3 +244,29 @@ def test_bad_requests(sd: Any, sdxl: Any, family: str, request_: dict[str, Any],
     sdxl.register_to_config(force_zeros_for_empty_prompt=True)
     with pytest.raises(UsageError, match=message):
         ours(sd if family == "sd1" else sdxl, family, **request_)
+
+
+@pytest.mark.parametrize("family", ["sd", "sdxl"])
+def test_break_starts_a_new_window(sd: Any, sdxl: Any, family: str) -> None:
+    pipeline = sd if family == "sd" else sdxl
+    name = "sd1" if family == "sd" else "sdxl"
+    parts = ["a cat on the table", "a small red house", LONG[:250]]
+    found = ours(pipeline, name, prompt=" BREAK ".join(parts), long_prompt="chunk", guidance=False)
+    alone = [ours(pipeline, name, prompt=part, guidance=False) for part in parts]
+    np.testing.assert_allclose(found.hidden, np.concatenate([part.hidden for part in alone], axis=1), atol=1e-6)
+    if found.pooled is not None:
+        assert alone[0].pooled is not None
+        np.testing.assert_allclose(found.pooled, alone[0].pooled, atol=1e-6)
+    assert not found.warnings
+    literal = ours(pipeline, name, prompt="a cat BREAK a house", guidance=False)
+    theirs = ours(pipeline, name, prompt="a cat BREAK a house", guidance=False, weighting=False)
+    np.testing.assert_array_equal(literal.hidden, theirs.hidden)
+    assert ["BREAK" in warning for warning in literal.warnings] == [True]
+
+
+def test_a_weight_in_a_window_of_its_own(sdxl: Any) -> None:
+    found = ours(sdxl, "sdxl", prompt="a cat BREAK a (red:0.6) house", long_prompt="chunk", guidance=False)
+    assert found.hidden.shape[1] == 2 * 77
+    alone = ours(sdxl, "sdxl", prompt="a (red:1.4) house", long_prompt="chunk", guidance=False)
+    stronger = ours(sdxl, "sdxl", prompt="a cat BREAK a (red:1.4) house", long_prompt="chunk", guidance=False)
+    np.testing.assert_allclose(stronger.hidden[:, 77:], alone.hidden, atol=1e-6)

@@ -90,3 +90,83 @@ def test_any_text(prompt: str) -> None:
 def test_escaped_text_comes_back(text: str) -> None:
     escaped = "".join("\\" + c if c in "()[]\\" else c for c in text)
     assert parse_weights(escaped) == ([Fragment(text, 1.0)], [])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "unmeant"),
+    [
+        ("(16:9)", ["(16:9)"]),
+        ("a wide (4:3) picture", ["(4:3)"]),
+        ("(2.39:1)", ["(2.39:1)"]),
+        ("the clock (at 12:30) and (dex:15)", ["(at 12:30)", "(dex:15)"]),
+        ("(cat:4.01)", ["(cat:4.01)"]),
+        ("a (b (c:7) d) e:30)", ["(c:7)"]),
+    ],
+)
+def test_weights_that_nobody_means_are_text(prompt: str, unmeant: list[str]) -> None:
+    fragments, warnings = parse_weights(prompt)
+    assert all(any(text in fragment.text for fragment in fragments) for text in unmeant)
+    assert all(fragment.weight <= UP for fragment in fragments)
+    assert " ".join(unmeant) + " in the prompt is read as text" in warnings[-1]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        (r"(16\:9)", [("16:9", UP)]),
+        (r"(16\:9:1.3)", [("16:9", 1.3)]),
+        (r"at 12\:30", [("at 12:30", 1)]),
+        (r"[a\:0.5]", [("a:0.5", DOWN)]),
+        ("(cat:4)", [("cat", 4)]),
+        ("(1girl:1.2)", [("1girl", 1.2)]),
+    ],
+)
+def test_escaped_colons_and_weights_that_are_meant(prompt: str, expected: list[tuple[str, float]]) -> None:
+    fragments, warnings = parse_weights(prompt)
+    assert [(fragment.text, fragment.weight) for fragment in fragments] == expected
+    assert warnings == []
+
+
+@pytest.mark.parametrize(
+    "construct",
+    [
+        "<lora:x:0.8>", "<hypernet:y:1>", "[a:b:0.5]", "[a::0.5]", "[a:10]", "[cat|dog]", "{a|b}", "{2$$a|b|c}",
+        "__animal__", "AND",
+    ],
+)  # fmt: skip
+def test_syntax_of_other_tools_is_text_and_named(construct: str) -> None:
+    for prompt in (construct, f"a cat {construct} by the sea", f"(a house:1.2), {construct}"):
+        fragments, warnings = parse_weights(prompt)
+        assert construct in fragments[-1].text
+        assert fragments[-1].weight == 1
+        assert len(warnings) == 1 and warnings[0].endswith(f"read as text: {construct}")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "named"), [("cat++", "++"), ("(a cat)+", "+"), ('("a", "b").blend(1, 2)', ".blend(1, 2)")]
+)
+def test_weights_of_compel_are_named(prompt: str, named: str) -> None:
+    assert parse_weights(prompt)[1][-1].endswith(f"read as text: {named}")
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["a < b > c", "a: b", "well-lit, high-key", "C3-PO", "sand and sea", "BREAKFAST", "a {b} c", "1 + 1", r"\[a:b:1]"],
+)
+def test_plain_text_is_no_syntax(prompt: str) -> None:
+    assert not [warning for warning in parse_weights(prompt)[1] if "not acted on" in warning]
+
+
+def test_break_starts_a_new_window() -> None:
+    fragments, warnings = parse_weights("a cat BREAK (by the BREAK sea:1.2) BREAK", breaks=True)
+    assert fragments == [
+        Fragment("a cat  ", 1.0),
+        Fragment("by the ", 1.2, new_window=True),
+        Fragment(" sea", 1.2, new_window=True),
+        Fragment(" ", 1.0),
+    ]
+    assert not warnings
+    assert parse_weights("BREAK a", breaks=True)[0] == [Fragment(" a", 1.0)]
+    fragments, [warning] = parse_weights("a BREAK b")
+    assert fragments == [Fragment("a BREAK b", 1.0)]
+    assert "BREAK (it starts a new window with long_prompt='chunk')" in warning

@@ -1,0 +1,29 @@
+"""What prompts of other tools hold and is not acted on here, so that the caller can be told."""
+
+import re
+
+__all__ = ["other_syntax", "schedules"]
+
+_CONSTRUCTS = (
+    r"<\w+:[^<>]+>",  # extra networks: <lora:name:0.8>
+    r"\[[^\[\]]*(?<!\\):\s*(?:\d+\.?\d*|\.\d+)\s*\]",  # words that change on the way: [cat:dog:0.5], [cat:10]
+    r"\[[^\[\]]*\|[^\[\]]*\]",  # words that take turns: [cat|dog]
+    r"\{[^{}]*\|[^{}]*\}",  # one of several at random: {cat|dog}
+    r"\{\d+(?:-\d+)?\$\$[^{}]*\}",  # several of them: {2$$cat|dog|cow}
+    r"(?<!\w)__[\w*/-]+__(?!\w)",  # a file of words: __animal__
+    r"(?<=\))(?:\++|-+)(?=[\s,.)]|$)|(?<=\w)(?:\+{2,}|-{2,})(?=[\s,.)]|$)",  # Compel's weights: (cat)++, cat--
+    r"(?<=\))\.(?:and|blend|swap)\([^()]*\)",  # Compel's ("cat", "dog").blend(0.5, 0.5)
+    r"\bAND\b",  # several prompts in one
+)
+_CONSTRUCT = re.compile(r"(?<!\\)(?:" + "|".join(_CONSTRUCTS) + ")")
+_SCHEDULE = re.compile(r".*(?:\||:\s*(?:\d+\.?\d*|\.\d+)\s*$).*", re.DOTALL)
+
+
+def other_syntax(prompt: str) -> list[str]:
+    """Return the stretches of a prompt that mean something to other tools and nothing here, each once."""
+    return list(dict.fromkeys(match[0] for match in _CONSTRUCT.finditer(prompt)))
+
+
+def schedules(inside: str) -> bool:
+    """Whether square brackets around this would make words change or take turns, and not weaken them."""
+    return _SCHEDULE.fullmatch(inside.replace("\\:", "")) is not None
