@@ -6,9 +6,11 @@ from typing import Any
 
 import msgspec
 
-from .errors import BundleError, DamagedBundleError
+from .config_check import checked_config
+from .errors import BundleError, CheckpointError, DamagedBundleError
 from .file_checks import FileChecks, HashPolicy, file_sha256
-from .manifest import MANIFEST, MANIFEST_LIMIT, SCHEMA, Component, Graph, Manifest
+from .manifest import FAMILIES, MANIFEST, MANIFEST_LIMIT, SCHEMA, Component, Graph, Manifest, written_manifest
+from .manifest_check import PRECISIONS, check_components, check_manifest
 from .nets.config import UNetConfig
 from .nets.text_config import TextEncoderConfig
 from .nets.vae_config import VAEConfig
@@ -17,7 +19,6 @@ from .whole_folder import restore_replaced
 __all__ = ["MANIFEST", "PRECISIONS", "SCHEDULER", "Bundle", "file_sha256", "resolve_config"]
 
 SCHEDULER = "scheduler.json"
-PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 class Bundle:
@@ -42,10 +43,20 @@ class Bundle:
 
     def __init__(self, path: str | Path, *, verify: HashPolicy = "once") -> None:
         self.path = Path(path).resolve()
-        self.manifest = _read_manifest(Path(path))
+        self.manifest, whole = _read_manifest(Path(path))
         for name, record in self.manifest.files.items():
             self._check_size(name, record.bytes)
         self.checks = FileChecks(self.path, self.manifest.files, verify)
+        try:
+            self._configs = {name: resolve_config(self.manifest, name) for name in self.manifest.networks}
+        except CheckpointError as error:
+            raise DamagedBundleError(f"{self.path}/{MANIFEST}: {error}; export the checkpoint again") from error
+        check_components(f"{self.path}/{MANIFEST}", self.manifest, self._configs)
+        if not whole:  # last, since a field can be named
+            raise DamagedBundleError(
+                f"{self.path}/{MANIFEST} is not as it was written (its checksum differs); copy it again, "
+                "or export the checkpoint again"
+            )
 
     def file(self, name: str) -> Path:
         """Return the path of a file that the manifest names.
@@ -56,7 +67,7 @@ class Bundle:
         """
         relative = PurePosixPath(name)
         if relative.is_absolute() or ".." in relative.parts:
-            raise BundleError(f"{self.path}: the manifest names {name!r}, which is outside the bundle")
+            raise BundleError(f"{self.path}: {name!r} is outside the bundle")
         return self.path.joinpath(*relative.parts)
 
     def _check_size(self, name: str, size: int) -> None:
@@ -149,7 +160,7 @@ class Bundle:
         """
         component = self.manifest.components.get(name)
         if component is None:
-            have = ", ".join(self.manifest.components)
+            have = ", ".join(self.manifest.components) or "none"
             raise BundleError(f"{self.path} has no component {name!r}; it has {have}")
         return component
 
@@ -170,23 +181,37 @@ class Bundle:
         return msgspec.json.decode(self.checked_file(SCHEDULER).read_bytes(), type=dict[str, object])
 
     def config(self, network: str) -> UNetConfig | VAEConfig | TextEncoderConfig:
-        """Return a network's configuration, resolved."""
-        return resolve_config(self.manifest, network)
+        """Return a network's configuration, resolved.
+
+        Raises:
+            BundleError: the bundle does not hold the network.
+
+        """
+        if network not in self._configs:
+            raise BundleError(f"{self.path} has no network {network!r}; it has {', '.join(self._configs) or 'none'}")
+        return self._configs[network]
 
 
 def resolve_config(manifest: Manifest, network: str) -> UNetConfig | VAEConfig | TextEncoderConfig:
-    """Resolve the configuration of a network of a manifest."""
+    """Resolve the configuration of a network of a manifest.
+
+    Raises:
+        CheckpointError: the config cannot be of such a network, or is of one that is not supported.
+
+    """
     record = manifest.networks[network]
     config: dict[str, Any] = record.config
     if network == "vae":
-        return VAEConfig.from_diffusers(config)
+        return checked_config(network, config, lambda: VAEConfig.from_diffusers(config))
     if network.startswith("text_encoder"):
-        return TextEncoderConfig.from_transformers(
+        projected, final_norm = record.class_name == "CLIPTextModelWithProjection", manifest.family[:4] != "sdxl"
+        return checked_config(
+            network,
             config,
-            projected=record.class_name == "CLIPTextModelWithProjection",
-            final_norm=not manifest.family.startswith("sdxl"),
+            lambda: TextEncoderConfig.from_transformers(config, projected=projected, final_norm=final_norm),
         )
-    return UNetConfig.from_diffusers(config, pooled=_pooled_width(manifest))
+    pooled = _pooled_width(manifest)
+    return checked_config(network, config, lambda: UNetConfig.from_diffusers(config, pooled=pooled))
 
 
 def _pooled_width(manifest: Manifest) -> int | None:
@@ -194,11 +219,13 @@ def _pooled_width(manifest: Manifest) -> int | None:
     record = manifest.networks.get("text_encoder_2")
     if record is None:
         return None
-    config: dict[str, Any] = record.config
-    return int(config.get("projection_dim", 512))
+    width = record.config.get("projection_dim", 512)
+    if not isinstance(width, int):
+        raise CheckpointError(f"the config of text_encoder_2 has projection_dim={width!r}, which is no width")
+    return width
 
 
-def _read_manifest(path: Path) -> Manifest:
+def _read_manifest(path: Path) -> tuple[Manifest, bool]:
     if not path.exists() and not restore_replaced(path):
         raise BundleError(f"there is no bundle at {path}; `sdengine export CHECKPOINT -o {path}` makes one")
     file = path / MANIFEST
@@ -207,14 +234,34 @@ def _read_manifest(path: Path) -> Manifest:
         raise BundleError(f"{path} has no {MANIFEST}; it is {hint}")
     if file.stat().st_size > MANIFEST_LIMIT:
         raise BundleError(f"{file} is larger than {MANIFEST_LIMIT >> 20} MiB; it is no manifest")
-    data = file.read_bytes()
     try:
-        schema = msgspec.json.decode(data).get("schema")
-        if schema != SCHEMA:
-            raise BundleError(
-                f"{path} has schema {schema}, this version reads {SCHEMA}; make it again from its checkpoint: "
-                f"sdengine export CHECKPOINT -o {path} --overwrite"
-            )
-        return msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, AttributeError, ValueError) as error:
-        raise BundleError(f"{file} cannot be read: {error}") from error
+        data = file.read_bytes()
+    except OSError as error:
+        raise DamagedBundleError(f"{file} cannot be read: {error.strerror}") from error
+    try:
+        found = msgspec.json.decode(data, type=_Header)
+        if found.schema != SCHEMA:
+            raise BundleError(_of_another_schema(path, found))
+        written = written_manifest(data)
+        manifest = msgspec.json.decode(written.text, type=Manifest)
+    except (ValueError, RecursionError) as error:  # msgspec's own errors are ValueErrors
+        raise DamagedBundleError(f"{file} cannot be read: {error}; export the checkpoint again") from error
+    if manifest.family not in FAMILIES:
+        raise BundleError(f"{path} is of the family {manifest.family!r}; this version knows {', '.join(FAMILIES)}")
+    check_manifest(str(file), manifest)
+    return manifest, written.whole and not manifest.checksum
+
+
+class _Header(msgspec.Struct):
+    """What every schema has; other fields are not looked at."""
+
+    schema: int
+    tools: dict[str, str] = {}
+
+
+def _of_another_schema(path: Path, found: _Header) -> str:
+    writer = f" (it was written by sdengine {found.tools['sdengine']})" if "sdengine" in found.tools else ""
+    said = f"{path} has schema {found.schema}, this version reads {SCHEMA}{writer}"
+    if found.schema > SCHEMA:
+        return f"{said}; update sdengine (pip install -U sdengine), or export the checkpoint again with this version"
+    return f"{said}; make a new one: sdengine export CHECKPOINT -o {path} --overwrite"

@@ -1,13 +1,20 @@
 """``manifest.json``: what a bundle holds, as plain data.
 
-An unknown field is an error, so that a newer bundle is not half understood.
+An unknown field is an error, so that a newer bundle is not half understood. The file ends with ``"checksum"``, the
+SHA-256 of everything before it: a flipped digit of a config would draw another image. It finds damage; who can write
+the file can also write the checksum, or leave it out.
 """
+
+import hashlib
+import re
+from typing import NamedTuple
 
 import msgspec
 
 from .spec import ComponentSpec
 
 __all__ = [
+    "FAMILIES",
     "MANIFEST",
     "MANIFEST_LIMIT",
     "SCHEMA",
@@ -18,8 +25,18 @@ __all__ = [
     "Manifest",
     "Network",
     "Verification",
+    "WrittenManifest",
+    "manifest_text",
+    "written_manifest",
 ]
 
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "sd1": ("text_encoder",),
+    "sd2": ("text_encoder",),
+    "sdxl": ("text_encoder", "text_encoder_2"),
+    "sdxl-refiner": ("text_encoder_2",),
+}
+"""The text encoders of each."""
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 64 * 2**20
 """Bytes that it has at most."""
@@ -124,7 +141,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     relative_error: float
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The whole file.
 
     Attributes:
@@ -145,6 +162,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         tools: versions of what wrote the bundle.
         notes: what was decided on the way.
         files: every file of the bundle but this one, relative path to record.
+        checksum: empty once the file has been read; see :func:`written_manifest`.
 
     """
 
@@ -165,3 +183,32 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tools: dict[str, str]
     notes: list[str]
     files: dict[str, FileRecord]
+    checksum: str = ""
+
+
+class WrittenManifest(NamedTuple):
+    """A manifest's text without its checksum, and whether that fits; True where there is none."""
+
+    text: bytes
+    whole: bool
+
+
+_CHECKSUM = re.compile(rb',\s*"checksum":\s*"([^"]*)"\s*}\s*')
+_CHECKSUM_BYTES = 200
+
+
+def manifest_text(manifest: Manifest) -> bytes:
+    """Return what to write as ``manifest.json``."""
+    text = msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=1)
+    body = text.rstrip().removesuffix(b"}").rstrip()
+    return body + b',\n "checksum": "' + hashlib.sha256(body).hexdigest().encode() + b'"\n}\n'
+
+
+def written_manifest(data: bytes) -> WrittenManifest:
+    """Take the contents of ``manifest.json`` apart."""
+    start = data.rfind(b",", max(0, len(data) - _CHECKSUM_BYTES))
+    match = _CHECKSUM.fullmatch(data, start) if start >= 0 else None
+    if match is None:
+        return WrittenManifest(data, True)
+    body = data[:start]
+    return WrittenManifest(body + b"}", match[1] == hashlib.sha256(body).hexdigest().encode())

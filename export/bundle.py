@@ -17,7 +17,7 @@ import torch
 from ..engines.bundle import MANIFEST, SCHEDULER, Bundle, file_sha256, resolve_config
 from ..engines.errors import SdengineError, UsageError
 from ..engines.foreign_files import foreign_files
-from ..engines.manifest import SCHEMA, Component, FileRecord, Graph, Manifest, Network, Verification
+from ..engines.manifest import SCHEMA, Component, FileRecord, Graph, Manifest, Network, Verification, manifest_text
 from ..engines.nets.text_config import TextEncoderConfig
 from ..engines.nets.vae_config import VAEConfig
 from ..engines.trt import LIBRARIES, BuildOptions, build_engines, check_options
@@ -291,7 +291,7 @@ def _file_records(folder: Path) -> dict[str, FileRecord]:
 
 
 def _write_manifest(folder: Path, manifest: Manifest, results: list[Verification]) -> None:
-    (folder / MANIFEST).write_bytes(_json(msgspec.structs.replace(manifest, verification=results)))
+    (folder / MANIFEST).write_bytes(manifest_text(msgspec.structs.replace(manifest, verification=results)))
 
 
 def _json(value: object) -> bytes:

@@ -103,7 +103,7 @@ class Components:
     def _bytes(self, name: str) -> int:
         """Return the size of its network's weights."""
         manifest = self.bundle.manifest
-        return manifest.files[manifest.networks[manifest.components[name].network].weights].bytes
+        return manifest.files[manifest.networks[self.bundle.component(name).network].weights].bytes
 
     @contextlib.contextmanager
     def _timed(self) -> Iterator[None]:

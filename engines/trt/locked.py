@@ -5,11 +5,9 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import msgspec
-
 from ..bundle import MANIFEST, Bundle
 from ..errors import EngineError
-from ..manifest import Manifest
+from ..manifest import Manifest, manifest_text
 from ..whole_file import write_whole
 
 __all__ = ["locked", "rewrite_manifest"]
@@ -49,5 +47,4 @@ def rewrite_manifest(path: Path, change: Callable[[Manifest], Manifest]) -> None
     with locked(path):
         manifest = change(Bundle(path).manifest)
         with write_whole(path / MANIFEST) as partial:
-            text = msgspec.json.encode(manifest, order="deterministic")
-            partial.write_bytes(msgspec.json.format(text, indent=1) + b"\n")
+            partial.write_bytes(manifest_text(manifest))

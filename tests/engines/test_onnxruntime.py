@@ -41,6 +41,7 @@ def _copy(target: Path) -> Path:
 def _without_contrib(folder: Path) -> None:
     """Make the bundle one of before there was a second form of graphs."""
     manifest = json.loads((folder / "manifest.json").read_bytes())
+    del manifest["checksum"]
     for component in manifest["components"].values():
         file = component["graphs"]["fp32"].pop("contrib")
         del manifest["files"][file]
