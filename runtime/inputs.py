@@ -16,6 +16,8 @@ __all__ = ["array_from", "as_latents", "load_pictures", "mask_array", "natural_s
 F32 = NDArray[np.float32]
 Picture = Image.Image | F32
 
+_CHANNELS = (1, 3, 4)
+
 
 def load_pictures(
     value: Any, what: str, notes: list[str], *, masks: bool = False, signed: bool = False
@@ -26,7 +28,7 @@ def load_pictures(
         value: a PIL image, a path, an array, or a list of them. Tensors (anything with ``numpy()``) are [N, C, H, W].
         what: the argument's name, for messages.
         notes: gets what the user should know about how the pictures were read.
-        masks: three axes are [N, H, W], if the last is not of length 1.
+        masks: three axes are [N, H, W], unless the last is channels (1, 3 or 4); those of tensors always are.
         signed: values down to -1 mean something of their own (a ControlNet's masked pixels) and stay as they are.
 
     Raises:
@@ -38,16 +40,20 @@ def load_pictures(
             raise UsageError(f"{what} is an empty list")
         found = [load_pictures(item, what, notes, masks=masks, signed=signed) for item in value]
         return [picture for pictures in found for picture in pictures]
+    if isinstance(value, str) and value.startswith(("http://", "https://")):
+        raise UsageError(f"{what}: {value} is not fetched; give a file")
+    if isinstance(value, Image.Image) and signed and value.mode == "F" and np.asarray(value).min(initial=0) < 0:
+        value = np.asarray(value)  # resampling would mix what is masked into the rest
     if isinstance(value, Image.Image):
         return [prepared_image(value, what, notes)]
     if isinstance(value, (str, Path)):
         return [open_image(Path(value), what, notes)]
-    array = _plain_array(value)
+    array = _plain_array(value, masks=masks)
     if array is None:
         raise UsageError(f"{what} must be a PIL image, a path or an array, not {type(value).__name__}")
     array = _checked_values(array, what, notes, masks=masks, signed=signed)
-    several = array.ndim == 4 or (masks and array.ndim == 3 and array.shape[-1] != 1)
-    if (array.ndim == 4 or not several) and array.ndim > 2 and array.shape[-1] not in (1, 3, 4):
+    several = array.ndim == 4 or (masks and array.ndim == 3 and array.shape[-1] not in _CHANNELS)
+    if (array.ndim == 4 or not several) and array.ndim > 2 and array.shape[-1] not in _CHANNELS:
         raise UsageError(f"{what} has {array.shape[-1]} channels ({array.shape}): there can be 1, 3 or 4")
     if array.ndim > 2 and array.shape[-1] == 4 and not (masks and several) and array[..., 3].min() < 1:
         notes.append(f"{what}: the fourth channel of the array, its transparency, has no effect")
@@ -88,12 +94,14 @@ def array_from(value: Any) -> NDArray[Any]:
     return np.asarray(value.numpy() if hasattr(value, "numpy") else value)
 
 
-def _plain_array(value: Any) -> NDArray[Any] | None:
-    """A numpy array as it is; a tensor [N, C, H, W] or [C, H, W] with its channels moved last."""
+def _plain_array(value: Any, *, masks: bool) -> NDArray[Any] | None:
+    """A numpy array as it is; a tensor [N, C, H, W], [C, H, W] or, of masks, [N, H, W] with its channels last."""
     if isinstance(value, np.ndarray):
         return value
     if hasattr(value, "numpy"):
         array = array_from(value)
+        if masks and array.ndim == 3:
+            return array[..., None]
         return np.moveaxis(array, -3, -1) if array.ndim in (3, 4) else array
     return None
 

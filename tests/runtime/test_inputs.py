@@ -54,6 +54,7 @@ def test_files(tmp_path: Path) -> None:
         ([], "empty list"),
         (np.full((4, 4, 3), 2.0, np.float32), "outside 0 to 1"),
         (np.full((4, 4, 3), np.nan, np.float32), "outside 0 to 1"),
+        ("https://example.com/a.png", "is not fetched; give a file"),
         (np.zeros((4,), np.float32), "2 to 4 axes"),
         (np.full((4, 4, 3), -2.0, np.float32), "outside 0 to 1"),
         (np.full((4, 4, 3), 1e300), "outside 0 to 1"),
@@ -99,6 +100,9 @@ def test_control_images_keep_their_masked_pixels() -> None:
             expected = theirs.preprocess(value, *size).permute(0, 2, 3, 1).numpy()
             assert np.array_equal(found, expected)
             assert found.min() == -1 and not notes
+    grey = hint[0, :, :, 0]
+    as_image = load_pictures(Image.fromarray(grey), "control_image", [], signed=True)
+    assert np.array_equal(pixel_array(as_image, 24, 16)[0], np.repeat(grey[:, :, None], 3, axis=-1))
 
 
 def test_images_of_minus_one_to_one_are_read_as_by_diffusers() -> None:
@@ -111,6 +115,22 @@ def test_images_of_minus_one_to_one_are_read_as_by_diffusers() -> None:
     assert notes == ["image: an array with values below 0 is read as one of -1 to 1, as in diffusers"]
     with pytest.raises(UsageError, match="mask_image holds values outside 0 to 1"):
         load_pictures(values, "mask_image", [], masks=True)
+
+
+@pytest.mark.parametrize(
+    ("mask", "count"),
+    [
+        (torch.zeros(2, 8, 6), 2),
+        (torch.zeros(1, 8, 6), 1),
+        (torch.zeros(3, 1, 8, 6), 3),
+        (torch.zeros(8, 6), 1),
+        (np.zeros((2, 8, 6), np.uint8), 2),
+        (np.zeros((8, 6, 3), np.uint8), 1),
+        (np.zeros((2, 8, 6, 1), bool), 2),
+    ],
+)
+def test_masks_in_arrays_and_tensors(mask: Any, count: int) -> None:
+    assert mask_array(load_pictures(mask, "mask_image", [], masks=True), 8, 6).shape == (count, 8, 6)
 
 
 def test_truth_values_are_a_mask() -> None:

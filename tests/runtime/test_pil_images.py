@@ -213,3 +213,11 @@ def test_pasting_beside_exif_is_not_turned_twice() -> None:
     assert picture.size == (40, 80)
     assert ImageOps.exif_transpose(picture).size == (40, 80)
     assert read(picture)[0] is picture
+
+
+def test_the_first_frame_is_used_and_said(tmp_path: Path) -> None:
+    first, second = (Image.new("L", (16, 8), grey) for grey in (200, 10))
+    first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
+    picture, notes = read(tmp_path / "a.gif")
+    assert pixel_array([picture], 8, 16).mean() == pytest.approx(200 / 255, abs=0.01)
+    assert notes == [f"image: {tmp_path / 'a.gif'} has 2 frames; the first is used"]
