@@ -25,8 +25,17 @@ from ..engines.verify import Verify, check_verify, verify_bundle
 from ..engines.whole_folder import check_target, whole_folder
 from .apart import check_apart
 from .checkpoint import Checkpoint, CheckpointComponent, open_checkpoint, open_controlnet
+from .checkpoint.finite import check_finite
 from .contrib import rewrite_for_onnxruntime
-from .plan import PRECISION_DTYPES, ComponentPlan, Config, controlnet_name, plan_components, precisions_for
+from .plan import (
+    PRECISION_DTYPES,
+    ComponentPlan,
+    Config,
+    check_controlnets,
+    controlnet_name,
+    plan_components,
+    precisions_for,
+)
 from .sizes import Sizes, axes_for, parse_batch, parse_sizes
 from .trace import trace_component
 from .weights import dtype_name, external_tensors, place_weights
@@ -85,7 +94,7 @@ def export_bundle(
         precision: ``auto`` (float16 for TensorRT, float32 elsewhere), ``fp32``, ``bf16`` or ``fp16``.
         sizes: ``1024x1024,832x1216`` or ``512..1024``, in pixels; None means half to twice the native size.
         batch: images drawn at once, ``4`` or ``1..4``.
-        controlnets: ControlNet checkpoints to add.
+        controlnets: ControlNet checkpoints to add; those that the checkpoint itself brings come before them.
         verify: compare every component with torch at one (``fast``) or three (``full``) untraced shapes, or not.
         stop_after: ``graphs`` compiles nothing ahead of time, so that every precision can be exported anywhere; else
             the plans of ``tensorrt`` and ``tensorrt-rtx`` are built.
@@ -102,7 +111,7 @@ def export_bundle(
 
     Raises:
         UsageError: an option cannot be met, or the output is, holds or lies in what is read, or holds other files.
-        CheckpointError: the checkpoint cannot be read.
+        CheckpointError: the checkpoint cannot be read, or a weight is NaN or infinite.
         ExportError: a component cannot be traced, or differs from torch.
         EngineError: a plan cannot be built; the bundle with its graphs is there.
 
@@ -160,10 +169,11 @@ def _resolve(
     if not engines:
         raise UsageError("name at least one engine to export for")
     precisions = precisions_for(engines, precision)
-    checkpoint = open_checkpoint(source, **opening)
-    added = tuple(open_controlnet(c) for c in controlnets)
+    checkpoint, own = open_checkpoint(source, **opening).apart()
+    added = (*own, *(open_controlnet(c) for c in controlnets))
     draft = _draft(checkpoint, added)
     configs = {name: resolve_config(draft, name) for name in draft.networks}
+    check_controlnets(configs)
     vae = configs["vae"]
     assert isinstance(vae, VAEConfig)
     tokens = max((c.tokens for c in configs.values() if isinstance(c, TextEncoderConfig)), default=77)
@@ -175,6 +185,8 @@ def _resolve(
         min(max(height * vae.factor, parsed.height.min), parsed.height.max),
         min(max(width * vae.factor, parsed.width.min), parsed.width.max),
     )
+    for part in (*checkpoint.components.values(), *added):
+        check_finite(part)
     return _Request(
         checkpoint=checkpoint,
         controlnets=added,

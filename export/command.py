@@ -27,7 +27,10 @@ def register(app: typer.Typer) -> None:
 
 def export(
     checkpoint: Annotated[
-        str, typer.Argument(help="A diffusers folder, a .safetensors or .ckpt, OWNER/NAME on the Hub, or demo.")
+        str,
+        typer.Argument(
+            help="A diffusers folder, a .safetensors or .ckpt, OWNER/NAME or an address on the Hub, or demo."
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The bundle to write.", show_default=False)],
     engine: Annotated[list[str] | None, typer.Option(help="Engine to export for; repeatable. [onnxruntime]")] = None,

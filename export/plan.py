@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from ..engines import components as shapes
-from ..engines.errors import UsageError, nearest
+from ..engines.errors import CheckpointError, UsageError, nearest
 from ..engines.nets.config import UNetConfig
 from ..engines.nets.text_config import TextEncoderConfig
 from ..engines.nets.vae_config import VAEConfig
 from ..engines.spec import AxisRange, ComponentSpec
 from .checkpoint import Checkpoint, CheckpointComponent
 
-__all__ = ["PRECISION_DTYPES", "ComponentPlan", "NetworkPlan", "plan_components", "precisions_for"]
+__all__ = ["PRECISION_DTYPES", "ComponentPlan", "NetworkPlan", "check_controlnets", "plan_components", "precisions_for"]
 
 PRECISION_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _IO_DTYPES = {"fp32": "float32", "bf16": "float32", "fp16": "float16"}
@@ -120,6 +120,26 @@ def plan_components(
 def controlnet_name(index: int) -> str:
     """Return the name of the ControlNet given in that place."""
     return "controlnet" if index == 0 else f"controlnet_{index + 1}"
+
+
+def check_controlnets(configs: dict[str, Config]) -> None:
+    """Make sure that every ControlNet gives the maps that the UNet takes.
+
+    Raises:
+        CheckpointError: one is made for another UNet.
+
+    """
+    unet = configs["unet"]
+    assert isinstance(unet, UNetConfig)
+    for name, net in configs.items():
+        if name.startswith("controlnet") and isinstance(net, UNetConfig):
+            attends = any(level.depths for level in net.down) or net.mid_depth
+            if net.maps() != unet.maps() or (attends and net.context != unet.context):
+                widths, own = ([level.channels for level in config.down] for config in (net, unet))
+                raise CheckpointError(
+                    f"{name} does not fit the UNet: it has {widths} channels and attends to text of width "
+                    f"{net.context}, the UNet has {own} and {unet.context}; a ControlNet is made for one family"
+                )
 
 
 def _network_precisions(checkpoint: Checkpoint, config: Config, precisions: tuple[str, ...]) -> tuple[str, ...]:

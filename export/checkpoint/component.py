@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...engines.errors import CheckpointError
@@ -18,7 +18,8 @@ class CheckpointComponent:
     """One network of a checkpoint.
 
     Attributes:
-        name: ``unet``, ``vae``, ``text_encoder``, ``text_encoder_2`` or ``controlnet``.
+        name: ``unet``, ``vae``, ``text_encoder``, ``text_encoder_2``, ``controlnet`` or, of several,
+            ``controlnet_2``, ...
         class_name: its class in diffusers or transformers.
         config: the contents of its ``config.json``, inferred where the checkpoint has none.
         tensors: its weights under the names of diffusers' and transformers' state dicts. Text encoders of both
@@ -78,7 +79,7 @@ class Checkpoint:
     Attributes:
         source: what the user named.
         family: ``sd1``, ``sd2``, ``sdxl`` or ``sdxl-refiner``.
-        components: by name; see :class:`CheckpointComponent`.
+        components: by name; see :class:`CheckpointComponent`. It may bring ControlNets of its own.
         tokenizers: ``tokenizer`` and ``tokenizer_2``, each a folder with ``tokenizer.json`` or ``vocab.json`` and
             ``merges.txt``.
         pad_tokens: what each tokenizer fills a prompt up with. It decides over what the folder says: SD 2 and SDXL's
@@ -98,3 +99,9 @@ class Checkpoint:
     scheduler: dict[str, object]
     model_index: dict[str, object]
     notes: tuple[str, ...] = ()
+
+    def apart(self) -> tuple["Checkpoint", tuple[CheckpointComponent, ...]]:
+        """Return the checkpoint without the ControlNets that it brings, and those."""
+        own = {name: part for name, part in self.components.items() if name.startswith("controlnet")}
+        rest = {name: part for name, part in self.components.items() if name not in own}
+        return replace(self, components=rest), tuple(own.values())

@@ -1,6 +1,6 @@
 """Reading a checkpoint in diffusers' layout: ``model_index.json`` and one subfolder per part."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,14 @@ from .weights import pick_weights, read_picked, variants_taken
 
 __all__ = ["CLASSES", "is_checkpoint", "is_component", "read_component", "read_folder"]
 
+_SEVERAL = "MultiControlNetModel"  # in folders controlnet/, controlnet_1/, controlnet_2/ ...
+
 CLASSES: dict[str, tuple[str, ...]] = {
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL",),
     "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
     "text_encoder_2": ("CLIPTextModel", "CLIPTextModelWithProjection"),
-    "controlnet": ("ControlNetModel",),
+    "controlnet": ("ControlNetModel", _SEVERAL),
 }
 """The classes that can be compiled, by component."""
 
@@ -62,12 +64,15 @@ def read_folder(folder: Path, *, source: str, variant: str | None, replaced: Col
     present = {name: str(value[1]) for name, value in parts.items() if value[1] is not None}
     notes = [note for name, note in _LEFT_OUT.items() if note and name in present]
     _check_parts(folder, present, index.get("_class_name"))
-    networks = [name for name in CLASSES if name in present and name not in replaced]
+    networks = {name: folder / name for name in CLASSES if name in present and name not in replaced}
+    if present.get("controlnet") == _SEVERAL:
+        networks |= _controlnets(folder)
     variants, more = _variants(folder, networks, variant)
     notes += more
     components = {}
-    for name in networks:
-        components[name], more = read_component(folder / name, name, present[name], variants[name])
+    for name, place in networks.items():
+        kind = "ControlNetModel" if name.startswith("controlnet") else present[name]
+        components[name], more = read_component(place, name, kind, variants[name])
         notes += more
     if size := at_least_64(components["unet"].config, str(index.get("_class_name"))):
         unet = components["unet"]
@@ -90,14 +95,24 @@ def read_folder(folder: Path, *, source: str, variant: str | None, replaced: Col
     )
 
 
-def _variants(folder: Path, networks: Collection[str], variant: str | None) -> tuple[dict[str, str | None], list[str]]:
+def _controlnets(folder: Path) -> dict[str, Path]:
+    """Return the folders of several ControlNets, as diffusers counts them, by the names that components have here."""
+    found = {"controlnet": folder / "controlnet"}
+    while (place := folder / f"controlnet_{len(found)}").is_dir():
+        found[f"controlnet_{len(found) + 1}"] = place
+    return found
+
+
+def _variants(
+    folder: Path, networks: Mapping[str, Path], variant: str | None
+) -> tuple[dict[str, str | None], list[str]]:
     """Return which weights each network takes: those of the variant, or the plain ones where it has none.
 
     Raises:
         CheckpointError: no network has the variant.
 
     """
-    files = {name: _file_names(folder / name) for name in networks}
+    files = {name: _file_names(place) for name, place in networks.items()}
     taken = variants_taken(files, variant, str(folder))
     return taken, [
         f"{name}: it has no {variant} variant, its plain weights are taken"
@@ -157,8 +172,8 @@ def read_component(
     """
     config = read_config(folder / "config.json", name)
     class_name = class_name or _class_of(config)
-    if class_name not in CLASSES[name]:
-        known = CLASSES[name]
+    known = CLASSES["controlnet" if name.startswith("controlnet") else name]
+    if class_name not in known:
         raise CheckpointError(
             f"{folder} holds a {class_name}, which cannot be a {name}; {' and '.join(known)} can"
             + nearest(str(class_name), known)

@@ -2,17 +2,23 @@
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
+from urllib.parse import unquote
 
-from ...engines.errors import CheckpointError
+from ...engines.errors import CheckpointError, UsageError
 from .weights import WEIGHT_SUFFIXES, pick_weights, variants_taken
 
 __all__ = ["Hub", "HubName", "hub_name"]
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?:/[\w.+ -]+)*")
-_NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2", "controlnet")
+_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
+# Pages and downloads; the revision of a pull request is refs/pr/1.
+_PAGE = re.compile(
+    r"(?P<name>[^/]+/[^/]+)/(?:blob|resolve|raw|tree)/(?P<revision>refs/\w+/[^/]+|[^/]+)(?:/(?P<inside>.+))?"
+)
+_NETWORKS = re.compile(r"unet|vae|text_encoder(_2)?|controlnet(_\d+)?")
 _CONFIGS = ("tokenizer", "tokenizer_2", "scheduler")
 # The variant stands before the numbers, or behind them as diffusers before 0.28 wrote it.
 _SHARD = re.compile(r"\w+(?:\.(?P<variant>\w+))?-\d{5}-of-\d{5}(?:\.(?P<old>\w+))?\.(?P<kind>safetensors|bin)")
@@ -20,10 +26,18 @@ _SHARD = re.compile(r"\w+(?:\.(?P<variant>\w+))?-\d{5}-of-\d{5}(?:\.(?P<old>\w+)
 
 @dataclass(frozen=True, kw_only=True)
 class HubName:
-    """``owner/name``, and what is meant inside it: a folder, a weights file, or everything (an empty string)."""
+    """``owner/name``, and what is meant inside it: a folder, a weights file, or everything (an empty string).
+
+    Attributes:
+        repo: ``owner/name``.
+        inside: the path in the repository.
+        revision: the branch, tag or commit that an address names, or None.
+
+    """
 
     repo: str
     inside: str
+    revision: str | None = None
 
     @property
     def is_file(self) -> bool:
@@ -32,11 +46,49 @@ class HubName:
 
 
 def hub_name(source: str) -> HubName | None:
-    """Read ``owner/name`` or ``owner/name/file.safetensors`` or ``owner/name/folder``; None if it is none of these."""
-    if not _ID.fullmatch(source) or ".." in source.split("/"):
+    """Read a name on the Hub, or the address of a page or a file there; None if it is neither.
+
+    Names are ``owner/name``, ``owner/name/file.safetensors`` and ``owner/name/folder``; addresses have them behind
+    ``https://huggingface.co/`` or ``hf.co/``, as their pages (``/blob/``, ``/tree/``) and downloads (``/resolve/``) do.
+
+    Raises:
+        CheckpointError: it is an address, but not of a model on the Hub.
+
+    """
+    scheme, found, rest = source.partition("://")
+    host, _, path = (rest if found else source).partition("/")
+    if not found and host.lower() not in _HOSTS:
+        return _name(source.rstrip("/"))
+    web = not found or scheme.lower() in ("http", "https")
+    if not web or host.lower() not in (*_HOSTS, _endpoint_host()):
+        raise CheckpointError(
+            f"{source} is an address outside the Hugging Face Hub: download the file and give its path"
+        )
+    path = unquote(path.partition("?")[0].partition("#")[0]).strip("/")
+    if path.startswith(("datasets/", "spaces/")):
+        raise CheckpointError(f"{source} is the address of a {path.partition('/')[0].rstrip('s')}, not of a model")
+    page = _PAGE.fullmatch(path)
+    name = _name(page["name"] + (f"/{page['inside']}" if page["inside"] else "")) if page else _name(path)
+    if name is None:
+        raise CheckpointError(
+            f"{source} is no address of a model: https://huggingface.co/OWNER/NAME was expected, or "
+            "https://huggingface.co/OWNER/NAME/resolve/main/FILE"
+        )
+    return replace(name, revision=page["revision"]) if page else name
+
+
+def _name(text: str) -> HubName | None:
+    if not _ID.fullmatch(text) or ".." in text.split("/"):
         return None
-    owner, name, *rest = source.split("/")
+    owner, name, *rest = text.split("/")
     return HubName(repo=f"{owner}/{name}", inside="/".join(rest))
+
+
+def _endpoint_host() -> str:
+    """Return the host that the Hub's library is told to ask (``HF_ENDPOINT``)."""
+    from huggingface_hub import constants
+
+    return constants.ENDPOINT.partition("://")[2].partition("/")[0].lower()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +117,13 @@ class Hub:
         Raises:
             CheckpointError: there is no such repository, revision or file, it is gated, or the network and the cache
                 both lack it.
+            UsageError: an address names another revision than the option.
 
         """
+        if name.revision is not None and self.revision not in (None, name.revision):
+            raise UsageError(f"the address names the revision {name.revision}, --revision {self.revision}: give one")
+        if name.revision is not None and self.revision is None:
+            return replace(self, revision=name.revision).fetch(name, variant=variant, part=part)
         if self.offline:
             return self._cached(name, part, None), []
         try:
@@ -139,7 +196,8 @@ def _wanted(name: HubName, files: Collection[str], variant: str | None, part: st
     elif f"{base}model_index.json" in files:
         configs = [f for f in files if any(_lies_in(f, f"{base}{folder}/") for folder in _CONFIGS)]
         small = [f for f in configs if f.endswith((".json", ".txt"))]
-        parts = [folder for folder in _NETWORKS if f"{base}{folder}/config.json" in files]
+        found = [f.removeprefix(base).removesuffix("/config.json") for f in files if f.startswith(base)]
+        parts = [folder for folder in found if _NETWORKS.fullmatch(folder) and f"{base}{folder}/config.json" in files]
         inside = {folder: _inside(files, f"{base}{folder}/") for folder in parts}
         taken = variants_taken(inside, variant, f"{name.repo}/{base}".rstrip("/"))
         networks = [

@@ -39,7 +39,7 @@ def open_checkpoint(
 
     Args:
         source: a folder in diffusers' layout, a single ``.safetensors`` or ``.ckpt``, ``OWNER/NAME`` or
-            ``OWNER/NAME/FILE`` on the Hub, or ``demo``.
+            ``OWNER/NAME/FILE`` on the Hub or their address there, or ``demo``.
         vae: another VAE, from a folder, a file or the Hub (its main branch, its plain weights if it has some).
         tokenizer: a folder with a tokenizer, or with ``tokenizer/`` and ``tokenizer_2/``.
         config: for a single file, a folder in diffusers' layout whose configs (scheduler and tokenizers too, where it
@@ -65,12 +65,12 @@ def open_checkpoint(
     if path.is_dir():
         if config is not None:
             raise UsageError(f"config goes with a single file; {source} is a folder with configs of its own")
-        found = _from_folder(path, str(source), variant, replaced, tokenizers)
+        found = _from_folder(path, _label(source), variant, replaced, tokenizers)
     else:
         if variant is not None:
             raise UsageError(f"variant goes with a folder; {source} is one file")
         configs = None if config is None else Path(config)
-        found = _from_file(path, str(source), configs, replaced, tokenizers, hub, prediction_type)
+        found = _from_file(path, _label(source), configs, replaced, tokenizers, hub, prediction_type)
     scheduler = found.scheduler if prediction_type is None else found.scheduler | {"prediction_type": prediction_type}
     components = dict(found.components)
     if vae is not None:
@@ -150,9 +150,15 @@ def _locate(source: str | Path, hub: Hub, variant: str | None, part: str | None 
     name = hub_name(source) if isinstance(source, str) else None
     if name is None:
         raise CheckpointError(
-            f"there is no {source}; a folder, a {' or '.join(WEIGHT_SUFFIXES[:2])} file or OWNER/NAME was expected"
+            f"there is no {source}; a folder, a {' or '.join(WEIGHT_SUFFIXES[:2])} file, OWNER/NAME on the Hub or the "
+            "address of a file there was expected"
         )
     return hub.fetch(name, variant=variant, part=part)
+
+
+def _label(source: str | Path) -> str:
+    """Return what the user named, an address without its query."""
+    return str(source).partition("?")[0] if "://" in str(source) else str(source)
 
 
 def _from_folder(

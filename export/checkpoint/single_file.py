@@ -40,13 +40,22 @@ _TRAINING = (
     "scale_factor",
 )  # fmt: skip
 _MARKERS = ("v_pred", "ztsnr", "edm_vpred.")  # read by .prediction
+_LORA = (
+    "it looks like a LoRA, which is not exported by itself: load it into its checkpoint with diffusers "
+    "(load_lora_weights, fuse_lora, unload_lora_weights), save that with save_pretrained, and export the folder"
+)
+_CONTROLNET = "it looks like a ControlNet: give it with --controlnet, beside the checkpoint that it is for"
+_INVERSION = "it looks like a textual inversion: give it to `sdengine run` with --textual-inversion"
+# What the names of tensors betray; the first that is found counts.
 _HINTS = {
     "double_blocks.": "it looks like Flux",
     "joint_blocks.": "it looks like Stable Diffusion 3",
-    "lora_": "it looks like a LoRA: give it with --lora",
-    "control_model.": "it looks like a ControlNet: give it with --controlnet",
-    "input_hint_block.": "it looks like a ControlNet: give it with --controlnet",
-    "controlnet_cond_embedding.": "it looks like a ControlNet: give it with --controlnet",
+    "motion_modules.": "it looks like a motion module (AnimateDiff), which is not supported",
+    "ip_adapter.": "it looks like an IP-Adapter, which is not supported",
+    "image_proj": "it looks like an IP-Adapter, which is not supported",
+    **dict.fromkeys(("lora_", ".lora.", "hada_w1", "lokr_w", "oft_blocks", ".diff_b"), _LORA),
+    **dict.fromkeys(("control_model.", "input_hint_block.", "controlnet_cond_embedding."), _CONTROLNET),
+    **dict.fromkeys(("emb_params", "string_to_param", "clip_l", "text_encoders_0"), _INVERSION),
     "down_blocks.": "it looks like one component of diffusers' layout: give the folder with model_index.json",
     "encoder.": "it looks like a VAE: give it with --vae",
 }

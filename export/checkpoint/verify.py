@@ -54,7 +54,7 @@ def expected_shapes(component: CheckpointComponent) -> dict[str, tuple[int, ...]
 
 
 def _resolved(component: CheckpointComponent) -> UNetConfig | VAEConfig | TextEncoderConfig:
-    if component.name in ("unet", "controlnet"):
+    if component.name == "unet" or component.name.startswith("controlnet"):
         pooled = None
         if component.config.get("addition_embed_type") == "text_time":
             # Pooled text and sizes enter one layer side by side: any split that adds up gives the same shapes.

@@ -9,7 +9,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, DiffusionPipeline
+from diffusers import AutoencoderKL, ControlNetModel, DiffusionPipeline, MultiControlNetModel
 from safetensors.torch import load_file, save_file
 from sdengine.engines.errors import CheckpointError, UsageError
 from sdengine.export.checkpoint import CheckpointComponent, open_checkpoint, open_controlnet
@@ -459,6 +459,21 @@ def test_a_controlnet_inside_a_pipeline(folder_of: FolderOf, tmp_path: Path) -> 
     _edit(folder / "model_index.json", controlnet=["diffusers", "ControlNetModel"])
     assert set(open_checkpoint(folder).components) == {"unet", "vae", "text_encoder", "controlnet"}
     assert open_controlnet(folder) == open_checkpoint(folder).components["controlnet"]
+
+
+def test_several_controlnets_inside_a_pipeline(folder_of: FolderOf, tmp_path: Path) -> None:
+    folder = _copy(folder_of("sd1"), tmp_path)
+    nets = [ControlNetModel.from_pretrained(folder_of("controlnet_sd")) for _ in range(3)]
+    for i, net in enumerate(nets):
+        net.conv_in.bias.data.fill_(i)
+    several = MultiControlNetModel(nets)
+    several.save_pretrained(str(folder / "controlnet"))
+    _edit(folder / "model_index.json", controlnet=["diffusers", "MultiControlNetModel"])
+    rest, own = open_checkpoint(folder).apart()
+    assert set(rest.components) == {"unet", "vae", "text_encoder"}
+    assert [net.name for net in own] == ["controlnet", "controlnet_2", "controlnet_3"]
+    for component, net in zip(own, nets, strict=True):
+        same_as(component, net)
 
 
 def test_one_for_the_other(folder_of: FolderOf) -> None:

@@ -255,9 +255,74 @@ def test_clips_vocabulary(hub: HubServer, folder_of: FolderOf, tmp_path: Path) -
         ("./a/b", None),
         ("/a/b", None),
         ("a//b", None),
-        ("https://huggingface.co/a/b", None),
+        ("a/b/", ("a/b", "")),
     ],
 )
 def test_names(source: str, expected: tuple[str, str] | None) -> None:
     name = hub_name(source)
     assert (None if name is None else (name.repo, name.inside)) == expected
+
+
+FILE = ("a/b", "c/d e.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("address", "expected", "revision"),
+    [
+        ("https://huggingface.co/a/b/blob/main/c/d%20e.safetensors", FILE, "main"),
+        ("https://huggingface.co/a/b/resolve/main/c/d%20e.safetensors?download=true", FILE, "main"),
+        ("http://hf.co/a/b/raw/v1.0/c/d e.safetensors#L1", FILE, "v1.0"),
+        ("huggingface.co/a/b/blob/main/c/d e.safetensors", FILE, "main"),
+        ("hf.co/a/b/c/d e.safetensors", FILE, None),
+        ("HTTPS://HuggingFace.co/a/b/resolve/refs%2Fpr%2F12/c/d e.safetensors", FILE, "refs/pr/12"),
+        ("https://huggingface.co/a/b/c/d e.safetensors", FILE, None),
+        ("https://huggingface.co/a/b", ("a/b", ""), None),
+        ("https://huggingface.co/a/b/", ("a/b", ""), None),
+        ("https://huggingface.co/a/b/tree/main", ("a/b", ""), "main"),
+        ("https://huggingface.co/a/b/tree/fp16/vae", ("a/b", "vae"), "fp16"),
+    ],
+)
+def test_addresses(address: str, expected: tuple[str, str], revision: str | None) -> None:
+    name = hub_name(address)
+    assert name is not None
+    assert (name.repo, name.inside, name.revision) == (*expected, revision)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("https://civitai.com/api/download/models/128713", "outside the Hugging Face Hub: download the file"),
+        ("https://example.org/model.safetensors", "outside the Hugging Face Hub"),
+        ("file:///tmp/model.safetensors", "outside the Hugging Face Hub"),
+        ("ftp://huggingface.co/a/b", "outside the Hugging Face Hub"),
+        ("https://huggingface.co/datasets/a/b", "the address of a dataset, not of a model"),
+        ("https://huggingface.co/spaces/a/b", "the address of a space"),
+        ("https://huggingface.co/a", r"no address of a model: https://huggingface\.co/OWNER/NAME was expected"),
+        ("https://huggingface.co/", "no address of a model"),
+        ("https://", "outside the Hugging Face Hub"),
+        ("https://huggingface.co/a/b/blob/main/../../x", "no address of a model"),
+    ],
+)
+def test_addresses_that_lead_nowhere(address: str, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        open_checkpoint(address, offline=True)
+
+
+def test_the_address_of_a_file(hub: HubServer, folder_of: FolderOf, tmp_path: Path) -> None:
+    single = tmp_path / "single"
+    single.mkdir()
+    write_single_file(folder_of("sd1"), single / "model.safetensors", "sd1")
+    hub.repos["a/single"] = single
+    config = folder_of("sd1")
+    for address in (
+        "https://huggingface.co/a/single/blob/main/model.safetensors",
+        f"{hub.url}/a/single/resolve/old/model.safetensors?download=true",
+    ):
+        found = open_checkpoint(address, config=config)
+        assert found.family == "sd1"
+        assert found.source.endswith("/model.safetensors")
+    assert any(COMMIT["old"] in str(part.files) for part in found.components.values())
+    with pytest.raises(UsageError, match="the address names the revision main, --revision old: give one"):
+        open_checkpoint("https://huggingface.co/a/single/blob/main/model.safetensors", config=config, revision="old")
+    hub.repos["a/sd"] = folder_of("sd1")
+    assert open_checkpoint("https://huggingface.co/a/sd").family == "sd1"
