@@ -27,6 +27,7 @@ from .prompt import (
     EncodedPrompts,
     InversionSource,
     encode_prompts,
+    inversion_notes,
     load_inversions,
     with_inversions,
 )
@@ -69,6 +70,7 @@ class Drawer:
         inversions = [word for source in textual_inversions for word in load_inversions(source)]
         encoders = list(text_encoders(bundle, components))
         self._encoders = tuple(with_inversions(encoders, inversions) if inversions else encoders)
+        self._notes = inversion_notes(encoders, inversions)
 
     def close(self) -> None:
         """Release what is kept for the next picture."""
@@ -90,7 +92,7 @@ class Drawer:
         streams = streams_for(request.seed, request.generator, job.images, request.rng)
         with _timed(timings, "text"):
             prompts = self._encode(job)
-        warnings = [*job.warnings, *schedule.warnings, *prompts.warnings]
+        warnings = [*self._notes, *job.warnings, *schedule.warnings, *prompts.warnings]
         with _timed(timings, "encode"):
             start = self._start(job, schedule, streams, warnings)
         parts: list[Buffer] = []

@@ -36,7 +36,16 @@ def read_pickled(file: Path) -> tuple[dict[str, TensorSource], dict[str, object]
         if inner is None:
             break
         content = inner
-    return {name: _source(file, name, tensor) for name, tensor in _tensors(file, content)}, facts
+    found = {name: _source(file, name, tensor) for name, tensor in _tensors(file, content)}
+    if not found:
+        names = ", ".join(str(name) for name in list(content)[:6]) or "nothing"
+        hint = (
+            "it is a textual inversion: give it to `sdengine run` with --textual-inversion"
+            if "string_to_param" in content
+            else "save the state dict alone"
+        )
+        raise CheckpointError(f"{file} holds no tensors by name, only {names}: {hint}")
+    return found, facts
 
 
 def _tensors(file: Path, content: Mapping[Any, Any]) -> Iterator[tuple[str, StoredTensor]]:

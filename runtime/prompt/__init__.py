@@ -4,7 +4,7 @@ from .embeddings import load_embeddings
 from .encode import EncodedPrompts, encode_prompts
 from .encoder import TextEncoder, TextEncoderCall
 from .family import TEXT_FAMILIES, TextFamily
-from .inversion import InversionSource, TextualInversion, load_inversions, with_inversions
+from .inversion import InversionSource, TextualInversion, inversion_notes, load_inversions, with_inversions
 from .layout import LongPrompt
 from .request import PromptRequest
 from .tokenizer import Tokenizer
@@ -23,6 +23,7 @@ __all__ = [
     "TextualInversion",
     "Tokenizer",
     "encode_prompts",
+    "inversion_notes",
     "load_embeddings",
     "load_inversions",
     "parse_weights",

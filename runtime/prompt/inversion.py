@@ -21,7 +21,7 @@ from ...engines.errors import UsageError
 from .encoder import TextEncoder
 from .tensors import read_content
 
-__all__ = ["InversionSource", "TextualInversion", "load_inversions", "with_inversions"]
+__all__ = ["InversionSource", "TextualInversion", "inversion_notes", "load_inversions", "with_inversions"]
 
 InversionSource = str | Path | tuple[str | Path, str | Sequence[str]]
 """A file, or a file and its word or words."""
@@ -187,6 +187,20 @@ def with_inversions(encoders: Sequence[TextEncoder], inversions: Sequence[Textua
         else encoder
         for encoder in encoders
     ]
+
+
+def inversion_notes(encoders: Sequence[TextEncoder], inversions: Sequence[TextualInversion]) -> list[str]:
+    """Say which words only some of the encoders know; the others read them as text, as in diffusers."""
+    notes = []
+    for inversion in inversions:
+        knowing = [encoder.name for encoder, _ in _assign(encoders, inversion)]
+        others = [encoder.name for encoder in encoders if encoder.name not in knowing]
+        if others:
+            notes.append(
+                f"textual inversion {inversion.token!r} has vectors for {', '.join(knowing)} only: "
+                f"{', '.join(others)} reads it as text"
+            )
+    return notes
 
 
 def _assign(encoders: Sequence[TextEncoder], inversion: TextualInversion) -> list[tuple[TextEncoder, _F32]]:

@@ -54,7 +54,8 @@ def test_the_command_line_and_python_agree(tmp_path: Path) -> None:
     environment = {**os.environ, "NO_COLOR": "1", "TERM": "dumb"}
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["images"]
+    [warning] = [w for w in json.loads(done.stdout)["warnings"] if "textual inversion" in w]
+    assert warning == "textual inversion '<x>' has vectors for text_encoder only: text_encoder_2 reads it as text"
     sources = ((tmp_path / "embeddings.pti", ["<first>", "<second>"]), (tmp_path / "x=1.pt", "<x>"))
     here = _draw(bundle_of("sdxl"), "a <first><second> <x>", *sources)
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy")[0], here)

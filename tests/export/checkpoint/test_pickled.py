@@ -217,6 +217,23 @@ def test_something_else_than_tensors(tmp_path: Path) -> None:
             read_pickled(tmp_path / "x.ckpt")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"model": {"a": torch.ones(2)}, "epoch": 3}, "only model, epoch: save the state dict alone"),
+        (
+            {"string_to_param": {"*": torch.ones(2)}, "name": "x"},
+            "it is a textual inversion: give it to `sdengine run`",
+        ),
+        ({}, "only nothing"),
+    ],
+)
+def test_a_file_without_tensors_at_its_top(tmp_path: Path, content: dict[str, Any], message: str) -> None:
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=message):
+        read_pickled(tmp_path / "x.pt")
+
+
 def test_a_state_dict_that_contains_itself(tmp_path: Path) -> None:
     content: dict[str, Any] = {"a": torch.ones(2)}
     content["state_dict"] = content

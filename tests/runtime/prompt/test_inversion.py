@@ -17,6 +17,7 @@ from sdengine.runtime.prompt import (
     PromptRequest,
     TextualInversion,
     encode_prompts,
+    inversion_notes,
     load_embeddings,
     load_inversions,
     with_inversions,
@@ -118,6 +119,15 @@ def test_refiner_takes_the_second_encoders_vectors(loaded: list[TextualInversion
     [encoder] = with_inversions(text_encoders(refiner_pipeline()), loaded)
     assert encoder.extra_embeddings is not None and encoder.extra_embeddings.shape == (3 + 1 + 2, 32)
     assert encoder.tokenizer.placeholders == ("<toy>", "<toy>_1", "<toy>_2", "<single>", "<Cased>", "<Cased>_1")
+
+
+def test_a_word_that_one_encoder_does_not_know(tmp_path: Path, loaded: list[TextualInversion]) -> None:
+    save_file({"<one>": vectors(1, 24)}, tmp_path / "one.safetensors")
+    one = load_inversions(tmp_path / "one.safetensors")
+    assert inversion_notes(text_encoders(sdxl_pipeline()), [*loaded, *one]) == [
+        "textual inversion '<one>' has vectors for text_encoder only: text_encoder_2 reads it as text"
+    ]
+    assert inversion_notes(text_encoders(sd_pipeline()), one) == []
 
 
 def test_added_one_after_another(loaded: list[TextualInversion]) -> None:
