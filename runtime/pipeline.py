@@ -16,6 +16,7 @@ from ..engines.ladder import FallbackPolicy
 from ..engines.opening import OpeningOptions
 from .components import Components
 from .interrupts import Interrupts
+from .life import Life
 from .result import Result
 
 if TYPE_CHECKING:
@@ -33,8 +34,9 @@ class _UnknownAttributeError(UsageError, AttributeError):
 class Pipeline:
     """A bundle, ready to draw.
 
-    Build it with :meth:`load`; use it as a context manager or call :meth:`close`. Several threads may draw with it at
-    once; with ``low_memory`` they take turns.
+    Build it with :meth:`load`; use it as a context manager or call :meth:`close`, after which a call is an error.
+    Several threads may draw with it at once; with ``low_memory`` they take turns. A process that is forked from this
+    one cannot use it: its engines have threads, which stay here.
 
     A callback stops its call with ``pipeline._interrupt = True``, as in diffusers: what there is by then is decoded.
     Other attributes cannot be set; what diffusers changes that way is an argument here.
@@ -45,7 +47,7 @@ class Pipeline:
 
     """
 
-    __slots__ = ("_drawer", "_interrupts", "_load_ms", "_turn", "bundle", "components")
+    __slots__ = ("_drawer", "_interrupts", "_life", "_load_ms", "_turn", "bundle", "components")
 
     def __init__(self, bundle: Bundle, components: Components, drawer: "Drawer", load_ms: float) -> None:
         self.bundle = bundle
@@ -53,6 +55,7 @@ class Pipeline:
         self._drawer = drawer
         self._load_ms = load_ms
         self._interrupts = Interrupts()
+        self._life = Life(self._release, components, drawer)
         self._turn = threading.Lock() if components.low_memory else contextlib.nullcontext()
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -153,7 +156,10 @@ class Pipeline:
         self.close()
 
     def close(self) -> None:
-        """Release all engines."""
+        """Release all engines; calls that other threads have begun end first, and none begins any more."""
+        self._life.close()
+
+    def _release(self) -> None:
         self._drawer.close()
         self.components.close()
 
@@ -165,7 +171,7 @@ class Pipeline:
             settings: see :class:`~sdengine.runtime.request.Request`.
 
         Raises:
-            UsageError: an argument is unknown or cannot be met.
+            UsageError: an argument is unknown or cannot be met, or the pipeline is closed.
             NonFiniteError: a network produced NaN or infinity.
             EngineError: an engine failed.
 
@@ -182,6 +188,6 @@ class Pipeline:
             progress: called with (evaluations done, evaluations in all), before the first and after each.
 
         """
-        with self._turn, self._interrupts.call():
+        with self._life.use(), self._turn, self._interrupts.call():
             result = self._drawer.draw(request, progress, pipeline=self, load_ms=self._load_ms)
         return replace(result, checks=self.bundle.checks.report())

@@ -1,0 +1,116 @@
+"""How long a pipeline may be used: not after it is closed, and not in a process that was forked from its own."""
+
+import atexit
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+
+from ..engines.errors import UsageError
+
+__all__ = ["Life"]
+
+_CLOSED = "this pipeline is closed; open the bundle again with Pipeline.load"
+_FORKED = (
+    "this pipeline was opened before the process forked, and the threads of its engines are in the other process; "
+    "open the bundle in this process, or start processes with 'spawn'"
+)
+
+
+class Life:
+    """Counts the calls that are under way. After :meth:`close` none begins; those that have begun end first.
+
+    Args:
+        release: releases what calls use; called once, when nobody uses it any more.
+        held: what a forked process must not release: it would wait for threads that it does not have.
+
+    """
+
+    def __init__(self, release: Callable[[], None], *held: object) -> None:
+        self._release = release
+        self._held = held
+        self._changed = threading.Condition()
+        self._threads: list[int] = []
+        self._ended: str | None = None
+        self._released = False
+        _ALL.add(self)
+
+    @contextlib.contextmanager
+    def use(self) -> Iterator[None]:
+        """Count a call while the body runs.
+
+        Raises:
+            UsageError: the pipeline is closed, or belongs to another process.
+
+        """
+        with self._changed:
+            if self._ended is not None:
+                raise UsageError(self._ended)
+            self._threads.append(threading.get_ident())
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._threads.remove(threading.get_ident())
+                self._changed.notify_all()
+            self._release_if_unused()
+
+    def close(self) -> None:
+        """Let no call begin any more; wait for those under way, but in one of them, and release what they used."""
+        with self._changed:
+            self._ended = self._ended or _CLOSED
+            while self._threads and threading.get_ident() not in self._threads:
+                self._changed.wait()
+        self._release_if_unused()
+
+    def _release_if_unused(self) -> None:
+        with self._changed:
+            if self._ended is None or self._threads or self._released:
+                return
+            self._released = True
+        self._release()
+
+    def _forked(self) -> None:
+        """Be of no use in the child, and never release there what has threads in the parent."""
+        self._changed = threading.Condition()  # another thread may have held the old one
+        self._threads.clear()
+        self._ended, self._released = _FORKED, True
+        for thing in self._held:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+_ALL: "weakref.WeakSet[Life]" = weakref.WeakSet()
+
+
+_LONGEST_EXIT_S = 5.0
+_in_child = False
+
+
+def _after_fork() -> None:
+    global _in_child
+    used = list(_ALL)
+    for life in used:
+        life._forked()
+    if used and sys.platform == "linux":
+        _in_child = True
+        # ONNX Runtime's static destructors wait for its threads, too: end before they run. ``on_exit`` gives its
+        # function the status, and calls what was registered last first.
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "on_exit"):
+            libc.on_exit(libc._exit, None)
+
+
+def _before_exit() -> None:
+    """Let a forked process end even if OpenVINO's thread-local destructors, which run before all else, hang."""
+    if _in_child:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, _LONGEST_EXIT_S)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+    atexit.register(_before_exit)
