@@ -30,8 +30,10 @@ from sdengine.engines.memory import HOST, Buffer
 from sdengine.engines.nets.config import UNetConfig
 from sdengine.engines.onnxruntime_cpu import OnnxRuntimeEngine
 from sdengine.engines.spec import AxisRange, ComponentSpec
+from sdengine.runtime.denoise import Batch, Sample
+from sdengine.runtime.denoise.sample import initial_state
 from sdengine.runtime.guidance import guidance_for
-from sdengine.runtime.loop import Drawing, Loop, LoopShape
+from sdengine.runtime.prepare import step_numbers
 from sdengine.runtime.schedule import make_schedule
 from sdengine.runtime.seeds import streams_for
 
@@ -82,6 +84,7 @@ class OneGraph:
         record = SimpleNamespace(sha256="", bytes=0)
         networks = {"unet": SimpleNamespace(weights="weights")}
         self.manifest = SimpleNamespace(files={"denoiser.onnx": record, "weights": record}, networks=networks)
+        self.checks = SimpleNamespace(check=lambda name, file: "")
         onnx.save(_copying_graph(spec), folder / "denoiser.onnx")
 
     def component(self, name: str) -> SimpleNamespace:
@@ -94,6 +97,12 @@ class OneGraph:
         return self.folder / name
 
     checked_file = file
+
+    def checked_graph(self, component: str, graph: str) -> Path:
+        return self.folder / graph
+
+    def weights_identity(self, network: str) -> str:
+        return ""
 
 
 def _copying_graph(spec: ComponentSpec) -> onnx.ModelProto:
@@ -110,21 +119,37 @@ def _copying_graph(spec: ComponentSpec) -> onnx.ModelProto:
 
 def ours(engine: Any, samples: int) -> Callable[[int], float]:
     """Return what draws with our loop and returns the CPU seconds it took."""
-    guidance = guidance_for(samples, 7.5, rescale=0.0, guided=True)
-    latent = np.zeros((samples, *LATENT), np.float32)
-    axes = {"S": samples, "R": guidance.rows, "T": 77, "h": LATENT[1], "w": LATENT[2]}
-    conditions = {t.name: np.zeros(t.resolve(axes), t.dtype) for t in engine.spec.inputs if t.name.startswith("key")}
-    rows, (height, width) = guidance.rows, LATENT[1:]
-    shape = LoopShape(samples=samples, rows=rows, tokens=77, height=height, width=width, evaluations=MANY_OURS)
-    loop = Loop(engine, [], shape)
+    axes = {"S": 1, "R": 2, "T": 77, "h": LATENT[1], "w": LATENT[2]}
+    fixed = [t for t in engine.spec.inputs if t.changes == "request" and t.name != "row_sample"]
+    inputs = {"denoiser": {t.name: np.zeros(t.resolve(axes), t.dtype) for t in fixed}}
+
+    def prepared(steps: int) -> list[Sample]:
+        schedule = make_schedule(EULER, num_inference_steps=steps)
+        guidance = guidance_for(7.5, evaluations=schedule.evaluations, rescale=0.0, guided=True)
+        numbers = {"denoiser": {**step_numbers(schedule, guidance), "blend": np.asarray(schedule.blend, np.float32)}}
+        noise = streams_for(0, None, samples, "cpu")
+        return [
+            Sample(
+                schedule=schedule,
+                rows=guidance.rows,
+                components=("denoiser",),
+                inputs=inputs,
+                numbers=numbers,
+                noise=noise.stream(i),
+                state=initial_state(np.zeros(LATENT, np.float32)),
+            )
+            for i in range(samples)
+        ]
+
+    batch = Batch([engine], prepared(FEW)[0], slots=samples)
 
     def draw(steps: int) -> float:
-        schedule = make_schedule(EULER, num_inference_steps=steps)
-        noise = streams_for(0, None, samples, "cpu")
+        together = prepared(steps)
         start = time.process_time()
-        loop.load(Drawing(schedule=schedule, guidance=guidance, latent=latent, inputs=conditions, noise=noise))
-        for _ in loop.steps():
-            pass
+        for sample in together:
+            batch.put(sample)
+        while batch.active:
+            batch.step()
         return time.process_time() - start
 
     return draw

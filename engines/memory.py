@@ -36,6 +36,9 @@ class Buffer(Protocol):
     def __getitem__(self, index: Any, /) -> Any:
         """Return a part along the first axis, an index or a slice: a buffer on the same bytes."""
 
+    def reshape(self, shape: Any, /) -> Any:
+        """Return the same bytes under another shape."""
+
 
 class Memory(Protocol):
     """Makes buffers and copies between them. What it is told to do is done in order, not necessarily at once."""

@@ -4,6 +4,7 @@ import contextlib
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,6 +13,7 @@ from ..engines.engine import Array, Engine, run, run_there
 from ..engines.ladder import ENGINES, Fallback, FallbackPolicy, Opened, open_engine
 from ..engines.memory import HOST, Buffer, Memory
 from ..engines.opening import OpeningOptions
+from ..engines.spec import ComponentSpec
 
 __all__ = ["Components"]
 
@@ -63,6 +65,7 @@ class Components:
         self._fallback = fallback
         self._options = options or OpeningOptions()
         self._open: dict[str, Engine] = {}
+        self._in_use: Counter[str] = Counter()
         self._opening = threading.Lock()
         self._ran_in: dict[str, str] = {}
 
@@ -117,16 +120,23 @@ class Components:
     def use(self, *names: str) -> Iterator[list[Engine]]:
         """Give the engines of some components for a while."""
         try:
+            self._in_use.update(names)
             yield [self._get(name) for name in names]
         finally:
+            self._in_use.subtract(names)
             if self.low_memory:
-                self.close()
+                for name in [name for name in self._open if not self._in_use[name]]:
+                    self._open.pop(name).close()
 
     @property
     def notes(self) -> list[str]:
         """What the user should know about how components were opened."""
         of_engines = (f"{name}: {note}" for name, engine in self._open.items() for note in engine.notes)
         return [*self.bundle.checks.notes, *self._notes, *of_engines]
+
+    def spec(self, name: str) -> ComponentSpec:
+        """Return a component's shapes; its engine need not be open."""
+        return next(iter(self.bundle.component(name).graphs.values())).spec
 
     def records_loop(self, *names: str) -> bool:
         """Whether all steps of a loop over these components are to be given to their engines at once.

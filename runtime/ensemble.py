@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..engines.errors import UsageError, nearest
-from .draw import Progress
+from .generate import Progress
 from .pipeline import Pipeline
 from .request import Request
 from .result import Result, Timings

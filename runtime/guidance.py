@@ -1,4 +1,4 @@
-"""Guidance as a matrix: which rows the network runs on, and how their outputs mix into the samples' predictions."""
+"""Guidance as a matrix: which rows a sample's network runs on, and how their outputs mix into its prediction."""
 
 from dataclasses import dataclass
 
@@ -12,53 +12,50 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Guidance:
-    """S samples on R rows; with classifier-free guidance the S negative rows come first.
+    """Guidance of one sample on its rows; with classifier-free guidance the first row carries the negative prompt.
 
     Attributes:
-        row_sample: int64 [R].
-        mix: float32 [S, R].
-        rescale: float32 [S, R].
-        negative_rows: how many rows carry the negative prompt.
+        mix: float32 [N, rows], by evaluation: factors of the rows' outputs in the prediction.
+        rescale: float32 [N, rows], see :class:`~sdengine.engines.nets.denoiser.Denoiser`.
 
     """
 
-    row_sample: NDArray[np.int64]
     mix: F32
     rescale: F32
-    negative_rows: int
 
     @property
     def rows(self) -> int:
-        """R."""
-        return len(self.row_sample)
+        """How many rows the sample takes."""
+        return int(self.mix.shape[1])
 
-    def stack(self, positive: F32, negative: F32 | None) -> F32:
-        """Join the samples' conditions [S, ...] to the rows' [R, ...]."""
+    @property
+    def negative_rows(self) -> int:
+        """How many of them carry the negative prompt."""
+        return self.rows - 1
+
+    def by_row(self, positive: F32, negative: F32 | None) -> F32:
+        """Join the conditions of S samples, [S, ...], to those of their rows, [S * rows, ...], sample by sample."""
         if not self.negative_rows:
             return np.ascontiguousarray(positive, np.float32)
         assert negative is not None
-        return np.concatenate([negative, positive]).astype(np.float32, copy=False)
+        pairs = np.stack([negative, positive], axis=1).astype(np.float32, copy=False)
+        return np.ascontiguousarray(pairs.reshape(-1, *positive.shape[1:]))
 
 
-def guidance_for(samples: int, scale: float, *, rescale: float, guided: bool) -> Guidance:
+def guidance_for(scale: float, *, evaluations: int, rescale: float, guided: bool) -> Guidance:
     """Return classifier-free guidance (Ho and Salimans, 2022, arXiv:2207.12598), or none.
 
     Args:
-        samples: S.
         scale: guidance scale g; the prediction is (1 - g) * negative + g * positive.
+        evaluations: N.
         rescale: see :class:`~sdengine.engines.nets.denoiser.Denoiser`.
-        guided: whether there are negative rows.
+        guided: whether there is a negative row.
 
     """
-    one = np.eye(samples, dtype=np.float32)
-    index = np.arange(samples, dtype=np.int64)
-    if not guided:
-        return Guidance(row_sample=index, mix=one, rescale=np.zeros_like(one), negative_rows=0)
-    mix = np.concatenate([one * np.float32(1 - scale), one * np.float32(scale)], axis=1)
-    shares = np.concatenate([np.zeros_like(one), one * np.float32(rescale)], axis=1)
-    return Guidance(
-        row_sample=np.concatenate([index, index]),
-        mix=np.ascontiguousarray(mix),
-        rescale=np.ascontiguousarray(shares),
-        negative_rows=samples,
-    )
+    mix = [1 - scale, scale] if guided else [1.0]
+    shares = [0.0, rescale] if guided else [0.0]
+    return Guidance(mix=_repeated(mix, evaluations), rescale=_repeated(shares, evaluations))
+
+
+def _repeated(row: list[float], evaluations: int) -> F32:
+    return np.tile(np.array(row, np.float32), (evaluations, 1))

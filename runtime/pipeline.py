@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,10 @@ from .life import Life
 from .result import Result
 
 if TYPE_CHECKING:
-    from .draw import Drawer, Progress
+    from PIL.Image import Image
+
+    from .denoise import Batch, Sample, Step
+    from .generate import Generation, Progress
     from .prompt import InversionSource
     from .request import Request
 
@@ -47,16 +50,16 @@ class Pipeline:
 
     """
 
-    __slots__ = ("_drawer", "_interrupts", "_life", "_load_ms", "_turn", "bundle", "components")
+    __slots__ = ("_generation", "_interrupts", "_life", "_load_ms", "_turn", "bundle", "components")
 
-    def __init__(self, bundle: Bundle, components: Components, drawer: "Drawer", load_ms: float) -> None:
+    def __init__(self, bundle: Bundle, components: Components, generation: "Generation", load_ms: float) -> None:
         self.bundle = bundle
         self.components = components
-        self._drawer = drawer
+        self._generation = generation
         self._load_ms = load_ms
         self._interrupts = Interrupts()
-        self._life = Life(self._release, components, drawer)
-        self._turn = threading.Lock() if components.low_memory else contextlib.nullcontext()
+        self._life = Life(self._release, components, generation)
+        self._turn = threading.RLock() if components.low_memory else contextlib.nullcontext()
 
     def __setattr__(self, name: str, value: object) -> None:
         if not hasattr(type(self), name):
@@ -139,10 +142,10 @@ class Pipeline:
         try:
             with components.opening(wanted):
                 # Engines open on other threads while this one imports the rest and reads the tokenizers.
-                from .draw import Drawer
+                from .generate import Generation
 
-                drawer = Drawer(bundle, components, textual_inversions)
-            return cls(bundle, components, drawer, (time.perf_counter() - started) * 1e3)
+                generation = Generation(bundle, components, textual_inversions)
+            return cls(bundle, components, generation, (time.perf_counter() - started) * 1e3)
         except BaseException:
             components.close()
             raise
@@ -156,11 +159,14 @@ class Pipeline:
         self.close()
 
     def close(self) -> None:
-        """Release all engines; calls that other threads have begun end first, and none begins any more."""
+        """Release all engines; calls that other threads have begun end first, and none begins any more.
+
+        Batches that are open are closed.
+        """
         self._life.close()
 
     def _release(self) -> None:
-        self._drawer.close()
+        self._generation.close()
         self.components.close()
 
     def __call__(self, prompt: Any = None, **settings: Any) -> Result:
@@ -189,5 +195,63 @@ class Pipeline:
 
         """
         with self._life.use(), self._turn, self._interrupts.call():
-            result = self._drawer.draw(request, progress, pipeline=self, load_ms=self._load_ms)
+            result = self._generation.whole(request, progress, pipeline=self, load_ms=self._load_ms)
         return replace(result, checks=self.bundle.checks.report())
+
+    def prepare(self, prompt: Any = None, **settings: Any) -> "list[Sample]":
+        """Make the samples of a request: text encoded, conditions computed, latents started.
+
+        Args:
+            prompt: text, or a list of texts.
+            settings: as for :meth:`__call__`, but ``callback_on_step_end`` and ``output_type``.
+
+        Returns:
+            One sample for each image.
+
+        Raises:
+            UsageError: an argument is unknown or cannot be met, or the pipeline is closed.
+            NonFiniteError: the VAE produced NaN or infinity.
+            EngineError: an engine failed.
+
+        """
+        from .request import Request
+
+        with self._life.use(), self._turn:
+            return self._generation.prepare(Request.from_settings({"prompt": prompt, **settings}))
+
+    def batch(self, sample: "Sample", *, slots: int = 1) -> "Batch":
+        """Make a batch for samples that can share launches with this one; close it, or use it with ``with``.
+
+        Args:
+            sample: a sample of the sizes, text length, ControlNets and weights that the batch is for. It is not put in.
+            slots: how many samples there is room for; at most as many as the bundle takes at once.
+
+        Raises:
+            UsageError: the bundle does not take so many.
+            EngineError: an engine cannot be opened.
+
+        """
+        most = self.components.spec("denoiser").axes["S"].max
+        if not 1 <= slots <= most:
+            raise UsageError(f"slots={slots}: this bundle takes 1 to {most} samples at once; export with --batch")
+        with self._life.use():
+            return self._generation.denoising.batch(sample, slots=slots)
+
+    def denoise(self, samples: "Sequence[Sample]") -> "Iterator[Step]":
+        """Take samples to their end, yielding after each launch; as many run together as the bundle takes.
+
+        Where the iteration is left early, the samples stay as they are, and can be denoised further.
+        """
+        with self._life.use():
+            return self._generation.denoising.steps(samples)
+
+    def decode(self, samples: "Sequence[Sample]") -> "list[Image]":
+        """Decode samples to images, finished or not.
+
+        Raises:
+            NonFiniteError: a network produced NaN or infinity.
+            EngineError: an engine failed.
+
+        """
+        with self._life.use(), self._turn:
+            return self._generation.decode(samples)

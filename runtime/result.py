@@ -1,5 +1,8 @@
 """What a call returns."""
 
+import contextlib
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..engines.ladder import Fallback
 
-__all__ = ["Result", "Timings"]
+__all__ = ["Result", "Timings", "timed"]
 
 
 @dataclass(kw_only=True)
@@ -60,3 +63,13 @@ class Result:
     def latents(self) -> NDArray[np.float32]:
         """The latents, where ``output_type`` was ``latent``."""
         return np.asarray(self.images, np.float32)
+
+
+@contextlib.contextmanager
+def timed(timings: Timings, stage: str) -> Iterator[None]:
+    """Add what the body takes to a stage, in milliseconds."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        setattr(timings, stage, getattr(timings, stage) + (time.perf_counter() - started) * 1e3)

@@ -1,6 +1,7 @@
 """Noise of the samples of one call, each from its own stream."""
 
 import secrets
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from ..engines.errors import UsageError
 from .noise import NormalSource, TorchStream, check_seed, device_of, generator_for, stream_of
 
-__all__ = ["NoiseStreams", "generator_notes", "streams_for"]
+__all__ = ["NoiseStreams", "SampleNoise", "generator_notes", "streams_for"]
 
 F32 = NDArray[np.float32]
 Kind = Literal["own", "listed", "shared"]
@@ -30,20 +31,11 @@ class NoiseStreams:
         self.seeds = tuple(seeds)
         self.kind = kind
         self._sources = tuple(sources)
-        self._part = False
+        self._waiting: list[deque[F32]] = [deque() for _ in seeds]
+        """of a shared stream: what was drawn for a sample that has not asked for it yet"""
 
     def draw(self, shape: tuple[int, ...]) -> F32:
-        """Draw the next numbers of every sample: [S, *shape].
-
-        Raises:
-            UsageError: these are some samples of several that share a stream, so that their part of it is not known.
-
-        """
-        if self._part:
-            raise UsageError(
-                f"one generator for more images than the {len(self.seeds)} that the bundle draws at once, with a "
-                "scheduler that draws noise at every step; give one for each image"
-            )
+        """Draw the next numbers of every sample: [S, *shape]."""
         if self.kind == "shared":
             return self._sources[0].normal((len(self.seeds), *shape))
         return np.stack([source.normal(shape) for source in self._sources])
@@ -65,13 +57,35 @@ class NoiseStreams:
             return self._sources[0].normal((pictures, *shape))
         return np.stack([source.normal(shape) for source in self._sources[:pictures]])
 
-    def select(self, start: int, stop: int) -> "NoiseStreams":
-        """Return the streams of some samples."""
-        shared = self.kind == "shared"
-        sources = self._sources if shared else self._sources[start:stop]
-        found = NoiseStreams(self.seeds[start:stop], sources, kind=self.kind)
-        found._part = shared and (start, stop) != (0, len(self.seeds))
-        return found
+    def stream(self, index: int) -> "SampleNoise":
+        """Return one sample's stream. Of a shared one it is the sample's part of what is drawn for all of them."""
+        return SampleNoise(self, index)
+
+    def _draw_one(self, index: int, shape: tuple[int, ...]) -> F32:
+        if self.kind != "shared":
+            return self._sources[index].normal(shape)
+        if not self._waiting[index]:
+            for queue, part in zip(self._waiting, self.draw(shape), strict=True):
+                queue.append(part)
+        return self._waiting[index].popleft()
+
+
+class SampleNoise:
+    """One sample's stream of fresh noise.
+
+    Args:
+        streams: of all samples of its request.
+        index: which of them it is.
+
+    """
+
+    def __init__(self, streams: NoiseStreams, index: int) -> None:
+        self._streams = streams
+        self._index = index
+
+    def draw(self, shape: tuple[int, ...]) -> F32:
+        """Draw the sample's next numbers."""
+        return self._streams._draw_one(self._index, shape)
 
 
 def streams_for(seed: Any, generator: Any, count: int, rng: str) -> NoiseStreams:

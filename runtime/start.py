@@ -48,16 +48,6 @@ class Start:
         found = {"extra": self.extra, "mask": self.mask, "known": self.known}
         return {name: np.ascontiguousarray(array) for name, array in found.items() if array is not None}
 
-    def select(self, start: int, stop: int) -> "Start":
-        """Return the part of some samples."""
-        part = slice(start, stop)
-        return Start(
-            latent=self.latent[part],
-            extra=None if self.extra is None else self.extra[part],
-            mask=None if self.mask is None else self.mask[part],
-            known=None if self.known is None else self.known[part],
-        )
-
 
 def start_for(
     job: Job,

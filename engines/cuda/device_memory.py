@@ -54,6 +54,12 @@ class DeviceArray:
             shape = self.shape[1:]
         return DeviceArray(self._block, self.address + start * row, shape, self.dtype)
 
+    def reshape(self, shape: Sequence[int]) -> "DeviceArray":
+        """Return the same bytes under another shape."""
+        if math.prod(shape) != math.prod(self.shape):
+            raise ValueError(f"{list(self.shape)} cannot be seen as {list(shape)}")
+        return DeviceArray(self._block, self.address, tuple(shape), self.dtype)
+
 
 class DeviceMemory:
     """See :class:`~sdengine.engines.memory.Memory`.

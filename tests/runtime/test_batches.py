@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sdengine.engines.errors import UsageError
 from sdengine.runtime import Pipeline
 from sdengine.runtime.guidance import guidance_for
 
 from ..bundles import bundle_of
-from .parity.oracle import generators, ours, picture, psnr
+from .parity.oracle import agree, ours, picture, psnr
 
 IMAGE, MASK = picture(48, 72, 1), picture(48, 72, 0, hole=True)
 SIZE = {"height": 48, "width": 72}
@@ -44,19 +43,16 @@ def test_prompts_and_sizes_of_a_batch() -> None:
         assert psnr(image, pipe(prompts[i // 2], seed=5 + i, **settings).images[0]) > 100
 
 
-def test_shared_generator_and_more_images_than_are_drawn_at_once() -> None:
-    """Without noise in the steps the whole start is drawn at once; with it, diffusers' order cannot be kept."""
-    pipe = ours("sd1")
-    settings: dict[str, Any] = {"num_images_per_prompt": 6, "num_inference_steps": 2, "generator": generators(4)[0]}
-    assert len(pipe("a", **settings).images) == 6
-    with pytest.raises(UsageError, match="one generator for more images than the 4 that the bundle draws at once"):
-        pipe("a", **settings, scheduler="EulerAncestralDiscreteScheduler")
+def test_one_generator_for_more_images_than_run_at_once() -> None:
+    """diffusers draws the noise of all six together, at every step."""
+    settings: dict[str, Any] = {"prompt": "a house", "num_images_per_prompt": 6, "num_inference_steps": 3, "seeds": 4}
+    agree("sd1", **settings, **SIZE, scheduler="EulerAncestralDiscreteScheduler")
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.0])
 def test_without_guidance_there_is_one_row_per_sample(scale: float) -> None:
     pipe, rows = ours("sdxl"), []
-    pipe._drawer._loops.close()  # what earlier requests have bound
+    pipe._generation.denoising.close()  # what earlier requests have bound
     with pipe.components.use("denoiser") as (engine,):
         prepare = engine.prepare
 
@@ -75,11 +71,15 @@ def test_without_guidance_there_is_one_row_per_sample(scale: float) -> None:
 
 
 def test_guidance_matrix() -> None:
-    guided = guidance_for(2, 3.0, rescale=0.5, guided=True)
-    rows = np.array([10.0, 20.0, 1.0, 2.0])
-    assert (guided.mix @ rows).tolist() == [10 + 3 * (1 - 10), 20 + 3 * (2 - 20)]
-    assert guided.row_sample.tolist() == [0, 1, 0, 1]
-    assert (guided.rescale @ rows).tolist() == [0.5, 1.0]
+    guided = guidance_for(3.0, evaluations=2, rescale=0.5, guided=True)
+    rows = np.array([10.0, 1.0])
+    assert (guided.mix @ rows).tolist() == [10 + 3 * (1 - 10)] * 2
+    assert (guided.rescale @ rows).tolist() == [0.5] * 2
+    positive, negative = np.array([[1.0], [2.0]], np.float32), np.array([[10.0], [20.0]], np.float32)
+    assert guided.by_row(positive, negative).ravel().tolist() == [10, 1, 20, 2]
+    plain = guidance_for(3.0, evaluations=2, rescale=0.5, guided=False)
+    assert plain.rows == 1 and plain.mix.tolist() == [[1], [1]] and not plain.rescale.any()
+    assert plain.by_row(positive, negative).ravel().tolist() == [1, 2]
 
 
 def test_low_memory_opens_one_component_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

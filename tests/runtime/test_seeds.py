@@ -66,11 +66,21 @@ def test_encoding_one_picture_for_three_images(seed: Any, generator: Any, repeat
         assert np.allclose(later[2], drawn(3, skipped=int(rows == 3)), atol=1e-6)
 
 
-def test_a_part_of_a_shared_stream_cannot_be_drawn() -> None:
-    part = streams_for(None, generators(3)[0], 4, "cpu").select(0, 2)
-    with pytest.raises(UsageError, match="give one for each image"):
-        part.draw(SHAPE)
-    assert len(streams_for([1, 2, 3, 4], None, 4, "cpu").select(1, 3).draw(SHAPE)) == 2
+def test_samples_draw_their_parts_of_a_shared_stream_whenever_they_need_them() -> None:
+    streams = streams_for(None, generators(3)[0], 3, "cpu")
+    parts = [streams.stream(i) for i in range(3)]
+    early = [parts[1].draw(SHAPE), parts[1].draw(SHAPE)]
+    late = [[parts[i].draw(SHAPE) for _ in range(2)] for i in (0, 2)]
+    whole = [drawn(3, rows=3, skipped=k) for k in range(2)]
+    for k in range(2):
+        for i, part in enumerate((late[0], early, late[1])):
+            assert np.allclose(part[k], whole[k][i], atol=1e-6)
+
+
+def test_a_sample_with_its_own_seed_has_a_stream_of_its_own() -> None:
+    own = streams_for([1, 2], None, 2, "cpu").stream(1)
+    assert np.allclose(own.draw(SHAPE), drawn(2), atol=1e-6)
+    assert np.allclose(own.draw(SHAPE), drawn(2, skipped=1), atol=1e-6)
 
 
 def test_bad_streams() -> None:

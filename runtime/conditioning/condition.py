@@ -1,0 +1,105 @@
+"""What a condition is: something that fills inputs of the components that run at each evaluation."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...engines.bundle import Bundle
+from ...engines.engine import Array
+from ...engines.memory import Buffer, Memory
+from ..components import Components
+from ..guidance import Guidance
+from ..prompt import EncodedPrompts
+from ..resolve import Job
+from ..schedule import Schedule
+from ..seeds import NoiseStreams
+from ..start import Start
+
+__all__ = ["Condition", "Part", "Preparation"]
+
+F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What a condition gives to one sample.
+
+    Attributes:
+        inputs: by component and input, see :attr:`~sdengine.runtime.denoise.sample.Sample.inputs`.
+        numbers: by component and input, see :attr:`~sdengine.runtime.denoise.sample.Sample.numbers`.
+        runs: by component before the denoiser, bool [N]: whether it has anything to add.
+
+    """
+
+    inputs: Mapping[str, Mapping[str, Buffer]] = field(default_factory=dict)
+    numbers: Mapping[str, Mapping[str, F32]] = field(default_factory=dict)
+    runs: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """What conditions have to go by, for the N images of one job.
+
+    Attributes:
+        job: the job.
+        schedule: of each sample.
+        guidance: of each sample.
+        prompts: the encoded prompts.
+        start: where the images start from.
+        streams: their noise.
+        components: the engines.
+        memory: where the inputs that are prepared are wanted.
+
+    """
+
+    job: Job
+    schedule: Schedule
+    guidance: Guidance
+    prompts: EncodedPrompts
+    start: Start
+    streams: NoiseStreams
+    components: Components
+    memory: Memory
+
+    def chunks(self) -> Iterator[range]:
+        """Divide the images into groups that the bundle takes at once."""
+        most = self.components.spec("denoiser").axes["S"].max
+        for first in range(0, self.job.images, most):
+            yield range(first, min(first + most, self.job.images))
+
+    def run(self, component: str, inputs: Mapping[str, Array], images: range) -> list[dict[str, Buffer]]:
+        """Run a component for some images.
+
+        Args:
+            component: which one.
+            inputs: by name, each ``[S, ...]`` or ``[S * rows, ...]``.
+            images: the S images.
+
+        Returns:
+            The part of each image in the outputs, ``[1, ...]`` or ``[rows, ...]``.
+
+        """
+        outputs = self.components.run_into(self.memory, component, inputs)
+        lengths = {name: output.shape[0] // len(images) for name, output in outputs.items()}
+        return [
+            {name: output[i * lengths[name] : (i + 1) * lengths[name]] for name, output in outputs.items()}
+            for i in range(len(images))
+        ]
+
+
+class Condition(Protocol):
+    """Something that samples are conditioned on."""
+
+    def components(self, job: Job, bundle: Bundle) -> tuple[str, ...]:
+        """Return the components that it adds to every evaluation of a job, before the denoiser, in order."""
+
+    def prepare(self, preparation: Preparation) -> list[Part]:
+        """Compute what stays as it is, once; return each image's part.
+
+        Raises:
+            UsageError: the request cannot be met as given.
+
+        """

@@ -1,0 +1,67 @@
+"""The numbers of an evaluation, of all samples, in one piece of memory: they reach a device in one copy."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...engines.memory import Buffer
+from ...engines.spec import TensorSpec
+
+__all__ = ["Field", "Layout", "packed"]
+
+F32 = NDArray[np.float32]
+Field = tuple[str, str]
+"""A component and one of its inputs."""
+
+_ALIGNMENT = 64
+"""Of the fields, in numbers: 256 bytes, which TensorRT asks of every address."""
+
+
+class Layout:
+    """Where each number lies, for S samples on R rows.
+
+    Args:
+        fields: the inputs that are numbers, float32; each has no axes but S and R and fixed ones.
+        samples: S.
+        rows: R.
+
+    Attributes:
+        size: of the whole, in numbers.
+
+    """
+
+    def __init__(self, fields: Mapping[Field, TensorSpec], samples: int, rows: int) -> None:
+        self._axes = {"S": samples, "R": rows}
+        self._specs = dict(fields)
+        self._starts: dict[Field, int] = {}
+        self.size = 0
+        for name, spec in fields.items():
+            self._starts[name] = self.size
+            length = math.prod(spec.resolve(self._axes))
+            self.size += -(-length // _ALIGNMENT) * _ALIGNMENT
+
+    def views(self, buffer: Buffer) -> dict[Field, Buffer]:
+        """Return each field's part of a buffer ``[size or more]``."""
+        found: dict[Field, Buffer] = {}
+        for name, spec in self._specs.items():
+            shape, start = spec.resolve(self._axes), self._starts[name]
+            found[name] = buffer[start : start + math.prod(shape)].reshape(shape)
+        return found
+
+    def places(self, slot: int, rows: Sequence[int]) -> NDArray[np.intp]:
+        """Return where the numbers of one sample go, in the order of :func:`packed`."""
+        own = {"S": [slot], "R": list(rows)}
+        found = []
+        for name, spec in self._specs.items():
+            shape = spec.resolve(self._axes)
+            indices = [own[dim] if isinstance(dim, str) else range(dim) for dim in spec.shape]
+            found.append(np.ravel_multi_index(np.ix_(*indices), shape).ravel() + self._starts[name])
+        return np.concatenate(found)
+
+
+def packed(fields: Iterable[Field], numbers: Mapping[str, Mapping[str, F32]], evaluations: int) -> F32:
+    """Join a sample's numbers, each ``[N, ...]``, to one table ``[N, width]``."""
+    parts = [numbers[component][name].reshape(evaluations, -1) for component, name in fields]
+    return np.concatenate(parts, axis=1).astype(np.float32, copy=False)

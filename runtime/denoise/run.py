@@ -1,0 +1,155 @@
+"""Takes samples from their first evaluation to their last, in batches that are used again and again."""
+
+import contextlib
+import threading
+import weakref
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+
+from ...engines.memory import Mark, Memory
+from ..components import Components
+from .batch import Batch
+from .sample import DENOISER, Sample
+
+__all__ = ["Denoising", "Step"]
+
+_MOST_BATCHES = 4
+"""Batches that are held for later requests; the one unused for longest goes first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What is known after samples have been taken further.
+
+    Attributes:
+        samples: those that were, at the positions that they have reached. Their ``latent`` may be read and set.
+        finished: those of them whose last evaluation this was.
+        evaluations: how many evaluations this was: more than one where a whole loop is one captured graph.
+
+    """
+
+    samples: tuple[Sample, ...]
+    finished: tuple[Sample, ...]
+    evaluations: int = 1
+
+
+class Denoising:
+    """Makes batches, and runs samples in them.
+
+    Args:
+        components: the engines.
+
+    """
+
+    def __init__(self, components: Components) -> None:
+        self._components = components
+        self._idle: deque[Batch] = deque()
+        self._alive: weakref.WeakSet[Batch] = weakref.WeakSet()
+        self._lock = threading.Lock()
+
+    def batch(self, sample: Sample, *, slots: int, rows: int | None = None) -> Batch:
+        """Make a batch for samples like this one; the caller closes it. See :class:`.Batch`."""
+        held = contextlib.ExitStack()
+        try:
+            engines = held.enter_context(self._components.use(*sample.components))
+            home = self._components.memory_of("vae_decoder")
+            batch = Batch(engines, sample, slots=slots, rows=rows, home=home, on_close=held.close)
+        except BaseException:
+            held.close()
+            raise
+        self._alive.add(batch)
+        return batch
+
+    def steps(
+        self, samples: Sequence[Sample], *, watched: bool = True, times: list[float] | None = None
+    ) -> Generator[Step, None, None]:
+        """Take samples to their end, yielding after each launch. Those that are finished already are left as they are.
+
+        As many run together as the bundle takes; the others follow as slots become free. Samples that cannot share a
+        batch run one batch after the other.
+
+        Args:
+            samples: in the order in which they are to be begun.
+            watched: whether somebody looks at each step: the host then goes no further ahead than one evaluation. Else
+                all evaluations may be given to the engines at once, where ``cuda_graph=loop`` asks for it.
+            times: where to add how long each step took, in milliseconds.
+
+        """
+        waiting = [sample for sample in samples if not sample.finished]
+        while waiting:
+            bucket = waiting[0].bucket
+            together = [sample for sample in waiting if sample.bucket == bucket]
+            waiting = [sample for sample in waiting if sample not in together]
+            slots = min(len(together), self._components.spec(DENOISER).axes["S"].max)
+            rows = sum(sorted((sample.rows for sample in together), reverse=True)[:slots])
+            whole = not watched and self._components.records_loop(*together[0].components)
+            with self._lent(together[0], slots, rows) as batch:
+                yield from _run(batch, slots, together, watched=watched, whole=whole, times=times)
+
+    @contextlib.contextmanager
+    def _lent(self, sample: Sample, slots: int, rows: int) -> Iterator[Batch]:
+        """Lend a batch with enough room; one is made where there is none idle."""
+        with self._lock:
+            batch = next((b for b in self._idle if b.has_room(sample, slots, rows)), None)
+            if batch is not None:
+                self._idle.remove(batch)
+            elif len(self._idle) >= _MOST_BATCHES:
+                self._idle.popleft().close()
+        if batch is None:
+            batch = self.batch(sample, slots=slots, rows=rows)
+        sound = False
+        try:
+            yield batch
+            sound = True  # not after an error: what was given to an engine may be in any state
+        except GeneratorExit:
+            sound = True
+            raise
+        finally:
+            if sound and not self._components.low_memory:
+                with self._lock:
+                    self._idle.append(batch)
+            else:
+                batch.close()
+
+    def close(self) -> None:
+        """Close all batches, also those that somebody has open."""
+        with self._lock:
+            self._idle.clear()
+            for batch in list(self._alive):
+                batch.close()
+
+
+def _run(
+    batch: Batch,
+    slots: int,
+    samples: Sequence[Sample],
+    *,
+    watched: bool,
+    whole: bool,
+    times: list[float] | None,
+) -> Generator[Step, None, None]:
+    queue, marks, memory = deque(samples), list[tuple[Mark, Mark]](), batch.memory
+    try:
+        while queue or batch.active:
+            while queue and len(batch.active) < slots and (batch.fits(queue[0]) or not batch.active):
+                batch.put(queue.popleft())
+            together, start = batch.active, memory.mark()
+            before = together[0].position
+            finished = batch.finish() if whole else batch.step()
+            marks.append((start, memory.mark()))
+            if watched and len(marks) > 1:
+                memory.wait(marks[-2][1])
+            yield Step(samples=together, finished=tuple(finished), evaluations=together[0].position - before)
+    except GeneratorExit:  # nobody listens any more
+        for sample in batch.active:
+            batch.take(sample)
+        _measure(memory, marks, times)
+        raise
+    _measure(memory, marks, times)
+
+
+def _measure(memory: Memory, marks: Sequence[tuple[Mark, Mark]], times: list[float] | None) -> None:
+    if times is not None and marks:
+        memory.wait(marks[-1][1])
+        times += [memory.milliseconds(*pair) for pair in marks]

@@ -1,0 +1,133 @@
+"""One image being denoised, with everything of its own."""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...engines.components import STATE_SLOTS
+from ...engines.memory import HOST, Buffer, Memory
+from ..schedule import Schedule
+
+if TYPE_CHECKING:
+    from ..resolve import Job
+    from .batch import Batch
+
+__all__ = ["DENOISER", "NoiseStream", "Sample", "initial_state"]
+
+F32 = NDArray[np.float32]
+
+DENOISER = "denoiser"
+"""The component that takes a step; the last one of every evaluation."""
+
+
+class NoiseStream(Protocol):
+    """A sample's source of fresh noise."""
+
+    def draw(self, shape: tuple[int, ...], /) -> F32:
+        """Return the next standard normal numbers of that shape."""
+
+
+@dataclass(eq=False, kw_only=True)
+class Sample:
+    """One image being denoised: nothing in it is shared with another one.
+
+    Make samples with :meth:`~sdengine.runtime.pipeline.Pipeline.prepare`.
+
+    Attributes:
+        schedule: what the solver does, evaluation by evaluation; N of them.
+        rows: how many rows of the network it takes: two with classifier-free guidance, else one.
+        components: what runs at each evaluation, in order; the last one is the denoiser.
+        inputs: by component and input, what stays as it is: ``[1, ...]``, or ``[rows, ...]`` of what belongs to rows.
+        numbers: by component and input, what changes with the evaluation, float32: ``[N, ...]``, and ``[N, rows, ...]``
+            for what belongs to rows. What a component shares with the denoiser is given for the denoiser alone.
+        runs: by component before the denoiser, bool ``[N]``: whether it has anything to add at that evaluation.
+        noise: its stream.
+        weights: what tells the weights of the components from others.
+        seed: of its noise, as reported.
+        job: what it was prepared from.
+        index: which of the job's images it is.
+        warnings: what the user should know about how it was prepared.
+        position: how many evaluations it has behind it.
+
+    """
+
+    schedule: Schedule
+    rows: int
+    components: tuple[str, ...]
+    inputs: Mapping[str, Mapping[str, Buffer]]
+    numbers: Mapping[str, Mapping[str, F32]]
+    runs: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    noise: NoiseStream
+    state: Buffer
+    weights: Hashable = None
+    seed: int = 0
+    job: "Job | None" = None
+    index: int = 0
+    warnings: tuple[str, ...] = ()
+    position: int = 0
+    _memory: Memory = HOST
+    _batch: "Batch | None" = None
+
+    @property
+    def evaluations(self) -> int:
+        """N, how many evaluations it takes from its first step to its last."""
+        return self.schedule.evaluations
+
+    @property
+    def finished(self) -> bool:
+        """Whether all evaluations are behind it."""
+        return self.position >= self.schedule.evaluations
+
+    @property
+    def timestep(self) -> float | None:
+        """What the network was told at the last evaluation; None before the first."""
+        return float(self.schedule.timesteps[self.position - 1]) if self.position else None
+
+    @property
+    def step(self) -> int:
+        """How many steps are behind it, as a user counts them; some solvers evaluate twice in a step."""
+        index = self.schedule.step_index
+        return int(index[self.position]) if self.position < len(index) else self.schedule.steps
+
+    @property
+    def place(self) -> tuple[Memory, Buffer]:
+        """Where its state ``[K, C, h, w]`` is now: its memory, and the buffer, which is the batch's while it is in one.
+
+        ``[0]`` of the buffer is the latent.
+        """
+        return (self._memory, self.state) if self._batch is None else self._batch.place_of(self)
+
+    @property
+    def latent(self) -> F32:
+        """The latent as it is now, ``[C, h, w]``; on the host, waited for."""
+        memory, state = self.place
+        return np.array(memory.read(state[0]), np.float32)
+
+    @latent.setter
+    def latent(self, value: Any) -> None:
+        memory, state = self.place
+        latent = np.ascontiguousarray(value, np.float32)
+        if latent.shape != state.shape[1:]:
+            raise ValueError(f"a latent of shape {list(latent.shape)} in place of one of {list(state.shape[1:])}")
+        memory.copy(state[0], latent)
+
+    @property
+    def bucket(self) -> dict[str, object]:
+        """What must be equal for samples to share a batch, by what to call it."""
+        own = {
+            f"{component}'s {name}": (buffer.dtype.name, list(buffer.shape[1:]))
+            for component, buffers in self.inputs.items()
+            for name, buffer in buffers.items()
+        }
+        latent = ("float32", list(self.state.shape[1:]))
+        return {"what runs": list(self.components), "the weights": self.weights, "the latent": latent, **own}
+
+
+def initial_state(latent: F32) -> F32:
+    """Return the state that a solver begins with: the latent ``[C, h, w]``, and an empty memory behind it."""
+    state = np.zeros((STATE_SLOTS, *latent.shape), np.float32)
+    state[0] = latent
+    return state

@@ -1,0 +1,155 @@
+"""A whole request: prepared, denoised under the eyes of progress and callbacks, decoded."""
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..engines.bundle import Bundle
+from ..engines.errors import UsageError
+from .components import Components
+from .decode import images_of, latents_of, pixels_of
+from .denoise import Denoising, Sample, Step
+from .prepare import Preparer
+from .prompt import InversionSource
+from .request import Request
+from .resolve import resolve, settings_of
+from .result import Result, Timings, timed
+
+__all__ = ["Generation", "Progress"]
+
+Progress = Callable[[int, int], None]
+
+
+class Generation:
+    """What a pipeline does with its engines.
+
+    Args:
+        bundle: the bundle.
+        components: its engines; they need not be open yet.
+        textual_inversions: see :class:`~.prepare.Preparer`.
+
+    Attributes:
+        denoising: the loop, and the batches that it uses.
+
+    """
+
+    def __init__(self, bundle: Bundle, components: Components, textual_inversions: Sequence[InversionSource]) -> None:
+        self.bundle = bundle
+        self.components = components
+        self.denoising = Denoising(components)
+        self._preparer = Preparer(bundle, components, textual_inversions)
+
+    def close(self) -> None:
+        """Release what is held for later requests."""
+        self.denoising.close()
+
+    def prepare(self, request: Request) -> list[Sample]:
+        """Make a request's samples, as of a caller who denoises and decodes them himself.
+
+        Raises:
+            UsageError: an argument cannot be met, or has a meaning only where the request is seen through here.
+
+        """
+        if request.callback_on_step_end is not None:
+            raise UsageError("prepare() takes no step: loop over denoise() in place of callback_on_step_end")
+        if request.output_type != "pil":
+            raise UsageError(
+                f"output_type={request.output_type!r}: decode() gives PIL images; a sample's latent is sample.latent"
+            )
+        return self._preparer.prepare(resolve(request, self.bundle), Timings())
+
+    def decode(self, samples: Sequence[Sample]) -> list[Image.Image]:
+        """Decode samples to images."""
+        return [image for sample in samples for image in images_of(self.components, [sample], [])]
+
+    def whole(self, request: Request, progress: Progress | None, *, pipeline: Any, load_ms: float) -> Result:
+        """See a request through.
+
+        Args:
+            request: what to generate.
+            progress: see :meth:`~sdengine.runtime.pipeline.Pipeline.draw`.
+            pipeline: what a callback is given first.
+            load_ms: what loading took, for the result.
+
+        """
+        timings, started = Timings(load=load_ms), time.perf_counter()
+        job = resolve(request, self.bundle)
+        samples = self._preparer.prepare(job, timings)
+        warnings = [*samples[0].warnings]
+        with timed(timings, "denoise"):
+            self._denoise(request, samples, progress, pipeline, timings, warnings)
+        with timed(timings, "decode"):
+            images = self._decode(request.output_type, samples, warnings)
+        timings.total = (time.perf_counter() - started) * 1e3
+        schedule = samples[0].schedule
+        return Result(
+            images=images,
+            seeds=tuple(sample.seed for sample in samples),
+            height=job.height if job.crop is None else job.crop.picture.height,
+            width=job.width if job.crop is None else job.crop.picture.width,
+            engines=dict(self.components.ran),
+            fallbacks=tuple(self.components.fallbacks),
+            timings_ms=timings,
+            warnings=tuple(dict.fromkeys([*self.components.notes, *warnings])),
+            settings={
+                **settings_of(request),
+                "scheduler": schedule.solver,
+                "num_inference_steps": schedule.steps,
+                "guidance_scale": job.guidance_scale,
+            },
+        )
+
+    def _denoise(
+        self,
+        request: Request,
+        samples: Sequence[Sample],
+        progress: Progress | None,
+        pipeline: Any,
+        timings: Timings,
+        warnings: list[str],
+    ) -> None:
+        callback, evaluations = request.callback_on_step_end, samples[0].evaluations
+        captured = self.components.records_loop(*samples[0].components)
+        if callback is not None and captured:
+            warnings.append("callback_on_step_end looks at each step: cuda_graph=loop is of no use to this request")
+        done, total = 0, evaluations * -(-len(samples) // self.components.spec("denoiser").axes["S"].max)
+        if progress is not None:
+            progress(done, total)
+        watched = callback is not None or (progress is not None and not captured)
+        with contextlib.closing(self.denoising.steps(samples, watched=watched, times=timings.steps)) as steps:
+            for step in steps:
+                done += step.evaluations
+                if progress is not None:
+                    progress(done, total)
+                if callback is not None:
+                    _call_back(callback, pipeline, step)
+                if pipeline.interrupt:
+                    position = step.samples[0].position
+                    warnings.append(f"interrupted after {position} of {evaluations} evaluations")
+                    break
+
+    def _decode(self, output: str, samples: Sequence[Sample], warnings: list[str]) -> Any:
+        if output == "latent":
+            return latents_of(self.components, samples)
+        decode: Callable[..., Any] = pixels_of if output == "np" else images_of
+        return decode(self.components, samples, warnings)
+
+
+def _call_back(callback: Callable[..., Mapping[str, Any] | None], pipeline: Any, step: Step) -> None:
+    """Show a callback the latents of a step, as diffusers does, and take the ones that it returns."""
+    first = step.samples[0]
+    shown = np.stack([sample.latent for sample in step.samples])
+    returned = dict(callback(pipeline, first.position - 1, first.timestep, {"latents": shown}) or {})
+    latents = returned.pop("latents", shown)
+    if returned:
+        raise UsageError(f"callback_on_step_end returned {', '.join(returned)}: only latents can be changed")
+    if np.shape(latents) != shown.shape:
+        raise UsageError(
+            f"callback_on_step_end returned latents of shape {list(np.shape(latents))}, not {list(shown.shape)}"
+        )
+    for sample, latent in zip(step.samples, np.asarray(latents, np.float32), strict=True):
+        sample.latent = latent

@@ -1,0 +1,177 @@
+"""From a job to its samples: text encoded, conditions computed, latents started."""
+
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engines.bundle import Bundle
+from ..engines.nets.config import UNetConfig
+from .components import Components
+from .conditioning import CONDITIONS, Part, Preparation
+from .denoise.sample import DENOISER, Sample, initial_state
+from .guidance import Guidance, guidance_for
+from .job_schedule import schedule_for
+from .prompt import (
+    TEXT_FAMILIES,
+    EncodedPrompts,
+    InversionSource,
+    encode_prompts,
+    inversion_notes,
+    load_inversions,
+    with_inversions,
+)
+from .resolve import Job
+from .result import Timings, timed
+from .schedule import Schedule
+from .seeds import NoiseStreams, streams_for
+from .start import Start, start_for
+from .text import text_encoders
+
+__all__ = ["Preparer"]
+
+F32 = NDArray[np.float32]
+
+
+class Preparer:
+    """Makes samples with one bundle, and holds what they need from request to request.
+
+    Args:
+        bundle: the bundle.
+        components: its engines; they need not be open yet.
+        textual_inversions: files with embeddings of new words; see :func:`~.prompt.load_inversions`.
+
+    Raises:
+        UsageError: a textual inversion does not fit the text encoders.
+        BundleError: a tokenizer is missing.
+
+    """
+
+    def __init__(
+        self, bundle: Bundle, components: Components, textual_inversions: Sequence[InversionSource] = ()
+    ) -> None:
+        self.bundle = bundle
+        self.components = components
+        self._scheduler = bundle.scheduler()
+        inversions = [word for source in textual_inversions for word in load_inversions(source)]
+        encoders = list(text_encoders(bundle, components))
+        self._encoders = tuple(with_inversions(encoders, inversions) if inversions else encoders)
+        self._notes = inversion_notes(encoders, inversions)
+
+    def prepare(self, job: Job, timings: Timings) -> list[Sample]:
+        """Make the samples of a job.
+
+        Args:
+            job: the job.
+            timings: where to add how long each part took.
+
+        Raises:
+            UsageError: the request cannot be met as given.
+            NonFiniteError: the VAE produced NaN or infinity.
+
+        """
+        request = job.request
+        schedule = schedule_for(job, self._scheduler, strength=job.strength)
+        streams = streams_for(request.seed, request.generator, job.images, request.rng)
+        guidance = guidance_for(
+            job.guidance_scale,
+            evaluations=schedule.evaluations,
+            rescale=request.guidance_rescale,
+            guided=job.guided,
+        )
+        with timed(timings, "text"):
+            prompts = self._encode(job)
+        warnings = [*self._notes, *job.warnings, *schedule.warnings, *prompts.warnings]
+        with timed(timings, "encode"):
+            start = self._start(job, schedule, streams, warnings)
+        with timed(timings, "condition"):
+            before = tuple(chain.from_iterable(c.components(job, self.bundle) for c in CONDITIONS))
+            preparation = Preparation(
+                job=job,
+                schedule=schedule,
+                guidance=guidance,
+                prompts=prompts,
+                start=start,
+                streams=streams,
+                components=self.components,
+                memory=self.components.memory_of(*before, DENOISER),
+            )
+            parts = [condition.prepare(preparation) for condition in CONDITIONS]
+        common = Part(numbers={DENOISER: step_numbers(schedule, guidance)})
+        names = (*before, DENOISER)
+        weights = tuple(self._weights_of(name) for name in names)
+        samples = []
+        for i, own in enumerate(zip(*parts, strict=True)):
+            joined = _joined([common, *own])
+            samples.append(
+                Sample(
+                    schedule=schedule,
+                    rows=guidance.rows,
+                    components=names,
+                    inputs=joined.inputs,
+                    numbers=joined.numbers,
+                    runs=joined.runs,
+                    noise=streams.stream(i),
+                    state=initial_state(start.latent[i]),
+                    weights=weights,
+                    seed=streams.seeds[i],
+                    job=job,
+                    index=i,
+                    warnings=tuple(warnings),
+                )
+            )
+        return samples
+
+    def _start(self, job: Job, schedule: Schedule, noise: NoiseStreams, warnings: list[str]) -> Start:
+        unet = self.bundle.config("unet")
+        assert isinstance(unet, UNetConfig)
+        # Latents given for inpainting are scaled as if there were no picture, whatever the strength.
+        from_noise = schedule if job.strength is None else schedule_for(job, self._scheduler, strength=None)
+        return start_for(
+            job,
+            unet,
+            self.components,
+            noise,
+            levels=schedule.start,
+            from_noise=from_noise.start[1],
+            warnings=warnings,
+        )
+
+    def _encode(self, job: Job) -> EncodedPrompts:
+        index = self.bundle.manifest.model_index
+        return encode_prompts(
+            self._encoders,
+            job.prompts,
+            family=TEXT_FAMILIES[self.bundle.manifest.family],
+            guidance=job.guided,
+            force_zeros_for_empty_prompt=bool(index.get("force_zeros_for_empty_prompt", False)),
+        )
+
+    def _weights_of(self, component: str) -> str:
+        manifest = self.bundle.manifest
+        return manifest.files[manifest.networks[manifest.components[component].network].weights].sha256
+
+
+def step_numbers(schedule: Schedule, guidance: Guidance) -> dict[str, F32]:
+    """Return what schedule and guidance say to the denoiser, by input, ``[N, ...]``."""
+    count = schedule.evaluations
+    return {
+        "timestep": np.repeat(np.asarray(schedule.timesteps, np.float32)[:, None], guidance.rows, axis=1),
+        "input_scale": np.asarray(schedule.input_scale, np.float32),
+        "mix": guidance.mix,
+        "rescale": guidance.rescale,
+        "predict": np.asarray(schedule.predict, np.float32),
+        "clip": np.full(count, schedule.clip, np.float32),
+        "update": np.asarray(schedule.update, np.float32),
+    }
+
+
+def _joined(parts: Sequence[Part]) -> Part:
+    """Join what conditions give to one sample."""
+    names = dict.fromkeys(name for part in parts for name in (*part.inputs, *part.numbers))
+    return Part(
+        inputs={n: {k: v for p in parts for k, v in p.inputs.get(n, {}).items()} for n in names},
+        numbers={n: {k: v for p in parts for k, v in p.numbers.get(n, {}).items()} for n in names},
+        runs={name: runs for part in parts for name, runs in part.runs.items()},
+    )
