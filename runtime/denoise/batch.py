@@ -164,7 +164,7 @@ class Batch:
         self._changed()
 
     def _check(self, sample: Sample) -> None:
-        self._check_open()
+        self.check_open()
         if sample._batch is not None:
             raise UsageError("this sample is in a batch already")
         if sample.finished:
@@ -182,7 +182,8 @@ class Batch:
         if self._rows_taken + sample.rows > self._rows:
             raise UsageError(f"this batch has {self._rows} rows, of which {self._rows_taken} are taken")
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise UsageError if the batch has been closed."""
         if self._closed:
             raise UsageError("this batch is closed")
 
@@ -327,7 +328,7 @@ class Batch:
 
     def _fill(self, most: int) -> None:
         """Bring the numbers of the next evaluations into place, and plan what runs at each."""
-        self._check_open()
+        self.check_open()
         if not self._members:
             raise UsageError("there is no sample in this batch")
         if self._launch is None:

@@ -141,6 +141,7 @@ def _run(
             if watched and len(marks) > 1:
                 memory.wait(marks[-2][1])
             yield Step(samples=together, finished=tuple(finished), evaluations=together[0].position - before)
+            batch.check_open()
     except GeneratorExit:  # nobody listens any more
         for sample in batch.active:
             batch.take(sample)
