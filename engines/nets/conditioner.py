@@ -22,11 +22,11 @@ def widths(unet: DownPath) -> list[int]:
 
 def unpack_key_values(unet: DownPath, packed: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
     """Undo the packing: one tensor [R, L, 2, T, width] per width -> one pair [R, T, width] per layer."""
-    tensors = {width: iter(tensor.flatten(1, 2).unbind(1)) for width, tensor in zip(widths(unet), packed, strict=True)}
+    layers = {width: iter(tensor.unbind(1)) for width, tensor in zip(widths(unet), packed, strict=True)}
     pairs = []
     for attention in unet.cross_attentions():
-        following = tensors[attention.to_q.out_features]
-        pairs.append((next(following), next(following)))
+        key, value = next(layers[attention.to_q.out_features]).unbind(1)
+        pairs.append((key, value))
     return pairs
 
 
