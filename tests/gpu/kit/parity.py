@@ -1,5 +1,6 @@
 """Tiny checkpoints of every family: each task's image on the device, against torch in float32 on the CPU."""
 
+import os
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack
@@ -27,7 +28,7 @@ _SIZE = {"height": 64, "width": 96, "num_inference_steps": 4, "seed": 5, "output
 
 def bundles(kinds: dict[str, int]) -> dict[str, "Future[Path]"]:
     """Export tiny bundles in processes of their own."""
-    pool = ProcessPoolExecutor(4, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(min(8, os.cpu_count() or 1), mp_context=get_context("spawn"))
     made = {kind: pool.submit(_exported, kind, controlnets) for kind, controlnets in kinds.items()}
     pool.shutdown(wait=False)
     return made
