@@ -12,7 +12,7 @@ from .onnxruntime_session import open_session, provider_missing
 from .resident import release_freed
 from .spec import ComponentSpec, resolve_dim, split_dim
 
-__all__ = ["NAME", "OnnxRuntimeEngine", "unavailable", "version"]
+__all__ = ["NAME", "OnnxRuntimeEngine", "known_lengths", "unavailable", "version"]
 
 NAME = "onnxruntime"
 _PROVIDER = "CPUExecutionProvider"
@@ -58,7 +58,7 @@ class OnnxRuntimeEngine:
         self.spec = graph.spec
         self.precision = precision
         self._component = component
-        file, lengths = graph.contrib or graph.file, _known_lengths(graph.spec)
+        file, lengths = graph.contrib or graph.file, known_lengths(graph.spec)
         settings = {"version": version(), "precision": precision, "lengths": str(lengths)}
         kept = Kept(bundle, component, file, engine=NAME, settings=settings)
         self._session: Any = open_session(
@@ -97,7 +97,7 @@ class OnnxRuntimeEngine:
         self._session = None
 
 
-def _known_lengths(spec: ComponentSpec) -> dict[str, int]:
+def known_lengths(spec: ComponentSpec) -> dict[str, int]:
     """Return the lengths of dimensions whose axis has but one: with them shapes are known before the first run."""
     fixed = {axis: allowed.min for axis, allowed in spec.axes.items() if allowed.min == allowed.max}
     dims = {dim for tensor in (*spec.inputs, *spec.outputs) for dim in tensor.shape if isinstance(dim, str)}

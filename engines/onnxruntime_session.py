@@ -37,6 +37,8 @@ def open_session(
     lengths: Mapping[str, int] | None = None,
     plan_reuse: bool = True,
     kept: Kept | None = None,
+    changed: bytes | None = None,
+    optimise: bool = True,
 ) -> Any:
     """Open a graph.
 
@@ -52,6 +54,8 @@ def open_session(
         plan_reuse: decide at opening which results take the places of others, which takes time with the square of the
             number of nodes; else the arena finds places while running.
         kept: where to keep what optimising the graph leads to, and to look for it; None neither does nor looks.
+        changed: a graph to open in the place of that in the file, with the weights beside it; not with ``kept``.
+        optimise: let the library change the graph; else each node runs as it stands.
 
     Raises:
         EngineError: the library refuses it.
@@ -62,7 +66,7 @@ def open_session(
 
     file = bundle.checked_graph(component, graph)
 
-    def session(source: str | bytes, optimised: Path | None = None) -> Any:
+    def session(source: str | bytes, optimised: Path | None = None, *, optimise: bool = optimise) -> Any:
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = 3
         if threads is not None:
@@ -74,8 +78,9 @@ def open_session(
         settings.enable_mem_reuse = plan_reuse
         if optimised is not None:
             settings.optimized_model_filepath = str(optimised)
-        if isinstance(source, bytes):
+        if not optimise:
             settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if isinstance(source, bytes):
             # What optimising left as it was still lies in the weights file, which is beside the graph.
             settings.add_session_config_entry(_WEIGHTS_FOLDER, str(file.parent))
         # Without its own fallback, which would go to the CPU and tell only the terminal.
@@ -84,7 +89,7 @@ def open_session(
         )
 
     try:
-        return session(str(file)) if kept is None else _kept_session(str(file), session, kept)
+        return session(changed or str(file)) if kept is None else _kept_session(str(file), session, kept)
     except Exception as error:  # onnxruntime raises a dozen types of its own
         raise EngineError(f"{component}: onnxruntime cannot open {graph}: {error}") from error
 
@@ -94,7 +99,7 @@ def _kept_session(file: str, session: Callable[..., Any], kept: Kept) -> Any:
     body = kept.read()
     if body is not None:
         try:
-            return session(bytes(body))
+            return session(bytes(body), optimise=False)
         except Exception as error:  # onnxruntime raises a dozen types of its own
             kept.notes.append(f"what was cached was not used and is made again: {error}")
     if kept.file is None:

@@ -23,7 +23,7 @@ from .openvino_forms import DEVICE, Form, Forms, runs_in
 from .openvino_library import core, library
 from .resident import release_mapped
 
-__all__ = ["NAME", "OpenVinoEngine", "preferred", "unavailable", "version"]
+__all__ = ["NAME", "OpenVinoEngine", "compiler_options", "preferred", "unavailable", "version"]
 
 NAME = "openvino"
 _TYPES = {"fp32": "f32", "bf16": "bf16"}
@@ -61,6 +61,14 @@ def preferred(graphs: Collection[str], device: str | None = None) -> str | None:
     return "fp32" if "fp32" in graphs else None
 
 
+def compiler_options(precision: str, threads: int | None = None) -> dict[str, Any]:
+    """Return what OpenVINO's compiler is told for an engine in ``bf16`` or ``fp32``."""
+    options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _TYPES[precision]}
+    if threads is not None:
+        options["INFERENCE_NUM_THREADS"] = threads
+    return options
+
+
 class OpenVinoEngine:
     """A component compiled by OpenVINO.
 
@@ -89,9 +97,7 @@ class OpenVinoEngine:
         self.notes: list[str] = []
         self.spec = graph.spec
         self._component = component
-        options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _TYPES[precision]}
-        if threads is not None:
-            options["INFERENCE_NUM_THREADS"] = threads
+        options = compiler_options(precision, threads)
         self._file = graph.file
         self._choosing = threading.Lock()
         self._forms: Forms | None = Forms(

@@ -7,7 +7,7 @@ network that is called once a step gets both at once, with one set of packed wei
 bfloat16: see :mod:`.openvino_tuned`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,6 +18,7 @@ from .kept import Kept
 from .manifest import Graph
 from .openvino_geglu import halve_gated_projections
 from .openvino_library import core, library
+from .openvino_marked import mark_outputs
 from .openvino_pointwise import convolve_products
 from .openvino_split import split_sinusoids
 from .openvino_tuned import tuned_or_open
@@ -160,6 +161,8 @@ def compiled(
     lengths: Mapping[str, int],
     options: Mapping[str, Any],
     tuned: Sequence[Mapping[str, int]] = (),
+    marked: Collection[str] = (),
+    rewritten: bool = True,
 ) -> Form:
     """Compile a graph; in bfloat16 as two models where it has sinusoids, see :func:`split_sinusoids`.
 
@@ -170,12 +173,15 @@ def compiled(
         options: given to OpenVINO's compiler.
         tuned: lengths of all axes that it shall be faster at, the likeliest first: for bfloat16 graphs, see
             :func:`tuned_or_open`.
+        marked: values of the graph to make outputs of, see :func:`mark_outputs`; not beside ``tuned``.
+        rewritten: change what OpenVINO would not do well; else compile the graph as it is.
 
     """
     model = core().read_model(file)
     _fix_shapes(model, spec, lengths)
-    held = halve_gated_projections(model)
-    convolve_before_doubling(model)
+    held = halve_gated_projections(model) if rewritten else []
+    if rewritten:
+        convolve_before_doubling(model)
     if tuned:
         held += convolve_products(model)
     split = split_sinusoids(model) if options["INFERENCE_PRECISION_HINT"] == "bf16" else None
@@ -183,6 +189,9 @@ def compiled(
     if tuned:
         network = tuned_or_open(network, [_shapes(spec, axes, before) for axes in tuned])
     parts = (*before, network)
+    left = set(marked)
+    for part in parts:
+        left -= mark_outputs(part, left)
     given = _options_of_parts(len(parts), options)
     models = [core().compile_model(part, DEVICE, dict(o)) for part, o in zip(parts, given, strict=True)]
     return Form(models, held)

@@ -1,4 +1,4 @@
-"""``sdengine export``: the command; it plugs itself into the command line."""
+"""``sdengine export``: the command; it plugs itself into the command line, and ``sdengine debug`` with it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,13 +16,15 @@ from ..engines.trt.arguments import (
     WeightStreaming,
     WorkspaceMiB,
 )
+from .debug.command import debug
 
 __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands that need torch."""
     app.command()(export)
+    app.command()(debug)
 
 
 def export(

@@ -1,18 +1,20 @@
 """Traces a component under fake tensors: shapes and types only, the weights never travel through the tracer."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import onnx_ir as ir
 import torch
+from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.export import Dim
+from torch.export import Dim, ExportedProgram
 
 from ..engines.errors import ExportError
 from ..engines.nets.build import NetworkConfig, component_module, network_from_config
 from ..engines.spec import ComponentSpec, split_dim
 from .translate import graph_from_program
 
-__all__ = ["trace_component"]
+__all__ = ["Traced", "trace_component", "trace_program"]
 
 # Lengths to trace with: distinct, and of no meaning to any network, so that a baked-in one cannot go unnoticed.
 _LENGTHS = {"S": 2, "R": 3, "B": 5, "T": 11, "E": 7, "h": 42, "w": 58}
@@ -20,6 +22,21 @@ _LENGTHS = {"S": 2, "R": 3, "B": 5, "T": 11, "E": 7, "h": 42, "w": 58}
 # Below this a coarse level of a UNet could be one latent wide, which torch would treat as a case of its own. The
 # translated operators are the same there, so the graph is right for smaller sizes too.
 _LEAST = {"h": 33, "w": 33}
+
+
+class Traced(NamedTuple):
+    """A component as torch traced it, and as it was translated.
+
+    Attributes:
+        program: what torch traced.
+        model: the graph; its weights are external.
+        names: the ONNX value of each traced node that makes one tensor.
+
+    """
+
+    program: ExportedProgram
+    model: ir.Model
+    names: dict[fx.Node, str]
 
 
 def trace_component(
@@ -46,6 +63,18 @@ def trace_component(
         ExportError: an axis was specialised, an operator is not known or a weight is missing.
 
     """
+    return trace_program(kind, config, spec, weights, dtype=dtype).model
+
+
+def trace_program(
+    kind: str,
+    config: NetworkConfig,
+    spec: ComponentSpec,
+    weights: Mapping[str, ir.TensorProtocol],
+    *,
+    dtype: torch.dtype,
+) -> Traced:
+    """Trace and translate as :func:`trace_component`; return what was traced beside the model."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         module = component_module(kind, network_from_config(config, dtype), spec)
         inputs = tuple(
@@ -55,7 +84,8 @@ def trace_component(
             program = torch.export.export(module, inputs, dynamic_shapes=(_dynamic_shapes(spec),), strict=False)
         except Exception as error:  # torch raises many kinds; what matters is which component, and torch's own words
             raise ExportError(f"{spec.name}: torch.export failed: {error}") from error
-        return graph_from_program(program, spec, {f"network.{name}": tensor for name, tensor in weights.items()})
+        named = {f"network.{name}": tensor for name, tensor in weights.items()}
+        return Traced(program, *graph_from_program(program, spec, named))
 
 
 def _dynamic_shapes(spec: ComponentSpec) -> tuple[dict[int, object], ...]:

@@ -94,6 +94,7 @@ class Pipeline:
         cuda_graph: str | None = None,
         weight_streaming_budget: int | float | str | None = None,
         compile: bool | None = None,  # noqa: A002 - torch's own word for it
+        memory_limit: int | None = None,
         textual_inversions: "Sequence[InversionSource]" = (),
         verify: HashPolicy = "once",
     ) -> "Pipeline":
@@ -110,6 +111,8 @@ class Pipeline:
             cuda_graph: ``step``, ``loop`` or ``off``.
             weight_streaming_budget: bytes, a share, or ``auto``.
             compile: compile torch's networks; the first picture of each size then takes minutes.
+            memory_limit: most bytes that ONNX Runtime may take on a GPU for each component that is open; what it
+                refuses to run with is an error. None is what is free as the component is opened.
             textual_inversions: files with embeddings of new words, or pairs of a file and the word (or the list of
                 words, one for each row) to use; without, a word is what the file says, or the file's name.
             verify: when files are compared with their SHA-256 before they are used: ``always`` at every start;
@@ -136,6 +139,7 @@ class Pipeline:
                 cuda_graph=cuda_graph,
                 weight_streaming_budget=weight_streaming_budget,
                 compile=compile,
+                memory_limit=memory_limit,
             ),
         )
         wanted = (*bundle.text_encoders, "conditioner", "denoiser", "vae_decoder")

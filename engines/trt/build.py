@@ -1,6 +1,7 @@
 """Adds plans to a bundle."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -127,10 +128,30 @@ def build_engines(
             raise UsageError(f"the bundle has no component {name!r}; it has {', '.join(known)}{nearest(name, known)}")
     wanted = [_wanted(build, name, precision) for name in names]
     folder = bundle.path / wanted[0].folder
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder, waiting=lambda: build.report("another build for the same target is at work; waiting for it")):
+    with _locked_folder(folder, build.report):
         build = replace(build, bundle=Bundle(bundle_path))  # the other build may have added to it
         return [_found(build, w) or _built(build, w) for w in wanted]
+
+
+@contextlib.contextmanager
+def _locked_folder(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold a folder, made if it is not there; if it is empty in the end, as where a build fails, it is removed."""
+
+    def waiting() -> None:
+        say("another build for the same target is at work; waiting for it")
+
+    with contextlib.ExitStack() as held:
+        there = False
+        while not there:  # another build that fails may remove it in between
+            folder.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                there = held.enter_context(locked(folder, waiting=waiting))
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # not empty
+                folder.rmdir()
+                folder.parent.rmdir()
 
 
 def _target_name(library: Library, options: BuildOptions, targets: tuple[str, ...], gpu: Gpu | None) -> str:

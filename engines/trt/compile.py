@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from ..spec import ComponentSpec
 from .failure import build_error
 from .library import Library
 from .messages import Messages, Progress, logger_for, monitor_for
-from .network import layers_by_precision, parsed_network
+from .network import layers_by_precision, mark_outputs, parsed_network
 from .options import BuildOptions
 from .profiles import shapes_of
 from .record import Wanted
@@ -51,6 +52,7 @@ def compile_plan(
     workspace: int | None = None,
     timing_cache: bytes = b"",
     progress: Progress | None = None,
+    marked: Collection[str] = (),
 ) -> Compiled:
     """Compile a graph.
 
@@ -64,6 +66,8 @@ def compile_plan(
         workspace: most bytes of scratch memory that a kernel may use; None leaves it to the library.
         timing_cache: of earlier builds for the same GPU and version.
         progress: told how far the build is; what it raises stops the build and is raised here.
+        marked: values to make outputs of, in the place of the graph's, to look at them; see :func:`mark_outputs`. Such
+            a plan may allocate for itself.
 
     Raises:
         EngineUnavailableError: the library cannot be loaded.
@@ -75,8 +79,10 @@ def compile_plan(
     started = time.perf_counter()
     builder = module.Builder(logger_for(module, messages))
     network, parser = parsed_network(module, builder, graph, spec.name, library.engine, messages)
+    if marked:
+        mark_outputs(module, network, marked)
     config = builder.create_builder_config()
-    _configure(module, config, wanted.options, targets, workspace)
+    _configure(module, config, wanted.options, targets, workspace, allocates=bool(marked))
     for profile in wanted.profiles:
         shapes = builder.create_optimization_profile()
         for name, ends in shapes_of(spec, profile).items():
@@ -116,7 +122,7 @@ def compile_plan(
 
 
 def _configure(
-    module: Any, config: Any, options: BuildOptions, targets: tuple[str, ...], workspace: int | None
+    module: Any, config: Any, options: BuildOptions, targets: tuple[str, ...], workspace: int | None, *, allocates: bool
 ) -> None:
     config.profiling_verbosity = module.ProfilingVerbosity.DETAILED  # layers and formats for the engine inspector
     if workspace is not None:
@@ -132,7 +138,7 @@ def _configure(
     # All memory is then ours to give, which capturing a launch requires; TensorRT-RTX has it since release 1.2. With
     # streamed weights it cannot be had: the library allocates for them as it runs, so such a plan is not captured.
     flag = getattr(module.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)
-    if flag is not None and not options.weight_streaming:
+    if flag is not None and not options.weight_streaming and not allocates:
         config.set_flag(flag)
     if options.version_compatible:
         config.set_flag(module.BuilderFlag.VERSION_COMPATIBLE)

@@ -14,8 +14,10 @@ __all__ = ["locked", "rewrite_manifest"]
 
 
 @contextlib.contextmanager
-def locked(folder: Path, *, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+def locked(folder: Path, *, waiting: Callable[[], None] | None = None) -> Iterator[bool]:
     """Hold a folder for this process; the lock ends with the block or with the process, and leaves no file.
+
+    Gives whether what is held is still the folder of that name: who held it before may have removed it.
 
     Args:
         folder: an existing folder.
@@ -37,7 +39,7 @@ def locked(folder: Path, *, waiting: Callable[[], None] | None = None) -> Iterat
             if waiting is not None:
                 waiting()
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        yield folder.exists() and os.path.samestat(os.fstat(descriptor), folder.stat())
     finally:
         os.close(descriptor)
 

@@ -21,12 +21,27 @@ class PlanMemory:
         component: what it runs.
         record: its description.
         buffers: inputs and outputs at the largest shapes, for each profile.
+        scratch_by_profile: as the open plan tells, or why it could not be opened: then the record's one number stands
+            for all profiles.
 
     """
 
     component: str
     record: PlanRecord
     buffers: tuple[int, ...]
+    scratch_by_profile: tuple[int, ...] | str
+
+    @property
+    def scratch(self) -> int | None:
+        """At the largest shapes of all profiles; None where nobody told."""
+        if isinstance(self.scratch_by_profile, str):
+            return self.record.activation_bytes
+        return max(self.scratch_by_profile)
+
+    @property
+    def unopened(self) -> str | None:
+        """Why the plan could not be opened; None where it was."""
+        return self.scratch_by_profile if isinstance(self.scratch_by_profile, str) else None
 
     @property
     def weights(self) -> int:
@@ -67,13 +82,13 @@ class MemoryEstimate:
 
 
 def memory_estimates(bundle: Bundle) -> tuple[MemoryEstimate, ...]:
-    """Estimate what the plans need, from what was written down when they were built.
+    """Estimate what the plans need, from what was written down when they were built, and from those that open here.
 
     Returns:
         One for each engine, version and target that the bundle holds plans of.
 
     Raises:
-        BundleError: a plan's description is missing or was changed.
+        BundleError: a plan or its description is missing or was changed.
 
     """
     places = dict.fromkeys((built.engine, built.version, built.target) for built in bundle.manifest.built)
@@ -81,22 +96,27 @@ def memory_estimates(bundle: Bundle) -> tuple[MemoryEstimate, ...]:
 
 
 def _estimate(bundle: Bundle, engine: str, version: str, target: str) -> MemoryEstimate:
+    from .scratch import scratch_by_profile  # what opens plans is not imported by what only builds them
+
     plans = []
     for built in bundle.manifest.built:
         if (built.engine, built.version, built.target) == (engine, version, target):
             record = read_record(bundle, built.file)
             spec = bundle.graph(built.component, built.precision).spec
             buffers = tuple(_buffers(spec, profile) for profile in record.profiles)
-            plans.append(PlanMemory(component=built.component, record=record, buffers=buffers))
+            scratch = scratch_by_profile(bundle, built)
+            plans.append(
+                PlanMemory(component=built.component, record=record, buffers=buffers, scratch_by_profile=scratch)
+            )
     return MemoryEstimate(
         engine=engine,
         version=version,
         target=target,
         plans=tuple(plans),
         weights=sum(plan.weights for plan in plans),
-        scratch=max((p.record.activation_bytes or 0 for p in plans), default=0),
+        scratch=max((p.scratch or 0 for p in plans), default=0),
         buffers=sum(max(p.buffers) for p in plans),
-        untold=tuple(p.component for p in plans if p.record.activation_bytes is None),
+        untold=tuple(p.component for p in plans if p.scratch is None),
     )
 
 

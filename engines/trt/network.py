@@ -1,15 +1,17 @@
 """From a graph to a strongly typed network."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from .failure import parse_error
 from .messages import Messages
 
-__all__ = ["layers_by_precision", "parsed_network"]
+__all__ = ["MARKED", "layers_by_precision", "mark_outputs", "parsed_network"]
 
+MARKED = "marked:"
+"""Before the name of a value in bfloat16, in the name of the output that shows it."""
 _FLOATS = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16"}
 
 
@@ -43,6 +45,25 @@ def parsed_network(
         raise parse_error(component, engine, described, messages.errors)
     _allow_decomposition(library, network)
     return network, parser
+
+
+def mark_outputs(library: Any, network: Any, names: Collection[str]) -> None:
+    """Make floating-point values of a network its outputs, and nothing else; bfloat16, which numpy lacks, as float32.
+
+    What the parser has folded is no value any more, and left out.
+    """
+    tensors = [layer.get_output(i) for layer in _layers(network) for i in range(layer.num_outputs)]
+    for tensor in [network.get_output(i) for i in range(network.num_outputs)]:
+        network.unmark_output(tensor)
+    for tensor in tensors:
+        if tensor.name not in names or tensor.dtype.name not in _FLOATS:
+            continue
+        if tensor.dtype == library.DataType.BF16:
+            shown = network.add_cast(tensor, library.DataType.FLOAT).get_output(0)
+            shown.name = f"{MARKED}{tensor.name}"
+            network.mark_output(shown)
+        else:
+            network.mark_output(tensor)
 
 
 def _layers(network: Any) -> Iterator[Any]:

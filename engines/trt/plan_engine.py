@@ -4,6 +4,7 @@ import mmap
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -25,7 +26,7 @@ from .record import PlanRecord, read_record
 from .refit import PlanWeights
 from .streaming import set_streaming_budget
 
-__all__ = ["MOST_BUCKETS", "CudaGraph", "PlanEngine"]
+__all__ = ["MOST_BUCKETS", "CudaGraph", "PlanEngine", "deserialised"]
 
 CudaGraph = Literal["step", "loop", "off"]
 
@@ -103,8 +104,7 @@ class PlanEngine:
             if record.wanted.options.version_compatible:
                 # Such a plan brings a part of the release that built it, for the host to run.
                 self._runtime.engine_host_code_allowed = True
-            with file.open("rb") as plan_file, mmap.mmap(plan_file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                engine = self._runtime.deserialize_cuda_engine(data)  # mapped, so that its weights are not held twice
+            engine = deserialised(self._runtime, file)
         if engine is None:
             said = "; ".join(self._messages.errors) or "no reason given"
             raise EngineError(f"{self.spec.name}: {self.name} cannot open {plan}: {said}; build it again")
@@ -132,6 +132,13 @@ class PlanEngine:
                 device.synchronize()
             self._contexts = Contexts(self._module, self._engine, bundle.file(plan), device.gpu)
         self.notes = self._contexts.notes
+
+    @property
+    def scratch(self) -> tuple[int, ...]:
+        """Bytes of scratch memory at the largest shapes of each profile, as the open plan tells."""
+        with self._open_device().held():
+            size_of = self._engine.get_device_memory_size_for_profile_v2
+            return tuple(int(size_of(i)) for i in range(len(self._profiles)))
 
     def refit(self, changes: Mapping[str, Array] | None = None) -> None:
         """Put in the bundle's weights and, over them, changed ones; of a plan that was built with ``--refit``.
@@ -232,6 +239,12 @@ class PlanEngine:
             del self._contexts, self._weights
             self._engine = self._runtime = None
         device.release()
+
+
+def deserialised(runtime: Any, file: Path) -> Any:
+    """Open a plan whose hash has been compared: it is native code. None where the library refuses it."""
+    with file.open("rb") as plan, mmap.mmap(plan.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return runtime.deserialize_cuda_engine(data)  # mapped, so that its weights are not held twice
 
 
 def _on_host(buffers: Mapping[str, Buffer]) -> dict[str, Array]:

@@ -4,6 +4,6 @@ torch's own exporter takes several times as long, wants the weights while it opt
 dozen nodes. The networks are ours, so the operators are few: each is one function in :mod:`.operators`.
 """
 
-from .program import graph_from_program, remove_unused
+from .program import Translated, graph_from_program, remove_unused
 
-__all__ = ["graph_from_program", "remove_unused"]
+__all__ = ["Translated", "graph_from_program", "remove_unused"]

@@ -1,7 +1,7 @@
 """Walks a traced program and assembles the ONNX model."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx_ir as ir
 import torch
@@ -14,15 +14,28 @@ from ...engines.spec import ComponentSpec
 from .builder import DTYPES, Builder
 from .operators import OPERATORS
 
-__all__ = ["OPSET", "graph_from_program", "remove_unused"]
+__all__ = ["OPSET", "Translated", "graph_from_program", "remove_unused"]
 
 OPSET = 23
 """ONNX operator set of every graph: the first with ``Attention``."""
 
 
+class Translated(NamedTuple):
+    """A graph, and what the traced nodes have become in it.
+
+    Attributes:
+        model: the graph.
+        names: the ONNX value of each traced node that makes one tensor, by name.
+
+    """
+
+    model: ir.Model
+    names: dict[fx.Node, str]
+
+
 def graph_from_program(
     program: ExportedProgram, spec: ComponentSpec, weights: Mapping[str, ir.TensorProtocol]
-) -> ir.Model:
+) -> Translated:
     """Translate a traced component.
 
     Args:
@@ -32,7 +45,7 @@ def graph_from_program(
             parameter are cast in the graph.
 
     Returns:
-        The model; its initialisers are the weights it uses, and nothing of them has been read.
+        The model, whose initialisers are the weights it uses, none of them read, and the names of its values.
 
     Raises:
         ExportError: the program uses an operator or a weight that is not known.
@@ -76,7 +89,9 @@ def graph_from_program(
         name=spec.name,
     )
     remove_unused(graph)
-    return ir.Model(graph, ir_version=11, producer_name="sdengine")
+    model = ir.Model(graph, ir_version=11, producer_name="sdengine")
+    made = {node: value for node, value in values.items() if isinstance(node.meta["val"], torch.Tensor)}
+    return Translated(model, {node: str(value.name) for node, value in made.items()})
 
 
 def _parameter(

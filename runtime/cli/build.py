@@ -15,7 +15,7 @@ from ...engines.trt.arguments import (
     WeightStreaming,
     WorkspaceMiB,
 )
-from .console import err, out, table
+from .console import build_progress, err, out, table
 from .options import BundlePath
 
 __all__ = ["build"]
@@ -59,7 +59,7 @@ def build(
         version_compatible=version_compatible,
         targets=tuple(target or ()),
     )
-    with err.status("building"):
+    with build_progress() as progress:
         plans = build_engines(
             bundle,
             engine,
@@ -67,7 +67,9 @@ def build(
             components=component or (),
             precision=precision,
             report=report,
+            progress=progress,
         )
+    with err.status("verifying"):
         verify_plans(Bundle(bundle), plans, verify, report)  # type: ignore[arg-type]  # checked above
     shown = table("Plans", *COLUMNS)
     for row in rows_of(plans):

@@ -4,6 +4,7 @@ from typing import Any
 
 from ...engines.bundle import Bundle
 from ...engines.trt import MemoryEstimate, memory_estimates
+from ...engines.trt.memory import PlanMemory
 from .console import out, table
 
 __all__ = ["memory_of", "print_memory"]
@@ -29,7 +30,9 @@ def memory_of(bundle: Bundle) -> list[dict[str, Any]]:
                     "precision": plan.record.wanted.precision,
                     "weights": plan.weights,
                     "weights_streamed": plan.record.wanted.options.weight_streaming,
-                    "scratch": plan.record.activation_bytes,
+                    "scratch": plan.scratch,
+                    "scratch_by_profile": None if plan.unopened else list(plan.scratch_by_profile),
+                    "scratch_is_a_total_because": plan.unopened,
                     "buffers_by_profile": list(plan.buffers),
                 }
                 for plan in found.plans
@@ -51,22 +54,32 @@ def print_memory(bundle: Bundle) -> None:
 def _print(found: MemoryEstimate) -> None:
     shown = table(
         f"Device memory in MB: {found.engine} {found.version}, {found.target}",
-        *("component", "precision", "weights", "scratch", "buffers of each profile"),
+        *("component", "precision", "weights", "scratch of each profile", "buffers of each profile"),
     )
     for plan in found.plans:
         shown.add_row(
             plan.component,
             plan.record.wanted.precision,
             _megabytes(plan.weights) + (", streamed" if plan.record.wanted.options.weight_streaming else ""),
-            "?" if plan.record.activation_bytes is None else _megabytes(plan.record.activation_bytes),
+            _scratch(plan),
             ", ".join(_megabytes(size) for size in plan.buffers),
         )
     shown.add_section()
     shown.add_row("all", "", _megabytes(found.weights), _megabytes(found.scratch), _megabytes(found.buffers))
     out.print(shown)
     out.print(f"{_megabytes(found.total)} MB in all: scratch is shared, buffers are of the largest profile. {_ON_TOP}")
+    for reason in dict.fromkeys(plan.unopened for plan in found.plans if plan.unopened is not None):
+        out.print(f"scratch is a total over the profiles where plans cannot be opened: {reason}", highlight=False)
     if found.untold:
         out.print(f"untold by the library, also on top: scratch of {', '.join(found.untold)}")
+
+
+def _scratch(plan: PlanMemory) -> str:
+    if plan.scratch is None:
+        return "?"
+    if isinstance(plan.scratch_by_profile, str):
+        return f"{_megabytes(plan.scratch)} in total"
+    return ", ".join(_megabytes(size) for size in plan.scratch_by_profile)
 
 
 def _megabytes(size: int) -> str:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-__all__ = ["err", "fail", "out", "print_json", "step_progress", "table", "work_progress"]
+__all__ = ["build_progress", "err", "fail", "out", "print_json", "step_progress", "table", "work_progress"]
 
 out = Console()
 err = Console(stderr=True)
@@ -43,6 +43,31 @@ def step_progress(label: str, *, quiet: bool) -> Iterator[Callable[[int, int], N
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=err, transient=True) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def build_progress() -> Iterator[Callable[[str, str, int, int], None]]:
+    """Show a bar of the steps of a build on a terminal, elsewhere a line for each; give the callback that is told.
+
+    It is told component, phase, steps done and steps of the phase. Phases are within one another: the bar is of the
+    first of each component, with the name of the one that is under way.
+    """
+    outermost: dict[str, tuple[str, int]] = {}
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task("building", total=None)
+
+        def tell(component: str, phase: str, done: int, steps: int) -> None:
+            outer, before = outermost.setdefault(component, (phase, 0))
+            bar.update(task, description=f"{component}: {phase[:60]}")
+            if phase != outer:
+                return
+            outermost[component] = (outer, done)
+            bar.update(task, completed=done, total=steps)
+            if not err.is_terminal and done > before:
+                err.print(f"{component}: {phase}, step {done} of {steps}", markup=False, highlight=False)
+
+        yield tell
 
 
 @contextmanager

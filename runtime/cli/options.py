@@ -17,6 +17,7 @@ __all__ = [
     "Engine",
     "Fallback",
     "LowMemory",
+    "MemoryLimit",
     "Precision",
     "StreamingBudget",
     "Threads",
@@ -56,6 +57,10 @@ Compile = Annotated[
 StreamingBudget = Annotated[
     str | None,
     typer.Option(help="TensorRT: weights kept on the GPU, of a plan that streams them: bytes, 0.0 to 1.0, auto."),
+]
+MemoryLimit = Annotated[
+    int | None,
+    typer.Option(min=1, help="ONNX Runtime on a GPU: most MiB for each open component. Default: what is free."),
 ]
 VerifyFiles = Annotated[
     str,

@@ -17,6 +17,7 @@ from .options import (
     Engine,
     Fallback,
     LowMemory,
+    MemoryLimit,
     Precision,
     StreamingBudget,
     Threads,
@@ -116,6 +117,7 @@ def run(
     cuda_graph: CudaGraph = None,
     compile: Compile = None,  # noqa: A002
     weight_streaming_budget: StreamingBudget = None,
+    memory_limit: MemoryLimit = None,
     low_memory: LowMemory = False,
     verify: VerifyFiles = "once",
 ) -> None:
@@ -181,6 +183,7 @@ def run(
         "cuda_graph": cuda_graph,
         "compile": compile,
         "weight_streaming_budget": parse_budget(weight_streaming_budget),
+        "memory_limit": None if memory_limit is None else memory_limit << 20,
         "verify": verify,
     }
     if refiner is None:

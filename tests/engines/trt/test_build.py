@@ -179,6 +179,7 @@ def test_without_a_gpu_refittable_plans_cannot_be_built(bundle: Path, option: st
     with pytest.raises(EngineError, match=r"conditioner: .*only where there is a GPU: .* without --refit and --strip"):
         build(bundle, options)
     assert Bundle(bundle).manifest.built == []
+    assert not (bundle / "engines").exists(), "a failed build leaves nothing behind"
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ def test_the_estimate_adds_up(tmp_path: Path) -> None:
     assert found.scratch == max(plan.record.activation_bytes or 0 for plan in plans)
     assert found.weights == sum(plan.record.weight_bytes or 0 for plan in plans)
     assert found.untold == ()
+    for plan in found.plans:
+        assert plan.unopened is not None and plan.scratch == plan.record.activation_bytes, "a total, and why"
     spec = bundle.graph("text_encoder", "fp16").spec
     texts, added = spec.axes["B"].max, spec.axes["E"].max
     width, tokens = 24, 77

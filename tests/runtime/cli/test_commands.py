@@ -160,6 +160,8 @@ BAD_RUNS = [
     (["BUNDLE", "x", "--scheduler-option", "nonsense"], 2, "write NAME=VALUE"),
     (["BUNDLE", "x", "--engine", "onxruntime"], 2, "did you mean 'onnxruntime'"),
     (["BUNDLE", "x", "--engine", "onnxruntime", "--precision", "fp16"], 1, "not in fp16; export it again"),
+    (["BUNDLE", "x", "--engine", "onnxruntime", "--memory-limit", "9"], 2, "no option memory_limit; it is for onnxr"),
+    (["BUNDLE", "x", "--memory-limit", "0"], 2, "--memory-limit"),
     (["BUNDLE", "x", "--fallback", "maybe"], 2, "neither allow nor error"),
     (["BUNDLE", "x", "-o", "x.tiff"], 2, "unknown picture format"),
     (["BUNDLE", "x", "-o", "missing/x.png"], 2, "there is no folder missing"),
@@ -224,16 +226,19 @@ def test_build_adds_a_plan(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert len(list((copy / "engines").rglob("*.plan"))) == 1
     assert "text_encoder: not verified: there is no NVIDIA GPU here" in done.stderr
+    assert "text_encoder: Building engine, step 6 of 6" in done.stderr
     assert sdengine("inspect", copy, "--check").returncode == 0
     assert "yes" in sdengine(*arguments).stdout, "what still fits is kept"
     report = json.loads(sdengine("inspect", copy, "--memory", "--json").stdout)
     [memory] = report["memory"]
     assert (memory["engine"], memory["target"]) == ("tensorrt-rtx", "sm89")
     [plan] = memory["plans"]
+    assert plan["scratch_by_profile"] is None and "GPU" in plan["scratch_is_a_total_because"]
     assert memory["total"] == plan["weights"] + plan["scratch"] + max(plan["buffers_by_profile"])
     assert memory["on_top"] == ["cuda_context", "captured_graphs"]
     shown = sdengine("inspect", copy, "--memory").stdout
     assert "text_encoder" in shown and "come on top" in shown
+    assert "in total" in shown and "scratch is a total over the profiles where plans cannot be opened" in shown
     layers = [entry for entry in report["precisions"] if entry["of"].startswith("plan")]
     assert layers[0]["computes_in"]["fp32"]["normalization"] > 0
 

@@ -63,6 +63,9 @@ class Engine:
         self.missing = set(self.refittable_weights) if plan.get("stripped", False) else set()
         self.open_session()
 
+    def get_device_memory_size_for_profile_v2(self, profile: int) -> int:
+        return int(self.device_memory_size_v2) >> profile
+
     def open_session(self) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3

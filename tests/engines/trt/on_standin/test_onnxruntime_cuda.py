@@ -164,6 +164,15 @@ def test_a_limit_out_of_range_is_told(bundle: Path) -> None:
 
 
 @pytest.mark.usefixtures("cpu")
+def test_a_limit_reaches_the_provider(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = []
+    monkeypatch.setattr(onnxruntime_cuda, "_provider_options", lambda number, stream, limit: limits.append(limit) or {})
+    with Pipeline.load(bundle, engine="onnxruntime-cuda", precision="fp32", memory_limit=123 << 20):
+        pass
+    assert len(limits) >= 3 and set(limits) == {123 << 20}
+
+
+@pytest.mark.usefixtures("cpu")
 def test_a_recorded_loop_is_not_asked_of_it(bundle: Path) -> None:
     settings: dict[str, Any] = {"height": 64, "width": 64, "num_inference_steps": 2, "seed": 5, "output_type": "np"}
     with pytest.raises(UsageError, match="onnxruntime-cuda has no option cuda_graph; it is for tensorrt"):

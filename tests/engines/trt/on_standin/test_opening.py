@@ -7,7 +7,7 @@ from sdengine.engines.bundle import Bundle
 from sdengine.engines.cuda.gpu import gpu_here
 from sdengine.engines.engine import run
 from sdengine.engines.errors import UsageError
-from sdengine.engines.trt import BuildOptions
+from sdengine.engines.trt import BuildOptions, memory_estimates
 from sdengine.engines.trt.build import _workspace
 from sdengine.engines.trt.library import LIBRARIES
 from sdengine.engines.trt.plan_engine import PlanEngine
@@ -64,3 +64,15 @@ def test_the_workspace_is_what_is_free_on_the_gpu_that_is_built_for() -> None:
     finally:
         cuda.standin_limit(1 << 34)
     assert len(said) == 1
+
+
+def test_an_open_plan_tells_the_scratch_memory_of_each_profile(tmp_path: Path) -> None:
+    [found] = memory_estimates(Bundle(with_plans("sd1", tmp_path, sizes=((64, 64), (96, 64)))))
+    plans = {plan.component: plan for plan in found.plans}
+    assert all(plan.unopened is None for plan in plans.values())
+    by_profile = plans["denoiser"].scratch_by_profile
+    assert by_profile == (by_profile[0], int(by_profile[0]) // 2) and len(plans["text_encoder"].scratch_by_profile) == 1
+    assert found.untold == () and found.scratch == max(plan.scratch or 0 for plan in found.plans)
+    [other] = memory_estimates(Bundle(with_plans("sd1", tmp_path / "other", target="sm80-NVIDIA-A100")))
+    assert all("here is sm89" in str(plan.unopened) for plan in other.plans)
+    assert len(other.untold) == len(other.plans), "nothing was written down, and nothing could be asked"

@@ -1,0 +1,87 @@
+"""The layers of a component: the nodes of its plain graph, in the order in which they run."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from ...engines.spec import ComponentSpec
+
+__all__ = ["Layer", "chunks", "layers_of"]
+
+_BYTES = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 16: 2}
+"""Of the element types of ``onnx.TensorProto`` that our graphs use."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A node of the plain graph.
+
+    Attributes:
+        node: its name.
+        operator: its ONNX operator.
+        inputs: names of the values and weights that it takes.
+        outputs: names of the values that it makes.
+        bytes: of its outputs, as far as their shapes can be inferred.
+
+    """
+
+    node: str
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    bytes: int
+
+
+def layers_of(model: onnx.ModelProto, spec: ComponentSpec, axes: Mapping[str, int]) -> list[Layer]:
+    """Return the layers of a graph, with their sizes where the axes have these lengths."""
+    sizes = _sizes(model, spec, axes)
+    return [
+        Layer(
+            node=node.name,
+            operator=node.op_type,
+            inputs=tuple(name for name in node.input if name),
+            outputs=tuple(name for name in node.output if name),
+            bytes=sum(sizes.get(name, 0) for name in node.output),
+        )
+        for node in model.graph.node
+    ]
+
+
+def chunks(layers: Sequence[Layer], most: int) -> Iterator[list[Layer]]:
+    """Cut the layers into runs of neighbours whose outputs take at most ``most`` bytes; one alone may take more."""
+    chunk: list[Layer] = []
+    size = 0
+    for layer in layers:
+        if chunk and size + layer.bytes > most:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(layer)
+        size += layer.bytes
+    if chunk:
+        yield chunk
+
+
+def _sizes(model: onnx.ModelProto, spec: ComponentSpec, axes: Mapping[str, int]) -> dict[str, int]:
+    """Return the bytes of every value whose shape onnx can infer."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    shapes = {tensor.name: tensor.resolve(axes) for tensor in spec.inputs}
+    for given in copy.graph.input:
+        for dim, length in zip(given.type.tensor_type.shape.dim, shapes[given.name], strict=True):
+            dim.Clear()
+            dim.dim_value = length
+    del copy.graph.value_info[:]
+    for node in copy.graph.node:
+        if node.op_type == "GroupNormalization":  # onnx infers nothing behind it; its result is as its input is
+            node.op_type = "Identity"
+            del node.input[1:], node.attribute[:]
+    inferred = onnx.shape_inference.infer_shapes(copy, data_prop=True).graph
+    found = {}
+    for value in (*inferred.value_info, *inferred.output):
+        tensor = value.type.tensor_type
+        lengths = [dim.dim_value for dim in tensor.shape.dim if dim.HasField("dim_value")]
+        if tensor.HasField("shape") and len(lengths) == len(tensor.shape.dim):
+            found[value.name] = math.prod(lengths) * _BYTES.get(tensor.elem_type, 8)
+    return found
