@@ -70,7 +70,7 @@ class NonFiniteError(EngineError):
     """A network produced NaN or infinity."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: object, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the known name closest to ``name``, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name)[:200], list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..engines.errors import UsageError
+from .arrays import array_from, finite_array
 from .pil_images import open_image, prepared_image
 
 __all__ = ["array_from", "as_latents", "load_pictures", "mask_array", "natural_size", "pixel_array"]
@@ -86,14 +87,6 @@ def _checked_values(array: NDArray[Any], what: str, notes: list[str], *, masks: 
     return values.astype(np.float32)
 
 
-def array_from(value: Any) -> NDArray[Any]:
-    """Return an array, or a torch tensor wherever it is and whatever its float type, as an array."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        value = value.float() if value.is_floating_point() else value
-    return np.asarray(value.numpy() if hasattr(value, "numpy") else value)
-
-
 def _plain_array(value: Any, *, masks: bool) -> NDArray[Any] | None:
     """A numpy array as it is; a tensor [N, C, H, W], [C, H, W] or, of masks, [N, H, W] with its channels last."""
     if isinstance(value, np.ndarray):
@@ -114,7 +107,7 @@ def as_latents(value: Any, channels: int) -> F32 | None:
         return np.concatenate(found) if len(found) == len(parts) else None
     array = array_from(value) if hasattr(value, "numpy") else value
     if isinstance(array, np.ndarray) and array.ndim == 4 and array.shape[1] == channels and array.shape[-1] != 3:
-        return np.ascontiguousarray(array, np.float32)
+        return np.ascontiguousarray(finite_array("image, as latents,", array))
     return None
 
 

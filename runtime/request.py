@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ..engines.errors import UsageError, nearest
+from .arrays import finite_array
+from .callback import checked_callback
 from .prompt.layout import LongPrompt
-from .scalars import finite_number, plain_numbers, whole_number
+from .scalars import finite_number, plain_numbers, shortened, whole_number
 
-__all__ = ["OUTPUT_TYPES", "Request"]
+__all__ = ["IMAGES_MOST", "OUTPUT_TYPES", "STEPS_MOST", "Request"]
 
 OUTPUT_TYPES = ("pil", "np", "latent")
 
@@ -174,34 +176,56 @@ class Request:
         return cls(**{name: value for name, value in settings.items() if name in known})
 
     def __post_init__(self) -> None:
+        for name in ("output_type", "rng", "long_prompt"):
+            if not isinstance(getattr(self, name), str):
+                raise UsageError(f"{name}={shortened(getattr(self, name))} must be text")
         if self.output_type not in OUTPUT_TYPES:
             raise UsageError(
                 f"output_type={self.output_type!r} is none of {', '.join(OUTPUT_TYPES)}"
                 f"{nearest(str(self.output_type), OUTPUT_TYPES)}"
             )
-        for name, plain in _numbers_of(self).items():
+        for field in fields(self):
+            if getattr(self, field.name) is None and field.default is not None:
+                raise UsageError(f"{field.name}=None: leave it out for its default, {field.default!r}")
+        for name, plain in (_numbers_of(self) | _others_of(self)).items():
             object.__setattr__(self, name, plain)
         if self.seed is not None and self.generator is not None:
             raise UsageError("seed and generator were both given: give one of them")
-        if not set(self.callback_on_step_end_tensor_inputs) <= {"latents"}:
+        names = self.callback_on_step_end_tensor_inputs
+        if not isinstance(names, (list, tuple)) or any(name != "latents" for name in names):
             raise UsageError(
-                f"callback_on_step_end_tensor_inputs={list(self.callback_on_step_end_tensor_inputs)}: "
+                f"callback_on_step_end_tensor_inputs={shortened(names)}: "
                 "there is latents; the rest has been computed before the first step"
             )
         if self.mask_image is not None and self.image is None:
             raise UsageError("mask_image needs image, the picture that it masks")
 
 
+IMAGES_MOST = 4096
+"""Images of one call: all of them are in memory when it ends."""
+STEPS_MOST = 10_000
+"""Steps of a schedule: ten times those that checkpoints were trained with."""
+_PIXELS_MOST = 2**20
 _WHOLE = {
-    "num_images_per_prompt": 1,
-    "num_inference_steps": 1,
-    "original_inference_steps": 1,
-    "height": 1,
-    "width": 1,
-    "padding_mask_crop": 0,
-    "clip_skip": None,
+    "num_images_per_prompt": (1, IMAGES_MOST),
+    "num_inference_steps": (1, STEPS_MOST),
+    "original_inference_steps": (1, STEPS_MOST),
+    "height": (1, _PIXELS_MOST),
+    "width": (1, _PIXELS_MOST),
+    "padding_mask_crop": (0, _PIXELS_MOST),
+    "clip_skip": (0, 100),
 }
-"""Whole numbers, and the least they may be."""
+"""Whole numbers, the least and the most they may be."""
+_ARRAYS = {
+    "prompt_embeds": 3,
+    "negative_prompt_embeds": 3,
+    "pooled_prompt_embeds": 2,
+    "negative_pooled_prompt_embeds": 2,
+    "latents": 4,
+    "masked_image_latents": 4,
+}
+"""Arrays, and how many axes they have."""
+_FLAGS = ("weighting", "guess_mode", "watermark")
 _FRACTIONS = ("strength", "denoising_start", "denoising_end", "guidance_rescale", "eta")
 _NUMBERS = ("guidance_scale", "aesthetic_score", "negative_aesthetic_score")
 _BY_CONTROLNET = ("controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end")
@@ -228,7 +252,8 @@ def _numbers_of(request: Request) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for name, value in given.items():
         if name in _WHOLE:
-            plain[name] = whole_number(name, value, least=_WHOLE[name])
+            least, most = _WHOLE[name]
+            plain[name] = whole_number(name, value, least=least, most=most)
         elif name in _NUMBERS or name in _FRACTIONS:
             plain[name] = finite_number(name, value)
         elif name in _BY_CONTROLNET or name in _SERIES:
@@ -242,12 +267,35 @@ def _numbers_of(request: Request) -> dict[str, Any]:
     return plain
 
 
+def _others_of(request: Request) -> dict[str, Any]:
+    """Return a request's arrays as float32, flags as bool, and its callback as one that checks what it returns.
+
+    Raises:
+        UsageError: one of them is of the wrong kind.
+
+    """
+    plain: dict[str, Any] = {}
+    for name, ndim in _ARRAYS.items():
+        if (value := getattr(request, name)) is not None:
+            plain[name] = finite_array(name, value, ndim=ndim)
+    for name in _FLAGS:
+        if (value := getattr(request, name)) is not None:
+            plain[name] = plain_numbers(value)
+            if not isinstance(plain[name], bool):
+                raise UsageError(f"{name}={shortened(value)} must be True or False")
+    if request.callback_on_step_end is not None:
+        plain["callback_on_step_end"] = checked_callback(request.callback_on_step_end)
+    return plain
+
+
 def _series(name: str, value: Any, *, single: bool) -> float | tuple[float, ...]:
     if isinstance(value, (list, tuple, range)):
+        if len(value) > STEPS_MOST:
+            raise UsageError(f"{name} holds {len(value)} numbers; {STEPS_MOST} are the most")
         return tuple(finite_number(name, item) for item in value)
     if single:
         return finite_number(name, value)
-    raise UsageError(f"{name}={value!r} must be a list of numbers")
+    raise UsageError(f"{name}={shortened(value)} must be a list of numbers")
 
 
 def _seeds(value: Any) -> Any:
@@ -259,7 +307,10 @@ def _seeds(value: Any) -> Any:
 
 def _pair(name: str, value: Any) -> tuple[float, float]:
     if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise UsageError(f"{name}={value!r} must be two numbers, vertical then horizontal")
+        raise UsageError(f"{name}={shortened(value)} must be two numbers, vertical then horizontal")
     for item in value:
-        finite_number(name, item)
+        number = finite_number(name, item)
+        least = -_PIXELS_MOST if "crops" in name else 0
+        if not least <= number <= _PIXELS_MOST:
+            raise UsageError(f"{name}={shortened(value)} is outside {least} to {_PIXELS_MOST} pixels")
     return plain_numbers(value[0]), plain_numbers(value[1])

@@ -19,7 +19,7 @@ from .fitness import check_task, inner_share, without_effect
 from .inputs import Picture, array_from, as_latents, load_pictures, mask_array, natural_size, pixel_array
 from .pil_images import as_bytes
 from .prompt.request import PromptRequest
-from .request import Request
+from .request import IMAGES_MOST, Request
 from .schedule.choice import described_config
 from .seeds import generator_notes
 
@@ -98,6 +98,8 @@ def resolve(request: Request, bundle: Bundle) -> Job:
     defaults = defaults_for(manifest.family, pipeline_class, task, controlled=controlled)
     prompts = PromptRequest(**{name: _embeds(request, name) for name in _PROMPT_FIELDS})
     total = prompts.batch * request.num_images_per_prompt
+    if total > IMAGES_MOST:
+        raise UsageError(f"{total} images in one call; {IMAGES_MOST} are the most, so call several times")
     notes = generator_notes(request.generator, request.rng)
     latents = None if request.image is None else as_latents(request.image, vae.latent)
     pictures = [] if request.image is None or latents is not None else load_pictures(request.image, "image", notes)

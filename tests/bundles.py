@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 from sdengine.engines.bundle import Bundle
+from sdengine.engines.errors import UsageError
 from sdengine.engines.spec import AxisRange, ComponentSpec
 from sdengine.export import export_bundle
 
@@ -109,16 +110,20 @@ def _exported(kind: str, controlnets: int, engines: tuple[str, ...], precision: 
     target = _folder() / "bundles" / name
     target.parent.mkdir(exist_ok=True)
     if not target.exists():
-        export_bundle(
-            checkpoint_of(kind),
-            target,
-            engines=engines,
-            precision=precision,
-            sizes=SIZES,
-            batch=batch,
-            controlnets=controlnets_of(kind, controlnets),
-            verify="off",
-        )
+        try:
+            export_bundle(
+                checkpoint_of(kind),
+                target,
+                engines=engines,
+                precision=precision,
+                sizes=SIZES,
+                batch=batch,
+                controlnets=controlnets_of(kind, controlnets),
+                verify="off",
+            )
+        except UsageError:  # another session was faster
+            if not target.exists():
+                raise
     return target
 
 

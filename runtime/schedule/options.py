@@ -16,7 +16,7 @@ from ...engines.errors import UsageError, nearest
 __all__ = ["BETAS", "OptionTable", "Options", "resolve_options"]
 
 
-Count = Annotated[int, msgspec.Meta(ge=1)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 
@@ -38,7 +38,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     timestep_spacing: str = "linspace"
     timestep_type: str = "discrete"
     interpolation_type: str = "linear"
-    steps_offset: Annotated[int, msgspec.Meta(ge=0)] = 0
+    steps_offset: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
     use_karras_sigmas: bool = False
     use_exponential_sigmas: bool = False
     use_beta_sigmas: bool = False
