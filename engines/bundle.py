@@ -8,8 +8,9 @@ import msgspec
 
 from .config_check import checked_config
 from .errors import BundleError, CheckpointError, DamagedBundleError
+from .families import FAMILIES, Family
 from .file_checks import FileChecks, HashPolicy, file_sha256
-from .manifest import FAMILIES, MANIFEST, MANIFEST_LIMIT, SCHEMA, Component, Graph, Manifest, written_manifest
+from .manifest import MANIFEST, MANIFEST_LIMIT, SCHEMA, Component, Graph, Manifest, written_manifest
 from .manifest_check import PRECISIONS, check_components, check_manifest
 from .nets.config import UNetConfig
 from .nets.text_config import TextEncoderConfig
@@ -147,6 +148,11 @@ class Bundle:
         return self.checks.check(name, self.file(name), skippable=True)
 
     @property
+    def family(self) -> Family:
+        """The family of its models."""
+        return FAMILIES[self.manifest.family]
+
+    @property
     def text_encoders(self) -> list[str]:
         """Names of the text encoders, in order."""
         return [name for name in self.manifest.networks if name.startswith("text_encoder")]
@@ -204,7 +210,8 @@ def resolve_config(manifest: Manifest, network: str) -> UNetConfig | VAEConfig |
     if network == "vae":
         return checked_config(network, config, lambda: VAEConfig.from_diffusers(config))
     if network.startswith("text_encoder"):
-        projected, final_norm = record.class_name == "CLIPTextModelWithProjection", manifest.family[:4] != "sdxl"
+        projected = record.class_name == "CLIPTextModelWithProjection"
+        final_norm = FAMILIES[manifest.family].text.final_norm
         return checked_config(
             network,
             config,

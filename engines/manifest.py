@@ -14,7 +14,6 @@ import msgspec
 from .spec import ComponentSpec
 
 __all__ = [
-    "FAMILIES",
     "MANIFEST",
     "MANIFEST_LIMIT",
     "SCHEMA",
@@ -30,13 +29,6 @@ __all__ = [
     "written_manifest",
 ]
 
-FAMILIES: dict[str, tuple[str, ...]] = {
-    "sd1": ("text_encoder",),
-    "sd2": ("text_encoder",),
-    "sdxl": ("text_encoder", "text_encoder_2"),
-    "sdxl-refiner": ("text_encoder_2",),
-}
-"""The text encoders of each."""
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 64 * 2**20
 """Bytes that it has at most."""
@@ -146,7 +138,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     Attributes:
         schema: :data:`SCHEMA`.
-        family: ``sd1``, ``sd2``, ``sdxl`` or ``sdxl-refiner``.
+        family: a name of :data:`~sdengine.engines.families.FAMILIES`.
         source: what the user exported, without its folder.
         engines: those the bundle was exported for, in the order asked.
         networks: by name.

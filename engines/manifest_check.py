@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 
 from . import components as shapes
 from .errors import DamagedBundleError
-from .manifest import FAMILIES, Component, Manifest
+from .families import FAMILIES
+from .manifest import Component, Manifest
 from .nets.config import UNetConfig
 from .nets.text_config import TextEncoderConfig
 from .nets.vae_config import VAEConfig
@@ -76,10 +77,10 @@ def check_components(where: str, manifest: Manifest, configs: Mapping[str, Confi
     """
     check = _Check(where)
     controlled = bool(manifest.controlnets)
-    needed = ("unet", "vae", *FAMILIES[manifest.family], *manifest.controlnets)
+    needed = ("unet", "vae", *FAMILIES[manifest.family].text_encoders, *manifest.controlnets)
     for network in needed:
         check.listed("networks", network, manifest.networks)
-    for encoder in FAMILIES[manifest.family]:
+    for encoder in FAMILIES[manifest.family].text_encoders:
         check.listed("tokenizers", encoder.replace("text_encoder", "tokenizer"), manifest.tokenizers)
     for network in manifest.networks:
         check.that(network in needed, f"networks.{network}", None, f"no network of a bundle of {manifest.family}")

@@ -8,6 +8,8 @@ SDXL, of latent consistency models and those with a ControlNet change nothing.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .families import FAMILIES
+
 __all__ = ["Fix", "fixed_scheduler", "fixes_for", "scheduler_notes"]
 
 
@@ -59,7 +61,7 @@ def fixes_for(family: str, pipeline_class: str, task: str, *, controlled: bool) 
 
     """
     distilled = pipeline_class.startswith("LatentConsistencyModel") and task != "inpaint"
-    if family not in ("sd1", "sd2") or controlled or distilled:
+    if not FAMILIES[family].corrects_schedulers or controlled or distilled:
         return ()
     return _PER_TASK[task]
 

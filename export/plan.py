@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from ..engines import components as shapes
 from ..engines.errors import CheckpointError, UsageError, nearest
+from ..engines.families import FAMILIES
 from ..engines.nets.config import UNetConfig
 from ..engines.nets.text_config import TextEncoderConfig
 from ..engines.nets.vae_config import VAEConfig
@@ -143,8 +144,8 @@ def check_controlnets(configs: dict[str, Config]) -> None:
 
 
 def _network_precisions(checkpoint: Checkpoint, config: Config, precisions: tuple[str, ...]) -> tuple[str, ...]:
-    """SDXL's VAE overflows in float16 unless its config says otherwise."""
-    overflows = isinstance(config, VAEConfig) and config.force_upcast and checkpoint.family.startswith("sdxl")
+    """Return the precisions of a network's graphs: a VAE that overflows in float16 is float32."""
+    overflows = isinstance(config, VAEConfig) and config.force_upcast and FAMILIES[checkpoint.family].vae_overflows
     if not overflows:
         return precisions
     return tuple(dict.fromkeys("fp32" if p == "fp16" else p for p in precisions))

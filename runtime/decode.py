@@ -82,9 +82,9 @@ def _latent(components: Components, sample: Sample) -> Buffer:
 
 
 def _marked(components: Components, samples: Sequence[Sample]) -> bool:
-    """Whether to put SDXL's watermark in: as diffusers, where the package is installed, unless told otherwise."""
+    """Whether to put the watermark in: as diffusers, where the package is installed, unless told otherwise."""
     job: Any = samples[0].job
     asked = None if job is None else job.request.watermark
     if asked is None:
-        return components.bundle.manifest.family.startswith("sdxl") and watermark_available()
+        return components.bundle.family.watermark and watermark_available()
     return bool(asked)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..engines.errors import UsageError, nearest
+from ..engines.families.sdxl import SDXL
 from .generate import Progress
 from .pipeline import Pipeline
 from .request import Request
@@ -58,9 +59,9 @@ class Ensemble:
 
     def __init__(self, base: Pipeline, refiner: Pipeline) -> None:
         for what, pipeline in (("base", base), ("refiner", refiner)):
-            family = pipeline.bundle.manifest.family
-            if not family.startswith("sdxl"):
-                raise UsageError(f"the {what} of an ensemble is an SDXL bundle, not one of the family {family}")
+            family = pipeline.bundle.family
+            if family.label != SDXL.label:
+                raise UsageError(f"the {what} of an ensemble is an SDXL bundle, not one of the family {family.name}")
         theirs = [_vae_of(pipeline) for pipeline in (base, refiner)]
         if theirs[0] != theirs[1]:
             raise UsageError(

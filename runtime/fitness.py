@@ -4,25 +4,12 @@ from collections.abc import Mapping
 
 from ..engines.bundle import Bundle
 from ..engines.errors import UsageError
+from ..engines.families import FAMILIES
 from ..engines.nets.config import UNetConfig
 from .request import Request
 
 __all__ = ["check_task", "inner_share", "without_effect"]
 
-_ONLY_SDXL = (
-    "prompt_2",
-    "negative_prompt_2",
-    "denoising_start",
-    "denoising_end",
-    "original_size",
-    "target_size",
-    "crops_coords_top_left",
-    "negative_original_size",
-    "negative_target_size",
-    "negative_crops_coords_top_left",
-    "aesthetic_score",
-    "negative_aesthetic_score",
-)
 _ONLY_IMAGE = ("strength", "masked_image_latents", "padding_mask_crop", "denoising_start")
 _ONLY_MASK = ("masked_image_latents", "padding_mask_crop")
 _ONLY_CONTROL = (
@@ -53,7 +40,7 @@ def check_task(request: Request, task: str, unet: UNetConfig, bundle: Bundle) ->
         UsageError: they do not fit; the message says what would.
 
     """
-    family = bundle.manifest.family
+    family = bundle.family
     inpaint_unet = unet.in_channels > unet.out_channels
     refiner = bool(bundle.manifest.model_index.get("requires_aesthetics_score"))
     if inpaint_unet and task != "inpaint":
@@ -68,9 +55,12 @@ def check_task(request: Request, task: str, unet: UNetConfig, bundle: Bundle) ->
         for name in names if not met else ():
             if _given(request, name):
                 raise UsageError(f"{name} needs {needed}")
-    for name in _ONLY_SDXL if not family.startswith("sdxl") else ():
+    others = {
+        n: other.label for other in FAMILIES.values() for n in other.own_arguments if n not in family.own_arguments
+    }
+    for name, label in others.items():
         if _given(request, name):
-            raise UsageError(f"{name} is SDXL's; this bundle is of the family {family}")
+            raise UsageError(f"{name} is {label}'s; this bundle is of the family {family.name}")
     start, end = inner_share(request.denoising_start), inner_share(request.denoising_end)
     if start is not None and end is not None and start >= end:
         raise UsageError(f"denoising_start={start} must be below denoising_end={end}")

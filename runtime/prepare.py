@@ -14,7 +14,6 @@ from .denoise.sample import DENOISER, Sample, initial_state
 from .guidance import Guidance, guidance_for
 from .job_schedule import schedule_for
 from .prompt import (
-    TEXT_FAMILIES,
     EncodedPrompts,
     InversionSource,
     encode_prompts,
@@ -86,7 +85,8 @@ class Preparer:
         with timed(timings, "encode"):
             start = self._start(job, schedule, streams, warnings)
         with timed(timings, "condition"):
-            before = tuple(chain.from_iterable(c.components(job, self.bundle) for c in CONDITIONS))
+            conditions = [CONDITIONS[name] for name in self.bundle.family.conditions]
+            before = tuple(chain.from_iterable(c.components(job, self.bundle) for c in conditions))
             preparation = Preparation(
                 job=job,
                 schedule=schedule,
@@ -97,7 +97,7 @@ class Preparer:
                 components=self.components,
                 memory=self.components.memory_of(*before, DENOISER),
             )
-            parts = [condition.prepare(preparation) for condition in CONDITIONS]
+            parts = [condition.prepare(preparation) for condition in conditions]
         common = Part(numbers={DENOISER: step_numbers(schedule, guidance)})
         names = (*before, DENOISER)
         weights = tuple(self._weights_of(name) for name in names)
@@ -143,7 +143,7 @@ class Preparer:
         return encode_prompts(
             self._encoders,
             job.prompts,
-            family=TEXT_FAMILIES[self.bundle.manifest.family],
+            family=self.bundle.family.text,
             guidance=job.guided,
             force_zeros_for_empty_prompt=bool(index.get("force_zeros_for_empty_prompt", False)),
         )

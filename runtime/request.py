@@ -28,7 +28,7 @@ _REFUSED = {
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One call of a pipeline. None means: not given, the family's default holds (:mod:`.defaults`).
+    """One call of a pipeline. None means: not given, the family's default holds (:mod:`sdengine.engines.families`).
 
     Numbers may be numpy's or torch's, whole ones also floats such as 30.0; they are Python's afterwards.
 

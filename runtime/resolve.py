@@ -10,11 +10,11 @@ from PIL import Image
 
 from ..engines.bundle import Bundle
 from ..engines.errors import UsageError
+from ..engines.families import Defaults
 from ..engines.nets.config import UNetConfig
 from ..engines.nets.vae_config import VAEConfig
 from ..engines.scheduler_fixes import Fix, fixes_for
 from .crop import Crop, crop_around
-from .defaults import Defaults, defaults_for
 from .fitness import check_task, inner_share, without_effect
 from .inputs import Picture, array_from, as_latents, load_pictures, mask_array, natural_size, pixel_array
 from .pil_images import as_bytes
@@ -95,7 +95,7 @@ def resolve(request: Request, bundle: Bundle) -> Job:
     task = "inpaint" if request.mask_image is not None else "image" if request.image is not None else "text"
     controlled = request.control_image is not None
     check_task(request, task, unet, bundle)
-    defaults = defaults_for(manifest.family, pipeline_class, task, controlled=controlled)
+    defaults = bundle.family.defaults_for(pipeline_class, task, controlled=controlled)
     prompts = PromptRequest(**{name: _embeds(request, name) for name in _PROMPT_FIELDS})
     total = prompts.batch * request.num_images_per_prompt
     if total > IMAGES_MOST:

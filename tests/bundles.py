@@ -35,6 +35,7 @@ _ROOT = Path(__file__).parents[1]
 _SOURCES = (
     "engines/bundle.py",
     "engines/components.py",
+    "engines/families",
     "engines/manifest.py",
     "engines/nets",
     "engines/spec.py",

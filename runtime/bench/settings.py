@@ -10,7 +10,6 @@ import msgspec
 from ...engines.bundle import Bundle
 from ...engines.errors import EngineError, EngineUnavailableError, UsageError, nearest
 from ...engines.ladder import ENGINES
-from ..defaults import defaults_for
 from ..request import Request
 from ..resolve import resolve
 
@@ -114,7 +113,8 @@ def settings_for(asked: Asked, bundle: Bundle, old: Settings | None = None) -> t
     if engines is None:
         engines, left_out = _engines_of(bundle)
     manifest = bundle.manifest
-    defaults = defaults_for(manifest.family, str(manifest.model_index.get("_class_name", "")), "text", controlled=False)
+    pipeline_class = str(manifest.model_index.get("_class_name", ""))
+    defaults = bundle.family.defaults_for(pipeline_class, "text", controlled=False)
     most = next(iter(bundle.component("denoiser").graphs.values())).spec.axes["S"].max
     usual = {
         "sizes": [manifest.default_size],

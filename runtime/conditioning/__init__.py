@@ -1,6 +1,6 @@
 """What samples are conditioned on: text and sizes, the known part of an inpainted image, ControlNets.
 
-Adding a condition adds a file here and a line in :data:`CONDITIONS`.
+Adding a condition adds a file here, a line in :data:`CONDITIONS`, and its name to the families that have it.
 """
 
 from .condition import Condition, Part, Preparation
@@ -10,4 +10,5 @@ from .text import TextAndSizes
 
 __all__ = ["CONDITIONS", "Condition", "Part", "Preparation"]
 
-CONDITIONS: tuple[Condition, ...] = (TextAndSizes(), Inpainting(), ControlNets())
+CONDITIONS: dict[str, Condition] = {"text": TextAndSizes(), "inpainting": Inpainting(), "controlnets": ControlNets()}
+"""By the name that families call them."""

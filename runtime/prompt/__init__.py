@@ -3,7 +3,6 @@
 from .embeddings import load_embeddings
 from .encode import EncodedPrompts, encode_prompts
 from .encoder import TextEncoder, TextEncoderCall
-from .family import TEXT_FAMILIES, TextFamily
 from .inversion import InversionSource, TextualInversion, inversion_notes, load_inversions, with_inversions
 from .layout import LongPrompt
 from .request import PromptRequest
@@ -11,7 +10,6 @@ from .tokenizer import Tokenizer
 from .weights import Fragment, parse_weights
 
 __all__ = [
-    "TEXT_FAMILIES",
     "EncodedPrompts",
     "Fragment",
     "InversionSource",
@@ -19,7 +17,6 @@ __all__ = [
     "PromptRequest",
     "TextEncoder",
     "TextEncoderCall",
-    "TextFamily",
     "TextualInversion",
     "Tokenizer",
     "encode_prompts",

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...engines.errors import UsageError
+from ...engines.families import TextReading
 from .batch import encode_layouts
 from .encoder import Hidden, TextEncoder
-from .family import TextFamily, check_against_family, unused
+from .family import check_against_family, unused
 from .layout import Layout, lay_out
 from .request import PromptRequest
 from .weights import Fragment, parse_weights
@@ -55,7 +56,7 @@ def encode_prompts(
     encoders: Sequence[TextEncoder],
     request: PromptRequest,
     *,
-    family: TextFamily,
+    family: TextReading,
     guidance: bool,
     force_zeros_for_empty_prompt: bool = False,
 ) -> EncodedPrompts:
@@ -64,7 +65,7 @@ def encode_prompts(
     Args:
         encoders: the family's text encoders, in order; none if all embeddings are given.
         request: the prompts.
-        family: an entry of :data:`~.family.TEXT_FAMILIES`.
+        family: how the family reads text.
         guidance: whether negative embeddings are needed.
         force_zeros_for_empty_prompt: the checkpoint's setting: without a negative prompt, its embeddings are zeros.
 
@@ -92,7 +93,7 @@ def encode_prompts(
 
 
 def _side(
-    encoders: Sequence[TextEncoder], request: PromptRequest, family: TextFamily, sign: str, warnings: list[str]
+    encoders: Sequence[TextEncoder], request: PromptRequest, family: TextReading, sign: str, warnings: list[str]
 ) -> _Side:
     """Collect one side of the request; ``sign`` is "" or "negative_"."""
     # as in diffusers, clip_skip leaves the negative prompt alone
@@ -112,7 +113,7 @@ def _side(
     return _Side(layers=layers, layouts=tuple(layouts))
 
 
-def _layer(encoder: TextEncoder, family: TextFamily, clip_skip: int) -> int:
+def _layer(encoder: TextEncoder, family: TextReading, clip_skip: int) -> int:
     most = encoder.layers - family.skipped_layers
     if not -family.skipped_layers <= clip_skip <= most:
         raise UsageError(f"clip_skip={clip_skip} is out of range: {encoder.name} has layers for 0 to {most}")

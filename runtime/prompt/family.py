@@ -1,43 +1,19 @@
-"""What differs between families in the way they read prompts, as data."""
+"""Whether a prompt suits the way in which a family reads text."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...engines.errors import UsageError
+from ...engines.families import TextReading
 from .encoder import TextEncoder
 from .request import PromptRequest
 
-__all__ = ["TEXT_FAMILIES", "TextFamily", "check_against_family", "unused"]
+__all__ = ["check_against_family", "unused"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class TextFamily:
-    """How a family makes embeddings of text.
-
-    Attributes:
-        sources: which text each encoder reads; ``prompt_2`` is the prompt where it is not given.
-        skipped_layers: how many layers before the last one the embeddings are usually taken.
-        pooled: whether the UNet also takes pooled embeddings.
-
-    """
-
-    sources: tuple[str, ...]
-    skipped_layers: int
-    pooled: bool
-
-
-TEXT_FAMILIES: dict[str, TextFamily] = {
-    "sd1": TextFamily(sources=("prompt",), skipped_layers=0, pooled=False),
-    "sd2": TextFamily(sources=("prompt",), skipped_layers=0, pooled=False),
-    "sdxl": TextFamily(sources=("prompt", "prompt_2"), skipped_layers=1, pooled=True),
-    "sdxl-refiner": TextFamily(sources=("prompt",), skipped_layers=1, pooled=True),
-}
-
-
-def check_against_family(encoders: Sequence[TextEncoder], request: PromptRequest, family: TextFamily) -> None:
+def check_against_family(encoders: Sequence[TextEncoder], request: PromptRequest, family: TextReading) -> None:
     """Check what depends on the checkpoint: second prompts, pooled embeddings, widths.
 
     Raises:

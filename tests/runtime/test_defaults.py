@@ -5,8 +5,8 @@ from typing import Any
 
 import diffusers
 import pytest
+from sdengine.engines.families import FAMILIES
 from sdengine.runtime import Request
-from sdengine.runtime.defaults import defaults_for
 
 PIPELINES = [
     ("sd1", "StableDiffusionPipeline", "text", False),
@@ -40,7 +40,7 @@ def defaults_of(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("family", "name", "task", "controlled"), PIPELINES, ids=[p[1] for p in PIPELINES])
 def test_defaults_of_tasks(family: str, name: str, task: str, controlled: bool) -> None:
-    found = defaults_for(family, name, task, controlled=controlled)
+    found = FAMILIES[family].defaults_for(name, task, controlled=controlled)
     theirs = defaults_of(name)
     for parameter in BY_TASK:
         if parameter in theirs:

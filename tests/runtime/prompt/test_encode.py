@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from sdengine.engines.errors import UsageError
-from sdengine.runtime.prompt import TEXT_FAMILIES, EncodedPrompts, PromptRequest, encode_prompts
+from sdengine.engines.families import FAMILIES
+from sdengine.runtime.prompt import EncodedPrompts, PromptRequest, encode_prompts
 
 from .networks import refiner_pipeline, sd_pipeline, sdxl_pipeline, text_encoders
 
@@ -33,7 +34,7 @@ def ours(pipeline: Any, family: str, *, guidance: bool = True, **request: Any) -
     return encode_prompts(
         text_encoders(pipeline),
         PromptRequest(**request),
-        family=TEXT_FAMILIES[family],
+        family=FAMILIES[family].text,
         guidance=guidance,
         force_zeros_for_empty_prompt=zeros,
     )
@@ -149,7 +150,7 @@ def test_batches_and_repeats() -> None:
     pipeline = sd_pipeline()
     [encoder] = text_encoders(pipeline, max_batch=2)
     request = PromptRequest(prompt=["a", "b", "a", "c", "d"], negative_prompt="a")
-    mine = encode_prompts([encoder], request, family=TEXT_FAMILIES["sd1"], guidance=True)
+    mine = encode_prompts([encoder], request, family=FAMILIES["sd1"].text, guidance=True)
     assert encoder.run.windows == [2, 2]  # type: ignore[attr-defined]
     prompt, negative = pipeline.encode_prompt(["a", "b", "a", "c", "d"], "cpu", 1, True, ["a"] * 5)
     same(mine.hidden, prompt)
@@ -203,10 +204,10 @@ def test_without_text_encoders() -> None:
     """A bundle may have none, if all embeddings are given."""
     given = embeddings()
     request = PromptRequest(**given, **{f"negative_{k}": v for k, v in given.items()})
-    mine = encode_prompts([], request, family=TEXT_FAMILIES["sdxl"], guidance=True)
+    mine = encode_prompts([], request, family=FAMILIES["sdxl"].text, guidance=True)
     np.testing.assert_array_equal(mine.negative_pooled, given["pooled_prompt_embeds"])
     with pytest.raises(UsageError, match="there is no text encoder"):
-        encode_prompts([], PromptRequest(prompt="a"), family=TEXT_FAMILIES["sdxl"], guidance=True)
+        encode_prompts([], PromptRequest(prompt="a"), family=FAMILIES["sdxl"].text, guidance=True)
 
 
 GOOD = embeddings()

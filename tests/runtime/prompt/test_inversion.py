@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from sdengine.engines.errors import UsageError
+from sdengine.engines.families import FAMILIES
 from sdengine.runtime.prompt import (
-    TEXT_FAMILIES,
     PromptRequest,
     TextualInversion,
     encode_prompts,
@@ -78,7 +78,7 @@ def test_sdxl(sdxl: Any, loaded: list[TextualInversion], prompt: str) -> None:
     mine = encode_prompts(
         encoders,
         PromptRequest(prompt=prompt, negative_prompt="low <toy>"),
-        family=TEXT_FAMILIES["sdxl"],
+        family=FAMILIES["sdxl"].text,
         guidance=True,
     )
     theirs = sdxl.encode_prompt(prompt, device="cpu", negative_prompt="low <toy>")
@@ -94,7 +94,7 @@ def test_stable_diffusion(prompt: str, tmp_path: Path) -> None:
     save_file({"<toy>": vectors(2, 24)}, tmp_path / "learned_embeds.safetensors")
     pipeline = sd_pipeline()
     encoders = with_inversions(text_encoders(pipeline), load_inversions(tmp_path / "learned_embeds.safetensors"))
-    mine = encode_prompts(encoders, PromptRequest(prompt=prompt), family=TEXT_FAMILIES["sd1"], guidance=False)
+    mine = encode_prompts(encoders, PromptRequest(prompt=prompt), family=FAMILIES["sd1"].text, guidance=False)
     theirs = sd_pipeline()
     theirs.load_textual_inversion(tmp_path, weight_name="learned_embeds.safetensors")
     expected = theirs.encode_prompt(prompt, "cpu", 1, False)[0].detach().numpy()
@@ -107,7 +107,7 @@ def test_weighted(loaded: list[TextualInversion]) -> None:
 
     def hidden(prompt: str) -> np.ndarray:
         request = PromptRequest(prompt=prompt)
-        hidden = encode_prompts(encoders, request, family=TEXT_FAMILIES["sdxl"], guidance=False).hidden
+        hidden = encode_prompts(encoders, request, family=FAMILIES["sdxl"].text, guidance=False).hidden
         return np.asarray(hidden[0])
 
     plain, weighted, empty = hidden("<toy> cat"), hidden("(<toy>:1.5) cat"), hidden("")
@@ -229,7 +229,7 @@ def test_files_of_torch(tmp_path: Path, name: str, zipped: bool) -> None:
     theirs.load_textual_inversion(content if bare else str(tmp_path), token=token, weight_name=file.name)
     for prompt in PROMPTS:
         request = PromptRequest(prompt=prompt)
-        hidden = encode_prompts(mine, request, family=TEXT_FAMILIES["sd1"], guidance=False).hidden
+        hidden = encode_prompts(mine, request, family=FAMILIES["sd1"].text, guidance=False).hidden
         expected = theirs.encode_prompt(prompt, "cpu", 1, False)[0].detach().numpy()
         np.testing.assert_allclose(hidden, expected, rtol=1e-5, atol=1e-5)
 
@@ -262,7 +262,7 @@ def test_each_row_is_a_word_in_both_encoders(
         )
     for prompt in ("a photo of <s0><s1>", "<s1> alone, <s0>_1", "no word of it", "an <S0> in upper case"):
         request = PromptRequest(prompt=prompt)
-        encoded = encode_prompts(mine, request, family=TEXT_FAMILIES["sdxl"], guidance=False)
+        encoded = encode_prompts(mine, request, family=FAMILIES["sdxl"].text, guidance=False)
         hidden, _, pooled, _ = theirs.encode_prompt(prompt, device="cpu", do_classifier_free_guidance=False)
         np.testing.assert_allclose(encoded.hidden, hidden.detach().numpy(), rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(encoded.pooled, pooled.detach().numpy(), rtol=1e-5, atol=1e-5)
@@ -352,7 +352,7 @@ def test_embeddings_file(tmp_path: Path) -> None:
     }
     save_file(given, tmp_path / "x.safetensors")
     request = PromptRequest(**load_embeddings(tmp_path / "x.safetensors"))  # type: ignore[arg-type]
-    mine = encode_prompts(text_encoders(sdxl_pipeline()), request, family=TEXT_FAMILIES["sdxl"], guidance=True)
+    mine = encode_prompts(text_encoders(sdxl_pipeline()), request, family=FAMILIES["sdxl"].text, guidance=True)
     np.testing.assert_array_equal(mine.hidden, given["prompt_embeds"].float().numpy())
     np.testing.assert_array_equal(mine.pooled, given["pooled_prompt_embeds"].numpy()[None])
     np.testing.assert_array_equal(mine.negative_hidden, given["negative_prompt_embeds"].numpy()[None])

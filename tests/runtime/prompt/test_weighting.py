@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 from compel import Compel, ReturnedEmbeddingsType, SplitLongTextMode
-from sdengine.runtime.prompt import TEXT_FAMILIES, EncodedPrompts, PromptRequest, TextFamily, encode_prompts
+from sdengine.engines.families import FAMILIES, TextReading
+from sdengine.runtime.prompt import EncodedPrompts, PromptRequest, encode_prompts
 
 from .networks import sd_pipeline, sdxl_pipeline, text_encoders
 
@@ -50,7 +51,7 @@ def sdxl() -> Any:
     return sdxl_pipeline()
 
 
-def ours(pipeline: Any, family: TextFamily, prompt: str, **request: Any) -> EncodedPrompts:
+def ours(pipeline: Any, family: TextReading, prompt: str, **request: Any) -> EncodedPrompts:
     return encode_prompts(
         text_encoders(pipeline), PromptRequest(prompt=prompt, **request), family=family, guidance=False
     )
@@ -69,7 +70,7 @@ def compel(tokenizer: Any, text_encoder: Any, kind: ReturnedEmbeddingsType, *, t
 @pytest.mark.parametrize(("prompt", "theirs"), PROMPTS + LONG_PROMPTS, ids=lambda text: text[-40:])
 @pytest.mark.parametrize("truncate", [True, False])
 def test_stable_diffusion(sd: Any, prompt: str, theirs: str, truncate: bool) -> None:
-    mine = ours(sd, TEXT_FAMILIES["sd1"], prompt, long_prompt="truncate" if truncate else "chunk")
+    mine = ours(sd, FAMILIES["sd1"].text, prompt, long_prompt="truncate" if truncate else "chunk")
     expected = compel(sd.tokenizer, sd.text_encoder, SD_TYPE, truncate=truncate)(theirs).numpy()
     assert len(mine.hidden[0]) == 77 or (not truncate and (prompt, theirs) in LONG_PROMPTS)
     np.testing.assert_allclose(mine.hidden, expected, rtol=1e-4, atol=1e-4)
@@ -77,7 +78,7 @@ def test_stable_diffusion(sd: Any, prompt: str, theirs: str, truncate: bool) -> 
 
 @pytest.mark.parametrize(("prompt", "theirs"), PROMPTS + LONG_PROMPTS, ids=lambda text: text[-40:])
 def test_sdxl(sdxl: Any, prompt: str, theirs: str) -> None:
-    mine = ours(sdxl, TEXT_FAMILIES["sdxl"], prompt, long_prompt="chunk")
+    mine = ours(sdxl, FAMILIES["sdxl"].text, prompt, long_prompt="chunk")
     first = compel(sdxl.tokenizer, sdxl.text_encoder, XL_TYPE, truncate=False)(theirs).numpy()
     second = compel(sdxl.tokenizer_2, sdxl.text_encoder_2, XL_TYPE, truncate=False)(theirs).numpy()
     np.testing.assert_allclose(mine.hidden, np.concatenate([first, second], axis=-1), rtol=1e-4, atol=1e-4)
@@ -85,7 +86,7 @@ def test_sdxl(sdxl: Any, prompt: str, theirs: str) -> None:
 
 def test_weights_matter(sd: Any) -> None:
     """Without this, a weighting that does nothing would pass where Compel's did nothing."""
-    family = TEXT_FAMILIES["sd1"]
+    family = FAMILIES["sd1"].text
     plain = ours(sd, family, "a red cat").hidden
     for prompt in ("a (red:1.3) cat", "a (red:0.7) cat", "a [red] cat", "a (red) cat"):
         assert np.abs(ours(sd, family, prompt).hidden - plain).max() > 0.05
@@ -93,7 +94,7 @@ def test_weights_matter(sd: Any) -> None:
 
 
 def test_pooled_is_unweighted(sdxl: Any) -> None:
-    family = TEXT_FAMILIES["sdxl"]
+    family = FAMILIES["sdxl"].text
     plain, more, less = (
         ours(sdxl, family, prompt).pooled
         for prompt in ("a red cat on a table", "a (red cat:1.3) on a table", "a (red cat:0.3) on a table")
@@ -105,14 +106,14 @@ def test_pooled_is_unweighted(sdxl: Any) -> None:
 
 def test_weighting_off(sd: Any) -> None:
     """Brackets are then characters, as they are to diffusers."""
-    mine = ours(sd, TEXT_FAMILIES["sd1"], "a (red:1.3) [cat", weighting=False)
+    mine = ours(sd, FAMILIES["sd1"].text, "a (red:1.3) [cat", weighting=False)
     theirs = sd.encode_prompt("a (red:1.3) [cat", "cpu", 1, False)[0]
     np.testing.assert_allclose(mine.hidden, theirs.detach().numpy(), atol=1e-5)
     assert mine.warnings == ()
 
 
 def test_unbalanced_is_encoded_literally(sd: Any) -> None:
-    mine = ours(sd, TEXT_FAMILIES["sd1"], "a (red cat")
+    mine = ours(sd, FAMILIES["sd1"].text, "a (red cat")
     theirs = sd.encode_prompt("a (red cat", "cpu", 1, False)[0]
     np.testing.assert_allclose(mine.hidden, theirs.detach().numpy(), atol=1e-5)
     assert "unbalanced" in mine.warnings[0]
