@@ -58,8 +58,9 @@ def prepared_image(image: Image.Image, what: str, notes: list[str]) -> Image.Ima
     """
     try:
         image.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UsageError(f"{what}: the image cannot be read: {error}") from error
+    except (OSError, SyntaxError, ValueError, AssertionError) as error:
+        reason = str(error) or "its file was closed before it was read"
+        raise UsageError(f"{what}: the image cannot be read: {reason}") from error
     upright = _upright(image)
     if upright is not image:
         notes.append(

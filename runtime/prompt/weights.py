@@ -126,7 +126,7 @@ def _pair_up(pieces: list[_Piece]) -> list[str]:
             first = matching[-1]
             del opened[opened.index(first) :]
             inside = "".join(inner.raw for inner in pieces[first + 1 : i])
-            unlikely = piece.weight is not None and (float(piece.weight) > _MOST or _NUMBER.fullmatch(inside))
+            unlikely = piece.weight is not None and (abs(float(piece.weight)) > _MOST or _NUMBER.fullmatch(inside))
             if unlikely or (piece.bracket == "]" and schedules(inside)):
                 piece.literal = pieces[first].literal = True
                 unmeant += [f"{pieces[first].raw}{inside}{piece.raw}"] if unlikely else []

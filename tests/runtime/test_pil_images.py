@@ -221,3 +221,11 @@ def test_the_first_frame_is_used_and_said(tmp_path: Path) -> None:
     picture, notes = read(tmp_path / "a.gif")
     assert pixel_array([picture], 8, 16).mean() == pytest.approx(200 / 255, abs=0.01)
     assert notes == [f"image: {tmp_path / 'a.gif'} has 2 frames; the first is used"]
+
+
+def test_an_image_that_was_closed_unread(tmp_path: Path) -> None:
+    rgba().save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as closed:
+        pass
+    with pytest.raises(UsageError, match="image: the image cannot be read: its file was closed before it was read"):
+        read(closed)

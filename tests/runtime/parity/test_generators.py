@@ -84,6 +84,41 @@ def test_every_solver_leaves_the_generator_where_diffusers_does(
     assert torch.equal(mine.get_state(), theirs.get_state())
 
 
+LATENTS = torch.randn(2, 4, 8, 9, generator=torch.Generator().manual_seed(1))
+INPAINT: dict[str, Any] = {"image": IMAGE, "mask_image": MASK, **SIZE}
+CALLS: list[tuple[str, int, dict[str, Any]]] = [
+    ("sdxl", 0, {"latents": LATENTS, **SIZE}),
+    ("sdxl", 0, {"image": [IMAGE, picture(64, 72, 2)]}),
+    ("sdxl", 0, {"image": LATENTS, "denoising_start": 0.5}),
+    ("sdxl", 0, {**INPAINT, "strength": 0.5, "latents": LATENTS}),
+    ("sdxl_inpaint", 0, {**INPAINT, "strength": 1.0}),
+    ("sdxl_inpaint", 0, {**INPAINT, "strength": 0.5, "masked_image_latents": LATENTS[:1]}),
+    ("sd1", 0, {**INPAINT, "padding_mask_crop": 3, "output_type": "pil"}),
+    ("sd1", 1, {"control_image": IMAGE}),
+    ("sd1", 1, {"control_image": IMAGE, "image": IMAGE, "strength": 0.6}),
+    ("sdxl", 1, {"control_image": IMAGE, **INPAINT, "strength": 0.6}),
+    ("lcm", 0, {"image": IMAGE, "strength": 0.8}),
+    ("sdxl_refiner", 0, {"image": IMAGE, "strength": 0.5}),
+]
+
+
+@pytest.mark.parametrize(("kind", "nets", "arguments"), CALLS, ids=[f"{k}-{'-'.join(a)}" for k, _, a in CALLS])
+@pytest.mark.parametrize("streams", ["one", "listed"])
+def test_every_task_leaves_the_generator_where_diffusers_does(
+    kind: str, nets: int, arguments: dict[str, Any], streams: str
+) -> None:
+    mine, theirs = STREAMS[streams](), STREAMS[streams]()
+    task = "inpaint" if "mask_image" in arguments else "image" if "image" in arguments else "text"
+    common: dict[str, Any] = {"prompt": "a cat", "num_inference_steps": 4, "num_images_per_prompt": 2}
+    settings = {"output_type": "latent", **common, **arguments}
+    ours(kind, nets)(**settings, generator=mine)
+    if task == "text" and nets:
+        settings["image"] = settings.pop("control_image")
+    with their_warnings():
+        oracle(kind, task, nets)(**settings, generator=theirs)
+    assert all(torch.equal(*pair) for pair in zip(states(mine), states(theirs), strict=True))
+
+
 def test_base_and_refiner_share_a_generator() -> None:
     mine, theirs = (torch.Generator().manual_seed(5) for _ in range(2))
     settings: dict[str, Any] = {"prompt": "a cat", "num_inference_steps": 6}

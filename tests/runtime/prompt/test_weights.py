@@ -100,6 +100,7 @@ def test_escaped_text_comes_back(text: str) -> None:
         ("(2.39:1)", ["(2.39:1)"]),
         ("the clock (at 12:30) and (dex:15)", ["(at 12:30)", "(dex:15)"]),
         ("(cat:4.01)", ["(cat:4.01)"]),
+        ("(cat:-5)", ["(cat:-5)"]),
         ("a (b (c:7) d) e:30)", ["(c:7)"]),
     ],
 )
