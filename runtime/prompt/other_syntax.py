@@ -7,16 +7,15 @@ __all__ = ["other_syntax", "schedules"]
 _CONSTRUCTS = (
     r"<\w+:[^<>]+>",  # extra networks: <lora:name:0.8>
     r"\[[^\[\]]*(?<!\\):\s*(?:\d+\.?\d*|\.\d+)\s*\]",  # words that change on the way: [cat:dog:0.5], [cat:10]
-    r"\[[^\[\]]*\|[^\[\]]*\]",  # words that take turns: [cat|dog]
-    r"\{[^{}]*\|[^{}]*\}",  # one of several at random: {cat|dog}
+    r"\[[^\[\]|]*\|[^\[\]]*\]",  # words that take turns: [cat|dog]
+    r"\{[^{}|]*\|[^{}]*\}",  # one of several at random: {cat|dog}
     r"\{\d+(?:-\d+)?\$\$[^{}]*\}",  # several of them: {2$$cat|dog|cow}
-    r"(?<!\w)__[\w*/-]+__(?!\w)",  # a file of words: __animal__
-    r"(?<=\))(?:\++|-+)(?=[\s,.)]|$)|(?<=\w)(?:\+{2,}|-{2,})(?=[\s,.)]|$)",  # Compel's weights: (cat)++, cat--
-    r"(?<=\))\.(?:and|blend|swap)\([^()]*\)",  # Compel's ("cat", "dog").blend(0.5, 0.5)
+    r"(?:(?<=[^\\]\))(?:\++|-+)|(?<=[^\W\d]{3})(?:\+{2,}|-{2,}))(?=[\s,.)]|$)",  # Compel's weights: (cat)++, cat--
+    r"(?<=[^\\]\))\.(?:and|blend|swap)\([^()]*\)",  # Compel's ("cat", "dog").blend(0.5, 0.5)
     r"\bAND\b",  # several prompts in one
 )
 _CONSTRUCT = re.compile(r"(?<!\\)(?:" + "|".join(_CONSTRUCTS) + ")")
-_SCHEDULE = re.compile(r".*(?:\||:\s*(?:\d+\.?\d*|\.\d+)\s*$).*", re.DOTALL)
+_SCHEDULE = re.compile(r"\||:\s*(?:\d+\.?\d*|\.\d+)\s*$")
 
 
 def other_syntax(prompt: str) -> list[str]:
@@ -26,4 +25,4 @@ def other_syntax(prompt: str) -> list[str]:
 
 def schedules(inside: str) -> bool:
     """Whether square brackets around this would make words change or take turns, and not weaken them."""
-    return _SCHEDULE.fullmatch(inside.replace("\\:", "")) is not None
+    return _SCHEDULE.search(inside.replace("\\:", "")) is not None

@@ -20,6 +20,7 @@ from .other_syntax import other_syntax, schedules
 __all__ = ["Fragment", "parse_weights"]
 
 _STRONGER = 1.1  # what one pair of round brackets multiplies by, and one pair of square brackets divides by
+_FEW = 50  # pieces between brackets that are looked at
 _MOST = 4.0  # a weight above this is a time, a ratio or a score
 
 _PIECE = re.compile(
@@ -125,11 +126,12 @@ def _pair_up(pieces: list[_Piece]) -> list[str]:
                 continue
             first = matching[-1]
             del opened[opened.index(first) :]
-            inside = "".join(inner.raw for inner in pieces[first + 1 : i])
+            few = pieces[first + 1 : i] if i - first <= _FEW else []  # so that deep nesting takes no longer
+            inside = "".join(inner.raw for inner in few)
             unlikely = piece.weight is not None and (abs(float(piece.weight)) > _MOST or _NUMBER.fullmatch(inside))
             if unlikely or (piece.bracket == "]" and schedules(inside)):
                 piece.literal = pieces[first].literal = True
-                unmeant += [f"{pieces[first].raw}{inside}{piece.raw}"] if unlikely else []
+                unmeant += [f"{pieces[first].raw}{inside if few else '...'}{piece.raw}"] if unlikely else []
             else:
                 piece.partner, pieces[first].partner = first, i
     return unmeant
