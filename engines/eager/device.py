@@ -13,7 +13,7 @@ from ..cuda.gpu import device_number, no_gpu
 from ..engine import check_buffers
 from ..errors import EngineError, EngineUnavailableError, UsageError
 from ..memory import Buffer
-from . import NAME, unavailable
+from . import NAME, kernels, unavailable
 from .module import Module
 
 __all__ = ["DeviceTorchEngine"]
@@ -69,6 +69,8 @@ class DeviceTorchEngine:
         except BaseException:
             self._shared.release()
             raise
+        if precision != "fp32" and (missing := kernels.unavailable()) is not None:
+            self.notes.append(missing)
         self.device = f"cuda:{number} ({self._shared.gpu.model})"
 
     def prepare(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Callable[[], None]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..bundle import Bundle
 from ..errors import DamagedBundleError
+from . import kernels
 
 __all__ = ["DTYPES", "fuse_projections", "load_network"]
 
@@ -62,6 +63,8 @@ def _read(bundle: Bundle, name: str, precision: str, device: str) -> Any:
         network.to(memory_format=torch.channels_last)
     if device != "cpu":
         fuse_projections(network)
+        if precision != "fp32" and kernels.unavailable() is None:
+            kernels.use_kernels(network)
     return network
 
 

@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Attention", "KeyValues", "Transformer2D"]
+from .layers import GroupNorm
+
+__all__ = ["GEGLU", "Attention", "KeyValues", "Transformer2D", "TransformerBlock"]
 
 KeyValues = Iterator[tuple[Tensor, Tensor]]
 """Keys and values [R, T, width] of the cross-attention layers, in the order in which the network meets them."""
@@ -136,7 +138,7 @@ class Transformer2D(nn.Module):
     ) -> None:
         super().__init__()
         self.linear = linear
-        self.norm = nn.GroupNorm(groups, width, eps=1e-6)
+        self.norm = GroupNorm(groups, width, eps=1e-6)
         self.proj_in = nn.Linear(width, width) if linear else nn.Conv2d(width, width, 1)
         self.transformer_blocks = nn.ModuleList(
             TransformerBlock(width, heads, context, upcast=upcast) for _ in range(depth)

@@ -4,7 +4,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Downsample", "ResnetBlock", "Upsample"]
+__all__ = ["Downsample", "GroupNorm", "ResnetBlock", "Upsample"]
+
+
+class GroupNorm(nn.GroupNorm):
+    """torch's, which also applies the SiLU that often follows, so that one kernel can do both."""
+
+    def forward(self, x: Tensor, *, silu: bool = False) -> Tensor:
+        """[B, C, h, w] -> [B, C, h, w]."""
+        y = super().forward(x)
+        return F.silu(y) if silu else y
 
 
 class ResnetBlock(nn.Module):
@@ -21,20 +30,20 @@ class ResnetBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, *, groups: int, eps: float, embedding: int | None) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups, channels_in, eps=eps)
+        self.norm1 = GroupNorm(groups, channels_in, eps=eps)
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
         self.time_emb_proj = None if embedding is None else nn.Linear(embedding, channels_out)
-        self.norm2 = nn.GroupNorm(groups, channels_out, eps=eps)
+        self.norm2 = GroupNorm(groups, channels_out, eps=eps)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
         self.conv_shortcut = None if channels_in == channels_out else nn.Conv2d(channels_in, channels_out, 1)
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         """[B, C_in, h, w] and, with time, the SiLU of its embedding [B, E] -> [B, C_out, h, w]."""
-        y = self.conv1(F.silu(self.norm1(x)))
+        y = self.conv1(self.norm1(x, silu=True))
         if self.time_emb_proj is not None:
             assert embedding is not None
             y = y + self.time_emb_proj(embedding)[:, :, None, None]
-        y = self.conv2(F.silu(self.norm2(y)))
+        y = self.conv2(self.norm2(y, silu=True))
         return (x if self.conv_shortcut is None else self.conv_shortcut(x)) + y
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .attention import Attention, KeyValues, Transformer2D
 from .config import LevelConfig, UNetConfig
-from .layers import Downsample, ResnetBlock, Upsample, timestep_sinusoid
+from .layers import Downsample, GroupNorm, ResnetBlock, Upsample, timestep_sinusoid
 
 __all__ = ["DownPath", "UNet"]
 
@@ -195,7 +195,7 @@ class UNet(DownPath):
             blocks.append(UpBlock(config, inputs, level, last=i == len(config.up) - 1))
         self.up_blocks = nn.ModuleList(blocks)
         base = config.down[0].channels
-        self.conv_norm_out = nn.GroupNorm(config.groups, base, eps=config.eps)
+        self.conv_norm_out = GroupNorm(config.groups, base, eps=config.eps)
         self.conv_out = nn.Conv2d(base, config.out_channels, 3, padding=1)
 
     def forward(
@@ -239,4 +239,4 @@ class UNet(DownPath):
             x = x + residuals[-1].to(x.dtype)
         for block in self.up_blocks:
             x = block(x, skips, e, kv)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
+        return self.conv_out(self.conv_norm_out(x, silu=True))

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import Attention
-from .layers import Downsample, ResnetBlock, Upsample
+from .layers import Downsample, GroupNorm, ResnetBlock, Upsample
 from .vae_config import VAEConfig
 
 __all__ = ["VAE", "VAEDecoder", "VAEEncoder"]
@@ -27,7 +26,7 @@ class PixelAttention(Attention):
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__(channels, 1, bias=True)
-        self.group_norm = nn.GroupNorm(groups, channels, eps=_EPS)
+        self.group_norm = GroupNorm(groups, channels, eps=_EPS)
 
     def forward(self, x: Tensor, key_value: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """[B, C, h, w] -> [B, C, h, w]."""
@@ -84,7 +83,7 @@ class Encoder(nn.Module):
             for i, c in enumerate(channels)
         )
         self.mid_block = MidBlock(config)
-        self.conv_norm_out = nn.GroupNorm(config.groups, channels[-1], eps=_EPS)
+        self.conv_norm_out = GroupNorm(config.groups, channels[-1], eps=_EPS)
         self.conv_out = nn.Conv2d(channels[-1], 2 * config.latent, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,7 +91,7 @@ class Encoder(nn.Module):
         x = self.conv_in(x)
         for block in self.down_blocks:
             x = block(x)
-        return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
+        return self.conv_out(self.conv_norm_out(self.mid_block(x), silu=True))
 
 
 class Decoder(nn.Module):
@@ -111,7 +110,7 @@ class Decoder(nn.Module):
             )
             for i, c in enumerate(channels)
         )
-        self.conv_norm_out = nn.GroupNorm(config.groups, channels[-1], eps=_EPS)
+        self.conv_norm_out = GroupNorm(config.groups, channels[-1], eps=_EPS)
         self.conv_out = nn.Conv2d(channels[-1], 3, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -119,7 +118,7 @@ class Decoder(nn.Module):
         x = self.mid_block(self.conv_in(z))
         for block in self.up_blocks:
             x = block(x)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
+        return self.conv_out(self.conv_norm_out(x, silu=True))
 
 
 class VAE(nn.Module):

@@ -1,4 +1,4 @@
-"""Whatever a caller passes, the answer is an image or a UsageError that names the argument, before anything is drawn."""
+"""Whatever a caller passes, the answer is an image or a UsageError that names the argument, before drawing."""
 
 import contextlib
 import random

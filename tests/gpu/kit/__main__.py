@@ -60,6 +60,7 @@ def _environment(wheels: Path | None) -> Iterator[dict[str, str]]:
             pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--no-compile"]
             subprocess.run([*pip, "--no-cache-dir", "--target", str(site), *files], check=True)
             paths.append(str(site))
+        sys.path += paths  # versions are read off what is installed there
         before = os.environ.get("PYTHONPATH")
         offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
         yield os.environ | offline | {"PYTHONPATH": os.pathsep.join([*paths, *([before] if before else [])])}

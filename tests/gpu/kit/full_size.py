@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .contenders import Contender, diffusers_pipeline, sdengine_pipeline
-from .prepare import PRECISION, bundle_at, checkpoint_at, wait_for
+from .prepare import PRECISION, checkpoint_at, wait_for
 from .profile import profile_image
 from .race import Race
 from .record import Record
@@ -12,6 +12,9 @@ from .setting import Setting
 
 __all__ = ["Case", "run_case"]
 
+_GRAPHS = ("off", "step", "loop")
+_PATIENCE = 60
+"""Seconds without which compiling is not begun."""
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -38,7 +41,7 @@ class Case:
 
 
 def run_case(setting: Setting, record: Record, case: Case) -> None:
-    """Measure the eager ones first, which need no patience, then those that compile, then larger batches."""
+    """Measure those first that need no patience, then diffusers compiled, then the rest as far as time goes."""
     tiny = setting.scale == "tiny"
     size = 64 if tiny else case.size
     settings = {"height": size, "width": size, "guidance_scale": case.guidance}
@@ -55,22 +58,22 @@ def run_case(setting: Setting, record: Record, case: Case) -> None:
         checkpoint = checkpoint_at(setting, case.kind)
         return diffusers_pipeline(name, checkpoint, settings, device=setting.device, dtype=dtype, compiled=compiled)
 
-    assert bundle == bundle_at(setting, case.kind)
     race.enter(lambda: theirs("diffusers", compiled=False))
-    race.enter(lambda: ours("sdengine-plain", cuda_graph="off"))
-    race.enter(lambda: ours("sdengine-step", cuda_graph="step"))
-    race.run(["diffusers", "sdengine-plain", "sdengine-step"], rounds=case.rounds)
-    compiled = ["sdengine-compiled-step", "sdengine-compiled-loop", "diffusers-compiled"]
-    if setting.compile:
-        race.enter(lambda: ours(compiled[0], cuda_graph="step", compile=True))
-        race.run(["sdengine-step", compiled[0]], rounds=3)
-        race.enter(lambda: ours(compiled[1], cuda_graph="loop", compile=True))
-        race.enter(lambda: theirs(compiled[2], compiled=True))
-        race.run(["diffusers", "sdengine-step", *compiled], rounds=case.rounds)
+    for graph in _GRAPHS:
+        race.enter(lambda graph=graph: ours(f"sdengine-{graph}", cuda_graph=graph))  # type: ignore[misc]
+    captured = [f"sdengine-{graph}" for graph in _GRAPHS]
+    race.run(["diffusers", *captured], rounds=case.rounds)
+    if setting.compile and race.enter(lambda: theirs("diffusers-compiled", compiled=True)):
+        race.run(["diffusers", "diffusers-compiled", *captured[1:]], rounds=case.rounds)
+    if setting.gpu and record.left > 15:
+        with record.check(f"{case.kind}: where the time of an image goes"):
+            profile_image(record, ours("profiled", cuda_graph="off"), case.kind)
     for batch in case.batches:
         if batch != 1 and record.left > 40:
             race.run(["diffusers", "sdengine-step"], rounds=2, batch=batch)
-    if setting.gpu and record.left > 15:
-        with record.check(f"{case.kind}: where the time of an image goes"):
-            profile_image(record, ours("profiled", cuda_graph="off", compile=setting.compile), case.kind)
+    if setting.compile and record.left > _PATIENCE:
+        if race.enter(lambda: ours("sdengine-compiled", cuda_graph="loop", compile=True)):
+            race.run(["sdengine-loop", "sdengine-compiled", "diffusers-compiled"], rounds=3)
+    elif setting.compile:
+        record.skipped("sdengine compiled", f"{record.left:.0f} s were left")
     race.close()

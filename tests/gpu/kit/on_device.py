@@ -29,9 +29,10 @@ def run(setting: Setting, record: Record) -> None:
     """See the module."""
     if not setting.gpu:
         raise Skip("it is about GPUs")
-    future = bundles({"sd1": 1})["sd1"]
+    future = bundles({"sd1": 1}, setting.tiny)["sd1"]
     number = int(setting.device.partition(":")[2] or 0)
     _memory(record, number)
+    _kernels(record, setting.device)
     path = future.result()
     _captures(setting, record, path)
     _waits(setting, record, path)
@@ -93,6 +94,40 @@ def _memory(record: Record, number: int) -> None:
             again()
             assert (memory.read(target) == i).all()
     device.release()
+
+
+def _kernels(record: Record, device: str) -> None:
+    import torch
+    import torch.nn.functional as F
+    from sdengine.engines.eager.kernels import unavailable
+
+    with record.check("our kernels give what float64 gives") as figures:
+        if (reason := unavailable()) is not None:
+            raise Skip(reason)
+        from sdengine.engines.eager.kernels.add_norm import add_norm
+        from sdengine.engines.eager.kernels.geglu import geglu
+        from sdengine.engines.eager.kernels.group_norm import group_norm
+
+        def error(value: Any, reference: Any) -> float:
+            return float((value.double() - reference).abs().max() / reference.abs().max())
+
+        torch.manual_seed(0)
+        for dtype in (torch.float16, torch.bfloat16):
+            for shape in ((2, 320, 128, 128), (1, 128, 512, 512), (2, 2560, 32, 32), (3, 40, 9, 7), (1, 64, 1, 1)):
+                groups = 32 if shape[1] % 32 == 0 else 8
+                x = (torch.randn(shape, device=device) * 3 + 20).to(dtype)
+                weight, bias = (torch.randn(shape[1], device=device).to(dtype) for _ in range(2))
+                plain = F.group_norm(x.double(), groups, weight.double(), bias.double(), 1e-5)
+                value = group_norm(x, groups, weight, bias, 1e-5, silu=True)
+                figures[f"group_norm {list(shape)} {dtype}"] = round(error(value, F.silu(plain)), 5)
+            x = torch.randn((2, 1024, 2560), device=device).to(dtype)
+            halves = x.double().chunk(2, -1)
+            figures[f"geglu {dtype}"] = round(error(geglu(x), halves[0] * F.gelu(halves[1])), 5)
+            norm = torch.nn.LayerNorm(2560, device=device, dtype=dtype)
+            added, value = add_norm(x, x.flip(0), norm)
+            reference = F.layer_norm(added.double(), (2560,), norm.weight.double(), norm.bias.double())
+            figures[f"add_norm {dtype}"] = round(error(value, reference), 5)
+        assert max(figures.values()) < 2**-7, figures
 
 
 def _load(setting: Setting, path: Path, **options: Any) -> Pipeline:

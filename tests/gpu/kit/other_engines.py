@@ -18,7 +18,7 @@ def run(setting: Setting, record: Record) -> None:
     """Draw with each of them; what needs plans is built by ``make gpu``."""
     if not setting.gpu:
         raise Skip("it is about GPUs")
-    path = bundles({"sd1": 0})["sd1"].result()
+    path = bundles({"sd1": 1}, setting.tiny)["sd1"].result()
     for name in _ENGINES:
         with record.check("an engine draws", engine=name) as figures:
             reason = ENGINES[name].module.unavailable()

@@ -26,8 +26,13 @@ DECIBELS = {"fp32": 70.0, "fp16": 30.0, "bf16": 20.0}
 _SIZE = {"height": 64, "width": 96, "num_inference_steps": 4, "seed": 5, "output_type": "np"}
 
 
-def bundles(kinds: dict[str, int]) -> dict[str, "Future[Path]"]:
-    """Export tiny bundles in processes of their own."""
+def bundles(kinds: dict[str, int], folder: Path | None) -> dict[str, "Future[Path]"]:
+    """Return tiny bundles, from a folder of them or exported in processes of their own."""
+    if folder is not None:
+        done: dict[str, Future[Path]] = {kind: Future() for kind in kinds}
+        for kind, future in done.items():
+            future.set_result(folder / kind)
+        return done
     pool = ProcessPoolExecutor(min(8, os.cpu_count() or 1), mp_context=get_context("spawn"))
     made = {kind: pool.submit(_exported, kind, controlnets) for kind, controlnets in kinds.items()}
     pool.shutdown(wait=False)
@@ -70,7 +75,7 @@ def run(setting: Setting, record: Record) -> None:
     """Draw every task in each precision and compare."""
     kinds = KINDS if setting.scale == "full" else {"sd1": 1}
     precisions = ("fp32", "bf16", "fp16") if setting.gpu else ("fp32",)
-    for kind, future in bundles(kinds).items():
+    for kind, future in bundles(kinds, setting.tiny).items():
         path = future.result()
         started = time.perf_counter()
         with ExitStack() as stack:

@@ -24,9 +24,9 @@ class Section:
 
 
 SECTIONS = (
-    Section(name="device", title="The driver layer", module="on_device", limit=75),
+    Section(name="device", title="The driver layer", module="on_device", limit=90),
     Section(name="parity", title="Every task's image, against torch on the CPU", module="parity", limit=90),
-    Section(name="sdxl", title="SDXL, 1024x1024, 30 steps", module="sdxl", limit=330),
+    Section(name="sdxl", title="SDXL, 1024x1024, 30 steps", module="sdxl", limit=390),
     Section(name="sd15", title="SD 1.5, 512x512, 50 steps", module="sd15", limit=100),
     Section(name="engines", title="ONNX Runtime and TensorRT on the GPU", module="other_engines", limit=60),
 )

@@ -16,6 +16,7 @@ class Setting:
         work: folder for checkpoints and bundles, which may be large.
         device: ``cuda:0``, or ``cpu`` where only the kit itself is tried.
         scale: ``full``, published sizes; or ``tiny``, to try the kit.
+        tiny: folder with the tiny bundles, from ``python -m tests.gpu.kit.tiny``; None exports them.
         compile: whether torch.compile is measured too.
 
     """
@@ -24,6 +25,7 @@ class Setting:
     work: Path
     device: str
     scale: str
+    tiny: Path | None
     compile: bool
 
     @property
@@ -38,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", type=Path, help="folder for checkpoints and bundles [OUT/work]")
     parser.add_argument("--device", default="cuda:0", help="cuda:N, or cpu to try the kit itself")
     parser.add_argument("--scale", default="full", choices=["full", "tiny"], help="tiny: to try the kit itself")
+    parser.add_argument("--tiny", type=Path, help="folder with the tiny bundles [they are exported]")
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave torch.compile out")
 
 
@@ -49,6 +52,7 @@ def setting_from(options: argparse.Namespace) -> Setting:
         work=(options.work or out / "work").absolute(),
         device=options.device,
         scale=options.scale,
+        tiny=None if options.tiny is None else options.tiny.absolute(),
         compile=options.compile,
     )
 
@@ -57,5 +61,8 @@ def arguments_of(setting: Setting) -> list[str]:
     """Return the command line that gives a setting."""
     found = []
     for name, value in asdict(setting).items():
-        found += ([] if value else ["--no-compile"]) if name == "compile" else [f"--{name}", str(value)]
+        if name == "compile":
+            found += [] if value else ["--no-compile"]
+        elif value is not None:
+            found += [f"--{name}", str(value)]
     return found
