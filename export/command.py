@@ -89,7 +89,7 @@ def export(
         version_compatible=version_compatible,
         targets=tuple(target or ()),
     )
-    console = Console(stderr=True, quiet=quiet, highlight=False)
+    console = Console(stderr=True, quiet=quiet, highlight=False, emoji=False)
     started = time.perf_counter()
     with console.status("loading torch") as status:
         missing = [name for name in ("torch", "onnx", "onnx_ir") if find_spec(name) is None]

@@ -11,8 +11,9 @@ from rich.table import Table
 
 __all__ = ["build_progress", "err", "fail", "out", "print_json", "step_progress", "table", "work_progress"]
 
-out = Console()
-err = Console(stderr=True)
+# without emoji: ":x:" in a prompt or a file's name is what was written, not a red cross
+out = Console(emoji=False)
+err = Console(stderr=True, emoji=False)
 
 
 def fail(message: str) -> None:

@@ -87,6 +87,14 @@ def test_a_scheduler_config_of_another_checkpoint(bundle: Path, tmp_path: Path) 
     assert (done.returncode, "did you mean 'use_karras_sigmas'" in done.stderr) == (2, True)
 
 
+def test_what_a_prompt_holds_is_printed_as_it_was_written(bundle: Path, tmp_path: Path) -> None:
+    done = sdengine("run", bundle, "a <lora:x:0.8> (16:9) BREAK", "--steps", 1, "-o", tmp_path / "a.png")
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stderr.split())
+    assert "<lora:x:0.8>, BREAK (it starts a new window with long_prompt='chunk')" in said
+    assert "(16:9) in the prompt is read as text" in said
+
+
 def test_a_photograph_lying_on_its_side(bundle: Path, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
