@@ -30,6 +30,7 @@ from sdengine.engines.memory import HOST, Buffer
 from sdengine.engines.nets.config import UNetConfig
 from sdengine.engines.onnxruntime_cpu import OnnxRuntimeEngine
 from sdengine.engines.spec import AxisRange, ComponentSpec
+from sdengine.engines.weights import WeightSet
 from sdengine.runtime.denoise import Batch, Sample
 from sdengine.runtime.denoise.sample import initial_state
 from sdengine.runtime.guidance import guidance_for
@@ -101,8 +102,8 @@ class OneGraph:
     def checked_graph(self, component: str, graph: str) -> Path:
         return self.folder / graph
 
-    def weights_identity(self, network: str) -> str:
-        return ""
+    def weights(self, network: str) -> WeightSet:
+        return WeightSet(file=self.folder, base="")
 
 
 def _copying_graph(spec: ComponentSpec) -> onnx.ModelProto:

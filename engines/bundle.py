@@ -1,13 +1,15 @@
 """Opens a bundle: reads its manifest, checks its files."""
 
+import copy
 import stat
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import msgspec
 
 from .config_check import checked_config
-from .errors import BundleError, CheckpointError, DamagedBundleError
+from .errors import BundleError, CheckpointError, DamagedBundleError, UsageError, nearest
 from .families import FAMILIES, Family
 from .file_checks import FileChecks, HashPolicy, file_sha256
 from .manifest import MANIFEST, MANIFEST_LIMIT, SCHEMA, Component, Graph, Manifest, written_manifest
@@ -15,6 +17,7 @@ from .manifest_check import PRECISIONS, check_components, check_manifest
 from .nets.config import UNetConfig
 from .nets.text_config import TextEncoderConfig
 from .nets.vae_config import VAEConfig
+from .weights import Overlay, WeightSet
 from .whole_folder import restore_replaced
 
 __all__ = ["MANIFEST", "PRECISIONS", "SCHEDULER", "Bundle", "file_sha256", "resolve_config"]
@@ -47,6 +50,7 @@ class Bundle:
         self.manifest, whole = _read_manifest(Path(path))
         for name, record in self.manifest.files.items():
             self._check_size(name, record.bytes)
+        self._changed: dict[str, WeightSet] = {}
         self.checks = FileChecks(self.path, self.manifest.files, verify)
         try:
             self._configs = {name: resolve_config(self.manifest, name) for name in self.manifest.networks}
@@ -134,18 +138,39 @@ class Bundle:
             BundleError: they have changed.
 
         """
-        self.weights_identity(network)
-        return self.file(self.manifest.networks[network].weights)
+        return self.weights(network).file
 
-    def weights_identity(self, network: str) -> str:
-        """Return what identifies a network's weights as they lie there: their SHA-256, if they are compared with it.
+    def weights(self, network: str) -> WeightSet:
+        """Return a network's weights, which engines are opened from.
+
+        The file is identified by its SHA-256, if it is compared with that.
 
         Raises:
-            BundleError: they have changed.
+            BundleError: the file has changed.
 
         """
         name = self.manifest.networks[network].weights
-        return self.checks.check(name, self.file(name), skippable=True)
+        base = self.checks.check(name, self.file(name), skippable=True)
+        changed = self._changed.get(network)
+        return changed if changed is not None and changed.base == base else WeightSet(file=self.file(name), base=base)
+
+    def with_changes(self, changes: Mapping[str, Overlay]) -> "Bundle":
+        """Return this bundle with other weights: whoever opens engines from it gets them.
+
+        Args:
+            changes: by network, what is used in place of its tensors; over what was exported, not over what this
+                bundle has changed already.
+
+        Raises:
+            UsageError: there is no such network or tensor, or a tensor has another shape or type.
+
+        """
+        for network in changes:
+            if network not in self.manifest.networks:
+                raise UsageError(f"there is no network {network!r}{nearest(network, self.manifest.networks)}")
+        other = copy.copy(self)
+        other._changed = {name: self.weights(name).with_changes(overlay) for name, overlay in changes.items()}
+        return other
 
     @property
     def family(self) -> Family:

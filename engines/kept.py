@@ -77,7 +77,7 @@ class Kept:
             "component": component,
             # Of the bytes that are used, not what the manifest says of them.
             "graph": bundle.checks.check(graph, bundle.file(graph)),
-            "weights": bundle.weights_identity(network),
+            "weights": bundle.weights(network).identity,
             "processor": processor(),
             **settings,
         }

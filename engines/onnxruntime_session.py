@@ -7,6 +7,7 @@ from typing import Any
 
 from .bundle import Bundle
 from .errors import EngineError
+from .graph_file import read_graph
 from .kept import Kept
 
 __all__ = ["open_session", "provider_missing"]
@@ -53,7 +54,8 @@ def open_session(
         lengths: what is known of dimensions that the graph leaves open, by their names there.
         plan_reuse: decide at opening which results take the places of others, which takes time with the square of the
             number of nodes; else the arena finds places while running.
-        kept: where to keep what optimising the graph leads to, and to look for it; None neither does nor looks.
+        kept: where to keep what optimising the graph leads to, and to look for it; None neither does nor looks. Not
+            used where weights are changed.
         changed: a graph to open in the place of that in the file, with the weights beside it; not with ``kept``.
         optimise: let the library change the graph; else each node runs as it stands.
 
@@ -65,6 +67,9 @@ def open_session(
     import onnxruntime
 
     file = bundle.checked_graph(component, graph)
+    replaced = _replaced(bundle, component, file)
+    if replaced:  # what was cached of the graph has some of the weights in it, and some not
+        kept = None
 
     def session(source: str | bytes, optimised: Path | None = None, *, optimise: bool = optimise) -> Any:
         settings = onnxruntime.SessionOptions()
@@ -83,6 +88,8 @@ def open_session(
         if isinstance(source, bytes):
             # What optimising left as it was still lies in the weights file, which is beside the graph.
             settings.add_session_config_entry(_WEIGHTS_FOLDER, str(file.parent))
+        if replaced:
+            settings.add_external_initializers(list(replaced), list(replaced.values()))
         # Without its own fallback, which would go to the CPU and tell only the terminal.
         return onnxruntime.InferenceSession(
             source, settings, providers=[(provider, dict(options or {}))], enable_fallback=0
@@ -92,6 +99,18 @@ def open_session(
         return session(changed or str(file)) if kept is None else _kept_session(str(file), session, kept)
     except Exception as error:  # onnxruntime raises a dozen types of its own
         raise EngineError(f"{component}: onnxruntime cannot open {graph}: {error}") from error
+
+
+def _replaced(bundle: Bundle, component: str, graph: Path) -> dict[str, Any]:
+    """Return the weights of a graph that are used in place of those in the file, as the library's values."""
+    changes = bundle.weights(bundle.component(component).network).changes
+    if not changes:
+        return {}
+    import onnxruntime
+
+    initialisers = read_graph(graph).initialisers
+    make = onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type
+    return {name: make(array, initialisers[name].type) for name, array in changes.items() if name in initialisers}
 
 
 def _kept_session(file: str, session: Callable[..., Any], kept: Kept) -> Any:

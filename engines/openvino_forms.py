@@ -25,6 +25,7 @@ from .openvino_tuned import tuned_or_open
 from .openvino_upsample import convolve_before_doubling
 from .resident import release_freed, release_mapped
 from .spec import ComponentSpec, resolve_dim, split_dim
+from .weights import Overlay
 
 __all__ = ["DEVICE", "Form", "Forms", "compiled", "runs_in"]
 
@@ -80,6 +81,7 @@ class Forms:
         self._made: dict[bool, Form] = {}
         self.small = self._kept(tuned=True).wanted()
         record = bundle.component(component)
+        self._changes = bundle.weights(record.network).changes
         self.mapped = None if self.small else bundle.file(bundle.manifest.networks[record.network].weights)
         self._both = not self.small and record.kind in _EVERY_STEP and graph == record.graphs.get("bf16")
 
@@ -138,11 +140,11 @@ class Forms:
                 guided = self._lengths(tuned=True)
                 unguided = {**guided, "R": guided["S"]}
                 tuned = [guided] if unguided == guided else [guided, unguided]
-                return compiled(self._file, self._spec, lengths, self._options, tuned)
+                return compiled(self._file, self._spec, lengths, self._options, tuned, changes=self._changes)
             except Exception as error:  # openvino raises bare RuntimeError and its subclasses
                 last = str(error).strip().splitlines()[-1]
                 self.notes.append(f"{self._component} is not tuned for any lengths, as openvino cannot: {last}")
-        return compiled(self._file, self._spec, lengths, self._options)
+        return compiled(self._file, self._spec, lengths, self._options, changes=self._changes)
 
 
 def _tensor(part: memoryview) -> Any:
@@ -163,6 +165,7 @@ def compiled(
     tuned: Sequence[Mapping[str, int]] = (),
     marked: Collection[str] = (),
     rewritten: bool = True,
+    changes: Overlay | None = None,
 ) -> Form:
     """Compile a graph; in bfloat16 as two models where it has sinusoids, see :func:`split_sinusoids`.
 
@@ -175,11 +178,14 @@ def compiled(
             :func:`tuned_or_open`.
         marked: values of the graph to make outputs of, see :func:`mark_outputs`; not beside ``tuned``.
         rewritten: change what OpenVINO would not do well; else compile the graph as it is.
+        changes: weights to use in place of those of the same name.
 
     """
     model = core().read_model(file)
+    held: list[Any] = _with_changes(model, changes or {})
     _fix_shapes(model, spec, lengths)
-    held = halve_gated_projections(model) if rewritten else []
+    if rewritten:
+        held += halve_gated_projections(model)
     if rewritten:
         convolve_before_doubling(model)
     if tuned:
@@ -195,6 +201,25 @@ def compiled(
     given = _options_of_parts(len(parts), options)
     models = [core().compile_model(part, DEVICE, dict(o)) for part, o in zip(parts, given, strict=True)]
     return Form(models, held)
+
+
+def _with_changes(model: Any, changes: Overlay) -> list[Any]:
+    """Put other weights in the place of constants; return what they lie in, which the model does not hold."""
+    if not changes:
+        return []
+    from openvino import opset13 as ops
+
+    held = []
+    for constant in model.get_ordered_ops():
+        array = changes.get(constant.get_friendly_name())
+        if array is None or constant.get_type_name() != "Constant":
+            continue
+        port = constant.output(0)
+        held.append(library().Tensor(array, port.get_shape(), port.get_element_type()))
+        other = ops.constant(held[-1], shared_memory=True)
+        for consumer in list(port.get_target_inputs()):
+            consumer.replace_source_output(other.output(0))
+    return held
 
 
 def _shapes(spec: ComponentSpec, axes: Mapping[str, int], before: Sequence[Any]) -> dict[str, tuple[int, ...]]:

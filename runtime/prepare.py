@@ -149,8 +149,7 @@ class Preparer:
         )
 
     def _weights_of(self, component: str) -> str:
-        manifest = self.bundle.manifest
-        return manifest.files[manifest.networks[manifest.components[component].network].weights].sha256
+        return self.bundle.weights(self.bundle.component(component).network).identity
 
 
 def step_numbers(schedule: Schedule, guidance: Guidance) -> dict[str, F32]:

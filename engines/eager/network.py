@@ -33,7 +33,7 @@ def load_network(bundle: Bundle, name: str, precision: str, device: str) -> Any:
         DamagedBundleError: the weights are not those that were exported, or do not fit the network.
 
     """
-    key = (str(bundle.path), bundle.weights_identity(name), precision, device)
+    key = (str(bundle.path), bundle.weights(name).identity, precision, device)
     with _LOADING:  # components that are opened at once may be of one network
         reference = _NETWORKS.get(key)
         network = None if reference is None else reference()
@@ -53,7 +53,11 @@ def _read(bundle: Bundle, name: str, precision: str, device: str) -> Any:
     dtype = getattr(torch, DTYPES[precision])
     with torch.device("meta"):
         network: Any = network_from_config(bundle.config(name), dtype)
-    weights = load_file(bundle.checked_weights(name), device=device)
+    chosen = bundle.weights(name)
+    weights = load_file(chosen.file, device=device)
+    for changed, array in chosen.changes.items():
+        tensor = torch.from_numpy(array)
+        weights[changed] = tensor.view(weights[changed].dtype).to(device)
     try:
         network.load_state_dict({k: w.to(dtype) for k, w in weights.items()}, strict=True, assign=True)
     except RuntimeError as error:

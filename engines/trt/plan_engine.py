@@ -127,8 +127,10 @@ class PlanEngine:
             self._weights = PlanWeights(
                 self._module, self._engine, bundle, self.spec.name, self.precision, changeable=options.refit
             )
-            if options.strip:
-                self._weights.refit(int(device.stream))
+            network = bundle.component(self.spec.name).network
+            changes = self._weights.own(bundle.weights(network).changes)
+            if options.strip or changes:
+                self._weights.refit(int(device.stream), changes)
                 device.synchronize()
             self._contexts = Contexts(self._module, self._engine, bundle.file(plan), device.gpu)
         self.notes = self._contexts.notes

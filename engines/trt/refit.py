@@ -1,6 +1,7 @@
 """Puts weights into an open plan: those that a stripped plan was built without, and changed ones."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,16 @@ class PlanWeights:
         self._module, self._engine, self._bundle = module, engine, bundle
         self._component, self._precision, self._changeable = component, precision, changeable
 
+    def own(self, changes: Mapping[str, Array]) -> dict[str, Array]:
+        """Return those of a network's changes that are of weights that this component uses."""
+        if not changes:
+            return {}
+        names = read_graph(self._graph()).initialisers
+        return {name: array for name, array in changes.items() if name in names}
+
+    def _graph(self) -> Path:
+        return self._bundle.checked_file(self._bundle.graph(self._component, self._precision).file)
+
     def refit(self, stream: int, changes: Mapping[str, Array] | None = None) -> None:
         """Put in the bundle's weights and, over them, the changed ones.
 
@@ -56,7 +67,7 @@ class PlanWeights:
         if not self._engine.refittable or (changes and not self._changeable):
             raise UsageError(f"{self._component}: the plan's weights cannot be changed; build it with --refit")
         bundle, component = self._bundle, self._component
-        initialisers = read_graph(bundle.checked_file(bundle.graph(component, self._precision).file)).initialisers
+        initialisers = read_graph(self._graph()).initialisers
         _check(component, initialisers, changes)
         weights = bundle.checked_weights(bundle.component(component).network)
         stored = np.memmap(weights, np.uint8, mode="r")

@@ -1,5 +1,6 @@
 """Weights are put in by name, over the bundle's own; a budget for streaming them is set in bytes."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,13 @@ import pytest
 from safetensors.numpy import load_file
 from sdengine.engines.bundle import Bundle
 from sdengine.engines.cuda.gpu import free_memory
+from sdengine.engines.engine import run
 from sdengine.engines.errors import EngineError, UsageError
+from sdengine.engines.ladder import open_engine
 from sdengine.engines.trt import BuildOptions
 from sdengine.engines.trt.refit import PlanWeights
 from sdengine.engines.trt.streaming import set_streaming_budget
+from sdengine.engines.verify import sample
 
 from . import library
 from .counts import cuda
@@ -110,3 +114,27 @@ def test_free_memory_is_asked_of_the_driver() -> None:
         assert free_memory() == 123 << 20
     finally:
         cuda.standin_limit(1 << 34)
+
+
+def test_a_bundle_with_changes_opens_a_plan_with_them(refittable: Path) -> None:
+    plain = Bundle(refittable)
+    stored = load_file(plain.file(plain.manifest.networks["unet"].weights))
+    changed = plain.with_changes({"unet": {NAME: stored[NAME] * np.float32(1.5)}})
+
+    def outputs(bundle: Bundle, engine: str) -> Any:
+        with closing(open_engine(bundle, "denoiser", engine=engine, precision="fp32").engine) as opened:
+            return run(opened, sample(opened.spec, 0)[1])["next_state"]
+
+    first, other = outputs(plain, "tensorrt"), outputs(changed, "tensorrt")
+    assert np.array_equal(outputs(plain, "tensorrt"), first)
+    assert np.array_equal(other, outputs(changed, "onnxruntime")) and not np.array_equal(first, other)
+    with closing(open_engine(changed, "conditioner", engine="tensorrt", precision="fp32").engine) as opened:
+        assert opened.name == "tensorrt", "the change is of no weight that it uses"
+
+
+def test_a_plan_that_cannot_be_refitted_refuses_changes(tmp_path: Path) -> None:
+    plain = Bundle(with_plans("sd1", tmp_path))
+    stored = load_file(plain.file(plain.manifest.networks["unet"].weights))
+    changed = plain.with_changes({"unet": {NAME: stored[NAME] * np.float32(1.5)}})
+    with pytest.raises(UsageError, match="denoiser: the plan's weights cannot be changed; build it with --refit"):
+        open_engine(changed, "denoiser", engine="tensorrt", precision="fp32")
