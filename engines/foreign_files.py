@@ -11,7 +11,7 @@ from .manifest import MANIFEST, MANIFEST_LIMIT
 
 __all__ = ["foreign_files"]
 
-_ASIDE = re.compile(r"\.(.+)\.[0-9a-f]{8}")
+_ASIDE = re.compile(r"\.sdengine-[0-9a-f]{16}\.partial")
 """What :func:`~sdengine.engines.whole_file.write_whole` writes to; a process that was killed leaves it."""
 _OLD_CACHE = re.compile(r"cache/(onnxruntime|openvino)/\.?\w+-[0-9a-f]{20}(\.[0-9a-f]{8})?")
 """Compiled forms, which earlier versions wrote into the bundle."""
@@ -38,8 +38,7 @@ def foreign_files(folder: Path) -> list[str]:
             return True
         if str(path.parent) in built and path.suffix in (".plan", ".json", ".kernels", ".cache"):
             return True  # plans that were replaced, kernels of theirs
-        aside = _ASIDE.fullmatch(path.name)
-        return aside is not None and known(str(path.with_name(aside[1])))
+        return _ASIDE.fullmatch(path.name) is not None
 
     return [name for name in names if not known(name)]
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from .errors import SdengineError, UsageError
 from .exchange import exchanged
+from .folder_lock import locked_now
 from .manifest import MANIFEST
 
 __all__ = ["check_target", "restore_replaced", "whole_folder"]
@@ -166,7 +167,7 @@ def _locked_folder(target: Path) -> tuple[Path, int]:
         partial = target.with_name(f".{target.name}.{_PARTIAL}-{secrets.token_hex(8)}")
         partial.mkdir()
         lock = os.open(partial, os.O_RDONLY)
-        if not _flock(lock):
+        if not locked_now(lock):
             os.close(lock)
             continue  # another process took it for a dead one's before it was locked, and removes it
         with contextlib.suppress(FileNotFoundError):
@@ -177,7 +178,7 @@ def _locked_folder(target: Path) -> tuple[Path, int]:
 
 def _lock(folder: Path) -> int | None:
     lock = os.open(folder, os.O_RDONLY)
-    if _flock(lock):
+    if locked_now(lock):
         return lock
     os.close(lock)
     return None
@@ -188,22 +189,9 @@ def _dead(folder: Path) -> Iterator[bool]:
     """Whether no process holds a folder; held by this one until the block ends."""
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        yield _flock(lock, unsupported=False)
+        yield locked_now(lock, unsupported=False)
     finally:
         os.close(lock)
-
-
-def _flock(descriptor: int, *, unsupported: bool = True) -> bool:
-    """Take a lock without waiting; return whether that worked, or ``unsupported`` where there are no such locks."""
-    try:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):  # another system, or a file system of the network
-        return unsupported
-    return True
 
 
 def _sync(path: Path) -> None:

@@ -21,6 +21,7 @@ from ..engines.whole_file import write_whole
 __all__ = [
     "PictureRecord",
     "check_destination",
+    "check_writable",
     "parameters_line",
     "pictures_from_pixels",
     "read_record",
@@ -79,8 +80,24 @@ def check_destination(path: str | Path) -> Path:
         known = ", ".join(_FORMATS)
         wrong = f"unknown picture format {suffix!r}" if suffix else "the name has no suffix to tell the format"
         raise UsageError(f"{file}: {wrong}{nearest(suffix, _FORMATS)} (known: {known})")
-    if file.is_dir():
+    return check_writable(file)
+
+
+def check_writable(file: Path) -> Path:
+    """Return the path, having made sure that a file can be written there.
+
+    Raises:
+        UsageError: it is a folder or a device, its name is too long, or its folder is missing or cannot be written to.
+
+    """
+    try:
+        is_folder = file.is_dir()
+    except OSError as error:  # the name is too long, for instance
+        raise UsageError(f"{file} cannot be written: {error.strerror}") from error
+    if is_folder:
         raise UsageError(f"{file} is a folder; name a file in it")
+    if file.exists() and not file.is_file():
+        raise UsageError(f"{file} is no regular file and is not replaced; choose another name")
     if not file.parent.is_dir():
         raise UsageError(f"{file}: there is no folder {file.parent}; create it first")
     if not os.access(file.parent, os.W_OK | os.X_OK):

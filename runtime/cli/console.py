@@ -1,6 +1,8 @@
 """What is printed and where: results to standard output, everything else to standard error."""
 
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,9 +13,11 @@ from rich.table import Table
 
 __all__ = ["build_progress", "err", "fail", "out", "print_json", "step_progress", "table", "work_progress"]
 
+_NO_WIDTH = not os.environ.get("COLUMNS", "1").strip("0")  # rich takes COLUMNS=0 at its word, and prints nothing
+_width = shutil.get_terminal_size().columns if _NO_WIDTH else None
 # without emoji: ":x:" in a prompt or a file's name is what was written, not a red cross
-out = Console(emoji=False)
-err = Console(stderr=True, emoji=False)
+out = Console(width=_width, emoji=False)
+err = Console(width=_width, stderr=True, emoji=False)
 
 
 def fail(message: str) -> None:

@@ -4,12 +4,13 @@ Commands that need more than the lean runtime (``export``, ``build``) plug thems
 ``sdengine.commands``, so that the runtime never imports them.
 """
 
+import errno
 import os
 import signal
 import sys
 import traceback
 from importlib.metadata import entry_points
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -24,6 +25,7 @@ from .run import run
 
 __all__ = ["main"]
 
+_OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)
 _INTERRUPTED, _TERMINATED = 130, 143
 """Exit status, as shells have it for Ctrl-C and for SIGTERM."""
 
@@ -72,11 +74,31 @@ def _terminate(number: int, frame: object) -> None:
     raise SystemExit(_TERMINATED)
 
 
+def _flush_output() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _output_failed(error)
+
+
+def _output_failed(error: OSError) -> NoReturn:
+    fail(f"standard output could not be written: {error.strerror}")
+    os._exit(1)  # the interpreter would try once more
+
+
 def main() -> None:
     """Run the command line; exit status 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        _app()()
+        try:
+            _app()()
+        finally:
+            _flush_output()
+    except BrokenPipeError:  # whoever read it has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except SdengineError as error:
         fail(str(error))
         sys.exit(error.exit_status)
@@ -90,6 +112,8 @@ def main() -> None:
             fail("terminated")
         raise
     except Exception as error:  # ours to mend, but the user's to read
+        if isinstance(error, OSError) and error.errno in _OUTPUT_ERRORS and error.filename is None:
+            _output_failed(error)
         if os.environ.get("SDENGINE_DEBUG"):
             traceback.print_exc()
         fail(f"{type(error).__name__}: {error} (this is a bug in sdengine; SDENGINE_DEBUG=1 shows where)")

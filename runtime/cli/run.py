@@ -2,12 +2,11 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
-from ...engines.errors import SdengineError, UsageError
+from ...engines.errors import UsageError
 from .console import err, out, print_json, step_progress
 from .options import (
     BundlePath,
@@ -27,6 +26,9 @@ from .options import (
     parse_pair,
     parse_scheduler_options,
 )
+
+if TYPE_CHECKING:
+    from ..request import Request
 
 __all__ = ["run"]
 
@@ -122,6 +124,9 @@ def run(
     verify: VerifyFiles = "once",
 ) -> None:
     """Draw pictures with a bundle."""
+    from ..request import Request
+    from .outputs import check_standard_output, output_files
+
     settings: dict[str, Any] = {
         "prompt": _one_or_list(prompt),
         "negative_prompt": negative_prompt,
@@ -170,7 +175,9 @@ def run(
         from ..prompt import load_embeddings
 
         settings |= load_embeddings(embeds)
-    destination = _destination(output, output_type)
+    check_standard_output()
+    request = Request.from_settings({name: value for name, value in settings.items() if value is not None})
+    files = output_files(output, request)
     if fallback not in (None, "allow", "error"):
         raise UsageError(f"--fallback {fallback!r} is neither allow nor error")
     opening = {
@@ -190,12 +197,12 @@ def run(
         if denoising_split is not None or refiner_strength is not None:
             raise UsageError("--denoising-split and --refiner-strength need --refiner BUNDLE")
         inversions = [parse_inversion(text) for text in textual_inversion or ()]
-        result, request = _draw(bundle, settings, {**opening, "textual_inversions": inversions}, json)
+        result = _draw(bundle, request, {**opening, "textual_inversions": inversions}, json)
     elif textual_inversion:
         raise UsageError("--textual-inversion is not supported together with --refiner")
     else:
         result, request = _draw_refined(bundle, refiner, settings, opening, denoising_split, refiner_strength, json)
-    files = _save(result, request, destination, output_type)
+    _save(result, request, files)
     if json:
         print_json(_report(result, files))
         return
@@ -218,14 +225,12 @@ def run(
     )
 
 
-def _draw(bundle: Path, settings: dict[str, Any], opening: dict[str, Any], quiet: bool) -> tuple[Any, Any]:
-    """Draw with one bundle; return the result and the request."""
+def _draw(bundle: Path, request: "Request", opening: dict[str, Any], quiet: bool) -> Any:
+    """Draw with one bundle."""
     from ..pipeline import Pipeline
-    from ..request import Request
 
-    request = Request.from_settings(settings)
     with Pipeline.load(bundle, **opening) as pipeline, step_progress("drawing", quiet=quiet) as progress:
-        return pipeline.draw(request, progress), request
+        return pipeline.draw(request, progress)
 
 
 def _draw_refined(
@@ -274,32 +279,13 @@ def _numbers(text: str | None, name: str) -> list[float] | None:
         raise UsageError(f"--{name} {text!r}: write numbers with commas between") from error
 
 
-def _destination(output: Path | None, output_type: str) -> Path:
-    """Check before the work that its result can be written."""
-    from ..picture import check_destination
-
-    if output_type == "pil":
-        return check_destination(output or Path("sdengine.png"))
-    file = output or Path("sdengine.npy")
-    if file.suffix != ".npy":
-        raise UsageError(f"{file}: --output-type {output_type} writes .npy")
-    if not file.parent.is_dir():
-        raise UsageError(f"{file}: there is no folder {file.parent}; create it first")
-    return file
-
-
-def _save(result: Any, request: Any, destination: Path, output_type: str) -> list[Path]:
+def _save(result: Any, request: Any, files: list[Path]) -> None:
     from ..picture import PictureRecord, save_picture
+    from .outputs import save_arrays
 
-    count = len(result.images)
-    files = [destination if count == 1 else destination.with_stem(f"{destination.stem}-{i + 1}") for i in range(count)]
-    if output_type != "pil":
-        for file, array in zip(files, result.images, strict=True):
-            try:
-                np.save(file, array[None])
-            except OSError as error:
-                raise SdengineError(f"{file} could not be written: {error.strerror}") from error
-        return files
+    if request.output_type != "pil":
+        save_arrays(files, result.images)
+        return
     prompts = [request.prompt] if isinstance(request.prompt, str) else list(request.prompt or [""])
     for i, file in enumerate(files):
         record = PictureRecord(
@@ -312,7 +298,6 @@ def _save(result: Any, request: Any, destination: Path, output_type: str) -> lis
             engines=result.engines,
         )
         save_picture(result.images[i], file, record)
-    return files
 
 
 def _report(result: Any, files: list[Path]) -> dict[str, Any]:

@@ -247,10 +247,8 @@ def test_bundles_of_other_schemas_and_what_versions_left_in_them_may_be_replaced
         Bundle(old)
     (old / "cache" / "openvino").mkdir(parents=True)
     (old / "cache" / "openvino" / f"denoiser-{'0' * 20}").touch()
-    (old / "..manifest.json.0123abcd").touch()
-    (old / "components" / "unet" / ".weights.safetensors.0123abcd").touch()
-    (old / "..manifest.json.0123abcd").unlink()
-    (old / ".manifest.json.0123abcd").touch()
+    (old / ".sdengine-0123456789abcdef.partial").touch()
+    (old / "components" / "unet" / ".sdengine-0123456789abcdef.partial").touch()
     assert foreign_files(old) == []
 
 

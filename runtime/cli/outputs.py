@@ -1,0 +1,78 @@
+"""Where a command writes what it drew: checked before anything is drawn, written whole or not at all."""
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...engines.errors import SdengineError, UsageError
+from ...engines.whole_file import write_whole
+from ..request import Request
+
+__all__ = ["check_standard_output", "output_files", "save_arrays"]
+
+
+def output_files(output: Path | None, request: Request) -> list[Path]:
+    """Return the file of each image that a request asks for.
+
+    Raises:
+        UsageError: one of them cannot be written; the text says why.
+
+    """
+    from ..picture import check_destination, check_writable
+
+    pictures = request.output_type == "pil"
+    destination = output or Path("sdengine.png" if pictures else "sdengine.npy")
+    if not pictures and destination.suffix != ".npy":
+        raise UsageError(f"{destination}: --output-type {request.output_type} writes .npy")
+    count = _count(request)
+    numbered = [destination.with_stem(f"{destination.stem}-{i + 1}") for i in range(count)]
+    files = [destination] if count == 1 else numbered
+    for file in files:
+        if pictures:
+            check_destination(file)
+        else:
+            check_writable(file)
+    return files
+
+
+def save_arrays(files: Sequence[Path], arrays: Sequence[Any]) -> None:
+    """Write arrays as ``.npy``.
+
+    Raises:
+        SdengineError: the disk is full, or the like; what was there before stays.
+
+    """
+    for file, array in zip(files, arrays, strict=True):
+        try:
+            content = io.BytesIO()  # numpy does not say why it could not write to a file
+            np.save(content, array[None])
+            with write_whole(file) as aside:
+                aside.write_bytes(content.getbuffer())
+        except OSError as error:
+            raise SdengineError(f"{file} could not be written: {error.strerror or error}") from error
+
+
+def check_standard_output() -> None:
+    """Find out before the work that its result could not be printed.
+
+    Raises:
+        UsageError: standard output is closed, or takes nothing.
+
+    """
+    try:
+        os.write(1, b"")
+    except OSError as error:
+        raise UsageError(f"standard output cannot be written to: {error.strerror}") from error
+
+
+def _count(request: Request) -> int:
+    """Return how many images will be drawn; what cannot be drawn is refused later."""
+    if isinstance(request.prompt, (list, tuple)):
+        prompts = len(request.prompt)
+    else:
+        prompts = 1 if request.prompt_embeds is None else len(request.prompt_embeds)
+    return prompts * request.num_images_per_prompt
