@@ -73,7 +73,11 @@ def tasks_of(kind: str, controlnets: int) -> dict[str, dict[str, Any]]:
 
 def run(setting: Setting, record: Record) -> None:
     """Draw every task in each precision and compare."""
-    kinds = KINDS if setting.scale == "full" else {"sd1": 1}
+    kinds = dict(KINDS) if setting.scale == "full" else {"sd1": 1}
+    for kind in list(kinds):
+        if setting.tiny is not None and not (setting.tiny / kind).is_dir():
+            record.skipped(kind, "the folder of tiny bundles has none")
+            del kinds[kind]
     precisions = ("fp32", "bf16", "fp16") if setting.gpu else ("fp32",)
     for kind, future in bundles(kinds, setting.tiny).items():
         path = future.result()
