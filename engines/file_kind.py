@@ -50,10 +50,10 @@ def what_it_is(file: Path) -> str:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.startswith(b"version https://git-lfs.github.com/spec/"):
         return "it is a Git LFS pointer, not the weights: fetch them with `git lfs pull`, or download the file itself"
-    if (
-        text[:300].lower().startswith((b"<!doctype html", b"<html", b"<head", b"<?xml"))
-        or b"<html" in text[:1000].lower()
-    ):
+    start = text[:1000].lower()
+    if start.startswith(b"<?xml") and b"<html" not in start:
+        return f"it is an XML document, as servers answer with that refuse a download: {_AGAIN} again"
+    if start.startswith((b"<!doctype html", b"<head")) or b"<html" in start:
         return (
             f"it is an HTML page, not the weights: {_AGAIN} (on the Hub the address with /resolve/, not /blob/); "
             "a page that asks to log in needs a token"
@@ -71,7 +71,14 @@ def what_it_is(file: Path) -> str:
         return _kind_of_json(text)
     if head[:1] == b"\x80" and head[1:2] in b"\x01\x02\x03\x04\x05":
         return "it is a pickle of Python: if torch.save wrote it, name it .ckpt, .bin or .pt"
+    if _is_text(head):
+        line = text.splitlines()[0][:80].decode(errors="replace")
+        return f"it is text ({line!r}), not weights: {_AGAIN}"
     return f"it is of no known kind (it starts with {head[:8]!r}): {_AGAIN} again"
+
+
+def _is_text(head: bytes) -> bool:
+    return all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head)
 
 
 def _cut_off(head: bytes, size: int) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +54,8 @@ class Preparer:
         self.bundle = bundle
         self.components = components
         self._scheduler = bundle.scheduler()
-        inversions = [word for source in textual_inversions for word in load_inversions(source)]
+        sources = [textual_inversions] if isinstance(textual_inversions, (str, Path)) else textual_inversions
+        inversions = [word for source in sources for word in load_inversions(source)]
         encoders = list(text_encoders(bundle, components))
         self._encoders = tuple(with_inversions(encoders, inversions) if inversions else encoders)
         self._notes = inversion_notes(encoders, inversions)

@@ -11,6 +11,13 @@ from .component import CheckpointComponent
 __all__ = ["check_components", "expected_shapes"]
 
 _Components = Mapping[str, CheckpointComponent]
+_FLOATS = ("F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2")
+_DEPTHS = (
+    "layers_per_block",
+    "num_hidden_layers",
+    "reverse_transformer_layers_per_block",
+    "transformer_layers_per_block",
+)
 _CONDITIONS = "projection_class_embeddings_input_dim"
 
 
@@ -26,7 +33,32 @@ def check_components(components: _Components) -> None:
         _check_text_width(components)
         _check_conditions(components)
     for component in components.values():
+        _check_depth(component)
         component.check(expected_shapes(component))
+        _check_types(component)
+
+
+def _check_depth(component: CheckpointComponent) -> None:
+    """No network has more layers than its weights have tensors: a number that is far off would never be built."""
+    for option in _DEPTHS:
+        value = component.config.get(option)
+        numbers = [value]
+        for number in numbers:
+            numbers += number if isinstance(number, list) else []
+        if any(isinstance(number, (int, float)) and number > len(component.tensors) for number in numbers):
+            raise CheckpointError(
+                f"{component.name}: its config.json has {option}={value}, its weights are {len(component.tensors)} "
+                "tensors"
+            )
+
+
+def _check_types(component: CheckpointComponent) -> None:
+    for name, tensor in component.tensors.items():
+        if tensor.dtype not in _FLOATS:
+            raise CheckpointError(
+                f"{component.name}: {name!r} of {tensor.file} is of type {tensor.dtype}; weights are "
+                f"{', '.join(_FLOATS)}"
+            )
 
 
 def expected_shapes(component: CheckpointComponent) -> dict[str, tuple[int, ...]]:

@@ -47,7 +47,7 @@ def run(
     prompt_2: Annotated[str | None, typer.Option("--prompt-2", help="For SDXL's second encoder.")] = None,
     negative_prompt_2: Annotated[str | None, typer.Option("--negative-prompt-2", help="The same.")] = None,
     embeds: Annotated[
-        Path | None, typer.Option(help=".safetensors with prompt_embeds and its siblings, in place of a prompt.")
+        Path | None, typer.Option(help=".safetensors or .pt with prompt_embeds and its siblings, in place of a prompt.")
     ] = None,
     textual_inversion: Annotated[
         list[str] | None,

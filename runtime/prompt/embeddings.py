@@ -1,4 +1,4 @@
-"""Embeddings made elsewhere, from a ``.safetensors`` file: what diffusers calls ``prompt_embeds`` and so on."""
+"""Embeddings made elsewhere, from a ``.safetensors`` or ``.pt``: what diffusers calls ``prompt_embeds`` and so on."""
 
 from pathlib import Path
 

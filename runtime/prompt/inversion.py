@@ -71,7 +71,9 @@ def load_inversions(source: InversionSource) -> list[TextualInversion]:
         UsageError: the file is not there, damaged or of another kind, or the words do not match its rows.
 
     """
-    path, named = source if isinstance(source, tuple) else (source, None)
+    path, named = source if isinstance(source, (tuple, list)) and len(source) == 2 else (source, None)
+    if not isinstance(path, (str, Path)):
+        raise UsageError(f"textual inversion: {path!r} is neither a file nor a pair of a file and its word")
     words = [named] if isinstance(named, str) else None if named is None else list(named)
     if words is not None and (not words or not all(isinstance(word, str) for word in words)):
         raise UsageError(f"textual inversion: the words of {path} should be texts, not {named!r}")

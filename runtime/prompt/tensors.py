@@ -49,8 +49,11 @@ def read_content(path: str | Path, what: str) -> Any:
         raise UsageError(f"{what}: there is no file {file}")
     if file.stat().st_size > _LARGEST:
         raise UsageError(f"{what}: {file} has {file.stat().st_size >> 20} MiB, too large for what it should be")
-    with file.open("rb") as stream:
-        head = stream.read(9)
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(9)
+    except OSError as error:
+        raise UsageError(f"{what}: cannot read {file}: {error.strerror}") from error
     content = _from_safetensors(file, what) if starts_as_safetensors(head) else _from_torch(file, what)
     if isinstance(content, Mapping) and not content:
         raise UsageError(f"{what}: {file} holds no tensors")

@@ -46,6 +46,8 @@ EVERYWHERE = {
     "page": (b"<!DOCTYPE html>\n<html><body>Please log in</body></html>", r"it is an HTML page, .*/resolve/"),
     "page in upper case": (b"\xef\xbb\xbf \n<HTML>", "it is an HTML page"),
     "answer": (b'{"error": "Repository not found"}', "the answer of a server, 'Repository not found'"),
+    "refusal": (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "it is an XML document"),
+    "text": (b"Entry not found\n", r"it is text \('Entry not found'\), not weights"),
     "json": (b'{"a": 1}', "it is JSON text"),
     "zip": (_zip(), r"it is a zip archive \(of model\.safetensors\): unpack it"),
     "gzip": (gzip.compress(SAFETENSORS), "it is compressed with gzip: decompress it"),

@@ -340,6 +340,14 @@ def test_a_missing_weight_is_named_with_its_file(folder_of: FolderOf, tmp_path: 
         open_checkpoint(folder)
 
 
+def test_weights_of_whole_numbers(folder_of: FolderOf, tmp_path: Path) -> None:
+    folder = _copy(folder_of("sd1"), tmp_path)
+    weights = load_file(_unet_file(folder))
+    save_file(weights | {"conv_in.bias": weights["conv_in.bias"].to(torch.int16)}, _unet_file(folder))
+    with pytest.raises(CheckpointError, match=r"unet: 'conv_in\.bias' of .* is of type I16; weights are F16"):
+        open_checkpoint(folder)
+
+
 @pytest.mark.parametrize(
     ("file", "changes", "message"),
     [
@@ -352,6 +360,9 @@ def test_a_missing_weight_is_named_with_its_file(folder_of: FolderOf, tmp_path: 
         ("unet/config.json", {"cross_attention_dim": 32}, "text of width 32, the encoders give text_encoder 24"),
         ("unet/config.json", {"class_embed_type": "timestep"}, "class_embed_type='timestep' is not supported"),
         ("unet/config.json", {"block_out_channels": [16, 24]}, "unet"),
+        ("unet/config.json", {"transformer_layers_per_block": 10**8}, "=100000000, its weights are 444 tensors"),
+        ("unet/config.json", {"layers_per_block": [1, 1, 1, 10**8]}, r"its weights are 444 tensors"),
+        ("text_encoder/config.json", {"num_hidden_layers": 10**8}, "=100000000, its weights are"),
         ("text_encoder/config.json", {"vocab_size": 600}, "ids up to 633, the text encoder embeds 600|has the shape"),
     ],
 )

@@ -70,7 +70,7 @@ def test_a_damaged_header_is_refused(tmp_path: Path, header: Any, data: bytes, m
     ("content", "message"),
     [
         (b"", "it is empty"),
-        (b"abc", "of no known kind"),
+        (b"abc", r"it is text \('abc'\)"),
         ((2**63).to_bytes(8, "little") + b"{}", "its header would be 9223372036854775808 bytes long, the file has 10"),
         (b"\x03" + bytes(7) + b"{}", "its header would be 3 bytes long, the file has 10: it is cut off"),
     ],

@@ -328,6 +328,9 @@ def test_unsafe_or_unreadable_files(tmp_path: Path) -> None:
     torch.save({"layer": {"a": vectors(1, 24)}, "step": 3}, tmp_path / "other.pt")
     with pytest.raises(UsageError, match=r"holds layer, step; it should hold tensors by word"):
         load_inversions(tmp_path / "other.pt")
+    for source in (5, ("a", "b", "c"), None):
+        with pytest.raises(UsageError, match="is neither a file nor a pair of a file and its word"):
+            load_inversions(source)  # type: ignore[arg-type]
     torch.save([1], tmp_path / "list.pt")
     with pytest.raises(UsageError, match="holds a list, not tensors"):
         load_inversions(tmp_path / "list.pt")
@@ -343,15 +346,17 @@ def test_the_reader_needs_no_torch(tmp_path: Path) -> None:
     assert done.stdout == "['<toy>', '<toy>_1'] False False\n", done.stderr
 
 
-def test_embeddings_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_embeddings_file(tmp_path: Path, suffix: str) -> None:
     given = {
         "prompt_embeds": torch.randn(1, 77, 56).half(),
         "pooled_prompt_embeds": torch.randn(36),
         "negative_prompt_embeds": torch.randn(77, 56),
         "negative_pooled_prompt_embeds": torch.randn(1, 36),
     }
-    save_file(given, tmp_path / "x.safetensors")
-    request = PromptRequest(**load_embeddings(tmp_path / "x.safetensors"))  # type: ignore[arg-type]
+    file = tmp_path / f"x{suffix}"
+    torch.save(given, file) if suffix == ".pt" else save_file(given, file)
+    request = PromptRequest(**load_embeddings(file))  # type: ignore[arg-type]
     mine = encode_prompts(text_encoders(sdxl_pipeline()), request, family=FAMILIES["sdxl"].text, guidance=True)
     np.testing.assert_array_equal(mine.hidden, given["prompt_embeds"].float().numpy())
     np.testing.assert_array_equal(mine.pooled, given["pooled_prompt_embeds"].numpy()[None])
