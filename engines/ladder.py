@@ -1,6 +1,6 @@
 """Which engine runs a component: the one asked for, or the first that the bundle holds and the machine can run.
 
-Falling back is never silent: every rung that was passed over is reported with its reason.
+Falling back is never silent: every engine that was skipped is reported with its reason.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -14,14 +14,14 @@ from .engine import Engine
 from .errors import DamagedBundleError, EngineError, EngineUnavailableError, SdengineError, UsageError, nearest
 from .opening import OpeningOptions
 
-__all__ = ["ENGINES", "Fallback", "FallbackPolicy", "Opened", "open_engine"]
+__all__ = ["ENGINES", "EngineKind", "Fallback", "FallbackPolicy", "Opened", "open_engine"]
 
 FallbackPolicy = Literal["allow", "error"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rung:
-    """An engine of the ladder.
+class EngineKind:
+    """One of the engines: adding one adds its module and a line in :data:`ENGINES`.
 
     Attributes:
         where: the module, which tells ``NAME``, ``unavailable()`` and ``version()``, and ``preferred()`` where the
@@ -31,6 +31,8 @@ class Rung:
         precisions: what it runs, preferred first.
         options: that its constructor has beside the precision.
         devices: kinds of devices that it can be told to run on.
+        builds_plans: whether it runs plans that are built ahead of time, see :mod:`sdengine.engines.trt`.
+        reference: whether it is what the others are compared with.
 
     """
 
@@ -39,6 +41,8 @@ class Rung:
     precisions: tuple[str, ...]
     options: tuple[str, ...]
     devices: tuple[str, ...]
+    builds_plans: bool = False
+    reference: bool = False
 
     @property
     def module(self) -> ModuleType:
@@ -63,27 +67,29 @@ _PLAN: Any = {
     "precisions": ("fp16", "bf16", "fp32"),
     "options": ("device", "cuda_graph", "weight_streaming_budget"),
     "devices": ("cuda",),
+    "builds_plans": True,
 }
 _CPU: Any = {"options": ("threads",), "devices": ("cpu",)}
 
-ENGINES: dict[str, Rung] = {
-    "tensorrt": Rung(where=".trt.run_tensorrt", **_PLAN),
-    "tensorrt-rtx": Rung(where=".trt.run_tensorrt_rtx", **_PLAN),
-    "onnxruntime-cuda": Rung(
+ENGINES: dict[str, EngineKind] = {
+    "tensorrt": EngineKind(where=".trt.run_tensorrt", **_PLAN),
+    "tensorrt-rtx": EngineKind(where=".trt.run_tensorrt_rtx", **_PLAN),
+    "onnxruntime-cuda": EngineKind(
         where=".onnxruntime_cuda",
         opens="OnnxRuntimeCudaEngine",
         precisions=("fp16", "fp32"),
         options=("device", "memory_limit"),
         devices=("cuda",),
     ),
-    "openvino": Rung(where=".openvino_cpu", opens="OpenVinoEngine", precisions=("fp32", "bf16"), **_CPU),
-    "onnxruntime": Rung(where=".onnxruntime_cpu", opens="OnnxRuntimeEngine", precisions=("fp32", "fp16"), **_CPU),
-    "torch": Rung(
+    "openvino": EngineKind(where=".openvino_cpu", opens="OpenVinoEngine", precisions=("fp32", "bf16"), **_CPU),
+    "onnxruntime": EngineKind(where=".onnxruntime_cpu", opens="OnnxRuntimeEngine", precisions=("fp32", "fp16"), **_CPU),
+    "torch": EngineKind(
         where=".eager",
         opens="open_torch",
         precisions=("fp32", "bf16", "fp16"),
         options=("threads", "device", "cuda_graph", "compile"),
         devices=("cpu", "cuda"),
+        reference=True,
     ),
 }
 """In the order in which ``auto`` tries them: first those that the bundle was exported for, then the others, which run
@@ -92,7 +98,7 @@ from its graphs all the same but were not verified with it."""
 
 @dataclass(frozen=True, kw_only=True)
 class Fallback:
-    """An engine that was passed over, and why."""
+    """An engine that was skipped, and why."""
 
     component: str
     asked: str
@@ -102,7 +108,7 @@ class Fallback:
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """An open engine, what was passed over before it, and the options that it has no use for."""
+    """An open engine, what was skipped before it, and the options that it has no use for."""
 
     engine: Engine
     fallbacks: tuple[Fallback, ...]
@@ -125,7 +131,7 @@ def open_engine(
         component: which component.
         engine: a name of :data:`ENGINES`, or ``auto``.
         precision: ``fp32``, ``bf16`` or ``fp16``; None takes the first that engine and bundle have.
-        fallback: ``error`` refuses where the named engine cannot run, ``allow`` goes down the ladder; None means
+        fallback: ``error`` refuses where the named engine cannot run, ``allow`` tries the others; None means
             ``allow`` for ``auto`` and ``error`` for a named engine.
         options: see there. An engine that was not named may have no use for one; the result says so.
 
@@ -141,7 +147,7 @@ def open_engine(
     given = (options or OpeningOptions()).given
     policy = fallback or ("allow" if engine == "auto" else "error")
     skipped: list[Fallback] = []
-    for name in _rungs(engine, policy, bundle.manifest.engines):
+    for name in _candidates(engine, policy, bundle.manifest.engines):
         try:
             opened = _open(bundle, component, name, precision, _accepted(name, given, named=name == engine))
         except DamagedBundleError:
@@ -157,7 +163,7 @@ def open_engine(
     raise EngineError(f"no engine can run {component}: {reasons}")
 
 
-def _rungs(engine: str, policy: str, exported: Collection[str]) -> Iterator[str]:
+def _candidates(engine: str, policy: str, exported: Collection[str]) -> Iterator[str]:
     """Name the engines to try: the one asked for, those the bundle was exported for and verified with, the rest."""
     if engine != "auto":
         yield engine
@@ -168,30 +174,30 @@ def _rungs(engine: str, policy: str, exported: Collection[str]) -> Iterator[str]
 
 def _accepted(name: str, options: dict[str, Any], *, named: bool) -> dict[str, Any]:
     """Return the options that an engine has; ``device`` decides whether it may run at all."""
-    rung = ENGINES[name]
+    kind = ENGINES[name]
     device = options.get("device")
-    if device is not None and str(device).split(":")[0] not in rung.devices:
-        raise UsageError(f"{name} runs on {' or '.join(rung.devices)}, not on {device}")
+    if device is not None and str(device).split(":")[0] not in kind.devices:
+        raise UsageError(f"{name} runs on {' or '.join(kind.devices)}, not on {device}")
     for option in options:
-        if named and option not in (*rung.options, "device"):
+        if named and option not in (*kind.options, "device"):
             has = ", ".join(n for n, other in ENGINES.items() if option in other.options)
             raise UsageError(f"{name} has no option {option}; it is for {has}")
-    return {option: value for option, value in options.items() if option in rung.options}
+    return {option: value for option, value in options.items() if option in kind.options}
 
 
 def _open(bundle: Bundle, component: str, name: str, precision: str | None, options: dict[str, Any]) -> Engine:
-    rung = ENGINES[name]
-    reason = rung.module.unavailable()
+    kind = ENGINES[name]
+    reason = kind.module.unavailable()
     if reason is not None:
         raise EngineUnavailableError(reason)
     if precision is None:
         graphs = bundle.component(component).graphs
-        precision = rung.choose(graphs, options.get("device"))
+        precision = kind.choose(graphs, options.get("device"))
         if precision is None:
-            raise EngineError(f"the bundle holds {component} in {', '.join(graphs)}; {name} runs {rung.precisions}")
-    elif precision not in rung.precisions:
-        raise EngineError(f"{name} cannot run {precision}; it runs {', '.join(rung.precisions)}")
-    opened = rung.open(bundle, component, precision=precision, **options)
+            raise EngineError(f"the bundle holds {component} in {', '.join(graphs)}; {name} runs {kind.precisions}")
+    elif precision not in kind.precisions:
+        raise EngineError(f"{name} cannot run {precision}; it runs {', '.join(kind.precisions)}")
+    opened = kind.open(bundle, component, precision=precision, **options)
     if opened.precision != precision:
         raise EngineError(f"{name} was asked for {precision} and opened in {opened.precision}")
     return opened

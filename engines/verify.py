@@ -13,7 +13,6 @@ from .errors import ExportError, UsageError
 from .ladder import ENGINES, open_engine
 from .manifest import Verification
 from .spec import AxisRange, ComponentSpec, TensorSpec
-from .trt import LIBRARIES
 
 __all__ = [
     "TOLERANCES",
@@ -51,7 +50,7 @@ def verify_bundle(bundle: Bundle, engines: Sequence[str], verify: Verify) -> Ite
 
     """
     # Plans are built after this, from the graphs that the other engines are compared with.
-    compared = [n for n in engines if n in ENGINES and n != "torch" and n not in LIBRARIES]
+    compared = [n for n in engines if n in ENGINES and not (ENGINES[n].reference or ENGINES[n].builds_plans)]
     runnable = [n for n in compared if ENGINES[n].module.unavailable() is None]
     for name, component in bundle.manifest.components.items():
         for precision, graph in component.graphs.items():

@@ -17,10 +17,11 @@ import torch
 from ..engines.bundle import MANIFEST, SCHEDULER, Bundle, file_sha256, resolve_config
 from ..engines.errors import SdengineError, UsageError
 from ..engines.foreign_files import foreign_files
+from ..engines.ladder import ENGINES
 from ..engines.manifest import SCHEMA, Component, FileRecord, Graph, Manifest, Network, Verification, manifest_text
 from ..engines.nets.text_config import TextEncoderConfig
 from ..engines.nets.vae_config import VAEConfig
-from ..engines.trt import LIBRARIES, BuildOptions, build_engines, check_options
+from ..engines.trt import BuildOptions, build_engines, check_options
 from ..engines.verify import Verify, check_verify, verify_bundle
 from ..engines.whole_folder import check_target, whole_folder
 from .apart import check_apart
@@ -144,7 +145,8 @@ def _planned_engines(engines: Sequence[str], stop_after: str | None, options: Bu
     """Return the engines whose plans will be built, after checking that they can be: the work before takes long."""
     if stop_after not in (None, "graphs"):
         raise UsageError(f"stop_after={stop_after!r}: only 'graphs' is known")
-    found = [] if stop_after == "graphs" else [name for name in dict.fromkeys(engines) if name in LIBRARIES]
+    kinds = {name: ENGINES[name] for name in engines if name in ENGINES}
+    found = [] if stop_after == "graphs" else [name for name, kind in kinds.items() if kind.builds_plans]
     if not found and options != BuildOptions():
         raise UsageError(
             "options of plans were given, but no plans are built: name a tensorrt engine or leave them out"

@@ -7,6 +7,7 @@ from typing import Any, cast
 from ..engines import components as shapes
 from ..engines.errors import CheckpointError, UsageError, nearest
 from ..engines.families import FAMILIES
+from ..engines.ladder import ENGINES
 from ..engines.nets.config import UNetConfig
 from ..engines.nets.text_config import TextEncoderConfig
 from ..engines.nets.vae_config import VAEConfig
@@ -19,16 +20,6 @@ PRECISION_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _IO_DTYPES = {"fp32": "float32", "bf16": "float32", "fp16": "float16"}
 """What components hand to each other: numpy has no bfloat16, so buffers in host memory could not hold it."""
 _STORED = {"fp32": None, "bf16": "BF16", "fp16": "F16"}
-_ENGINE_PRECISIONS: dict[str, tuple[str, ...]] = {
-    "tensorrt": ("fp16", "bf16", "fp32"),
-    "tensorrt-rtx": ("fp16", "bf16", "fp32"),
-    "onnxruntime-cuda": ("fp16", "fp32"),
-    "openvino": ("fp32", "bf16"),
-    "onnxruntime": ("fp32", "fp16"),
-    "torch": ("fp32", "bf16", "fp16"),
-}
-"""Precisions of the graphs that an engine takes, what ``auto`` means first."""
-
 Config = UNetConfig | VAEConfig | TextEncoderConfig
 Axes = dict[str, AxisRange]
 
@@ -75,10 +66,10 @@ def precisions_for(engines: Sequence[str], precision: str) -> tuple[str, ...]:
     """
     found: dict[str, None] = {}
     for engine in engines:
-        if engine not in _ENGINE_PRECISIONS:
-            known = ", ".join(_ENGINE_PRECISIONS)
-            raise UsageError(f"unknown engine {engine!r}; there are {known}{nearest(engine, _ENGINE_PRECISIONS)}")
-        takes = _ENGINE_PRECISIONS[engine]
+        if engine not in ENGINES:
+            known = ", ".join(ENGINES)
+            raise UsageError(f"unknown engine {engine!r}; there are {known}{nearest(engine, ENGINES)}")
+        takes = ENGINES[engine].precisions
         if precision not in ("auto", *PRECISION_DTYPES):
             raise UsageError(f"unknown precision {precision!r}; there are auto, {', '.join(PRECISION_DTYPES)}")
         if precision != "auto" and precision not in takes:

@@ -218,12 +218,12 @@ def _check_engine(engine: str, device: str | None) -> None:
         return
     if name not in ENGINES:
         raise UsageError(f"unknown engine {name!r}; there are auto, {', '.join(ENGINES)}{nearest(name, ENGINES)}")
-    rung = ENGINES[name]
-    if precision is not None and precision not in rung.precisions:
-        raise UsageError(f"--engine {engine}: {name} runs {', '.join(rung.precisions)}")
-    if device is not None and device.split(":")[0] not in rung.devices:
-        raise UsageError(f"--device {device}: {name} runs on {' or '.join(rung.devices)}")
-    reason = rung.module.unavailable()
+    kind = ENGINES[name]
+    if precision is not None and precision not in kind.precisions:
+        raise UsageError(f"--engine {engine}: {name} runs {', '.join(kind.precisions)}")
+    if device is not None and device.split(":")[0] not in kind.devices:
+        raise UsageError(f"--device {device}: {name} runs on {' or '.join(kind.devices)}")
+    reason = kind.module.unavailable()
     if reason is not None:
         raise EngineUnavailableError(f"{name} cannot be measured here: {reason}")
 

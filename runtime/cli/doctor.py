@@ -44,11 +44,11 @@ def diagnosis() -> dict[str, Any]:
     from ..bench.environment import installed_packages
 
     engines = {}
-    for name, rung in ENGINES.items():
-        reason = rung.module.unavailable()
+    for name, kind in ENGINES.items():
+        reason = kind.module.unavailable()
         engines[name] = {
             "available": reason is None,
-            "version": None if reason else rung.module.version(),
+            "version": None if reason else kind.module.version(),
             "reason": reason,
         }
     packages = installed_packages()

@@ -1,6 +1,6 @@
-"""A family and a condition are each one record: adding one takes this file, and a line where they are listed."""
+"""A family, a condition and an engine are records: adding one takes a file, and a line where they are listed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,14 +8,43 @@ import msgspec
 import numpy as np
 import pytest
 from sdengine.engines.bundle import Bundle
+from sdengine.engines.errors import UsageError
 from sdengine.engines.families import FAMILIES, Defaults, Family
 from sdengine.engines.families.stable_diffusion import SD1
+from sdengine.engines.ladder import ENGINES, EngineKind, open_engine
+from sdengine.engines.memory import HOST, Buffer
+from sdengine.export.plan import precisions_for
 from sdengine.runtime import Pipeline
 from sdengine.runtime.conditioning import CONDITIONS, Part, Preparation
 from sdengine.runtime.denoise.sample import DENOISER
 from sdengine.runtime.resolve import Job
 
 from ..bundles import bundle_of
+
+
+class ToyEngine:
+    """Runs what torch runs."""
+
+    name, device, memory, notes = "toy", "a toy's", HOST, list[str]()
+
+    def __init__(self, bundle: Bundle, component: str, *, precision: str) -> None:
+        self.precision = precision
+        self._inner = open_engine(bundle, component, engine="torch", precision=precision).engine
+        self.spec = self._inner.spec
+
+    def prepare(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Callable[[], None]:
+        return self._inner.prepare(inputs, outputs)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def unavailable() -> str | None:
+    """As of an engine's module."""
+    return None
+
+
+TOY_ENGINE = EngineKind(where=__name__, opens="ToyEngine", precisions=("fp32",), options=(), devices=("cpu",))
 
 
 class Fading:
@@ -76,3 +105,15 @@ def test_a_condition_reaches_the_denoiser_without_the_loop_knowing_it(pipe: Pipe
     same = [np.array_equal(a, b) for a, b in zip(seen, found, strict=True)]
     assert same == [True] * 3 + [False] * 3, "as with guidance for three evaluations, and then not"
     assert not np.array_equal(guided.images, faded.images)
+
+
+def test_an_engine_is_exported_for_and_drawn_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENGINES, "toy", TOY_ENGINE)
+    assert precisions_for(["toy"], "auto") == ("fp32",)
+    with Pipeline.load(bundle_of("sd1"), engine="toy") as pipe:
+        result = pipe(**SETTINGS, num_inference_steps=2)
+    with Pipeline.load(bundle_of("sd1"), engine="torch", precision="fp32") as pipe:
+        assert np.array_equal(result.images, pipe(**SETTINGS, num_inference_steps=2).images)
+    assert set(result.engines.values()) == {"toy"}
+    with pytest.raises(UsageError, match="toy has no option threads"):
+        Pipeline.load(bundle_of("sd1"), engine="toy", threads=1)
