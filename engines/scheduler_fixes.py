@@ -10,7 +10,30 @@ from dataclasses import dataclass
 
 from .families import FAMILIES
 
-__all__ = ["Fix", "fixed_scheduler", "fixes_for", "scheduler_notes"]
+__all__ = ["SCHEDULER_CLASSES", "Fix", "fixed_scheduler", "fixes_for", "scheduler_notes"]
+
+
+SCHEDULER_CLASSES = (
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSDEScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EDMDPMSolverMultistepScheduler",
+    "EDMEulerScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LCMScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "TCDScheduler",
+    "UniPCMultistepScheduler",
+)
+"""Schedulers that a bundle can be drawn with; a test holds this list against the runtime's solvers."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from .folder import is_checkpoint, is_component, read_component, read_folder
 from .hub import Hub, hub_name
 from .single_file import CONTROLNET, VAE, below, read_single_file
 from .tokenizer import check_vocabulary, pad_token, tokenizer_folders
-from .verify import check_components
+from .verify import check_components, check_scheduler
 from .vocabulary import clip_tokenizers
 from .weights import WEIGHT_SUFFIXES, read_weights
 
@@ -77,6 +77,7 @@ def open_checkpoint(
         components["vae"], more = _open_vae(vae, FAMILIES[found.family], replace(hub, revision=None))
         notes += more
     check_components(components)
+    check_scheduler(scheduler)
     for name, folder in found.tokenizers.items():
         check_vocabulary(folder, components[name.replace("tokenizer", "text_encoder")].config.get("vocab_size"))
     changed = scheduler_notes(scheduler, found.family, str(found.model_index.get("_class_name")))

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...engines.errors import CheckpointError
+from ...engines.file_kind import what_it_is
 from .families import CLIP_END
 from .json_file import read_json
 
@@ -60,6 +61,11 @@ def check_vocabulary(folder: Path, size: object) -> None:
         CheckpointError: the tokenizer has more tokens than the encoder, so it belongs to another one.
 
     """
+    merges = folder / "merges.txt"
+    try:
+        merges.read_text(encoding="utf-8") if merges.is_file() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{merges} is no text in UTF-8 ({error}): {what_it_is(merges)}") from error
     vocabulary: object = read_json(folder / "vocab.json") if (folder / "vocab.json").is_file() else None
     if vocabulary is None:
         model = read_json(folder / "tokenizer.json").get("model")

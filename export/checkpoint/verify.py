@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 
-from ...engines.errors import CheckpointError
+from ...engines.errors import CheckpointError, nearest
 from ...engines.nets.config import UNetConfig
 from ...engines.nets.text_config import TextEncoderConfig
 from ...engines.nets.vae_config import VAEConfig
+from ...engines.scheduler_fixes import SCHEDULER_CLASSES
 from .component import CheckpointComponent
 
-__all__ = ["check_components", "expected_shapes"]
+__all__ = ["check_components", "check_scheduler", "expected_shapes"]
 
 _Components = Mapping[str, CheckpointComponent]
 _FLOATS = ("F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2")
@@ -29,6 +30,7 @@ def check_components(components: _Components) -> None:
 
     """
     if "unet" in components:
+        _check_sample_size(components["unet"])
         _check_channels(components)
         _check_text_width(components)
         _check_conditions(components)
@@ -36,6 +38,31 @@ def check_components(components: _Components) -> None:
         _check_depth(component)
         component.check(expected_shapes(component))
         _check_types(component)
+
+
+def check_scheduler(config: Mapping[str, object]) -> None:
+    """Make sure that there is such a scheduler.
+
+    Raises:
+        CheckpointError: the config names none, or one that is not known.
+
+    """
+    name = config.get("_class_name")
+    if name not in SCHEDULER_CLASSES:
+        close = nearest(name, SCHEDULER_CLASSES) if isinstance(name, str) else ""
+        raise CheckpointError(
+            f"the checkpoint's scheduler is {name!r}, which is not known{close} (known are "
+            f"{', '.join(SCHEDULER_CLASSES)}): write one of those into its scheduler_config.json"
+        )
+
+
+def _check_sample_size(unet: CheckpointComponent) -> None:
+    size = unet.config.get("sample_size")
+    sides = size if isinstance(size, list) and len(size) == 2 else [size]
+    if size is not None and not all(type(side) is int and side > 0 for side in sides):
+        raise CheckpointError(
+            f"unet: its config.json has sample_size={size!r}, a number of latents or two ([height, width]) are needed"
+        )
 
 
 def _check_depth(component: CheckpointComponent) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import diffusers
 import pytest
-from sdengine.engines.scheduler_fixes import fixed_scheduler, fixes_for, scheduler_notes
+from sdengine.engines.scheduler_fixes import SCHEDULER_CLASSES, fixed_scheduler, fixes_for, scheduler_notes
+from sdengine.runtime.schedule.registry import SOLVERS
 
 PIPELINES = {
     ("sd1", "StableDiffusionPipeline", "text", False): diffusers.StableDiffusionPipeline,
@@ -100,3 +101,7 @@ def test_what_is_said() -> None:
         )
         == []
     )
+
+
+def test_the_list_of_schedulers() -> None:
+    assert sorted(SOLVERS) == list(SCHEDULER_CLASSES)

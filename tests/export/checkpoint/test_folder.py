@@ -340,6 +340,13 @@ def test_a_missing_weight_is_named_with_its_file(folder_of: FolderOf, tmp_path: 
         open_checkpoint(folder)
 
 
+def test_merges_that_are_no_text(folder_of: FolderOf, tmp_path: Path) -> None:
+    folder = _copy(folder_of("sd1"), tmp_path)
+    (folder / "tokenizer" / "merges.txt").write_bytes(b"\x1f\x8b\xff\xfe")
+    with pytest.raises(CheckpointError, match=r"merges\.txt is no text in UTF-8 .*: it is compressed with gzip"):
+        open_checkpoint(folder)
+
+
 def test_weights_of_whole_numbers(folder_of: FolderOf, tmp_path: Path) -> None:
     folder = _copy(folder_of("sd1"), tmp_path)
     weights = load_file(_unet_file(folder))
@@ -360,6 +367,11 @@ def test_weights_of_whole_numbers(folder_of: FolderOf, tmp_path: Path) -> None:
         ("unet/config.json", {"cross_attention_dim": 32}, "text of width 32, the encoders give text_encoder 24"),
         ("unet/config.json", {"class_embed_type": "timestep"}, "class_embed_type='timestep' is not supported"),
         ("unet/config.json", {"block_out_channels": [16, 24]}, "unet"),
+        ("unet/config.json", {"sample_size": "64"}, r"sample_size='64', a number of latents or two"),
+        ("unet/config.json", {"sample_size": [8, 8, 8]}, r"sample_size=\[8, 8, 8\], a number of latents or two"),
+        ("unet/config.json", {"sample_size": -8}, r"sample_size=-8"),
+        ("scheduler/scheduler_config.json", {"_class_name": "PNDMSheduler"}, "did you mean 'PNDMScheduler'"),
+        ("scheduler/scheduler_config.json", {"_class_name": ["DDIMScheduler"]}, "which is not known"),
         ("unet/config.json", {"transformer_layers_per_block": 10**8}, "=100000000, its weights are 444 tensors"),
         ("unet/config.json", {"layers_per_block": [1, 1, 1, 10**8]}, r"its weights are 444 tensors"),
         ("text_encoder/config.json", {"num_hidden_layers": 10**8}, "=100000000, its weights are"),
