@@ -49,5 +49,5 @@ def test_a_sideways_file_as_image_mask_and_control_image(tmp_path: Path) -> None
 def test_how_an_image_was_read_stands_in_the_warnings() -> None:
     image = picture(64, 64, 1)
     image.putalpha(128)
-    result = ours("sd1")("a cat", num_inference_steps=2, image=image, output_type="latent")
+    result = ours("sd1")("a cat", num_inference_steps=4, image=image, output_type="latent")
     assert result.warnings == ("image: its transparency has no effect; what lies beneath is seen, as in diffusers",)
