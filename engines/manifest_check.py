@@ -7,11 +7,11 @@ there, and has the components that this version would export of these configs: i
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from . import components as shapes
 from .errors import DamagedBundleError
 from .families import FAMILIES
+from .kinds import IO_DTYPES, kind_of
 from .manifest import Component, Manifest
 from .nets.config import UNetConfig
 from .nets.text_config import TextEncoderConfig
@@ -21,7 +21,6 @@ from .spec import ComponentSpec, split_dim
 __all__ = ["check_components", "check_manifest"]
 
 PRECISIONS = ("fp32", "bf16", "fp16")
-_IO_DTYPES = {"fp32": "float32", "bf16": "float32", "fp16": "float16"}
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PIXELS_MOST = 2**15
@@ -85,7 +84,7 @@ def check_components(where: str, manifest: Manifest, configs: Mapping[str, Confi
     for network in manifest.networks:
         check.that(network in needed, f"networks.{network}", None, f"no network of a bundle of {manifest.family}")
     for network, config in configs.items():
-        for name in _components_of(network, config):
+        for name, _ in kind_of(config).components_of(network):
             check.listed("components", name, manifest.components)
             found = manifest.components[name].network
             check.that(found == network, f"components.{name}.network", found, f"not {network}")
@@ -93,10 +92,11 @@ def check_components(where: str, manifest: Manifest, configs: Mapping[str, Confi
         for precision, graph in component.graphs.items():
             field = f"components.{name}.graphs.{precision}.spec"
             spec = graph.spec
-            try:
-                expected = _expected(name, component.kind, configs[component.network], precision, spec, controlled)
-            except AttributeError:
+            config = configs[component.network]
+            kind = dict(kind_of(config).components_of(component.network)).get(name)
+            if kind is None or kind.name != component.kind:
                 check.fail(f"components.{name}.kind", component.kind, f"nothing that {component.network} is made into")
+            expected = kind.spec(name, config, IO_DTYPES[precision], spec.axes, controlled)
             for part in ("name", "inputs", "outputs", "axes"):
                 check.that(
                     getattr(spec, part) == getattr(expected, part),
@@ -104,16 +104,6 @@ def check_components(where: str, manifest: Manifest, configs: Mapping[str, Confi
                     None,
                     f"not what the config of {component.network} leads to",
                 )
-
-
-def _components_of(network: str, config: Config) -> tuple[str, ...]:
-    if isinstance(config, TextEncoderConfig):
-        return (network,)
-    if isinstance(config, VAEConfig):
-        return "vae_decoder", "vae_encoder"
-    if config.hint_channels:
-        return f"{network}_hint", f"{network}_conditioner", network
-    return "conditioner", "denoiser"
 
 
 def _check_component(check: "_Check", name: str, component: Component, manifest: Manifest) -> None:
@@ -146,27 +136,6 @@ def _check_spec(check: "_Check", field: str, spec: ComponentSpec) -> None:
                 check.fail(f"{field}.{tensor.name}", dim, "no dimension")
             check.that(0 < factor <= 2**10 and 0 < divisor <= 2**10, f"{field}.{tensor.name}", dim, "no dimension")
             check.listed(f"{field}.{tensor.name}", axis, spec.axes)
-
-
-def _expected(
-    name: str, kind: str, config: Any, precision: str, spec: ComponentSpec, controlled: bool
-) -> ComponentSpec | None:
-    dtype, axes = _IO_DTYPES[precision], spec.axes
-    if kind == "text_encoder":
-        return shapes.text_encoder_spec(name, config, axes)
-    if kind == "vae_decoder":
-        return shapes.vae_decoder_spec(name, config, axes)
-    if kind == "vae_encoder":
-        return shapes.vae_encoder_spec(name, config, axes)
-    if kind == "hint":
-        return shapes.hint_spec(name, config, axes)
-    if kind == "controlnet":
-        return shapes.controlnet_spec(name, config, dtype, axes)
-    if kind == "conditioner":
-        return shapes.conditioner_spec(name, config, dtype, axes, up=not config.hint_channels)
-    if kind == "denoiser":
-        return shapes.denoiser_spec(name, config, dtype, axes, controlled=controlled)
-    raise AttributeError(kind)
 
 
 class _Check:

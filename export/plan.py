@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
-from ..engines import components as shapes
 from ..engines.errors import CheckpointError, UsageError, nearest
 from ..engines.families import FAMILIES
+from ..engines.kinds import IO_DTYPES, kind_of
 from ..engines.ladder import ENGINES
 from ..engines.nets.config import UNetConfig
 from ..engines.nets.text_config import TextEncoderConfig
@@ -17,8 +16,6 @@ from .checkpoint import Checkpoint, CheckpointComponent
 __all__ = ["PRECISION_DTYPES", "ComponentPlan", "NetworkPlan", "check_controlnets", "plan_components", "precisions_for"]
 
 PRECISION_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-_IO_DTYPES = {"fp32": "float32", "bf16": "float32", "fp16": "float16"}
-"""What components hand to each other: numpy has no bfloat16, so buffers in host memory could not hold it."""
 _STORED = {"fp32": None, "bf16": "BF16", "fp16": "F16"}
 Config = UNetConfig | VAEConfig | TextEncoderConfig
 Axes = dict[str, AxisRange]
@@ -143,28 +140,8 @@ def _network_precisions(checkpoint: Checkpoint, config: Config, precisions: tupl
 
 
 def _components(name: str, network: NetworkPlan, axes: Axes, controlled: bool) -> list[ComponentPlan]:
-    def plan(component: str, kind: str, make: Any, *, typed: bool = False, **options: Any) -> ComponentPlan:
-        specs = {
-            p: make(component, network.config, *([_IO_DTYPES[p]] if typed else []), axes, **options)
-            for p in network.precisions
-        }
-        return ComponentPlan(name=component, kind=kind, network=network, specs=cast(dict[str, ComponentSpec], specs))
-
-    config = network.config
-    if isinstance(config, TextEncoderConfig):
-        return [plan(name, "text_encoder", shapes.text_encoder_spec)]
-    if isinstance(config, VAEConfig):
-        return [
-            plan("vae_decoder", "vae_decoder", shapes.vae_decoder_spec),
-            plan("vae_encoder", "vae_encoder", shapes.vae_encoder_spec),
-        ]
-    if config.hint_channels:
-        return [
-            plan(f"{name}_hint", "hint", shapes.hint_spec),
-            plan(f"{name}_conditioner", "conditioner", shapes.conditioner_spec, typed=True, up=False),
-            plan(name, "controlnet", shapes.controlnet_spec, typed=True),
-        ]
-    return [
-        plan("conditioner", "conditioner", shapes.conditioner_spec, typed=True),
-        plan("denoiser", "denoiser", shapes.denoiser_spec, typed=True, controlled=controlled),
-    ]
+    found = []
+    for component, kind in kind_of(network.config).components_of(name):
+        specs = {p: kind.spec(component, network.config, IO_DTYPES[p], axes, controlled) for p in network.precisions}
+        found.append(ComponentPlan(name=component, kind=kind.name, network=network, specs=specs))
+    return found

@@ -36,6 +36,7 @@ _SOURCES = (
     "engines/bundle.py",
     "engines/components.py",
     "engines/families",
+    "engines/kinds.py",
     "engines/manifest.py",
     "engines/nets",
     "engines/spec.py",

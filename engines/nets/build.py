@@ -1,20 +1,16 @@
 """Kind of component + network -> the torch module that is traced, and that the torch engine runs."""
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..kinds import COMPONENT_KINDS, kind_of
 from ..spec import ComponentSpec
-from .conditioner import Conditioner
 from .config import UNetConfig
-from .controlnet import ControlNet, ControlNetStep, HintEmbedder
-from .denoiser import Denoiser
 from .text_config import TextEncoderConfig
-from .text_encoder import TextEncoder
-from .unet import UNet
-from .vae import VAE, VAEDecoder, VAEEncoder
 from .vae_config import VAEConfig
 
 __all__ = ["ComponentModule", "component_module", "network_from_config"]
@@ -27,12 +23,7 @@ def network_from_config(config: NetworkConfig, dtype: torch.dtype) -> nn.Module:
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)  # fake parameters cannot be converted afterwards
     try:
-        if isinstance(config, UNetConfig):
-            network: nn.Module = ControlNet(config) if config.hint_channels else UNet(config)
-        elif isinstance(config, VAEConfig):
-            network = VAE(config)
-        else:
-            network = TextEncoder(config)
+        network: nn.Module = _named(kind_of(config).module)(config)
     finally:
         torch.set_default_dtype(before)
     return network.eval().requires_grad_(False)
@@ -65,7 +56,16 @@ class ComponentModule(nn.Module):
 
 def component_module(kind: str, network: nn.Module, spec: ComponentSpec) -> ComponentModule:
     """Wrap a network as the component of that kind."""
-    return ComponentModule(network, _MODULES[kind](network), [tensor.name for tensor in spec.inputs])
+    where = COMPONENT_KINDS[kind].module
+    module = network if where is None else _named(where)(network)
+    return ComponentModule(network, module, [tensor.name for tensor in spec.inputs])
+
+
+def _named(where: str) -> Callable[[Any], Any]:
+    """Return a class of this package: ``file:Class``; one of another package has its whole name before the colon."""
+    file, _, name = where.partition(":")
+    made: Callable[[Any], Any] = getattr(import_module(file if "." in file else f"{__package__}.{file}"), name)
+    return made
 
 
 _LISTS = {"key_values_": "key_values", "residual_": "residuals"}
@@ -82,14 +82,3 @@ def _arguments(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         else:
             arguments.setdefault(several, []).append(tensor)
     return arguments
-
-
-_MODULES: dict[str, Callable[[Any], Callable[..., Outputs]]] = {
-    "text_encoder": lambda network: network,
-    "conditioner": Conditioner,
-    "denoiser": Denoiser,
-    "controlnet": ControlNetStep,
-    "hint": HintEmbedder,
-    "vae_decoder": VAEDecoder,
-    "vae_encoder": VAEEncoder,
-}

@@ -1,0 +1,154 @@
+"""The kinds of networks there are, and the components that each is made into: read by export, engines and checks.
+
+Adding a kind of network adds a record here, with the torch modules that it names; those are imported only where torch
+runs.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from . import components as shapes
+from .nets.config import UNetConfig
+from .nets.text_config import TextEncoderConfig
+from .nets.vae_config import VAEConfig
+from .spec import AxisRange, ComponentSpec
+
+__all__ = ["COMPONENT_KINDS", "IO_DTYPES", "NETWORK_KINDS", "ComponentKind", "NetworkKind", "kind_of"]
+
+Config = UNetConfig | VAEConfig | TextEncoderConfig
+Axes = Mapping[str, AxisRange]
+
+IO_DTYPES = {"fp32": "float32", "bf16": "float32", "fp16": "float16"}
+"""What components hand to each other, by precision: numpy has no bfloat16, so host memory could not hold it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentKind:
+    """What a network, or a part of one, is compiled as.
+
+    Attributes:
+        name: in manifests.
+        spec: its shapes, from the component's name, the network's config, the type that components hand to each other
+            (:data:`IO_DTYPES`), the axes, and whether the bundle holds ControlNets.
+        module: the torch module that is traced, ``file:Class`` in ``engines/nets``; made of the network, called with
+            the inputs by name. None where it is the network itself.
+
+    """
+
+    name: str
+    spec: Callable[[str, Any, str, Axes, bool], ComponentSpec]
+    module: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkKind:
+    """A kind of network.
+
+    Attributes:
+        name: what it is.
+        config: the class of its configuration.
+        matches: whether a configuration of that class is of this kind.
+        module: the torch module, ``file:Class`` in ``engines/nets``, made of the configuration.
+        components: what it is made into, by name; ``{network}`` stands for the network's name.
+
+    """
+
+    name: str
+    config: type
+    matches: Callable[[Any], bool] = lambda config: True
+    module: str
+    components: Mapping[str, ComponentKind]
+
+    def components_of(self, network: str) -> Iterator[tuple[str, ComponentKind]]:
+        """Yield names and kinds of the components that a network of this kind is made into."""
+        for name, kind in self.components.items():
+            yield name.format(network=network), kind
+
+
+_TEXT_ENCODER = ComponentKind(
+    name="text_encoder",
+    spec=lambda name, config, dtype, axes, controlled: shapes.text_encoder_spec(name, config, axes),
+    module=None,
+)
+_CONDITIONER = ComponentKind(
+    name="conditioner",
+    spec=lambda name, config, dtype, axes, controlled: shapes.conditioner_spec(
+        name, config, dtype, axes, up=not config.hint_channels
+    ),
+    module="conditioner:Conditioner",
+)
+_DENOISER = ComponentKind(
+    name="denoiser",
+    spec=lambda name, config, dtype, axes, controlled: shapes.denoiser_spec(
+        name, config, dtype, axes, controlled=controlled
+    ),
+    module="denoiser:Denoiser",
+)
+_HINT = ComponentKind(
+    name="hint",
+    spec=lambda name, config, dtype, axes, controlled: shapes.hint_spec(name, config, axes),
+    module="controlnet:HintEmbedder",
+)
+_CONTROLNET = ComponentKind(
+    name="controlnet",
+    spec=lambda name, config, dtype, axes, controlled: shapes.controlnet_spec(name, config, dtype, axes),
+    module="controlnet:ControlNetStep",
+)
+_VAE_DECODER = ComponentKind(
+    name="vae_decoder",
+    spec=lambda name, config, dtype, axes, controlled: shapes.vae_decoder_spec(name, config, axes),
+    module="vae:VAEDecoder",
+)
+_VAE_ENCODER = ComponentKind(
+    name="vae_encoder",
+    spec=lambda name, config, dtype, axes, controlled: shapes.vae_encoder_spec(name, config, axes),
+    module="vae:VAEEncoder",
+)
+
+NETWORK_KINDS: list[NetworkKind] = [
+    NetworkKind(
+        name="text encoder",
+        config=TextEncoderConfig,
+        module="text_encoder:TextEncoder",
+        components={"{network}": _TEXT_ENCODER},
+    ),
+    NetworkKind(
+        name="VAE",
+        config=VAEConfig,
+        module="vae:VAE",
+        components={"vae_decoder": _VAE_DECODER, "vae_encoder": _VAE_ENCODER},
+    ),
+    NetworkKind(
+        name="ControlNet",
+        config=UNetConfig,
+        matches=lambda config: bool(config.hint_channels),
+        module="controlnet:ControlNet",
+        components={"{network}_hint": _HINT, "{network}_conditioner": _CONDITIONER, "{network}": _CONTROLNET},
+    ),
+    NetworkKind(
+        name="UNet",
+        config=UNetConfig,
+        matches=lambda config: not config.hint_channels,
+        module="unet:UNet",
+        components={"conditioner": _CONDITIONER, "denoiser": _DENOISER},
+    ),
+]
+
+COMPONENT_KINDS: dict[str, ComponentKind] = {
+    component.name: component for network in NETWORK_KINDS for component in network.components.values()
+}
+"""By name."""
+
+
+def kind_of(config: object) -> NetworkKind:
+    """Return the kind of the network that a configuration is of.
+
+    Raises:
+        LookupError: there is none.
+
+    """
+    for kind in NETWORK_KINDS:
+        if isinstance(config, kind.config) and kind.matches(config):
+            return kind
+    raise LookupError(f"no kind of network has a configuration like {type(config).__name__}")
