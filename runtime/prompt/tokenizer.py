@@ -63,9 +63,10 @@ class Tokenizer:
             BundleError: there is no tokenizer in it, or it is damaged or not CLIP's kind.
 
         """
-        vocabulary = read_vocabulary(Path(path))
         try:
-            return cls(vocabulary)
+            return cls(read_vocabulary(Path(path)))
+        except BundleError:
+            raise
         except Exception as error:  # what the tokenizers package raises has no narrower class
             raise BundleError(f"{path} holds a damaged tokenizer: {error}") from error
 

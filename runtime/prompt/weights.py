@@ -15,12 +15,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ...engines.errors import UsageError
 from .other_syntax import other_syntax, schedules
 
 __all__ = ["Fragment", "parse_weights"]
 
 _STRONGER = 1.1  # what one pair of round brackets multiplies by, and one pair of square brackets divides by
 _FEW = 50  # pieces between brackets that are looked at
+_HEAVIEST = 1000.0
 _MOST = 4.0  # a weight above this is a time, a ratio or a score
 
 _PIECE = re.compile(
@@ -65,6 +67,15 @@ class _Piece:
     literal: bool = False
 
 
+@dataclass
+class _Growing:
+    """A fragment whose text is not joined yet: long prompts take time in proportion to their length."""
+
+    parts: list[str]
+    weight: float
+    new_window: bool
+
+
 def parse_weights(prompt: str, *, breaks: bool = False) -> tuple[list[Fragment], list[str]]:
     """Split a prompt into fragments of one weight each.
 
@@ -76,24 +87,34 @@ def parse_weights(prompt: str, *, breaks: bool = False) -> tuple[list[Fragment],
         The fragments; neighbours differ in weight, or the second starts a new window. And warnings of what in the
         prompt is read as text and may have been meant otherwise.
 
+    Raises:
+        UsageError: nested weights multiply to more than 1000.
+
     """
     pieces = [_piece(match) for match in _PIECE.finditer(prompt)]
     unmeant = _pair_up(pieces)
-    fragments: list[Fragment] = []
-    factors, new_window = [1.0], False
+    growing: list[_Growing] = []
+    factors, new_window, words = [1.0], False, False
     for piece in pieces:
         if piece.breaks and breaks:
-            new_window = any(fragment.text.strip() for fragment in fragments)
+            new_window = words
         elif piece.partner is None:
-            new_window = _append(fragments, piece.text, factors[-1], new_window)
+            new_window = _append(growing, piece.text, factors[-1], new_window)
+            words = words or bool(piece.text.strip())
         elif piece.bracket in "([":
             factors.append(factors[-1] * _factor(piece, pieces[piece.partner]))
+            if abs(factors[-1]) > _HEAVIEST:
+                raise UsageError(
+                    f"brackets of the prompt nest until their weights multiply to more than {_HEAVIEST:g}, "
+                    "which no text encoder's output stands; take some out, or set weighting=False"
+                )
         else:
             factors.pop()
     stray = [piece.text for piece in pieces if piece.bracket and piece.partner is None and not piece.literal]
     inert = other_syntax(prompt)
     if not breaks and any(piece.breaks for piece in pieces):
         inert.append("BREAK (it starts a new window with long_prompt='chunk')")
+    fragments = [Fragment("".join(one.parts), one.weight, one.new_window) for one in growing]
     return fragments or [Fragment("", 1.0)], _warnings(prompt, stray, unmeant, inert)
 
 
@@ -116,16 +137,21 @@ def _pair_up(pieces: list[_Piece]) -> list[str]:
 
     """
     opened: list[int] = []
+    counts = {"(": 0, "[": 0}
     unmeant: list[str] = []
     for i, piece in enumerate(pieces):
         if piece.bracket and piece.bracket in "([":
             opened.append(i)
+            counts[piece.bracket] += 1
         elif piece.bracket:
-            matching = [j for j in opened if pieces[j].bracket == _PARTNER[piece.bracket]]
-            if not matching:
+            partner = _PARTNER[piece.bracket]
+            if not counts[partner]:
                 continue
-            first = matching[-1]
-            del opened[opened.index(first) :]
+            first = opened.pop()
+            counts[pieces[first].bracket] -= 1
+            while pieces[first].bracket != partner:
+                first = opened.pop()
+                counts[pieces[first].bracket] -= 1
             few = pieces[first + 1 : i] if i - first <= _FEW else []  # so that deep nesting takes no longer
             inside = "".join(inner.raw for inner in few)
             unlikely = piece.weight is not None and (abs(float(piece.weight)) > _MOST or _NUMBER.fullmatch(inside))
@@ -143,14 +169,13 @@ def _factor(opening: _Piece, closing: _Piece) -> float:
     return _STRONGER if opening.bracket == "(" else 1.0 / _STRONGER
 
 
-def _append(fragments: list[Fragment], text: str, weight: float, new_window: bool) -> bool:
+def _append(growing: list[_Growing], text: str, weight: float, new_window: bool) -> bool:
     """Add text; return whether a new window is still to be started, as long as there is only space."""
     starts = new_window and bool(text.strip())
-    if fragments and fragments[-1].weight == weight and not starts:
-        last = fragments[-1]
-        fragments[-1] = Fragment(last.text + text, weight, last.new_window)
+    if growing and growing[-1].weight == weight and not starts:
+        growing[-1].parts.append(text)
     else:
-        fragments.append(Fragment(text, weight, starts))
+        growing.append(_Growing([text], weight, starts))
     return new_window and not starts
 
 

@@ -5,6 +5,7 @@ import itertools
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sdengine.engines.errors import UsageError
 from sdengine.runtime.prompt import Fragment, parse_weights
 
 UP, DOWN = 1.1, 1 / 1.1
@@ -172,3 +173,17 @@ def test_break_starts_a_new_window() -> None:
     fragments, [warning] = parse_weights("a BREAK b")
     assert fragments == [Fragment("a BREAK b", 1.0)]
     assert "BREAK (it starts a new window with long_prompt='chunk')" in warning
+
+
+@pytest.mark.parametrize(
+    "text", ["(" * 200_000, "[" * 100_000 + "a" + "]" * 100_000, "(]" * 100_000, "[(" * 50_000 + "]" * 9]
+)
+def test_long_prompts_take_time_in_proportion(text: str) -> None:
+    """With the square of their length, these would take hours."""
+    assert parse_weights(text)[0]
+
+
+def test_weights_that_nest_out_of_bounds_are_refused() -> None:
+    with pytest.raises(UsageError, match="multiply to more than 1000"):
+        parse_weights("(" * 100_000 + "a" + ")" * 100_000)
+    assert parse_weights("((((a))))")[0][0].weight == pytest.approx(1.1**4)
