@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ..engines.bundle import Bundle
 from ..engines.errors import UsageError, nearest
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .generate import Generation, Progress
     from .prompt import InversionSource
     from .request import Request
+    from .request_arguments import RequestArguments
 
 __all__ = ["Pipeline"]
 
@@ -173,7 +174,7 @@ class Pipeline:
         self._generation.close()
         self.components.close()
 
-    def __call__(self, prompt: Any = None, **settings: Any) -> Result:
+    def __call__(self, prompt: Any = None, **settings: "Unpack[RequestArguments]") -> Result:
         """Draw.
 
         Args:
@@ -202,7 +203,7 @@ class Pipeline:
             result = self._generation.whole(request, progress, pipeline=self, load_ms=self._load_ms)
         return replace(result, checks=self.bundle.checks.report())
 
-    def prepare(self, prompt: Any = None, **settings: Any) -> "list[Sample]":
+    def prepare(self, prompt: Any = None, **settings: "Unpack[RequestArguments]") -> "list[Sample]":
         """Make the samples of a request: text encoded, conditions computed, latents started.
 
         Args:

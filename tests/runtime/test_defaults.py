@@ -6,7 +6,8 @@ from typing import Any
 import diffusers
 import pytest
 from sdengine.engines.families import FAMILIES
-from sdengine.runtime import Request
+from sdengine.runtime import Pipeline, Request
+from sdengine.runtime.request_arguments import RequestArguments
 
 PIPELINES = [
     ("sd1", "StableDiffusionPipeline", "text", False),
@@ -54,3 +55,11 @@ def test_every_argument_is_known_with_its_default(name: str) -> None:
         mine = getattr(ours, parameter)
         if parameter not in BY_TASK and parameter not in ("control_image", "image", "mask_image"):
             assert mine == default or (mine is None and default is None), parameter
+
+
+def test_editors_see_the_arguments_of_a_request() -> None:
+    """Static tools cannot read a dataclass's fields as keyword arguments, so they are written down for them."""
+    fields = {name: field.type for name, field in Request.__dataclass_fields__.items() if name != "prompt"}
+    assert RequestArguments.__annotations__ == fields
+    for method in (Pipeline.__call__, Pipeline.prepare):
+        assert inspect.signature(method).parameters["settings"].annotation == "Unpack[RequestArguments]"
