@@ -1,9 +1,8 @@
-"""Makes execution contexts, and keeps the kernels that TensorRT-RTX compiles as they first run.
+"""Makes execution contexts, and caches the kernels that TensorRT-RTX compiles as they first run.
 
-A plan of TensorRT-RTX is finished on the GPU it runs on: kernels are compiled when a context meets their shapes. The
-cache of them is kept beside the plan, one for each GPU model, under a name that holds its SHA-256: it is written aside
-and renamed, and a file that is not what its name says is never loaded. It is not in the manifest, so that a process
-that ends does not change the bundle under one that is just opening it.
+A plan of TensorRT-RTX is finished on the GPU it runs on: kernels are compiled when a context meets their shapes. They
+are native code, so they lie in the user's own cache folder, see :mod:`..user_cache`: one file for each plan and GPU
+model, which begins with the SHA-256 of the rest. Deleting it costs time only.
 """
 
 import hashlib
@@ -11,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ..cuda.gpu import Gpu
-from ..whole_file import write_whole
+from ..user_cache import CacheUnusableError, cached_file, prune, read_cached, write_cached
 
 __all__ = ["Contexts"]
+
+_FILES, _TOTAL = 128, 2**30
+"""How many files, and bytes, are cached at most, of all plans."""
+_DIGEST = hashlib.sha256().digest_size
 
 
 class Contexts:
@@ -22,7 +25,8 @@ class Contexts:
     Args:
         module: the library.
         engine: the deserialised plan.
-        plan: its file.
+        name: of the plan.
+        sha256: of the plan.
         gpu: where it runs.
 
     Attributes:
@@ -30,14 +34,15 @@ class Contexts:
 
     """
 
-    def __init__(self, module: Any, engine: Any, plan: Path, gpu: Gpu) -> None:
+    def __init__(self, module: Any, engine: Any, gpu: Gpu, *, name: str, sha256: str) -> None:
         self.notes: list[str] = []
         self._engine = engine
         self._strategy = module.ExecutionContextAllocationStrategy.USER_MANAGED
-        self._stem = plan.with_name(f"{plan.stem}.{gpu.generation}-{gpu.model}")
+        self._name = f"{name}.{gpu.generation}-{gpu.model}.{sha256[:32]}.kernels"
         self._config: Any = None
         self._cache: Any = None
-        self._kept: Path | None = None
+        self._file: Path | None = None
+        self._cached = b""
         if hasattr(getattr(module, "IRuntimeConfig", None), "create_runtime_cache"):
             self._configure(module)
 
@@ -49,36 +54,44 @@ class Contexts:
         strategies = module.DynamicShapesKernelSpecializationStrategy
         self._config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
         self._cache = self._config.create_runtime_cache()
-        for file in sorted(self._stem.parent.glob(f"{self._stem.name}.*.kernels")):
-            data = file.read_bytes()
-            if hashlib.sha256(data).hexdigest() != file.name.split(".")[-2]:
-                self.notes.append(f"{file.name} was changed; kernels are compiled anew")
-            elif not self._cache.deserialize(data):
-                self.notes.append(f"{file.name} is of another driver or version; kernels are compiled anew")
-            else:
-                self._kept = file
-                break
+        data = self._read()
+        if data is not None and not self._cache.deserialize(data):
+            self.notes.append(f"{self._name} is of another driver or version; kernels are compiled again")
+        elif data is not None:
+            self._cached = data
         self._config.set_runtime_cache(self._cache)
+
+    def _read(self) -> bytes | None:
+        """Return the cached kernels, or None where there are none that can be trusted."""
+        try:
+            self._file = cached_file("kernels", self._name)
+            content = read_cached(self._file)
+        except CacheUnusableError as error:
+            self.notes.append(f"kernels are compiled again: {error}")
+            return None
+        if content is None:
+            return None
+        digest, data = bytes(content[:_DIGEST]), bytes(content[_DIGEST:])
+        if hashlib.sha256(data).digest() != digest:
+            self.notes.append(f"{self._name} was changed; kernels are compiled again")
+            return None
+        return data
 
     def new(self) -> Any:
         """Return a context whose scratch memory the caller provides; None where the library cannot make one."""
         return self._engine.create_execution_context(self._strategy if self._config is None else self._config)
 
     def keep(self) -> None:
-        """Write the kernels that were compiled since, if any; a bundle that cannot be written to stays as it is."""
-        if self._cache is None:
+        """Cache the kernels that were compiled since, if any."""
+        if self._cache is None or self._file is None:
             return
         data = bytes(memoryview(self._cache.serialize()))
-        file = self._stem.with_name(f"{self._stem.name}.{hashlib.sha256(data).hexdigest()}.kernels")
-        if file == self._kept:
+        if data == self._cached:
             return
         try:
-            with write_whole(file) as partial:
-                partial.write_bytes(data)
-            for other in self._stem.parent.glob(f"{self._stem.name}.*.kernels"):
-                if other != file:
-                    other.unlink(missing_ok=True)
-        except OSError as error:
-            self.notes.append(f"kernels are not kept: {error}")
+            write_cached(self._file, hashlib.sha256(data).digest() + data)
+        except CacheUnusableError as error:
+            self.notes.append(f"kernels are not cached: {error}")
         else:
-            self._kept = file
+            self._cached = data
+            prune(self._file.parent, "*.kernels", files=_FILES, size=_TOTAL)

@@ -132,7 +132,13 @@ class PlanEngine:
             if options.strip or changes:
                 self._weights.refit(int(device.stream), changes)
                 device.synchronize()
-            self._contexts = Contexts(self._module, self._engine, bundle.file(plan), device.gpu)
+            self._contexts = Contexts(
+                self._module,
+                self._engine,
+                device.gpu,
+                name=Path(plan).stem,
+                sha256=bundle.checks.check(plan, bundle.file(plan)),
+            )
         self.notes = self._contexts.notes
 
     @property
