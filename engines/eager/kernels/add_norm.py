@@ -1,21 +1,18 @@
 """A residual's sum and the layer norm (Ba, Kiros and Hinton, 2016, arXiv:1607.06450) behind it, in one pass."""
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor, nn
 
 from ...nets.attention import KeyValues, TransformerBlock
+from .launch import LAUNCH
 
 __all__ = ["FusedTransformerBlock", "add_norm"]
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _add_norm(
-    x: Any, more: Any, added: Any, out: Any, weight: Any, bias: Any, width: Any, eps: Any, W: tl.constexpr
-) -> None:
+@triton.jit
+def _add_norm(x, more, added, out, weight, bias, width, eps, W: tl.constexpr):
     row = tl.program_id(0).to(tl.int64) * width
     column = tl.arange(0, W)
     inside = column < width
@@ -37,7 +34,7 @@ def add_norm(x: Tensor, more: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tenso
     width = x.shape[-1]
     added, out = torch.empty_like(x), torch.empty_like(x)
     block = 1 << (width - 1).bit_length()
-    _add_norm[(x.numel() // width,)](x, more, added, out, norm.weight, norm.bias, width, norm.eps, W=block)
+    _add_norm[(x.numel() // width,)](x, more, added, out, norm.weight, norm.bias, width, norm.eps, W=block, **LAUNCH)
     return added, out
 
 

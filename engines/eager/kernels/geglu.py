@@ -1,20 +1,19 @@
 """``value * gelu(gate)`` in one pass over a projection's output."""
 
-from typing import Any
-
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from ...nets.attention import GEGLU
+from .launch import LAUNCH
 
 __all__ = ["FusedGEGLU", "geglu"]
 
 _BLOCK = 1024
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _geglu(projected: Any, out: Any, width: Any, BLOCK: tl.constexpr) -> None:
+@triton.jit
+def _geglu(projected, out, width, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = column < width
@@ -30,7 +29,7 @@ def geglu(projected: Tensor) -> Tensor:
     width = projected.shape[-1] // 2
     out = projected.new_empty(*projected.shape[:-1], width)
     rows = out.numel() // width
-    _geglu[(rows, -(-width // _BLOCK))](projected, out, width, BLOCK=_BLOCK)
+    _geglu[(rows, -(-width // _BLOCK))](projected, out, width, BLOCK=_BLOCK, **LAUNCH)
     return out
 
 

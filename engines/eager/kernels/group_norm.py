@@ -5,14 +5,13 @@ together exactly (Chan, Golub and LeVeque, 1983) from its channels' and stretche
 read twice and written once.
 """
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from ...nets.layers import GroupNorm
+from .launch import LAUNCH
 
 __all__ = ["FusedGroupNorm", "group_norm"]
 
@@ -22,10 +21,8 @@ _PROGRAMS = 512
 """About how many programs share the first pass: a few for each multiprocessor."""
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _moments(
-    x: Any, means: Any, deviations: Any, pixels: Any, channels: Any, stretch: Any, P: tl.constexpr, C: tl.constexpr
-) -> None:
+@triton.jit
+def _moments(x, means, deviations, pixels, channels, stretch, P: tl.constexpr, C: tl.constexpr):
     """Mean and sum of squared deviations of each channel over ``stretch`` pixels: [N, stretches, channels] each."""
     sample, part = tl.program_id(1).to(tl.int64), tl.program_id(0)
     channel = tl.arange(0, C)
@@ -52,21 +49,21 @@ def _moments(
     tl.store(deviations + place, deviation, inside)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _groups(
-    means: Any,
-    deviations: Any,
-    centre: Any,
-    scale: Any,
-    pixels: Any,
-    channels: Any,
-    stretch: Any,
-    stretches: Any,
-    width: Any,
-    eps: Any,
+    means,
+    deviations,
+    centre,
+    scale,
+    pixels,
+    channels,
+    stretch,
+    stretches,
+    width,
+    eps,
     S: tl.constexpr,
     W: tl.constexpr,
-) -> None:
+):
     """Mean and one over the standard deviation of each group: [N, groups] each."""
     sample, group = tl.program_id(1).to(tl.int64), tl.program_id(0)
     channel = tl.arange(0, W)
@@ -91,22 +88,22 @@ def _groups(
     tl.store(scale + sample * tl.num_programs(0) + group, tl.rsqrt(total / (pixels * width) + eps))
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _apply(
-    x: Any,
-    out: Any,
-    centre: Any,
-    scale: Any,
-    weight: Any,
-    bias: Any,
-    pixels: Any,
-    channels: Any,
-    groups: Any,
-    width: Any,
+    x,
+    out,
+    centre,
+    scale,
+    weight,
+    bias,
+    pixels,
+    channels,
+    groups,
+    width,
     SILU: tl.constexpr,
     P: tl.constexpr,
     C: tl.constexpr,
-) -> None:
+):
     sample = tl.program_id(1).to(tl.int64)
     pixel = tl.program_id(0) * P + tl.arange(0, P)
     channel = tl.arange(0, C)
@@ -147,7 +144,7 @@ def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float,
     stats = torch.empty((2, samples, groups), device=x.device, dtype=torch.float32)
     out = torch.empty_like(x)
     of_group = channels // groups
-    _moments[(stretches, samples)](x, moments[0], moments[1], pixels, channels, stretch, P=rows, C=block)
+    _moments[(stretches, samples)](x, moments[0], moments[1], pixels, channels, stretch, P=rows, C=block, **LAUNCH)
     _groups[(groups, samples)](
         moments[0],
         moments[1],
@@ -161,9 +158,23 @@ def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float,
         eps,
         S=32,
         W=1 << (of_group - 1).bit_length(),
+        **LAUNCH,
     )
     _apply[(-(-pixels // rows), samples)](
-        x, out, stats[0], stats[1], weight, bias, pixels, channels, groups, of_group, SILU=silu, P=rows, C=block
+        x,
+        out,
+        stats[0],
+        stats[1],
+        weight,
+        bias,
+        pixels,
+        channels,
+        groups,
+        of_group,
+        SILU=silu,
+        P=rows,
+        C=block,
+        **LAUNCH,
     )
     return out
 
