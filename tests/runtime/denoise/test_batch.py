@@ -50,6 +50,30 @@ def test_samples_that_join_and_leave_come_out_as_alone() -> None:
         assert one.latent.std() > 0.01 and np.isfinite(one.latent).all()
 
 
+class _Counted:
+    """A stream that counts what is drawn."""
+
+    def __init__(self, drawn: int = 0) -> None:
+        self.drawn = drawn
+
+    def draw(self, shape: tuple[int, ...]) -> np.ndarray:
+        self.drawn += 1
+        return np.zeros(shape, np.float32)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_each_sample_draws_where_its_solver_does(at_once: bool) -> None:
+    """A generator is left where diffusers leaves it."""
+    streams = [_Counted() for _ in range(3)]
+    samples = [sample(5, solver=name, noise=s) for name, s in zip(("ddim", "euler_a", "lcm"), streams, strict=True)]
+    with batch()[0] as room:
+        for one in samples:
+            room.put(one)
+        while room.active:
+            room.finish() if at_once else room.step()
+    assert [stream.drawn for stream in streams] == [0, 5, 4]
+
+
 def test_guidance_takes_rows_only_where_it_works() -> None:
     room, engine = batch()
     room.put(sample(scale=1.0))

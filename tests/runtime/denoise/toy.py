@@ -52,11 +52,13 @@ class ToyDenoiser:
 
         def once() -> None:
             self.runs.append((axes["S"], axes["R"]))
+            said = []
+            for r, s in enumerate(given["row_sample"]):
+                x = given["input_scale"][s] * given["state"][s, 0]
+                said.append(np.tanh(x + given["timestep"][r] / 100 + given["text"][r]))
             for s, state in enumerate(given["state"]):
-                rows = np.flatnonzero(given["row_sample"] == s)
-                x = given["input_scale"][s] * state[0]
-                said = [np.tanh(x + given["timestep"][r] / 100 + given["text"][r]) for r in rows]
-                output = sum((given["mix"][s, r] * row for r, row in zip(rows, said, strict=True)), np.zeros(LATENT))
+                mix = given["mix"][s]
+                output = sum((mix[r] * said[r] for r in np.flatnonzero(mix)), np.zeros(LATENT))
                 bound = given["clip"][s]
                 x0 = np.clip(given["predict"][s, 0] * state[0] + given["predict"][s, 1] * output, -bound, bound)
                 terms = np.stack([*state, output, x0, given["noise"][s]])
