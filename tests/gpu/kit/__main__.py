@@ -30,6 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     setting, end = setting_from(options), time.monotonic() + 60 * options.minutes
     wanted = None if options.sections is None else options.sections.split(",")
+    unknown = set(wanted or ()) - {s.name for s in SECTIONS}
+    if unknown:
+        parser.error(
+            f"--sections {', '.join(map(repr, sorted(unknown)))}: there are {', '.join(s.name for s in SECTIONS)}"
+        )
     sections = [s for s in SECTIONS if wanted is None or s.name in wanted]
     for folder in (setting.out, setting.work):
         folder.mkdir(parents=True, exist_ok=True)
