@@ -7,12 +7,13 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 # Tests marked slow (compiling every family with TensorRT-RTX, a fresh install) run where CI is set.
 MARKS := $(if $(CI),,-m "not slow")
 
-.PHONY: help demo test gpu check format bench figures clean
+.PHONY: help demo test gpu kit check format bench figures clean
 
 help:
 	@echo "make demo     set up, export the built-in checkpoint, draw pictures, say where they are"
 	@echo "make test     set up, run the checks and the tests"
 	@echo "make gpu      on a machine with an NVIDIA GPU: build plans, run the acceptance suite, write gpu-report/"
+	@echo "make kit      on such a machine, with torch for CUDA: the acceptance kit, which writes kit-report/"
 	@echo "make check    lint, format and type checks only"
 	@echo "make format   let ruff mend what it can"
 	@echo "make bench    measure the demo on this machine: a page, and the benchmarks that need nothing else"
@@ -51,6 +52,9 @@ gpu: $(VENV)/gpu-$(ENGINE).stamp
 	SDENGINE_GPU_REPORT=gpu-report $(BIN)/python -m pytest -m gpu -rs --junitxml=gpu-report/junit.xml tests/gpu
 	@echo "gpu-report/report.json has what was measured, gpu-report/junit.xml what passed"
 
+kit: $(VENV)/test.stamp
+	$(BIN)/python -m tests.gpu.kit --out kit-report
+
 # mypy does not follow an editable install of folders with other names, so it gets the layout as links.
 check: $(VENV)/test.stamp
 	@mkdir -p $(VENV)/types/sdengine
@@ -74,4 +78,4 @@ figures: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/demo_figures.py
 
 clean:
-	rm -rf $(VENV) gpu-report build *.egg-info sdengine-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) gpu-report kit-report build *.egg-info sdengine-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -32,9 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = None if options.sections is None else options.sections.split(",")
     unknown = set(wanted or ()) - {s.name for s in SECTIONS}
     if unknown:
-        parser.error(
-            f"--sections {', '.join(map(repr, sorted(unknown)))}: there are {', '.join(s.name for s in SECTIONS)}"
-        )
+        known = ", ".join(s.name for s in SECTIONS)
+        parser.error(f"--sections {', '.join(map(repr, sorted(unknown)))}: there are {known}")
     sections = [s for s in SECTIONS if wanted is None or s.name in wanted]
     for folder in (setting.out, setting.work):
         folder.mkdir(parents=True, exist_ok=True)

@@ -18,10 +18,6 @@ _NEEDS_A_GPU = {
     "our kernels give what float64 gives",
     "torch waits for nothing inside a step",
 }
-    "torch sees the same bytes",
-    "our kernels give what float64 gives",
-    "torch waits for nothing inside a step",
-}
 
 
 def test_the_driver_layer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
