@@ -7,13 +7,14 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 # Tests marked slow (compiling every family with TensorRT-RTX, a fresh install) run where CI is set.
 MARKS := $(if $(CI),,-m "not slow")
 
-.PHONY: help demo test gpu kit check format bench figures clean
+.PHONY: help demo test oldest gpu kit check format bench figures clean
 
 help:
 	@echo "make demo     set up, export the built-in checkpoint, draw pictures, say where they are"
 	@echo "make test     set up, run the checks and the tests"
 	@echo "make gpu      on a machine with an NVIDIA GPU: build plans, run the acceptance suite, write gpu-report/"
 	@echo "make kit      on such a machine, with torch for CUDA: the acceptance kit, which writes kit-report/"
+	@echo "make oldest   the tests on the oldest releases that pyproject.toml promises"
 	@echo "make check    lint, format and type checks only"
 	@echo "make format   let ruff mend what it can"
 	@echo "make bench    measure the demo on this machine: a page, and the benchmarks that need nothing else"
@@ -40,6 +41,14 @@ demo: $(VENV)/demo.stamp
 
 test: check
 	$(BIN)/python -m pytest $(PYTEST_ARGS) $(MARKS)
+
+# The oldest releases that pyproject.toml promises, in an environment of their own.
+OLDEST ?= .venv-oldest
+oldest:
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --upgrade pip
+	$(OLDEST)/bin/python -m pip install --quiet -c oldest.txt -e ".[test]"
+	$(OLDEST)/bin/python -m pytest $(PYTEST_ARGS) $(MARKS)
 
 # ENGINE=tensorrt for data-centre GPUs; tensorrt-rtx serves RTX ones and needs nothing but PyPI.
 ENGINE ?= tensorrt-rtx
@@ -78,4 +87,5 @@ figures: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/demo_figures.py
 
 clean:
-	rm -rf $(VENV) gpu-report kit-report build *.egg-info sdengine-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) gpu-report kit-report build *.egg-info sdengine-demo
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -146,13 +146,15 @@ class Bundle:
         The file is identified by its SHA-256, if it is compared with that.
 
         Raises:
-            BundleError: the file has changed.
+            DamagedBundleError: the file has changed.
 
         """
         name = self.manifest.networks[network].weights
         base = self.checks.check(name, self.file(name), skippable=True)
         changed = self._changed.get(network)
-        return changed if changed is not None and changed.base == base else WeightSet(file=self.file(name), base=base)
+        if changed is not None and changed.base != base:
+            raise DamagedBundleError(f"{self.path}: {name} has changed since what is merged over it was made")
+        return changed or WeightSet(file=self.file(name), base=base)
 
     def with_changes(self, changes: Mapping[str, Overlay]) -> "Bundle":
         """Return this bundle with other weights: whoever opens engines from it gets them.

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from ..engines.errors import UsageError
+from ..engines.regular_file import open_regular
 
 __all__ = ["as_bytes", "open_image", "prepared_image"]
 
@@ -27,7 +28,7 @@ def open_image(path: Path, what: str, notes: list[str]) -> Image.Image:
     """
     try:
         # Given a path, Pillow maps plain TIFF files into memory, and mixes up height and width of those on their side.
-        with path.open("rb") as stream, Image.open(stream) as opened:
+        with open_regular(path) as stream, Image.open(stream) as opened:
             frames = getattr(opened, "n_frames", 1)
             opened.load()
             upright = _upright(opened)

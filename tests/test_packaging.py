@@ -1,9 +1,11 @@
 """What a user installs: the wheel is whole, and ``sdengine[cpu]`` alone draws with an exported bundle."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -21,6 +23,16 @@ def done(*command: object, cwd: Path | None = None) -> str:
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
+
+
+def test_the_oldest_releases_are_those_that_are_promised() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    promised = [*project["dependencies"], *(d for extra in project["optional-dependencies"].values() for d in extra)]
+    least = dict(re.match(r"([\w-]+)>=([\d.]+)", one).groups() for one in promised if ">=" in one)  # type: ignore[union-attr,misc]
+    lines = [line for line in (ROOT / "oldest.txt").read_text().splitlines() if not line.startswith("#")]
+    pinned = dict(line.removesuffix(".*").split("==") for line in lines)
+    assert pinned.items() <= least.items()
+    assert set(pinned) >= {"numpy", "onnxruntime", "openvino", "torch", "msgspec"}
 
 
 @pytest.fixture(scope="module")

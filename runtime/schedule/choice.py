@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from ...engines.errors import UsageError, nearest
+from ...engines.regular_file import open_regular
 from ..scalars import plain_numbers
 from .registry import SOLVERS, find_solver
 
 __all__ = ["SchedulerChoice", "choose_scheduler", "described_config", "read_scheduler_config"]
 
 _CLASS = "_class_name"
+_LARGEST = 2**24  # bytes of a config; what is longer is cut off, and is no JSON then
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +91,11 @@ def read_scheduler_config(path: Path) -> dict[str, object]:
     """
     file = path / "scheduler_config.json" if path.is_dir() else path
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        with open_regular(file) as stream:
+            config = json.loads(stream.read(_LARGEST + 1))
     except FileNotFoundError as error:
         raise UsageError(f"scheduler_config: there is no file {file}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"scheduler_config: {file} cannot be read as JSON: {error}") from error
     if not isinstance(config, dict):
         raise UsageError(f"scheduler_config: {file} holds no object of options")
