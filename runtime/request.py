@@ -60,7 +60,7 @@ class Request:
         eta: share of noise in DDIM and TCD.
         guidance_scale: 1 and below draws without guidance, on one row per image.
         guidance_rescale: see :class:`~sdengine.engines.nets.denoiser.Denoiser`.
-        num_images_per_prompt: images of each prompt.
+        num_images_per_prompt: images of each prompt; left at 1, a list of seeds says how many there are.
         seed: an int (image i gets seed + i), or one for each image; None chooses one and reports it. An image depends
             on its own seed alone, not on those drawn beside it.
         generator: torch generators (or anything with ``initial_seed()``) in place of ``seed``: one for each image,
@@ -191,6 +191,10 @@ class Request:
             object.__setattr__(self, name, plain)
         if self.seed is not None and self.generator is not None:
             raise UsageError("seed and generator were both given: give one of them")
+        if self.num_images_per_prompt == 1 and isinstance(self.seed, (list, tuple, range)):
+            each, rest = divmod(len(self.seed), max(1, self.prompts))
+            if each > 1 and not rest:
+                object.__setattr__(self, "num_images_per_prompt", each)
         names = self.callback_on_step_end_tensor_inputs
         if not isinstance(names, (list, tuple)) or any(name != "latents" for name in names):
             raise UsageError(
@@ -199,6 +203,13 @@ class Request:
             )
         if self.mask_image is not None and self.image is None:
             raise UsageError("mask_image needs image, the picture that it masks")
+
+    @property
+    def prompts(self) -> int:
+        """How many prompts there are, as texts or embeddings."""
+        if self.prompt is None and self.prompt_embeds is not None:
+            return len(self.prompt_embeds)
+        return len(self.prompt) if isinstance(self.prompt, (list, tuple)) else 1
 
 
 IMAGES_MOST = 4096

@@ -28,7 +28,7 @@ def output_files(output: Path | None, request: Request) -> list[Path]:
     destination = output or Path("sdengine.png" if pictures else "sdengine.npy")
     if not pictures and destination.suffix != ".npy":
         raise UsageError(f"{destination}: --output-type {request.output_type} writes .npy")
-    count = _count(request)
+    count = request.prompts * request.num_images_per_prompt
     numbered = [destination.with_stem(f"{destination.stem}-{i + 1}") for i in range(count)]
     files = [destination] if count == 1 else numbered
     for file in files:
@@ -67,12 +67,3 @@ def check_standard_output() -> None:
         os.write(1, b"")
     except OSError as error:
         raise UsageError(f"standard output cannot be written to: {error.strerror}") from error
-
-
-def _count(request: Request) -> int:
-    """Return how many images will be drawn; what cannot be drawn is refused later."""
-    if isinstance(request.prompt, (list, tuple)):
-        prompts = len(request.prompt)
-    else:
-        prompts = 1 if request.prompt_embeds is None else len(request.prompt_embeds)
-    return prompts * request.num_images_per_prompt

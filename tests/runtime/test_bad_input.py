@@ -67,7 +67,7 @@ CASES: list[tuple[str, int, dict[str, Any], str]] = [
     ),
     ("sdxl", 0, {"image": torch.zeros(1, 4, 9, 8), "height": 64}, "latents are of a picture of 64x72 pixels"),
     ("sdxl", 0, {"image": [IMAGE] * 2}, "image: 2 given for 1 images"),
-    ("sdxl", 0, {"seed": [1, 2]}, "2 seeds for 1 images"),
+    ("sdxl", 0, {"seed": [1, 2], "num_images_per_prompt": 3}, "2 seeds for 3 images"),
     ("sdxl", 0, {"seed": 1, "generator": torch.Generator()}, "seed and generator were both given"),
     ("sdxl", 0, {"num_images_per_prompt": 0}, "num_images_per_prompt=0 must be a whole number, 1 or more"),
     ("sdxl", 0, {"num_inference_steps": 0}, "num_inference_steps=0 must be a whole number"),

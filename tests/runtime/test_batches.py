@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sdengine.engines.errors import UsageError
 from sdengine.runtime import Pipeline
 from sdengine.runtime.guidance import guidance_for
 
@@ -41,6 +42,21 @@ def test_prompts_and_sizes_of_a_batch() -> None:
     assert batch.seeds == (5, 6, 7, 8)
     for i, image in enumerate(batch.images):
         assert psnr(image, pipe(prompts[i // 2], seed=5 + i, **settings).images[0]) > 100
+
+
+def test_a_list_of_seeds_says_how_many_images_there_are() -> None:
+    pipe, settings = ours("sd1"), {**SIZE, "num_inference_steps": 2}
+    assert [sample.seed for sample in pipe.prepare("a cat", seed=[3, 1], **settings)] == [3, 1]
+    prompts = ["a cat", "stars"]
+    samples = pipe.prepare(prompts, seed=range(4), **settings)
+    assert [sample.seed for sample in samples] == [0, 1, 2, 3]
+    several = pipe.prepare(prompts, num_images_per_prompt=2, seed=range(4), **settings)
+    texts, expected = ([sample.inputs["denoiser"] for sample in batch] for batch in (samples, several))
+    for found, other in zip(texts, expected, strict=True):
+        assert all(np.array_equal(found[name], other[name]) for name in other)
+    assert len(pipe.prepare(prompts, seed=[3, 1], **settings)) == 2
+    with pytest.raises(UsageError, match="3 seeds for 2 images"):
+        pipe.prepare(prompts, seed=[1, 2, 3], **settings)
 
 
 def test_one_generator_for_more_images_than_run_at_once() -> None:
