@@ -12,6 +12,7 @@ from .config_check import checked_config
 from .errors import BundleError, CheckpointError, DamagedBundleError, UsageError, nearest
 from .families import FAMILIES, Family
 from .file_checks import FileChecks, HashPolicy, file_sha256
+from .graph_locations import check_locations
 from .manifest import MANIFEST, MANIFEST_LIMIT, SCHEMA, Component, Graph, Manifest, written_manifest
 from .manifest_check import PRECISIONS, check_components, check_manifest
 from .nets.config import UNetConfig
@@ -125,11 +126,13 @@ class Bundle:
         """Return the path of a component's graph, after comparing its hash and that of the weights that it points to.
 
         Raises:
-            BundleError: one of them has changed.
+            DamagedBundleError: one of them has changed, or the graph points to another file.
 
         """
-        self.checked_weights(self.component(component).network)
-        return self.checked_file(graph)
+        weights = self.checked_weights(self.component(component).network)
+        file = self.checked_file(graph)
+        check_locations(file, weights.name)
+        return file
 
     def checked_weights(self, network: str) -> Path:
         """Return the path of a network's weights after comparing their hash, unless that was to be left out.

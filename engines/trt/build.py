@@ -223,7 +223,7 @@ def _built(build: _Build, wanted: Wanted) -> BuiltPlan:
     with write_whole(target) as partial:
         compiled = compile_plan(
             build.library,
-            bundle.checked_file(graph.file),
+            bundle.checked_graph(name, graph.file),
             graph.spec,
             wanted,
             partial,

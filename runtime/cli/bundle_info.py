@@ -6,6 +6,7 @@ import msgspec
 import typer
 
 from ...engines.bundle import Bundle
+from ...engines.foreign_files import foreign_files
 from .bundle_memory import memory_of, print_memory
 from .bundle_precision import precisions_of, precisions_table
 from .console import out, print_json, table
@@ -21,10 +22,16 @@ def inspect(
     check: Annotated[bool, typer.Option("--check", help="Compare the SHA-256 of every file.")] = False,
 ) -> None:
     """Show what a bundle holds."""
-    opened = Bundle(bundle)
+    opened = Bundle(bundle, verify="always" if check else "once")  # what an earlier start compared may have decayed
+    unlisted: list[str] = []
     if check:
         for name in opened.manifest.files:
             opened.checked_file(name)
+        for component, record in opened.manifest.components.items():
+            for graph in record.graphs.values():
+                for name in filter(None, (graph.file, graph.contrib)):
+                    opened.checked_graph(component, name)
+        unlisted = foreign_files(opened.path)
     if json:
         found = msgspec.to_builtins(opened.manifest) | {"precisions": precisions_of(opened)}
         print_json(found | ({"memory": memory_of(opened)} if memory else {}))
@@ -39,6 +46,8 @@ def inspect(
     out.print(f"for {', '.join(manifest.engines)}; scheduler {opened.scheduler().get('_class_name')}", highlight=False)
     if check:
         out.print(f"all {len(manifest.files)} files have the SHA-256 of the manifest", style="green")
+        for name in unlisted:
+            out.print(f"not of the bundle, and never read: {name}", markup=False, highlight=False, soft_wrap=True)
     for shown in (
         _networks(opened),
         _components(opened),
