@@ -16,7 +16,7 @@ class OpeningOptions:
             of all steps, ``off`` none.
         weight_streaming_budget: of TensorRT: how much of the weights stays on the device, of a plan that was built to
             stream them, in bytes (int), as a share (float) or ``auto``.
-        compile: of torch: compile the networks with ``torch.compile``, once for each set of shapes.
+        compile: of torch: compile what runs at every step with ``torch.compile``, once for each set of shapes.
         memory_limit: of ONNX Runtime on a GPU: most bytes that a component may take.
 
     """

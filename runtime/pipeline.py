@@ -111,7 +111,7 @@ class Pipeline:
             device: ``cpu``, ``cuda`` or ``cuda:N``.
             cuda_graph: ``step``, ``loop`` or ``off``.
             weight_streaming_budget: bytes, a share, or ``auto``.
-            compile: compile torch's networks; the first picture of each size then takes minutes.
+            compile: compile what torch runs at every step; the first image of each size then takes minutes.
             memory_limit: most bytes that ONNX Runtime may take on a GPU for each component that is open; what it
                 refuses to run with is an error. None is what is free as the component is opened.
             textual_inversions: files with embeddings of new words, or pairs of a file and the word (or the list of

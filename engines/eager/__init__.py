@@ -53,7 +53,7 @@ def open_torch(
         device: ``cpu``, ``cuda`` or ``cuda:N``; None takes the first GPU where torch finds one, else the CPU.
         cuda_graph: on a GPU ``step`` (the default) replays the launches of a step as one, ``loop`` those of all steps,
             ``off`` none.
-        compile: compile the module with ``torch.compile`` for each set of shapes that it meets.
+        compile: compile what runs at every step with ``torch.compile``, for each set of shapes that it meets.
 
     Raises:
         EngineUnavailableError: torch is missing; or, for a GPU, the driver or cuda-bindings.

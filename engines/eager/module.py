@@ -20,7 +20,8 @@ class Module:
         component: which one.
         precision: what the network computes in.
         device: a torch device.
-        compile: whether to compile it, once for each set of shapes; torch keeps what it compiled in its own cache
+        compile: whether to compile it, once for each set of shapes, if it runs at every step: what runs once for an
+            image does not win back what compiling costs. torch keeps what it compiled in its own cache
             (``TORCHINDUCTOR_CACHE_DIR``).
 
     Attributes:
@@ -40,7 +41,7 @@ class Module:
         self._call: Any = component_module(
             record.kind, load_network(bundle, record.network, precision, device), graph.spec
         )
-        if compile:
+        if compile and any(tensor.changes != "request" for tensor in graph.spec.inputs):
             # Sizes are constants of what is compiled: kernels for open ones are slower, and few sizes are drawn.
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_SHAPES)
             self._call = torch.compile(self._call, dynamic=False, fullgraph=True)

@@ -50,7 +50,7 @@ Compile = Annotated[
     bool | None,
     typer.Option(
         "--compile/--no-compile",
-        help="torch: compile its networks (torch.compile); the first image of each size then takes minutes.",
+        help="torch: compile what runs at every step (torch.compile); the first image of each size then takes minutes.",
         show_default=False,
     ),
 ]
