@@ -13,6 +13,12 @@ _CONSTRUCTS = (
     r"(?:(?<=[^\\]\))(?:\++|-+)|(?<=[^\W\d]{3})(?:\+{2,}|-{2,}))(?=[\s,.)]|$)",  # Compel's weights: (cat)++, cat--
     r"(?<=[^\\]\))\.(?:and|blend|swap)\([^()]*\)",  # Compel's ("cat", "dog").blend(0.5, 0.5)
     r"\bAND\b",  # several prompts in one
+    r"\bADD(?:BASE|COMM|COL|ROW)\b",  # prompts of regions
+    r"(?<!\w)__[\w*/-]{1,60}__(?!\w)",  # a word from a list: __animal__
+    r"(?<!\w)embedding:[^\s,:()]+",  # ComfyUI's words of textual inversion
+    r"\{\{[^{}]+\}\}|(?<![\w.])\d+(?:\.\d+)?::[^:{}]+::",  # NovelAI's weights: {{cat}}, 1.2::cat::
+    r"(?<!\S)--[a-z]+(?=\s+[\d.:]+(?:\s|$))",  # Midjourney's arguments: --ar 16:9
+    r":\s*[+-]?\d+(?:,\d+|\.\d+\.[\d.]*|(?:\.\d+)?%)(?=\s*\))",  # what is no number: (cat:1,3), (cat:120%)
 )
 _CONSTRUCT = re.compile(r"(?<!\\)(?:" + "|".join(_CONSTRUCTS) + ")")
 _SCHEDULE = re.compile(r"\||:\s*(?:\d+\.?\d*|\.\d+)\s*$")

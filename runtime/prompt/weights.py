@@ -7,8 +7,8 @@ r"""The weights that a prompt's brackets give to its words.
     BREAK        the next word starts a new window, in chunked prompts
 
 Brackets nest and their weights multiply. A bracket without its partner is a character like any other, and so are the
-brackets of ``(16:9)``, ``(dex:15)`` and ``[cat:dog:0.5]``: weights above 4 or of a bare number are not meant, and words
-do not change while an image is denoised. The caller is told of all of them.
+brackets of ``(16:9)``, ``(dex:15)``, ``(at 3:00)`` and ``[cat:dog:0.5]``: weights above 4, of a bare number, or whole
+ones behind a number are not meant, and words do not change while an image is denoised. The caller is told of them.
 """
 
 import re
@@ -35,6 +35,7 @@ _PIECE = re.compile(
     re.DOTALL,
 )
 _NUMBER = re.compile(r"\s*[+-]?(?:\d+[.,]?\d*|[.,]\d+)\s*")
+_BEHIND_A_NUMBER = re.compile(r"(?<![\w.])\d+$")
 _PARTNER = {")": "(", "]": "["}
 
 
@@ -154,13 +155,20 @@ def _pair_up(pieces: list[_Piece]) -> list[str]:
                 counts[pieces[first].bracket] -= 1
             few = pieces[first + 1 : i] if i - first <= _FEW else []  # so that deep nesting takes no longer
             inside = "".join(inner.raw for inner in few)
-            unlikely = piece.weight is not None and (abs(float(piece.weight)) > _MOST or _NUMBER.fullmatch(inside))
+            unlikely = piece.weight is not None and _is_unlikely(piece.weight, inside)
             if unlikely or (piece.bracket == "]" and schedules(inside)):
                 piece.literal = pieces[first].literal = True
                 unmeant += [f"{pieces[first].raw}{inside if few else '...'}{piece.raw}"] if unlikely else []
             else:
                 piece.partner, pieces[first].partner = first, i
     return unmeant
+
+
+def _is_unlikely(weight: str, inside: str) -> bool:
+    """Whether this is rather a time, a ratio or a score: ``(16:9)``, ``(at 3:00)``, ``(ratio 3:2)``, ``(dex:15)``."""
+    if abs(float(weight)) > _MOST or _NUMBER.fullmatch(inside):
+        return True
+    return weight.isdigit() and _BEHIND_A_NUMBER.search(inside) is not None
 
 
 def _factor(opening: _Piece, closing: _Piece) -> float:
@@ -189,8 +197,8 @@ def _warnings(prompt: str, stray: list[str], unmeant: list[str], inert: list[str
         )
     if unmeant:
         found.append(
-            f"{_listed(unmeant)} in the prompt is read as text: a weight above {_MOST:g}, or of a bare number, is "
-            "hardly meant (write \\: for a colon that is text, and a smaller weight for one that is not)"
+            f"{_listed(unmeant)} in the prompt is read as text: a weight above {_MOST:g}, of a bare number, or a "
+            "whole one behind a number, is hardly meant (write \\: for a colon that is text, and 2.0 for a weight of 2)"
         )
     if inert:
         found.append(f"not acted on in the prompt {shown!r}, and read as text: {_listed(inert, ', ')}")

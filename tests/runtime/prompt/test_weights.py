@@ -105,6 +105,8 @@ def test_escaped_text_comes_back(text: str) -> None:
         ("(cat:4.01)", ["(cat:4.01)"]),
         ("(cat:-5)", ["(cat:-5)"]),
         ("a (b (c:7) d) e:30)", ["(c:7)"]),
+        ("(at 3:00), (time 5:00)", ["(at 3:00)", "(time 5:00)"]),
+        ("(ratio 3:2), (scale 1:4), (chapter 1:2)", ["(ratio 3:2)", "(scale 1:4)", "(chapter 1:2)"]),
     ],
 )
 def test_weights_that_nobody_means_are_text(prompt: str, unmeant: list[str]) -> None:
@@ -123,6 +125,9 @@ def test_weights_that_nobody_means_are_text(prompt: str, unmeant: list[str]) -> 
         (r"[a\:0.5]", [("a:0.5", DOWN)]),
         ("(cat:4)", [("cat", 4)]),
         ("(1girl:1.2)", [("1girl", 1.2)]),
+        ("(year 1990:1.2)", [("year 1990", 1.2)]),
+        ("(sd1.5:2)", [("sd1.5", 2)]),
+        ("(cat:2)", [("cat", 2)]),
     ],
 )
 def test_escaped_colons_and_weights_that_are_meant(prompt: str, expected: list[tuple[str, float]]) -> None:
@@ -135,6 +140,7 @@ def test_escaped_colons_and_weights_that_are_meant(prompt: str, expected: list[t
     "construct",
     [
         "<lora:x:0.8>", "<hypernet:y:1>", "[a:b:0.5]", "[a::0.5]", "[a:10]", "[cat|dog]", "{a|b}", "{2$$a|b|c}", "AND",
+        "__animal__", "__colours/*__", "embedding:toy", "ADDCOL", "ADDBASE", "{{cat}}", "1.2::cat::",
     ],
 )  # fmt: skip
 def test_syntax_of_other_tools_is_text_and_named(construct: str) -> None:
@@ -146,15 +152,36 @@ def test_syntax_of_other_tools_is_text_and_named(construct: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "named"), [("cat++", "++"), ("(a cat)+", "+"), ('("a", "b").blend(1, 2)', ".blend(1, 2)")]
+    ("prompt", "named"),
+    [
+        ("cat++", "++"),
+        ("(a cat)+", "+"),
+        ('("a", "b").blend(1, 2)', ".blend(1, 2)"),
+        ("(cat:1,3)", ":1,3"),
+        ("(cat:120%)", ":120%"),
+        ("a cat --ar 16:9", "--ar"),
+    ],
 )
-def test_weights_of_compel_are_named(prompt: str, named: str) -> None:
+def test_weights_of_other_tools_are_named(prompt: str, named: str) -> None:
     assert parse_weights(prompt)[1][-1].endswith(f"read as text: {named}")
 
 
 @pytest.mark.parametrize(
     "prompt",
-    ["a < b > c", "a: b", "well-lit, high-key", "C3-PO", "sand and sea", "BREAKFAST", "a {b} c", "1 + 1", r"\[a:b:1]"],
+    [
+        "a < b > c",
+        "a: b",
+        "well-lit, high-key",
+        "C3-PO",
+        "sand and sea",
+        "BREAKFAST",
+        "a {b} c",
+        "1 + 1",
+        "snake_case",
+        "a -- b",
+        "12:30",
+        r"\[a:b:1]",
+    ],
 )
 def test_plain_text_is_no_syntax(prompt: str) -> None:
     assert not [warning for warning in parse_weights(prompt)[1] if "not acted on" in warning]
@@ -176,7 +203,16 @@ def test_break_starts_a_new_window() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["(" * 200_000, "[" * 100_000 + "a" + "]" * 100_000, "(]" * 100_000, "[(" * 50_000 + "]" * 9]
+    "text",
+    [
+        "{" * 200_000,
+        "-__a" * 50_000,
+        "1::" * 60_000,
+        "(" * 200_000,
+        "[" * 100_000 + "a" + "]" * 100_000,
+        "(]" * 100_000,
+        "[(" * 50_000 + "]" * 9,
+    ],
 )
 def test_long_prompts_take_time_in_proportion(text: str) -> None:
     """With the square of their length, these would take hours."""
