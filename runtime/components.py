@@ -138,6 +138,11 @@ class Components:
         """Return a component's shapes; its engine need not be open."""
         return next(iter(self.bundle.component(name).graphs.values())).spec
 
+    def weights_of(self, names: Sequence[str]) -> tuple[str | None, ...]:
+        """Return what identifies the weights of components; None for one that the bundle lacks."""
+        components, weights = self.bundle.manifest.components, self.bundle.weights
+        return tuple(weights(components[n].network).identity if n in components else None for n in names)
+
     def records_loop(self, *names: str) -> bool:
         """Whether all steps of a loop over these components are to be given to their engines at once.
 

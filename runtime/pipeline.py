@@ -232,11 +232,13 @@ class Pipeline:
             slots: how many samples there is room for; at most as many as the bundle takes at once.
 
         Raises:
-            UsageError: the bundle does not take so many.
+            UsageError: the bundle does not take so many, or the sample was prepared with other weights.
             EngineError: an engine cannot be opened.
 
         """
-        most = self.components.spec("denoiser").axes["S"].max
+        from .scalars import whole_number
+
+        most, slots = self.components.spec("denoiser").axes["S"].max, whole_number("slots", slots)
         if not 1 <= slots <= most:
             raise UsageError(f"slots={slots}: this bundle takes 1 to {most} samples at once; export with --batch")
         with self._life.use():

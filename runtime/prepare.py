@@ -102,7 +102,7 @@ class Preparer:
             parts = [condition.prepare(preparation) for condition in conditions]
         common = Part(numbers={DENOISER: step_numbers(schedule, guidance)})
         names = (*before, DENOISER)
-        weights = tuple(self._weights_of(name) for name in names)
+        weights = self.components.weights_of(names)
         samples = []
         for i, own in enumerate(zip(*parts, strict=True)):
             joined = _joined([common, *own])
@@ -149,9 +149,6 @@ class Preparer:
             guidance=job.guided,
             force_zeros_for_empty_prompt=bool(index.get("force_zeros_for_empty_prompt", False)),
         )
-
-    def _weights_of(self, component: str) -> str:
-        return self.bundle.weights(self.bundle.component(component).network).identity
 
 
 def step_numbers(schedule: Schedule, guidance: Guidance) -> dict[str, F32]:

@@ -1,7 +1,10 @@
 """The buffers in which samples share one launch of each network; samples join and leave between evaluations."""
 
+import functools
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
+from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +14,7 @@ from ...engines.errors import EngineError, UsageError
 from ...engines.memory import HOST, Buffer, Memory
 from ...engines.spec import ComponentSpec, TensorSpec
 from .numbers import Field, Layout, packed
-from .sample import DENOISER, Sample
+from .sample import DENOISER, Sample, checked_samples
 
 __all__ = ["Batch"]
 
@@ -21,6 +24,20 @@ _WINDOW = 64
 """Evaluations whose numbers are brought to the device together, and at least as many as a captured loop has."""
 
 _MOST_CAPTURED = 4
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def _one_at_a_time(method: "Callable[Concatenate[Batch, _P], _T]") -> "Callable[Concatenate[Batch, _P], _T]":
+    """Let a call wait until another thread's call on the same batch has ended."""
+
+    @functools.wraps(method)
+    def alone(self: "Batch", /, *args: _P.args, **named: _P.kwargs) -> _T:
+        with self._lock:
+            return method(self, *args, **named)
+
+    return alone
 
 
 class Batch:
@@ -33,7 +50,7 @@ class Batch:
     All memory is taken when the batch is made. The active samples fill the first slots, so that fewer samples run on
     the first part of the same buffers: what an engine ties to addresses stays valid.
 
-    Make one with :meth:`~sdengine.runtime.pipeline.Pipeline.batch`. Not for several threads at once.
+    Make one with :meth:`~sdengine.runtime.pipeline.Pipeline.batch`. Calls of several threads wait for each other.
 
     Args:
         engines: the open engines of the sample's components, in its order.
@@ -80,6 +97,7 @@ class Batch:
         self._now = 0
         self._flows_are_zero = False
         self._closed = False
+        self._lock = threading.RLock()
 
     def _sort_inputs(self, sample: Sample) -> None:
         """Divide the inputs of all components by how they are filled."""
@@ -141,6 +159,7 @@ class Batch:
         """Whether so many samples like this one, on so many rows, would have room in it if it were empty."""
         return self.slots >= slots and self._rows >= rows and sample.bucket == self._bucket
 
+    @_one_at_a_time
     def put(self, sample: Sample) -> None:
         """Take a sample in; it takes part from the next evaluation on, from where it stands.
 
@@ -165,6 +184,7 @@ class Batch:
 
     def _check(self, sample: Sample) -> None:
         self.check_open()
+        checked_samples([sample])
         if sample._batch is not None:
             raise UsageError("this sample is in a batch already")
         if sample.finished:
@@ -187,6 +207,7 @@ class Batch:
         if self._closed:
             raise UsageError("this batch is closed")
 
+    @_one_at_a_time
     def take(self, sample: Sample) -> None:
         """Let a sample go, finished or not: its latent is its own again, and its slot is free.
 
@@ -258,6 +279,7 @@ class Batch:
 
     # -- running ------------------------------------------------------------------------------------------------------
 
+    @_one_at_a_time
     def step(self) -> list[Sample]:
         """Take every active sample one evaluation further; return those that are finished, which have left the batch.
 
@@ -280,6 +302,7 @@ class Batch:
         self._next += 1
         return self._advance(1)
 
+    @_one_at_a_time
     def finish(self) -> list[Sample]:
         """Take every active sample to its end, with as few launches as the memory can; return them.
 
@@ -292,12 +315,12 @@ class Batch:
 
         """
         left = {_left(member.sample) for member in self._members}
-        if len(left) != 1:
+        if len(left) > 1:
             finished = []
             while self._members:
                 finished += self.step()
             return finished
-        count = left.pop()
+        count = left.pop() if left else 0
         self._make_room(count)
         self._fill(count)
         launch, plan = self._launch, self._plan
@@ -463,6 +486,7 @@ class Batch:
     ) -> None:
         self.close()
 
+    @_one_at_a_time
     def close(self) -> None:
         """Let the samples go, and release the buffers and what is bound to them; calling it twice is harmless."""
         if self._closed:
@@ -476,7 +500,7 @@ class Batch:
             for member in self._members:
                 member.sample._batch = None
         finally:
-            self._members, self._active = [], ()
+            self._members, self._active, self._plan = [], (), []
             self._launches.clear()
             self._captured.clear()
             self._launch = self._noise_table = None

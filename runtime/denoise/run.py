@@ -7,10 +7,11 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
+from ...engines.errors import UsageError
 from ...engines.memory import Mark, Memory
 from ..components import Components
 from .batch import Batch
-from .sample import DENOISER, Sample
+from .sample import DENOISER, Sample, checked_samples
 
 __all__ = ["Denoising", "Step"]
 
@@ -49,7 +50,18 @@ class Denoising:
         self._lock = threading.Lock()
 
     def batch(self, sample: Sample, *, slots: int, rows: int | None = None) -> Batch:
-        """Make a batch for samples like this one; the caller closes it. See :class:`.Batch`."""
+        """Make a batch for samples like this one; the caller closes it. See :class:`.Batch`.
+
+        Raises:
+            UsageError: the sample was prepared with other components or weights than these.
+
+        """
+        checked_samples([sample])
+        if sample.weights != self._components.weights_of(sample.components):
+            raise UsageError(
+                "this sample was prepared with another bundle, or with other weights: take it to the pipeline that "
+                "prepared it"
+            )
         held = contextlib.ExitStack()
         try:
             engines = held.enter_context(self._components.use(*sample.components))
@@ -76,7 +88,7 @@ class Denoising:
             times: where to add how long each step took, in milliseconds.
 
         """
-        waiting = [sample for sample in samples if not sample.finished]
+        waiting = [sample for sample in checked_samples(samples) if not sample.finished]
         while waiting:
             bucket = waiting[0].bucket
             together = [sample for sample in waiting if sample.bucket == bucket]

@@ -1,6 +1,6 @@
 """One image being denoised, with everything of its own."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...engines.components import STATE_SLOTS
+from ...engines.errors import UsageError
 from ...engines.memory import HOST, Buffer, Memory
 from ..schedule import Schedule
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from ..resolve import Job
     from .batch import Batch
 
-__all__ = ["DENOISER", "NoiseStream", "Sample", "initial_state"]
+__all__ = ["DENOISER", "NoiseStream", "Sample", "checked_samples", "initial_state"]
 
 F32 = NDArray[np.float32]
 
@@ -131,3 +132,19 @@ def initial_state(latent: F32) -> F32:
     state = np.zeros((STATE_SLOTS, *latent.shape), np.float32)
     state[0] = latent
     return state
+
+
+def checked_samples(samples: Iterable[Sample]) -> list[Sample]:
+    """Return samples as a list.
+
+    Raises:
+        UsageError: they are no samples.
+
+    """
+    if isinstance(samples, Sample):
+        raise UsageError("one sample in place of a list of samples")
+    several = list(samples)
+    for one in several:
+        if not isinstance(one, Sample):
+            raise UsageError(f"{type(one).__name__} in place of a sample: prepare() returns a list of them")
+    return several

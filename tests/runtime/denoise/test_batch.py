@@ -1,5 +1,7 @@
 """Samples in one batch do not know of each other, whenever they join and leave."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -236,3 +238,47 @@ def test_an_engine_that_fails_says_so_and_leaves_samples_usable(monkeypatch: pyt
         room.step()
     room.close()
     assert one.position == 1
+
+
+def test_finishing_a_batch_without_samples_is_an_error() -> None:
+    room, _ = batch()
+    with room, pytest.raises(UsageError, match="no sample in this batch"):
+        room.finish()
+    with pytest.raises(UsageError, match="this batch is closed"):
+        room.finish()
+
+
+def test_a_batch_closes_when_the_step_of_another_thread_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipeline that is closed closes its batches, and then the engines that may be at work."""
+    room, engine = batch()
+    running, go_on, prepare = threading.Event(), threading.Event(), engine.prepare
+
+    def slow(inputs: Any, outputs: Any) -> Any:
+        once = prepare(inputs, outputs)
+
+        def call() -> None:
+            running.set()
+            assert go_on.wait(30)
+            once()
+
+        return call
+
+    monkeypatch.setattr(engine, "prepare", slow)
+    one = sample(**REQUESTS[1])
+    room.put(one)
+    with ThreadPoolExecutor(2) as pool:
+        step = pool.submit(room.step)
+        assert running.wait(30)
+        closing = pool.submit(room.close)
+        try:
+            with pytest.raises(TimeoutError):
+                closing.result(0.2)
+        finally:
+            go_on.set()
+        assert step.result() == [] and closing.result() is None
+    assert one.position == 1
+    elsewhere, _ = batch()
+    elsewhere.put(one)
+    while elsewhere.active:
+        elsewhere.step()
+    assert np.array_equal(one.latent, alone(**REQUESTS[1]))

@@ -177,3 +177,38 @@ def test_what_prepare_and_batch_cannot_do_is_told() -> None:
     small, large = _prepared(pipe, REQUESTS[0]), pipe.prepare("a", height=64, width=64)[0]
     with pipe.batch(small, slots=2) as batch, pytest.raises(UsageError, match=r"the latent of this sample differ"):
         batch.put(large)
+
+
+@pytest.mark.parametrize("slots", ["4", 2.5, None, True])
+def test_slots_are_a_whole_number(slots: Any) -> None:
+    pipe = ours("sd1")
+    with pytest.raises(UsageError, match="must be a whole number"):
+        pipe.batch(_prepared(pipe, REQUESTS[1]), slots=slots)
+
+
+def test_what_is_no_sample_is_told() -> None:
+    pipe = ours("sd1")
+    samples: Any = pipe.prepare("a", **SIZE)
+    with pipe.batch(samples[0]) as batch, pytest.raises(UsageError, match="list in place of a sample"):
+        batch.put(samples)
+    with pytest.raises(UsageError, match="list in place of a sample"):
+        pipe.batch(samples)
+    for call in (pipe.decode, lambda one: list(pipe.denoise(one))):
+        with pytest.raises(UsageError, match="one sample in place of a list"):
+            call(samples[0])
+        with pytest.raises(UsageError, match="int in place of a sample"):
+            call([1])
+
+
+def test_samples_of_another_bundle_are_refused() -> None:
+    """Even where all shapes agree, the image would be one of other weights."""
+    pipe, other = ours("sd1"), ours("sd1", 1)
+    controlled = _prepared(other, {**REQUESTS[1], "control_image": IMAGE})
+    of_sdxl = _prepared(ours("sdxl"), REQUESTS[1])
+    changed = _prepared(pipe, REQUESTS[1])
+    changed.weights = ("other",)
+    for sample in (controlled, of_sdxl, changed):
+        with pytest.raises(UsageError, match="was prepared with another bundle"):
+            pipe.batch(sample)
+        with pytest.raises(UsageError, match="was prepared with another bundle"):
+            list(pipe.denoise([sample]))
