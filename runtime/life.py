@@ -50,12 +50,13 @@ class Life:
         with self._changed:
             if self._ended is not None:
                 raise UsageError(self._ended)
-            self._threads.append(threading.get_ident())
+            thread = threading.get_ident()  # a generator may be closed by another
+            self._threads.append(thread)
         try:
             yield
         finally:
             with self._changed:
-                self._threads.remove(threading.get_ident())
+                self._threads.remove(thread)
                 self._changed.notify_all()
             self._release_if_unused()
 
