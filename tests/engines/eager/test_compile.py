@@ -27,11 +27,10 @@ def test_what_runs_once_for_an_image_is_left_as_it_is() -> None:
 
 
 @pytest.mark.slow
-def test_compiled_steps_are_the_modules_at_every_size() -> None:
+def test_a_compiled_step_is_the_modules() -> None:
     bundle = Bundle(bundle_of("sd1", engines=["torch"]))
     plain = open_torch(bundle, "denoiser", device="cpu")
     compiled = open_torch(bundle, "denoiser", device="cpu", compile=True)
-    for case in range(2):
-        _, inputs = sample(plain.spec, case)
-        error = relative_error(run(compiled, inputs), run(plain, inputs))
-        assert np.isfinite(error) and error < 1e-4  # sums in another order
+    _, inputs = sample(plain.spec, 0)
+    error = relative_error(run(compiled, inputs), run(plain, inputs))
+    assert np.isfinite(error) and error < 1e-4  # sums in another order
