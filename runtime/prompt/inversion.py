@@ -3,7 +3,7 @@
 What files hold, as ``.safetensors`` or as written by ``torch.save`` (read as data, nothing in them is run):
 
 - one tensor named after the word, or several words (diffusers: ``learned_embeds``);
-- ``string_to_param`` and ``name``, or ``emb_params`` (AUTOMATIC1111's web UI);
+- ``string_to_param`` and ``name``, or ``emb_params`` (AUTOMATIC1111's web UI); of several words, each by its key;
 - ``clip_l`` and ``clip_g`` for SDXL's two encoders: the rows of one word, or of as many words as are named;
 - ``text_encoders_0`` and ``text_encoders_1`` (pivotal tuning's ``embeddings.pti``): row i is the word ``<s{i}>``;
 - nothing but a tensor, whose word the caller names.
@@ -130,7 +130,7 @@ def _groups(file: Path, content: Any) -> list[tuple[str | None, dict[str, _F32]]
     if not isinstance(content, Mapping):
         raise UsageError(f"textual inversion: {file} holds a {type(content).__name__}, not tensors")
     if "string_to_param" in content:
-        return [_of_the_web_ui(file, content)]
+        return _of_the_web_ui(file, content)
     tensors = {str(name): value for name, value in content.items() if name not in _OF_OTHER_FAMILIES}
     if not tensors or not all(isinstance(value, np.ndarray) for value in tensors.values()):
         names = ", ".join(str(name) for name in list(content)[:6])
@@ -152,13 +152,16 @@ def _groups(file: Path, content: Any) -> list[tuple[str | None, dict[str, _F32]]
     return [(file.stem if name == _NAMELESS else name, {"": values}) for name, values in rows.items()]
 
 
-def _of_the_web_ui(file: Path, content: Mapping[Any, Any]) -> tuple[str, dict[str, _F32]]:
+def _of_the_web_ui(file: Path, content: Mapping[Any, Any]) -> list[tuple[str | None, dict[str, _F32]]]:
+    """Return a file's one word, which ``name`` tells, or its several words, which are what their vectors lie under."""
     parameters = content["string_to_param"]
-    values = next(iter(parameters.values()), None) if isinstance(parameters, Mapping) else None
-    if not isinstance(values, np.ndarray):
+    values = parameters if isinstance(parameters, Mapping) else {}
+    if not values or not all(isinstance(value, np.ndarray) for value in values.values()):
         raise UsageError(f"textual inversion: string_to_param of {file} holds no tensor")
     name = content.get("name")
-    return (name if isinstance(name, str) and name else file.stem), {"": _rows(file, values)}
+    named = name if isinstance(name, str) and name else file.stem
+    several = len(values) > 1
+    return [(str(key) if several and key != "*" else named, {"": _rows(file, rows)}) for key, rows in values.items()]
 
 
 def _rows(file: Path, values: _F32) -> _F32:

@@ -274,6 +274,8 @@ def test_several_words_in_one_file(tmp_path: Path) -> None:
     assert words((tmp_path / "x.bin", ["<c>", "<d>"])) == [["<c>"], ["<d>", "<d>_1"]]
     torch.save({"string_to_param": _OldParameterDict(vectors(1, 24)), "name": "old"}, tmp_path / "y.pt")
     assert words(tmp_path / "y.pt") == [["old"]]
+    torch.save({"string_to_param": {"<a>": vectors(1, 24), "<b>": vectors(2, 24)}, "name": "both"}, tmp_path / "z.pt")
+    assert words(tmp_path / "z.pt") == [["<a>"], ["<b>", "<b>_1"]]
 
 
 class _OldParameterDict(torch.nn.Module):
