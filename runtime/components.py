@@ -39,7 +39,7 @@ class Components:
 
     Attributes:
         ran: component -> engine, of all that have been open.
-        fallbacks: what was passed over.
+        fallbacks: engines that were skipped, with reasons.
         open_ms: time spent opening, in milliseconds.
 
     """

@@ -22,7 +22,7 @@ class Crop:
 
     Attributes:
         picture: the whole picture.
-        mask: of the picture's size; where it is not black is drawn anew.
+        mask: of the picture's size; what is not black is repainted.
         region: left, top, right and bottom, in pixels.
 
     """

@@ -43,7 +43,7 @@ def pixels_of(components: Components, samples: Sequence[Sample], warnings: list[
     Args:
         components: the engines.
         samples: of one job.
-        warnings: told what the user should know.
+        warnings: where to add what the user should know.
 
     Raises:
         NonFiniteError: a network produced NaN or infinity.
@@ -82,7 +82,7 @@ def _latent(components: Components, sample: Sample) -> Buffer:
 
 
 def _marked(components: Components, samples: Sequence[Sample]) -> bool:
-    """Whether to put the watermark in: as diffusers, where the package is installed, unless told otherwise."""
+    """Whether to put the watermark in: as the request says; else as diffusers, where the package is installed."""
     job: Any = samples[0].job
     asked = None if job is None else job.request.watermark
     if asked is None:

@@ -16,7 +16,7 @@ def shortened_timesteps(steps: int, strength: float, *, teacher_steps: int, trai
 
     Args:
         steps: that the student makes.
-        strength: share of the teacher's schedule that is drawn anew, 0 to 1.
+        strength: share of the teacher's schedule that is run, 0 to 1.
         teacher_steps: ``original_inference_steps``.
         training_steps: ``num_train_timesteps``.
 

@@ -154,16 +154,16 @@ def _nearest(array: F32, height: int, width: int) -> F32:
     return array[_nearest_indices(array.shape[0], height)][:, _nearest_indices(array.shape[1], width)]
 
 
-def _nearest_indices(given: int, wanted: int) -> NDArray[np.int64]:
-    """Which of ``given`` entries each of ``wanted`` is, rounded as torch's ``interpolate`` rounds: in float32."""
-    if wanted == 2 * given:
-        return np.arange(wanted) // 2
-    scaled = np.floor(np.arange(wanted, dtype=np.float32) * np.float32(given / wanted))
-    return np.asarray(np.minimum(scaled, given - 1), np.int64)
+def _nearest_indices(old: int, new: int) -> NDArray[np.int64]:
+    """Which of ``old`` entries each of ``new`` is, rounded as torch's ``interpolate`` rounds: in float32."""
+    if new == 2 * old:
+        return np.arange(new) // 2
+    scaled = np.floor(np.arange(new, dtype=np.float32) * np.float32(old / new))
+    return np.asarray(np.minimum(scaled, old - 1), np.int64)
 
 
 def mask_array(masks: Sequence[Picture], height: int, width: int) -> F32:
-    """Return masks, of whatever sizes, as float32 [N, height, width], 0 or 1: from 0.5 on, a pixel is drawn anew."""
+    """Return masks, of whatever sizes, as float32 [N, height, width], 0 or 1: from 0.5 on, a pixel is repainted."""
     found = []
     for mask in masks:
         if isinstance(mask, Image.Image):

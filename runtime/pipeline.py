@@ -143,9 +143,9 @@ class Pipeline:
                 memory_limit=memory_limit,
             ),
         )
-        wanted = (*bundle.text_encoders, "conditioner", "denoiser", "vae_decoder")
+        names = (*bundle.text_encoders, "conditioner", "denoiser", "vae_decoder")
         try:
-            with components.opening(wanted):
+            with components.opening(names):
                 # Engines open on other threads while this one imports the rest and reads the tokenizers.
                 from .generate import Generation
 

@@ -74,7 +74,7 @@ class Request:
         image: pictures to start from: PIL, paths, arrays 0 to 1 [N, H, W, 3], or latents [N, C, h, w]. Files are read
             as by diffusers' ``load_image``: upright, as RGB.
         strength: how much of the schedule is drawn over ``image``, 0 to 1.
-        mask_image: white is drawn anew; PIL, path or array 0 to 1 [N, H, W], of any size; transparency is not
+        mask_image: white is repainted; PIL, path or array 0 to 1 [N, H, W], of any size; transparency is not
             looked at.
         masked_image_latents: float [N, C, h, w], the encoded picture without the masked part.
         padding_mask_crop: draw in the region of the mask and so many pixels around it, instead of the whole picture,
@@ -310,7 +310,7 @@ def _series(name: str, value: Any, *, single: bool) -> float | tuple[float, ...]
 
 
 def _seeds(value: Any) -> Any:
-    """Return seeds, whole floats as integers; which seeds there are is told where they are used."""
+    """Return seeds, whole floats as integers; their range is checked where they are used."""
     if isinstance(value, (list, tuple)):
         return [_seeds(plain_numbers(item)) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -48,7 +48,7 @@ class Job:
         distilled: whether strength shortens the teacher's schedule and not the student's (LCM's image-to-image).
         pixels: float32 [N, height, width, 3], the picture to start from.
         picture_latents: float32 [N, C, h, w], if it was given as latents.
-        mask: float32 [N, height, width], 1 is drawn anew.
+        mask: float32 [N, height, width], 1 is repainted.
         crop: the part of the picture that is drawn, if not the whole.
         hints: per ControlNet float32 [N, height, width, 3].
         control_scales: per ControlNet.

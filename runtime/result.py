@@ -38,7 +38,7 @@ class Result:
         height: pixels.
         width: pixels.
         engines: component -> engine that ran it.
-        fallbacks: engines that were passed over, with reasons.
+        fallbacks: engines that were skipped, with reasons.
         timings_ms: see :class:`Timings`.
         warnings: what a user should know.
         settings: the request's settings that shaped the images, resolved; JSON values.

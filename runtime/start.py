@@ -32,7 +32,7 @@ class Start:
     Attributes:
         latent: float32 [S, C, h, w].
         extra: float32 [S, C + 1, h, w], mask and masked picture, which an inpainting UNet sees beside the latent.
-        mask: float32 [S, 1, h, w], for an ordinary UNet's inpainting: 1 is drawn anew.
+        mask: float32 [S, 1, h, w], for an ordinary UNet's inpainting: 1 is repainted.
         known: float32 [S, 2, C, h, w], latents of the picture that is put back elsewhere, and the initial noise.
 
     """
@@ -68,7 +68,7 @@ def start_for(
         noise: the images' streams.
         levels: factors of the picture and of the noise where the schedule starts.
         from_noise: factor of the noise where the schedule would start without a picture.
-        warnings: told what the user should know.
+        warnings: where to add what the user should know.
 
     Raises:
         UsageError: latents do not fit the job.
@@ -192,6 +192,6 @@ def _checked(value: Any, name: str, leading: Sequence[int], shape: tuple[int, ..
         return None
     array = array_from(value).astype(np.float32, copy=False)
     if array.shape[1:] != shape or (leading and array.shape[:1] != tuple(leading)):
-        wanted = [*(leading or ("N",)), *shape]
-        raise UsageError(f"{name} has shape {list(array.shape)}; this request needs {wanted}")
+        needed = [*(leading or ("N",)), *shape]
+        raise UsageError(f"{name} has shape {list(array.shape)}; this request needs {needed}")
     return np.ascontiguousarray(array)

@@ -51,7 +51,7 @@ class Preparation:
         start: where the images start from.
         streams: their noise.
         components: the engines.
-        memory: where the inputs that are prepared are wanted.
+        memory: where to put the inputs that are prepared.
 
     """
 

@@ -1,4 +1,4 @@
-"""Text, and what is told beside it: SDXL's sizes, crops and aesthetic scores, LCM's guidance."""
+"""Text, and what the network gets beside it: SDXL's sizes, crops and aesthetic scores, LCM's guidance."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ F32 = NDArray[np.float32]
 
 
 class TextAndSizes:
-    """Keys and values of the text, and the embeddings of what is told beside it, of every row."""
+    """Keys and values of the text, and the embeddings of what the network gets beside it, of every row."""
 
     def components(self, job: Job, bundle: Bundle) -> tuple[str, ...]:
         """See :class:`.Condition`."""

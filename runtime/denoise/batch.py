@@ -57,7 +57,7 @@ class Batch:
         sample: a sample of the bucket; it is not put in.
         slots: how many samples there is room for.
         rows: how many rows there is room for; None is two for each sample.
-        home: memory in which samples that leave are wanted; None is the host's.
+        home: memory that the state of a sample is copied to when it leaves; None is the host's.
         on_close: called once, when the batch is closed.
 
     Attributes:
@@ -161,7 +161,7 @@ class Batch:
 
     @_one_at_a_time
     def put(self, sample: Sample) -> None:
-        """Take a sample in; it takes part from the next evaluation on, from where it stands.
+        """Put a sample in; it takes part from the next evaluation on, continuing at its own position.
 
         Raises:
             UsageError: it does not fit, is finished or in a batch already.
@@ -209,9 +209,9 @@ class Batch:
 
     @_one_at_a_time
     def take(self, sample: Sample) -> None:
-        """Let a sample go, finished or not: its latent is its own again, and its slot is free.
+        """Take a sample out, finished or not: its state is copied out of the batch, and its slot becomes free.
 
-        A sample that is not finished can be put into a batch again, and goes on where it stopped.
+        A sample that is not finished can be put into a batch again, and continues where it stopped.
 
         Raises:
             UsageError: it is not in this batch.
@@ -427,7 +427,7 @@ class Batch:
         layout = Layout(self._numbers, samples, rows)
         numbers = layout.views(self._current)
         states = [state[:samples] for state in self._states]
-        # What is carried goes to and fro between two buffers; the first of the three stays zero.
+        # What is carried alternates between two buffers; the first of the three stays zero.
         at = dict.fromkeys(self._carried, 0)
         before: list[list[Callable[[], None]]] = []
         for component, engine in self._engines.items():
@@ -488,7 +488,7 @@ class Batch:
 
     @_one_at_a_time
     def close(self) -> None:
-        """Let the samples go, and release the buffers and what is bound to them; calling it twice is harmless."""
+        """Take the samples out, and release the buffers and what is bound to them; calling it twice is harmless."""
         if self._closed:
             return
         self._closed = True
@@ -496,7 +496,7 @@ class Batch:
             self.memory.wait(self.memory.mark())  # after an error the engines may still be at work
             if self._members:
                 self._remove(list(self._members))
-        except EngineError:  # told already where it came up; what the samples were is lost with it
+        except EngineError:  # the call that failed has raised it; the samples' states are lost
             for member in self._members:
                 member.sample._batch = None
         finally:
@@ -533,7 +533,7 @@ class _Evaluation:
 
 
 class _Launch:
-    """The engines' calls for S samples on R rows; two of each, as the state goes to and fro between two buffers."""
+    """The engines' calls for S samples on R rows; two of each, as the state alternates between two buffers."""
 
     def __init__(
         self,

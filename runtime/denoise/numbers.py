@@ -44,21 +44,21 @@ class Layout:
 
     def views(self, buffer: Buffer) -> dict[Field, Buffer]:
         """Return each field's part of a buffer ``[size or more]``."""
-        found: dict[Field, Buffer] = {}
+        views: dict[Field, Buffer] = {}
         for name, spec in self._specs.items():
             shape, start = spec.resolve(self._axes), self._starts[name]
-            found[name] = buffer[start : start + math.prod(shape)].reshape(shape)
-        return found
+            views[name] = buffer[start : start + math.prod(shape)].reshape(shape)
+        return views
 
     def places(self, slot: int, rows: Sequence[int]) -> NDArray[np.intp]:
         """Return where the numbers of one sample go, in the order of :func:`packed`."""
         own = {"S": [slot], "R": list(rows)}
-        found = []
+        places = []
         for name, spec in self._specs.items():
             shape = spec.resolve(self._axes)
             indices = [own[dim] if isinstance(dim, str) else range(dim) for dim in spec.shape]
-            found.append(np.ravel_multi_index(np.ix_(*indices), shape).ravel() + self._starts[name])
-        return np.concatenate(found)
+            places.append(np.ravel_multi_index(np.ix_(*indices), shape).ravel() + self._starts[name])
+        return np.concatenate(places)
 
 
 def packed(fields: Iterable[Field], numbers: Mapping[str, Mapping[str, F32]], evaluations: int) -> F32:

@@ -46,7 +46,7 @@ class Sample:
             for what belongs to rows. What a component shares with the denoiser is given for the denoiser alone.
         runs: by component before the denoiser, bool ``[N]``: whether it has anything to add at that evaluation.
         noise: its stream.
-        weights: what tells the weights of the components from others.
+        weights: what identifies the weights of the components.
         seed: of its noise, as reported.
         job: what it was prepared from.
         index: which of the job's images it is.
@@ -84,7 +84,7 @@ class Sample:
 
     @property
     def timestep(self) -> float | None:
-        """What the network was told at the last evaluation; None before the first."""
+        """The timestep of the last evaluation; None before the first."""
         return float(self.schedule.timesteps[self.position - 1]) if self.position else None
 
     @property

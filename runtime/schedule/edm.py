@@ -1,7 +1,7 @@
 """Euler and DPM-Solver++ in EDM's own preconditioning (https://arxiv.org/abs/2206.00364, table 1, last column).
 
 For checkpoints trained that way: the noise levels come from ``sigma_min`` to ``sigma_max``, not from betas, and the
-network is told ``log(sigma) / 4``.
+network gets ``log(sigma) / 4``.
 """
 
 from collections.abc import Callable

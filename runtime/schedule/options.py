@@ -106,7 +106,7 @@ _INERT = frozenset({"dynamic_thresholding_ratio", "flow_shift", "sample_max_valu
 
 @dataclass(frozen=True, kw_only=True)
 class OptionTable:
-    """What one solver can be told.
+    """The options of one solver.
 
     Attributes:
         defaults: every option its diffusers class takes, with the default.

@@ -46,11 +46,11 @@ class Grid:
     """Where the network is evaluated if nothing is cut off.
 
     Attributes:
-        timesteps: what the network is told, ``[M]``.
+        timesteps: what the network gets as time, ``[M]``.
         sigmas: noise-to-signal ratio at each evaluation and after the last, ``[M + 1]``; empty for solvers that
             look the level up at a timestep.
         initial_noise: factor of the initial noise when there is no picture to start from.
-        warnings: what a user should be told about these timesteps.
+        warnings: what the user should know about these timesteps.
 
     """
 
@@ -88,7 +88,7 @@ class Solver:
     Attributes:
         name: class name in diffusers.
         short_names: what people call it, each with the options that the name implies.
-        options: what it can be told.
+        options: the options that it has.
         grid: where it evaluates the network.
         steps: its combinations, for the evaluations ``i`` (absolute indices into the grid, consecutive).
         level: signal and noise factors of a latent at the evaluations ``i``, ``([n], [n])``.

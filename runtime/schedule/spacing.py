@@ -1,6 +1,6 @@
 """Where along the noise levels a solver stops: timesteps, and sigmas that are not tied to whole timesteps.
 
-Rounding is part of the result (the network was told *that* timestep), so the roundings follow diffusers to the
+Rounding is part of the result (the network got *that* timestep), so the roundings follow diffusers to the
 letter: same formula, same number format. Table 2 of https://arxiv.org/abs/2305.08891 defines the three spacings.
 """
 

@@ -15,7 +15,7 @@ class Schedule:
     """What is done with the network's outputs, evaluation by evaluation; N evaluations, K state slots.
 
     The state starts as ``state_0 = start[0] * picture latent + start[1] * initial noise`` and zeros in the other
-    slots. For each evaluation ``i`` the network sees ``input_scale[i] * state_0`` and is told ``timesteps[i]``, then::
+    slots. For each evaluation ``i`` the network sees ``input_scale[i] * state_0`` and gets ``timesteps[i]``, then::
 
         x0 = clip(predict[i] @ [state_0, network output], -clip, clip)
         state = update[i] @ [state_0, ..., state_{K-1}, network output, x0, noise]
@@ -24,7 +24,7 @@ class Schedule:
 
     Attributes:
         solver: class name of the diffusers scheduler that does the same.
-        timesteps: what the network is told, ``[N]``.
+        timesteps: what the network gets as time, ``[N]``.
         input_scale: factor of the latent before the network, ``[N]``.
         predict: factors of the latent and of the network's output in the predicted picture x0, ``[N, 2]``; zeros for a
             solver that does not clip it.
@@ -36,7 +36,7 @@ class Schedule:
         blend: ``[N, 2]``: after evaluation ``i``, a known picture at the noise level reached is ``blend[i, 0]`` times
             its latent plus ``blend[i, 1]`` times its noise (inpainting by blending). The last row is (1, 0).
         step_index: int64 ``[N]``, the step (from 0) that an evaluation belongs to.
-        warnings: what the user should be told about this schedule.
+        warnings: what the user should know about this schedule.
 
     """
 

@@ -1,5 +1,6 @@
 """Requests that share a batch on real engines come out as each does alone."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,18 @@ def test_the_parts_give_what_the_whole_gives() -> None:
     assert [one for step in steps for one in step.finished] == samples
     for found, expected in zip(pipe.decode(samples), whole.images, strict=True):
         assert np.array_equal(np.asarray(found), np.asarray(expected))
+
+
+def test_the_example_of_the_docs_runs() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "one-picture.md").read_text("utf-8")
+    example = page.split("```python\n")[1].split("```")[0]
+    assert "bundles/sdxl" in example and "num_inference_steps=30" in example
+    names: dict[str, Any] = {"Pipeline": Pipeline}
+    short = example.replace("bundles/sdxl", str(bundle_of("sdxl"))).replace("num_inference_steps=30", f"**{SIZE}")
+    exec(short, names)
+    first, second = names["images"]
+    assert first.size == (72, 48) and np.asarray(first).std() > 0
+    assert not np.array_equal(np.asarray(first), np.asarray(second)) and all(s.finished for s in names["samples"])
 
 
 def test_samples_follow_as_slots_become_free() -> None:
