@@ -117,7 +117,7 @@ def _variants(
     return taken, [
         f"{name}: it has no {variant} variant, its plain weights are taken"
         for name, own in taken.items()
-        if own != variant
+        if own != variant and pick_weights(files[name], None, str(networks[name])).variant is None
     ]
 
 

@@ -172,6 +172,15 @@ def test_a_variant_that_only_some_parts_have(
         open_checkpoint(folder, variant="bf16")
 
 
+def test_a_part_that_has_another_variant_alone(folder_of: FolderOf, tmp_path: Path) -> None:
+    folder = _copy(folder_of("sd1"), tmp_path)
+    for part, variant in (("unet", "fp16"), ("vae", "bf16")):
+        file = next((folder / part).glob("*.safetensors"))
+        file.rename(file.with_suffix(f".{variant}.safetensors"))
+    notes = [note for note in open_checkpoint(folder, variant="fp16").notes if note.startswith("vae:")]
+    assert notes == ["vae: took the bf16 variant, the plain weights are not there"]
+
+
 def test_a_variant_of_shards_as_older_diffusers_named_them(folder_of: FolderOf, tmp_path: Path) -> None:
     folder = _copy(folder_of("sdxl"), tmp_path)
     pipeline = DiffusionPipeline.from_pretrained(folder, dtype=torch.float16)
