@@ -36,7 +36,6 @@ class Job:
         request: as given.
         task: ``text``, ``image`` or ``inpaint``.
         prompts: the texts, or their embeddings.
-        prompt_count: B.
         images: B * n, how many are drawn.
         height: pixels.
         width: pixels.
@@ -60,7 +59,6 @@ class Job:
     request: Request
     task: str
     prompts: PromptRequest
-    prompt_count: int
     images: int
     height: int
     width: int
@@ -118,7 +116,6 @@ def resolve(request: Request, bundle: Bundle) -> Job:
         request=request,
         task=task,
         prompts=prompts,
-        prompt_count=prompts.batch,
         images=total,
         height=height,
         width=width,

@@ -3,7 +3,7 @@
 Every image has a seed and a generator of its own, so that its noise depends neither on the batch nor on the engine.
 """
 
-from typing import Literal, Protocol, SupportsIndex
+from typing import Protocol, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +18,12 @@ __all__ = [
     "Generator",
     "NormalSource",
     "PhiloxGenerator",
-    "Rng",
     "TorchStream",
     "check_seed",
     "device_of",
     "generator_for",
     "stream_of",
 ]
-
-Rng = Literal["cpu", "cuda"]
 
 
 class NormalSource(Protocol):
