@@ -118,4 +118,5 @@ def parse_inversion(text: str) -> str | tuple[str, str | list[str]]:
     file, _, words = text.rpartition("=")
     if not file or Path(text).exists():
         return text
-    return file, words if "," not in words else words.split(",")
+    listed = [word.strip() for word in words.split(",")]
+    return file, listed if len(listed) > 1 else listed[0]

@@ -47,7 +47,7 @@ def test_the_command_line_and_python_agree(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "embeddings.pti")
     torch.save(_vectors(1, 24, 5), tmp_path / "x=1.pt")
     command = [sys.executable, "-m", "sdengine.runtime", "run", bundle_of("sdxl"), "a <first><second> <x>", "--json"]
-    command += ["--textual-inversion", f"{tmp_path / 'embeddings.pti'}=<first>,<second>"]
+    command += ["--textual-inversion", f"{tmp_path / 'embeddings.pti'}=<first>, <second>"]
     command += ["--textual-inversion", f"{tmp_path / 'x=1.pt'}=<x>", "--engine", "onnxruntime"]
     command += ["--steps", "2", "--seed", "1", "--height", "64", "--width", "64", "--guidance-scale", "1"]
     command += ["--output-type", "latent", "-o", tmp_path / "x.npy"]
