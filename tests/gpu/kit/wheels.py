@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 PACKAGES = ("msgspec", "diffusers", "importlib_metadata", "zipp")
-"""Beside torch, transformers, onnx, onnx-ir, onnxscript, ml_dtypes, safetensors, tokenizers, rich, typer and pillow."""
+"""Beside torch, transformers, onnx, onnx-ir, ml_dtypes, safetensors, tokenizers, rich, typer and pillow."""
 _PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014", "manylinux1")
 _LIMIT = 30 << 20
 
