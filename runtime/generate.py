@@ -13,7 +13,6 @@ from ..engines.errors import UsageError
 from .components import Components
 from .decode import images_of, latents_of, pixels_of
 from .denoise import Denoising, Sample, Step
-from .denoise.sample import checked_samples
 from .prepare import Preparer
 from .prompt import InversionSource
 from .request import Request
@@ -64,8 +63,13 @@ class Generation:
         return self._preparer.prepare(resolve(request, self.bundle), Timings())
 
     def decode(self, samples: Sequence[Sample]) -> list[Image.Image]:
-        """Decode samples to images."""
-        return [image for sample in checked_samples(samples) for image in images_of(self.components, [sample], [])]
+        """Decode samples to images.
+
+        Raises:
+            UsageError: a sample was prepared with another bundle, or with other weights.
+
+        """
+        return [image for sample in self.denoising.check(samples) for image in images_of(self.components, [sample], [])]
 
     def whole(self, request: Request, progress: Progress | None, *, pipeline: Any, load_ms: float) -> Result:
         """See a request through.

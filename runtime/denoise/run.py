@@ -4,7 +4,7 @@ import contextlib
 import threading
 import weakref
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ...engines.errors import UsageError
@@ -49,6 +49,22 @@ class Denoising:
         self._alive: weakref.WeakSet[Batch] = weakref.WeakSet()
         self._lock = threading.Lock()
 
+    def check(self, samples: Iterable[Sample]) -> list[Sample]:
+        """Return samples as a list.
+
+        Raises:
+            UsageError: they are no samples, or were prepared with other components or weights than these.
+
+        """
+        several = checked_samples(samples)
+        for sample in several:
+            if sample.weights != self._components.weights_of(sample.components):
+                raise UsageError(
+                    "this sample was prepared with another bundle, or with other weights: take it to the pipeline that "
+                    "prepared it"
+                )
+        return several
+
     def batch(self, sample: Sample, *, slots: int, rows: int | None = None) -> Batch:
         """Make a batch for samples like this one; the caller closes it. See :class:`.Batch`.
 
@@ -56,12 +72,7 @@ class Denoising:
             UsageError: the sample was prepared with other components or weights than these.
 
         """
-        checked_samples([sample])
-        if sample.weights != self._components.weights_of(sample.components):
-            raise UsageError(
-                "this sample was prepared with another bundle, or with other weights: take it to the pipeline that "
-                "prepared it"
-            )
+        self.check([sample])
         held = contextlib.ExitStack()
         try:
             engines = held.enter_context(self._components.use(*sample.components))

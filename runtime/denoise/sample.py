@@ -112,7 +112,7 @@ class Sample:
         memory, state = self.place
         latent = np.ascontiguousarray(value, np.float32)
         if latent.shape != state.shape[1:]:
-            raise ValueError(f"a latent of shape {list(latent.shape)} in place of one of {list(state.shape[1:])}")
+            raise UsageError(f"a latent of shape {list(latent.shape)} in place of one of {list(state.shape[1:])}")
         memory.copy(state[0], latent)
 
     @property

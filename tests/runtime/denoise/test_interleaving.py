@@ -226,3 +226,5 @@ def test_samples_of_another_bundle_are_refused() -> None:
             pipe.batch(sample)
         with pytest.raises(UsageError, match="was prepared with another bundle"):
             list(pipe.denoise([sample]))
+        with pytest.raises(UsageError, match="was prepared with another bundle"):
+            pipe.decode([sample])
