@@ -74,8 +74,9 @@ def test_an_empty_picture_has_no_object() -> None:
     assert (reading.background, reading.shape, reading.area) == ("blue", "", 0.0)
 
 
-def test_noise_is_read_without_an_error() -> None:
-    read_back(np.random.default_rng(1).integers(0, 256, (128, 128, 3), dtype=np.uint8))
+def test_noise_has_no_clear_object() -> None:
+    reading = read_back(np.random.default_rng(1).integers(0, 256, (128, 128, 3), dtype=np.uint8))
+    assert np.isfinite([*reading.place, reading.area]).all() and 0 <= reading.area <= 128 * 128
 
 
 def test_only_8_bit_rgb_is_a_picture() -> None:
