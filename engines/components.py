@@ -151,7 +151,7 @@ def controlnet_spec(name: str, config: UNetConfig, dtype: str, axes: Axes) -> Co
 
 
 def vae_decoder_spec(name: str, config: VAEConfig, axes: Axes) -> ComponentSpec:
-    """``vae_decoder``: numbers for whoever works on them, bytes for a picture, and one number that shows overflow."""
+    """``vae_decoder``: float pixels, the same pixels as bytes, and one number that shows overflow."""
     pixels = _f32("image", "S", f"{config.factor}*h", f"{config.factor}*w", 3)
     picture = TensorSpec(name="picture", dtype="uint8", shape=pixels.shape)
     return _spec(name, [_f32("latent", "S", config.latent, "h", "w")], [pixels, picture, _f32("magnitude", "S")], axes)

@@ -1,7 +1,7 @@
 """Reads of an ONNX file what running it needs to know: operators, their precision, and where the weights are.
 
 The lean runtime has no ``onnx``. This reads the protobuf wire format (https://protobuf.dev/programming-guides/encoding)
-and the few fields of ``onnx.proto`` that are named here; everything else is passed over.
+and the few fields of ``onnx.proto`` that are named here; everything else is skipped.
 """
 
 from collections import Counter

@@ -41,7 +41,7 @@ class Buffer(Protocol):
 
 
 class Memory(Protocol):
-    """Makes buffers and copies between them. What it is told to do is done in order, not necessarily at once."""
+    """Makes buffers and copies between them. Calls take effect in order, not necessarily at once."""
 
     def zeros(self, shape: Sequence[int], dtype: Any) -> Buffer:
         """Make a buffer of zeros."""

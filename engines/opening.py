@@ -11,7 +11,7 @@ class OpeningOptions:
 
     Attributes:
         threads: for one operator, of engines on a CPU.
-        device: where to run: ``cpu``, ``cuda`` or ``cuda:N``; an engine that cannot is passed over.
+        device: where to run: ``cpu``, ``cuda`` or ``cuda:N``; an engine that cannot is skipped.
         cuda_graph: of TensorRT, and of torch on a GPU: ``step`` replays the launches of a step as one, ``loop`` those
             of all steps, ``off`` none.
         weight_streaming_budget: of TensorRT: how much of the weights stays on the device, of a plan that was built to

@@ -62,7 +62,7 @@ def preferred(graphs: Collection[str], device: str | None = None) -> str | None:
 
 
 def compiler_options(precision: str, threads: int | None = None) -> dict[str, Any]:
-    """Return what OpenVINO's compiler is told for an engine in ``bf16`` or ``fp32``."""
+    """Return the compiler options of OpenVINO for an engine in ``bf16`` or ``fp32``."""
     options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _TYPES[precision]}
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = threads

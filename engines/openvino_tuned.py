@@ -1,6 +1,6 @@
 """One model that is several: for lengths that it is tuned for, and for all others. They share their weights.
 
-OpenVINO makes a faster network for lengths that it knows; above all, transposes that only tell anew what lies where are
+OpenVINO makes a faster network for lengths that it knows; above all, transposes that only change the layout are
 left out of it. Compiled by itself, such a network would pack the weights once more, gigabytes of them. The branches of
 an ``If`` are compiled together, and what both pack alike is packed once.
 """

@@ -14,7 +14,7 @@ _MOST_IDLE = 512 << 20
 class Block:
     """Bytes on the device, given back when nobody refers to them any more.
 
-    All work goes through one stream, so that whoever gets the bytes next works after whoever had them.
+    All work goes through one stream, so that the next owner's work comes after the last owner's.
     """
 
     def __init__(self, blocks: "Blocks", address: int, size: int) -> None:
@@ -78,7 +78,7 @@ class Blocks:
             self.free(self._idle.popitem(last=False)[0])
 
     def close(self) -> None:
-        """Free everything, whoever may still refer to it: the device's last engine is gone."""
+        """Free everything, even blocks that are still referred to: the device's last engine is closed."""
         self._closed = True
         self._idle.clear()
         for address in list(self._alive):

@@ -52,7 +52,7 @@ class PlanWeights:
 
         Always from the bundle's weights and with the whole set of changes, so that what was put in before leaves no
         trace. Nothing may be running that was not enqueued on ``stream``; the caller holds the device, and afterwards
-        captures launches anew, even where this failed.
+        captures launches again, even where this failed.
 
         Args:
             stream: CUDA stream to do it on.

@@ -85,7 +85,7 @@ def _name(text: str) -> HubName | None:
 
 
 def _endpoint_host() -> str:
-    """Return the host that the Hub's library is told to ask (``HF_ENDPOINT``)."""
+    """Return the host that the Hub's library asks (``HF_ENDPOINT``)."""
     from huggingface_hub import constants
 
     return constants.ENDPOINT.partition("://")[2].partition("/")[0].lower()

@@ -141,7 +141,7 @@ def _locate(source: str | Path, hub: Hub, variant: str | None, part: str | None 
     if source == "demo":
         path = _DEMO
         if not is_checkpoint(path):
-            raise CheckpointError(f"this installation lacks the demo checkpoint ({path}); install the package anew")
+            raise CheckpointError(f"this installation lacks the demo checkpoint ({path}); install the package again")
     else:
         path = Path(source).expanduser()
     if path.exists():

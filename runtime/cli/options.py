@@ -37,7 +37,7 @@ Fallback = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of one operator, on a CPU.")]
 Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda or cuda:N; engines that run elsewhere are passed over. Default: any.")
+    str | None, typer.Option(help="cpu, cuda or cuda:N; engines that run elsewhere are skipped. Default: any.")
 ]
 CudaGraph = Annotated[
     str | None,

@@ -79,7 +79,7 @@ def run(
     eta: Annotated[float, typer.Option(help="Share of noise in DDIM and TCD.")] = 0.0,
     image: Annotated[Path | None, typer.Option(help="Picture to start from.")] = None,
     strength: Annotated[float | None, typer.Option(help="How much to draw over the picture, 0 to 1.")] = None,
-    mask_image: Annotated[Path | None, typer.Option("--mask-image", "--mask", help="White is drawn anew.")] = None,
+    mask_image: Annotated[Path | None, typer.Option("--mask-image", "--mask", help="White is drawn again.")] = None,
     padding_mask_crop: Annotated[int | None, typer.Option(help="Draw only around the mask, with this margin.")] = None,
     control_image: Annotated[list[Path] | None, typer.Option(help="Picture for each ControlNet.")] = None,
     control_scale: Annotated[
@@ -209,7 +209,7 @@ def run(
     for warning in result.warnings:
         err.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
     for name, reason in dict.fromkeys((f.skipped, f.reason) for f in result.fallbacks):
-        err.print(f"{name} passed over: {reason}", style="yellow", markup=False, highlight=False)
+        err.print(f"{name} skipped: {reason}", style="yellow", markup=False, highlight=False)
     if result.checks["hash_ms"] > _WORTH_SAYING_MS:
         hashed, seconds = result.checks["hashed_bytes"] / 1e6, result.checks["hash_ms"] / 1e3
         err.print(f"compared {hashed:.0f} MB with their SHA-256 in {seconds:.1f} s", style="dim", highlight=False)
