@@ -17,7 +17,7 @@ __all__ = ["START", "do_in_fresh_process"]
 
 START = (
     "import time; first_line = time.perf_counter(); "
-    "import sdengine.runtime.draw; imported = time.perf_counter(); "
+    "import sdengine.runtime.generate; imported = time.perf_counter(); "
     "from sdengine.runtime.bench.worker import serve; serve(first_line, imported)"
 )
 """The process's whole program: the clock starts before the first import of ours.

@@ -192,7 +192,9 @@ def test_a_precision_that_does_not_run_is_refused(sdxl: Bundle, monkeypatch: pyt
     monkeypatch.setattr(
         openvino_forms,
         "compiled",
-        lambda file, spec, lengths, options: real(file, spec, lengths, {**options, "INFERENCE_PRECISION_HINT": "f32"}),
+        lambda file, spec, lengths, options, **other: real(
+            file, spec, lengths, {**options, "INFERENCE_PRECISION_HINT": "f32"}, **other
+        ),
     )
     with pytest.raises(EngineUnavailableError, match="computes text_encoder in fp32 here, not in bf16"):
         _open(sdxl, "text_encoder", "bf16")

@@ -38,9 +38,9 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
     known: list[dict[str, int]] = []
     real = openvino_forms.compiled
 
-    def watched(file: str, spec: Any, lengths: Mapping[str, int], options: Mapping[str, Any]) -> Any:
+    def watched(file: str, spec: Any, lengths: Mapping[str, int], options: Mapping[str, Any], **other: Any) -> Any:
         known.append(dict(lengths))
-        return real(file, spec, lengths, options)
+        return real(file, spec, lengths, options, **other)
 
     monkeypatch.setattr(openvino_forms, "compiled", watched)
     return known

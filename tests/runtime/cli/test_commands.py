@@ -162,7 +162,7 @@ BAD_RUNS = [
     (["BUNDLE", "x", "--steps", "0"], 2, "num_inference_steps=0"),
     (["BUNDLE", "x", "--steps", "many"], 2, "valid integer"),
     (["BUNDLE", "x", "--seed", "-99999999999999999999999"], 2, "seed"),
-    (["BUNDLE", "x", "--seed", "1", "--seed", "2"], 2, "2 seeds for 1 images"),
+    (["BUNDLE", "x", "--seed", "1", "--seed", "2", "--images", "3"], 2, "2 seeds for 3 images"),
     (["BUNDLE", "x", "--scheduler", "uler"], 2, "uler"),
     (["BUNDLE", "x", "--scheduler-option", "use_karras_sigma=true"], 2, "use_karras_sigmas"),
     (["BUNDLE", "x", "--scheduler-option", "nonsense"], 2, "write NAME=VALUE"),
