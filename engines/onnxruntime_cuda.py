@@ -8,7 +8,6 @@ import numpy as np
 
 from .bundle import Bundle
 from .cuda.device import Device, device_of
-from .cuda.device_memory import DeviceArray
 from .cuda.gpu import device_number, free_memory, no_gpu
 from .engine import check_buffers
 from .errors import EngineError, EngineUnavailableError, UsageError
@@ -105,7 +104,7 @@ class OnnxRuntimeCudaEngine:
         device, session = self._open_device(), self._session
         axes = check_buffers(self.spec, inputs, outputs)
         binding = session.io_binding()
-        there = {name: self._there(buffer) for name, buffer in {**inputs, **outputs}.items()}
+        there = {name: self.memory.place_for(buffer) for name, buffer in {**inputs, **outputs}.items()}
         for name, buffers, bind in (
             *((name, inputs, binding.bind_input) for name in inputs),
             *((name, outputs, binding.bind_output) for name in outputs),
@@ -133,10 +132,6 @@ class OnnxRuntimeCudaEngine:
                         buffer[...] = self.memory.read(there[name])
 
         return once
-
-    def _there(self, buffer: Buffer) -> DeviceArray:
-        """Return the buffer, or a place on the device for one that is on the host."""
-        return buffer if isinstance(buffer, DeviceArray) else self.memory.zeros(buffer.shape, buffer.dtype)
 
     def _open_device(self) -> Device:
         if self._shared is None:

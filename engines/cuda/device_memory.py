@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from .graph import Graph, captured
 if TYPE_CHECKING:
     from .device import Device
 
-__all__ = ["DeviceArray", "DeviceMemory"]
+__all__ = ["DeviceArray", "DeviceMemory", "host_buffers"]
 
 
 class DeviceArray:
@@ -80,6 +80,10 @@ class DeviceMemory:
         array = DeviceArray(block, block.address, tuple(shape), kind)
         self.clear(array)
         return array
+
+    def place_for(self, buffer: Buffer) -> DeviceArray:
+        """Return the buffer, or a place on the device for one that is on the host."""
+        return buffer if isinstance(buffer, DeviceArray) else self.zeros(buffer.shape, buffer.dtype)
 
     def clear(self, buffer: Buffer) -> None:
         """See :class:`~sdengine.engines.memory.Memory`."""
@@ -173,6 +177,11 @@ class _Recording:
         finally:
             device.recording = None
         return graph
+
+
+def host_buffers(buffers: Mapping[str, Buffer]) -> dict[str, NDArray[Any]]:
+    """Return those that are on the host."""
+    return {name: buffer for name, buffer in buffers.items() if isinstance(buffer, np.ndarray)}
 
 
 def _address(buffer: Buffer) -> int:

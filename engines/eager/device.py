@@ -4,11 +4,9 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
-import numpy as np
-
 from ..bundle import Bundle
 from ..cuda.device import Device, device_of
-from ..cuda.device_memory import DeviceArray
+from ..cuda.device_memory import DeviceArray, host_buffers
 from ..cuda.gpu import device_number, no_gpu
 from ..engine import check_buffers
 from ..errors import EngineError, EngineUnavailableError, UsageError
@@ -77,10 +75,10 @@ class DeviceTorchEngine:
         """Bind buffers; see :class:`~sdengine.engines.engine.Engine`."""
         device = self._open_device()
         check_buffers(self.spec, inputs, outputs)
-        there = {name: self._there(buffer) for name, buffer in {**inputs, **outputs}.items()}
+        there = {name: self.memory.place_for(buffer) for name, buffer in {**inputs, **outputs}.items()}
         sources = [self._torch.tensor(there[tensor.name]) for tensor in self.spec.inputs]
         targets = [self._torch.tensor(there[tensor.name]) for tensor in self.spec.outputs]
-        arriving, leaving = _on_host(inputs), _on_host(outputs)
+        arriving, leaving = host_buffers(inputs), host_buffers(outputs)
 
         def launch() -> None:
             self._launch(device, sources, targets)
@@ -112,10 +110,6 @@ class DeviceTorchEngine:
             device.recording.append((sources, targets, self._torch))
         with self._torch.current(), pool:
             self._module.run(sources, targets)
-
-    def _there(self, buffer: Buffer) -> DeviceArray:
-        """Return the buffer, or a place on the device for one that is on the host."""
-        return buffer if isinstance(buffer, DeviceArray) else self.memory.zeros(buffer.shape, buffer.dtype)
 
     def _open_device(self) -> Device:
         if self._shared is None:
@@ -179,7 +173,3 @@ class TorchStream:
         self._pool = None
         torch._C._cuda_clearCublasWorkspaces()  # they belong to the stream, which may end here
         torch.cuda.empty_cache()
-
-
-def _on_host(buffers: Mapping[str, Buffer]) -> dict[str, Any]:
-    return {name: buffer for name, buffer in buffers.items() if isinstance(buffer, np.ndarray)}

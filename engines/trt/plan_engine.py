@@ -7,11 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
-
 from ..bundle import Bundle
 from ..cuda.device import Device, device_of
-from ..cuda.device_memory import DeviceArray
+from ..cuda.device_memory import DeviceArray, host_buffers
 from ..cuda.gpu import device_number
 from ..engine import Array, check_buffers
 from ..errors import EngineError, UsageError
@@ -174,7 +172,7 @@ class PlanEngine:
         axes = check_buffers(self.spec, inputs, outputs)
         profile = self._profile_for(axes)
         buffers = {**inputs, **outputs}  # kept: the bucket knows addresses, not arrays
-        crossing = _on_host(inputs), _on_host(outputs)
+        crossing = host_buffers(inputs), host_buffers(outputs)
         there = [(name, b.address) for name, b in buffers.items() if isinstance(b, DeviceArray)]
         key = (profile, *sorted(axes.items()), *sorted(there))
 
@@ -253,10 +251,6 @@ def deserialised(runtime: Any, file: Path) -> Any:
     """Open a plan whose hash has been compared: it is native code. None where the library refuses it."""
     with file.open("rb") as plan, mmap.mmap(plan.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return runtime.deserialize_cuda_engine(data)  # mapped, so that its weights are not held twice
-
-
-def _on_host(buffers: Mapping[str, Buffer]) -> dict[str, Array]:
-    return {name: buffer for name, buffer in buffers.items() if isinstance(buffer, np.ndarray)}
 
 
 def _fits(profile: Profile, axes: Mapping[str, int]) -> bool:
