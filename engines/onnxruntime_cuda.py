@@ -4,10 +4,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from .bundle import Bundle
 from .cuda.device import Device, device_of
+from .cuda.device_memory import host_buffers
 from .cuda.gpu import device_number, free_memory, no_gpu
 from .engine import check_buffers
 from .errors import EngineError, EngineUnavailableError, UsageError
@@ -109,8 +108,9 @@ class OnnxRuntimeCudaEngine:
             *((name, inputs, binding.bind_input) for name in inputs),
             *((name, outputs, binding.bind_output) for name in outputs),
         ):
-            array = there[name]
-            bind(name, _DEVICE, self._number, buffers[name].dtype, array.shape, array.address)
+            place = there[name]
+            bind(name, _DEVICE, self._number, buffers[name].dtype, place.shape, place.address)
+        arriving, leaving = host_buffers(inputs), host_buffers(outputs)
         how = onnxruntime.RunOptions()
         # Everything is in the order of one stream; who reads waits for it.
         how.add_run_config_entry("disable_synchronize_execution_providers", "1")
@@ -120,16 +120,14 @@ class OnnxRuntimeCudaEngine:
             if device.recording is not None:
                 raise EngineError(f"{self.spec.name}: {NAME} cannot be part of one graph; draw with --cuda-graph step")
             with device.held():
-                for name, buffer in inputs.items():
-                    if isinstance(buffer, np.ndarray):
-                        self.memory.copy(there[name], buffer)
+                for name, array in arriving.items():
+                    self.memory.copy(there[name], array)
                 try:
                     session.run_with_iobinding(binding, how)
                 except Exception as error:
                     raise EngineError(f"{self.spec.name}: onnxruntime failed at {axes}: {error}") from error
-                for name, buffer in outputs.items():
-                    if isinstance(buffer, np.ndarray):
-                        buffer[...] = self.memory.read(there[name])
+                for name, array in leaving.items():
+                    array[...] = self.memory.read(there[name])
 
         return once
 
