@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
-PACKAGES := engines export runtime
+PACKAGES := engines export runtime benchmarks
 PYTEST_ARGS ?= -n 2 --dist loadfile
 # Tests marked slow (compiling every family with TensorRT-RTX, a fresh install) run where CI is set.
 MARKS := $(if $(CI),,-m "not slow")
@@ -70,7 +70,7 @@ check: $(VENV)/test.stamp
 	@for p in $(PACKAGES); do ln -sfn "$(CURDIR)/$$p" $(VENV)/types/sdengine/$$p; done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	MYPYPATH=$(VENV)/types $(BIN)/mypy -p sdengine.engines -p sdengine.export -p sdengine.runtime
+	MYPYPATH=$(VENV)/types $(BIN)/mypy -p sdengine.engines -p sdengine.export -p sdengine.runtime -p sdengine.benchmarks.bench
 
 format: $(VENV)/test.stamp
 	$(BIN)/ruff check --fix .

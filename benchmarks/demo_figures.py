@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sdengine.engines.ladder import ENGINES
+from sdengine.engines.registry import ENGINES
 from sdengine.export import export_bundle
 from sdengine.export.demo.evaluate import Draw, Figures, evaluate
 from sdengine.runtime import Pipeline

@@ -24,19 +24,19 @@ import numpy as np
 import onnx
 import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from sdengine.engines.components import denoiser_spec
-from sdengine.engines.manifest import Graph
+from sdengine.engines.bundle.manifest import Graph
+from sdengine.engines.component_specs import denoiser_spec
 from sdengine.engines.memory import HOST, Buffer
 from sdengine.engines.nets.config import UNetConfig
-from sdengine.engines.onnxruntime_cpu import OnnxRuntimeEngine
+from sdengine.engines.ort.onnxruntime_cpu import OnnxRuntimeEngine
 from sdengine.engines.spec import AxisRange, ComponentSpec
 from sdengine.engines.weights import WeightSet
 from sdengine.runtime.denoise import Batch, Sample
+from sdengine.runtime.denoise.guidance import guidance_for
 from sdengine.runtime.denoise.sample import initial_state
-from sdengine.runtime.guidance import guidance_for
+from sdengine.runtime.latents.seeds import streams_for
 from sdengine.runtime.prepare import step_numbers
 from sdengine.runtime.schedule import make_schedule
-from sdengine.runtime.seeds import streams_for
 
 EULER = {
     "_class_name": "EulerDiscreteScheduler",

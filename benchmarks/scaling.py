@@ -17,12 +17,12 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from sdengine.engines.bundle import Bundle
+from sdengine.benchmarks.bench.figure import Figure
+from sdengine.benchmarks.bench.measure import measure
+from sdengine.benchmarks.bench.report import Case
+from sdengine.benchmarks.bench.settings import Asked, settings_for
+from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.nets.vae_config import VAEConfig
-from sdengine.runtime.bench.figure import Figure
-from sdengine.runtime.bench.measure import measure
-from sdengine.runtime.bench.report import Case
-from sdengine.runtime.bench.settings import Asked, settings_for
 
 F64 = NDArray[np.float64]
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import sdengine.export
-from sdengine.engines.bundle import Bundle
-from sdengine.runtime.bench.environment import environment_here
-from sdengine.runtime.bench.settings import Asked, settings_for
+from sdengine.benchmarks.bench.environment import environment_here
+from sdengine.benchmarks.bench.settings import Asked, settings_for
+from sdengine.engines.bundle.bundle import Bundle
 
 PARTS = ("process", "import", "load", "first picture")
 GUIDANCE = 5.0

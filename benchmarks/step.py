@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from sdengine.engines.bundle import Bundle
+from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.engine import Array
-from sdengine.engines.ladder import ENGINES, open_engine
+from sdengine.engines.registry import ENGINES, open_engine
 from sdengine.engines.spec import ComponentSpec
 
 

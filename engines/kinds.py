@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import components as shapes
+from . import component_specs as shapes
 from .nets.config import UNetConfig
 from .nets.text_config import TextEncoderConfig
 from .nets.vae_config import VAEConfig

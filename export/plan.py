@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from ..engines.errors import CheckpointError, UsageError, nearest
 from ..engines.families import FAMILIES
 from ..engines.kinds import IO_DTYPES, kind_of
-from ..engines.ladder import ENGINES
 from ..engines.nets.config import UNetConfig
 from ..engines.nets.text_config import TextEncoderConfig
 from ..engines.nets.vae_config import VAEConfig
+from ..engines.registry import ENGINES
 from ..engines.spec import AxisRange, ComponentSpec
 from .checkpoint import Checkpoint, CheckpointComponent
 

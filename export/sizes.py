@@ -91,7 +91,7 @@ def parse_batch(text: str) -> AxisRange:
 
 
 def axes_for(sizes: Sizes, batch: AxisRange, *, factor: int, tokens: int) -> dict[str, AxisRange]:
-    """Return the ranges of all axes; see :mod:`sdengine.engines.components`.
+    """Return the ranges of all axes; see :mod:`sdengine.engines.component_specs`.
 
     Args:
         sizes: in pixels.

@@ -9,14 +9,14 @@ from .pipeline import Pipeline
 from .result import Result, Timings
 
 if TYPE_CHECKING:
-    from .request import Request
+    from .request.request import Request
 
 __all__ = ["Pipeline", "Request", "Result", "Timings"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "Request":
-        from .request import Request
+        from .request.request import Request
 
         return Request
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,7 +13,7 @@ from ..engines.errors import UsageError, nearest
 from ..engines.families.sdxl import SDXL
 from .generate import Progress
 from .pipeline import Pipeline
-from .request import Request
+from .request.request import Request
 from .result import Result, Timings
 
 __all__ = ["Ensemble"]
@@ -87,7 +87,7 @@ class Ensemble:
                 over that with the refiner.
             refiner_settings: what holds for the refiner alone, such as ``strength`` (without split),
                 ``aesthetic_score`` or its own ``prompt``.
-            settings: of both calls, see :class:`~sdengine.runtime.request.Request`. ``image``, ControlNets, second
+            settings: of both calls, see :class:`~sdengine.runtime.Request`. ``image``, ControlNets, second
                 prompts and the like go to the base; what is drawn out, to the refiner.
 
         Returns:

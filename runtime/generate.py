@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..engines.bundle import Bundle
+from ..engines.bundle.bundle import Bundle
 from ..engines.errors import UsageError
-from .components import Components
-from .decode import images_of, latents_of, pixels_of
+from .decode.decode import images_of, latents_of, pixels_of
 from .denoise import Denoising, Sample, Step
+from .open_engines import Components
 from .prepare import Preparer
 from .prompt import InversionSource
-from .request import Request
-from .resolve import resolve, settings_of
+from .request.request import Request
+from .request.resolve import resolve, settings_of
 from .result import Result, Timings, timed
 
 __all__ = ["Generation", "Progress"]

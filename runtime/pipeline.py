@@ -9,14 +9,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Unpack
 
-from ..engines.bundle import Bundle
+from ..engines.bundle.bundle import Bundle
+from ..engines.bundle.file_checks import HashPolicy
 from ..engines.errors import UsageError, nearest
-from ..engines.file_checks import HashPolicy
-from ..engines.ladder import FallbackPolicy
-from ..engines.opening import OpeningOptions
-from .components import Components
-from .interrupts import Interrupts
+from ..engines.opening_options import OpeningOptions
+from ..engines.registry import FallbackPolicy
+from .denoise.interrupts import Interrupts
 from .life import Life
+from .open_engines import Components
 from .result import Result
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from .denoise import Batch, Sample, Step
     from .generate import Generation, Progress
     from .prompt import InversionSource
-    from .request import Request
-    from .request_arguments import RequestArguments
+    from .request.request import Request
+    from .request.request_arguments import RequestArguments
 
 __all__ = ["Pipeline"]
 
@@ -107,7 +107,7 @@ class Pipeline:
             precision: ``fp32``, ``bf16`` or ``fp16``; None takes the first that engine and bundle have.
             fallback: ``error`` or ``allow``; None is ``allow`` for ``auto`` and ``error`` for a named engine.
             low_memory: keep one component open at a time; slower, with the peak memory of the largest component.
-            threads: see :class:`~sdengine.engines.opening.OpeningOptions`, as for the next three.
+            threads: see :class:`~sdengine.engines.opening_options.OpeningOptions`, as for the next three.
             device: ``cpu``, ``cuda`` or ``cuda:N``.
             cuda_graph: ``step``, ``loop`` or ``off``.
             weight_streaming_budget: bytes, a share, or ``auto``.
@@ -179,7 +179,7 @@ class Pipeline:
 
         Args:
             prompt: text, or a list of texts.
-            settings: see :class:`~sdengine.runtime.request.Request`.
+            settings: see :class:`~sdengine.runtime.request.request.Request`.
 
         Raises:
             UsageError: an argument is unknown or cannot be met, or the pipeline is closed.
@@ -187,7 +187,7 @@ class Pipeline:
             EngineError: an engine failed.
 
         """
-        from .request import Request
+        from .request.request import Request
 
         return self.draw(Request.from_settings({"prompt": prompt, **settings}))
 
@@ -219,7 +219,7 @@ class Pipeline:
             EngineError: an engine failed.
 
         """
-        from .request import Request
+        from .request.request import Request
 
         with self._life.use(), self._turn:
             return self._generation.prepare(Request.from_settings({"prompt": prompt, **settings}))
@@ -236,7 +236,7 @@ class Pipeline:
             EngineError: an engine cannot be opened.
 
         """
-        from .scalars import whole_number
+        from .request.scalars import whole_number
 
         most, slots = self.components.spec("denoiser").axes["S"].max, whole_number("slots", slots)
         if not 1 <= slots <= most:

@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engines.bundle import Bundle
+from ..engines.bundle.bundle import Bundle
 from ..engines.nets.config import UNetConfig
-from .components import Components
 from .conditioning import CONDITIONS, Part, Preparation
+from .conditioning.text_encoders import text_encoders
+from .denoise.guidance import Guidance, guidance_for
 from .denoise.sample import DENOISER, Sample, initial_state
-from .guidance import Guidance, guidance_for
-from .job_schedule import schedule_for
+from .latents.seeds import NoiseStreams, streams_for
+from .latents.start import Start, start_for
+from .open_engines import Components
 from .prompt import (
     EncodedPrompts,
     InversionSource,
@@ -22,12 +24,10 @@ from .prompt import (
     load_inversions,
     with_inversions,
 )
-from .resolve import Job
+from .request.job_schedule import schedule_for
+from .request.resolve import Job
 from .result import Timings, timed
 from .schedule import Schedule
-from .seeds import NoiseStreams, streams_for
-from .start import Start, start_for
-from .text import text_encoders
 
 __all__ = ["Preparer"]
 

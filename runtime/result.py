@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engines.ladder import Fallback
+from ..engines.registry import Fallback
 
 __all__ = ["Result", "Timings", "timed"]
 

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
-from sdengine.engines.bundle import Bundle
+from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.errors import UsageError
 from sdengine.engines.spec import AxisRange, ComponentSpec
 from sdengine.export import export_bundle
@@ -33,11 +33,11 @@ _CONTROLNETS = {"sd1": "controlnet_sd", "sdxl": "controlnet_sdxl", "sdxl_inpaint
 
 _ROOT = Path(__file__).parents[1]
 _SOURCES = (
-    "engines/bundle.py",
-    "engines/components.py",
+    "engines/bundle/bundle.py",
+    "engines/component_specs.py",
     "engines/families",
     "engines/kinds.py",
-    "engines/manifest.py",
+    "engines/bundle/manifest.py",
     "engines/nets",
     "engines/spec.py",
     "export",

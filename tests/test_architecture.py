@@ -36,9 +36,9 @@ def imported(file: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("package", "forbidden"),
     [
-        ("engines", ("sdengine.export", "sdengine.runtime")),
-        ("export", ("sdengine.runtime",)),
-        ("runtime", ("sdengine.export",)),
+        ("engines", ("sdengine.export", "sdengine.runtime", "sdengine.benchmarks")),
+        ("export", ("sdengine.runtime", "sdengine.benchmarks")),
+        ("runtime", ("sdengine.export", "sdengine.benchmarks")),
     ],
 )
 def test_imports_go_one_way(package: str, forbidden: tuple[str, ...]) -> None:
@@ -50,7 +50,7 @@ def test_imports_go_one_way(package: str, forbidden: tuple[str, ...]) -> None:
 
 
 def test_diffusers_is_an_oracle_only() -> None:
-    for package in ("engines", "export", "runtime"):
+    for package in ("benchmarks/bench", "engines", "export", "runtime"):
         for file in (ROOT / package).rglob("*.py"):
             assert not {name for name in imported(file) if name.split(".")[0] == "diffusers"}, file
 
@@ -71,11 +71,11 @@ def test_every_package_is_typed_and_listed() -> None:
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
     found = {
         ".".join(["sdengine", *file.parent.relative_to(ROOT).parts])
-        for top in ("engines", "export", "runtime")
+        for top in ("benchmarks/bench", "engines", "export", "runtime")
         for file in (ROOT / top).rglob("__init__.py")
     }
     assert listed == found
-    assert all((ROOT / top / "py.typed").is_file() for top in ("engines", "export", "runtime"))
+    assert all((ROOT / top / "py.typed").is_file() for top in ("benchmarks/bench", "engines", "export", "runtime"))
 
 
 def fresh(code: str, *args: str) -> str:

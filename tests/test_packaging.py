@@ -49,12 +49,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_is_whole(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    for top in ("engines", "export", "runtime"):
+    for top in ("benchmarks/bench", "engines", "export", "runtime"):
         for file in (ROOT / top).rglob("*.py"):
             assert f"sdengine/{file.relative_to(ROOT).as_posix()}" in names
         assert f"sdengine/{top}/py.typed" in names
-    for file in (ROOT / "runtime" / "bench").iterdir():
-        assert file.is_dir() or f"sdengine/runtime/bench/{file.name}" in names
+    for file in (ROOT / "benchmarks" / "bench").iterdir():
+        assert file.is_dir() or f"sdengine/benchmarks/bench/{file.name}" in names
     checkpoint = ROOT / "export" / "demo" / "checkpoint"
     for file in checkpoint.rglob("*"):
         if file.is_file():

@@ -3,9 +3,9 @@
 from typing import Any
 
 import numpy as np
-from sdengine.engines.bundle import Bundle
+from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.engine import Array, run
-from sdengine.engines.ladder import open_engine
+from sdengine.engines.registry import open_engine
 from sdengine.runtime import Pipeline
 from worker import work
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from ..bundle import Bundle
+from ..bundle.bundle import Bundle
 
 if TYPE_CHECKING:
     from ..engine import Engine

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
-from ..bundle import Bundle
+from ..bundle.bundle import Bundle
 from ..cuda.device import Device, device_of
 from ..cuda.device_memory import DeviceArray, host_buffers
 from ..cuda.gpu import device_number, no_gpu

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from ..bundle import Bundle
+from ..bundle.bundle import Bundle
 from ..engine import check_buffers
 from ..errors import EngineError, EngineUnavailableError
 from ..memory import HOST, Buffer, host_arrays

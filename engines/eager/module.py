@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..bundle import Bundle
+from ..bundle.bundle import Bundle
 from ..errors import EngineError
 from .network import load_network
 

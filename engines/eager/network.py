@@ -4,7 +4,7 @@ import threading
 import weakref
 from typing import Any
 
-from ..bundle import Bundle
+from ..bundle.bundle import Bundle
 from ..errors import DamagedBundleError
 from . import kernels
 

@@ -2,8 +2,8 @@
 
 from .build import BuildProgress, BuiltPlan, build_engines, check_options
 from .library import LIBRARIES
-from .memory import MemoryEstimate, PlanMemory, memory_estimates
 from .options import TARGETS, BuildOptions
+from .plan_memory import MemoryEstimate, PlanMemory, memory_estimates
 from .record import PlanRecord, read_record
 from .table import COLUMNS, rows_of
 

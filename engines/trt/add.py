@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from ..bundle import Bundle, file_sha256
-from ..manifest import EngineFile, FileRecord, Manifest
-from ..whole_file import write_whole
+from ..bundle.bundle import Bundle, file_sha256
+from ..bundle.manifest import EngineFile, FileRecord, Manifest
+from ..bundle.whole_file import write_whole
 from .locked import rewrite_manifest
 from .record import PlanRecord
 

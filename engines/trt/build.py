@@ -7,10 +7,10 @@ from pathlib import Path
 
 import msgspec
 
-from ..bundle import Bundle
+from ..bundle.bundle import Bundle
+from ..bundle.whole_file import write_whole
 from ..cuda.gpu import Gpu, free_memory, gpu_here
 from ..errors import UsageError, nearest
-from ..whole_file import write_whole
 from .add import add_plan
 from .compile import compile_plan
 from .library import Library, library_of

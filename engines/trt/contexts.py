@@ -9,8 +9,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from ..bundle.user_cache import CacheUnusableError, cached_file, prune, read_cached, write_cached
 from ..cuda.gpu import Gpu
-from ..user_cache import CacheUnusableError, cached_file, prune, read_cached, write_cached
 
 __all__ = ["Contexts"]
 

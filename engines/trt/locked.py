@@ -5,10 +5,10 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..bundle import MANIFEST, Bundle
+from ..bundle.bundle import MANIFEST, Bundle
+from ..bundle.manifest import Manifest, manifest_text
+from ..bundle.whole_file import write_whole
 from ..errors import EngineError
-from ..manifest import Manifest, manifest_text
-from ..whole_file import write_whole
 
 __all__ = ["locked", "rewrite_manifest"]
 

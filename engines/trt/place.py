@@ -1,9 +1,9 @@
 """Which of a bundle's plans runs here."""
 
-from ..bundle import Bundle
+from ..bundle.bundle import Bundle
+from ..bundle.manifest import EngineFile
 from ..cuda.gpu import Gpu
 from ..errors import EngineError
-from ..manifest import EngineFile
 from .library import Library
 from .record import read_record
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ..bundle import Bundle
+from ..bundle.bundle import Bundle
 from ..cuda.device import Device, device_of
 from ..cuda.device_memory import DeviceArray, host_buffers
 from ..cuda.gpu import device_number

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from ..bundle import Bundle
+from ..bundle.bundle import Bundle
 from ..nets.vae_config import VAEConfig
 from ..spec import AxisRange, ComponentSpec
 

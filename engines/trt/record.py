@@ -4,7 +4,7 @@ import hashlib
 
 import msgspec
 
-from ..bundle import Bundle
+from ..bundle.bundle import Bundle
 from ..errors import BundleError
 from ..spec import AxisRange
 from .options import BuildOptions

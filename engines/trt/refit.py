@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ..bundle import Bundle
+from ..bundle.bundle import Bundle
+from ..bundle.graph_file import Initialiser, read_graph
 from ..engine import Array
 from ..errors import EngineError, UsageError, nearest
-from ..graph_file import Initialiser, read_graph
 from .messages import Messages, logger_for
 
 __all__ = ["PlanWeights"]

@@ -1,9 +1,9 @@
 """Scratch memory of each profile, which only an open plan tells."""
 
-from ..bundle import Bundle
+from ..bundle.bundle import Bundle
+from ..bundle.manifest import EngineFile
 from ..cuda.gpu import gpu_here
 from ..errors import EngineError, SdengineError
-from ..manifest import EngineFile
 from .library import library_of
 from .place import plan_for
 from .plan_engine import PlanEngine

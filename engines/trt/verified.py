@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from .. import eager
-from ..bundle import Bundle
+from ..bundle.bundle import Bundle
+from ..bundle.manifest import Manifest, Verification
 from ..cuda.gpu import gpu_here
 from ..errors import EngineError
-from ..ladder import ENGINES
-from ..manifest import Manifest, Verification
-from ..verify import TOLERANCES, Verify, check_verify, differences, plan_specs
+from ..parity import TOLERANCES, Verify, check_verify, differences, plan_specs
+from ..registry import ENGINES
 from .build import BuiltPlan
 from .library import library_of
 from .locked import rewrite_manifest

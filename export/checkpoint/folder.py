@@ -12,7 +12,7 @@ from .families import family_of
 from .json_file import read_json
 from .names import normalised, verbatim_file
 from .tokenizer import is_tokenizer, pad_token
-from .weights import pick_weights, read_picked, variants_taken
+from .weight_files import pick_weights, read_picked, variants_taken
 
 __all__ = ["CLASSES", "is_checkpoint", "is_component", "read_component", "read_folder"]
 

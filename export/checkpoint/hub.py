@@ -8,7 +8,7 @@ from typing import NoReturn
 from urllib.parse import unquote
 
 from ...engines.errors import CheckpointError, UsageError
-from .weights import WEIGHT_SUFFIXES, pick_weights, variants_taken
+from .weight_files import WEIGHT_SUFFIXES, pick_weights, variants_taken
 
 __all__ = ["Hub", "HubName", "hub_name"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ...engines.errors import CheckpointError
-from ...engines.file_kind import what_it_is
+from ...engines.files.file_kind import what_it_is
 
 __all__ = ["read_json"]
 

@@ -15,7 +15,7 @@ from .single_file import CONTROLNET, VAE, below, read_single_file
 from .tokenizer import check_vocabulary, pad_token, tokenizer_folders
 from .verify import check_components, check_scheduler
 from .vocabulary import clip_tokenizers
-from .weights import WEIGHT_SUFFIXES, read_weights
+from .weight_files import WEIGHT_SUFFIXES, read_weights
 
 __all__ = ["open_checkpoint", "open_controlnet"]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ...engines.errors import CheckpointError
-from ...engines.pickle_data import Instance
-from ...engines.torch_file import StoredTensor, mapping_in, read_torch_file
+from ...engines.files.pickle_data import Instance
+from ...engines.files.torch_file import StoredTensor, mapping_in, read_torch_file
 from .tensor import DTYPES, TensorSource
 
 __all__ = ["read_pickled"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ...engines.errors import CheckpointError
-from ...engines.file_kind import what_it_is
+from ...engines.files.file_kind import what_it_is
 from .tensor import DTYPES, TensorSource
 
 __all__ = ["MAX_HEADER_BYTES", "read_header"]

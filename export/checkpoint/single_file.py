@@ -13,7 +13,7 @@ from .json_file import read_json
 from .names import is_buffer
 from .prediction import Marks, read_marks
 from .tensor import TensorSource
-from .weights import read_weights
+from .weight_files import read_weights
 
 __all__ = ["CONTROLNET", "VAE", "SingleFile", "below", "read_single_file"]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...engines.errors import CheckpointError
-from ...engines.file_kind import what_it_is
+from ...engines.files.file_kind import what_it_is
 from .families import CLIP_END
 from .json_file import read_json
 

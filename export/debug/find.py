@@ -8,14 +8,14 @@ from pathlib import Path
 
 import msgspec
 
-from ...engines.bundle import Bundle
+from ...engines.bundle.bundle import Bundle
 from ...engines.engine import Engine
 from ...engines.errors import UsageError, nearest
-from ...engines.ladder import ENGINES, open_engine
-from ...engines.opening import OpeningOptions
+from ...engines.opening_options import OpeningOptions
+from ...engines.parity import TOLERANCES, sample
+from ...engines.registry import ENGINES, open_engine
 from ...engines.spec import AxisRange, ComponentSpec
 from ...engines.trt.profiles import vae_factor
-from ...engines.verify import TOLERANCES, sample
 from .as_traced import differences_from_trace
 from .compare import Difference, compare
 from .departure import Departure, LayerDifference
@@ -31,7 +31,7 @@ REASONS = {
     "fp16": "float16 carries 11 bits, through some hundred layers",
     "bf16": "bfloat16 carries 8 bits, through some hundred layers",
 }
-"""For :data:`~sdengine.engines.verify.TOLERANCES`, which exports are verified with."""
+"""For :data:`~sdengine.engines.parity.TOLERANCES`, which exports are verified with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def find_departure(
     Args:
         bundle: the bundle.
         component: which component.
-        engine: a name of :data:`~sdengine.engines.ladder.ENGINES`.
+        engine: a name of :data:`~sdengine.engines.registry.ENGINES`.
         settings: how to look.
         report: told what is being done.
         save: a folder to write inputs and outputs to; it is made.

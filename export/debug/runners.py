@@ -15,8 +15,8 @@ from polygraphy.common import TensorMetadata
 from ...engines.cuda.gpu import device_number
 from ...engines.engine import Array, Engine, run
 from ...engines.errors import BundleError, EngineError
-from ...engines.onnxruntime_cpu import known_lengths
-from ...engines.onnxruntime_session import open_session
+from ...engines.ort.onnxruntime_cpu import known_lengths
+from ...engines.ort.onnxruntime_session import open_session
 from ...engines.spec import ComponentSpec
 from ...engines.trt import LIBRARIES
 from .graphs import in_float32, with_outputs
@@ -129,8 +129,8 @@ class _OpenVinoRunner(BaseRunner):  # type: ignore[misc]
         return _metadata(self._subject.spec)
 
     def activate_impl(self) -> None:
-        from ...engines.openvino_cpu import compiler_options
-        from ...engines.openvino_forms import compiled
+        from ...engines.ov.compiled_variants import compiled
+        from ...engines.ov.openvino_cpu import compiler_options
 
         subject = self._subject
         file = subject.bundle.checked_file(subject.runs)
@@ -143,8 +143,8 @@ class _OpenVinoRunner(BaseRunner):  # type: ignore[misc]
             raise EngineError(f"{subject.component}: openvino cannot open {subject.runs}: {error}") from error
 
     def infer_impl(self, feed_dict: Mapping[str, Array]) -> Any:
-        from ...engines.openvino_library import library
-        from ...engines.openvino_marked import PREFIX
+        from ...engines.ov.extra_outputs import PREFIX
+        from ...engines.ov.openvino_library import library
 
         tensors = {name: library().Tensor(np.ascontiguousarray(array)) for name, array in feed_dict.items()}
         made: dict[str, Array] = {}

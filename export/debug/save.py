@@ -11,8 +11,8 @@ from polygraphy.comparator import IterationResult, RunResults
 from polygraphy.json import save_json
 from polygraphy.logger import G_LOGGER
 
+from ...engines.bundle.whole_folder import whole_folder
 from ...engines.trt import LIBRARIES
-from ...engines.whole_folder import whole_folder
 from .compare import Difference
 from .departure import Departure, LayerDifference
 from .graphs import with_outputs

@@ -6,9 +6,9 @@ from functools import cached_property
 
 import onnx
 
-from ...engines.bundle import Bundle
+from ...engines.bundle.bundle import Bundle
+from ...engines.bundle.manifest import Graph
 from ...engines.engine import Array
-from ...engines.manifest import Graph
 from ...engines.spec import ComponentSpec
 from ..trace import Traced
 from .torch_runner import trace_of

@@ -15,11 +15,11 @@ from polygraphy.common import TensorMetadata
 from torch import fx
 from torch.utils import _pytree
 
-from ...engines.bundle import Bundle
+from ...engines.bundle.bundle import Bundle
 from ...engines.engine import Array
 from ...engines.spec import ComponentSpec
 from ..trace import Traced, trace_program
-from ..weights import external_tensors
+from ..weights_file import external_tensors
 from .graphs import in_float32
 
 __all__ = ["TorchRunner", "trace_of"]

@@ -38,10 +38,10 @@ def build(
     version_compatible: VersionCompatible = False,
 ) -> None:
     """Add TensorRT plans to a bundle."""
-    from ...engines.bundle import Bundle
+    from ...engines.bundle.bundle import Bundle
+    from ...engines.parity import check_verify
     from ...engines.trt import COLUMNS, BuildOptions, build_engines, rows_of
     from ...engines.trt.verified import verify_plans
-    from ...engines.verify import check_verify
 
     check_verify(verify)
 

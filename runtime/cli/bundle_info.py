@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from ...engines.bundle import Bundle
-from ...engines.foreign_files import foreign_files
+from ...engines.bundle.bundle import Bundle
+from ...engines.bundle.foreign_files import foreign_files
 from .bundle_memory import memory_of, print_memory
 from .bundle_precision import precisions_of, precisions_table
 from .console import out, print_json, table

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from ...engines.bundle import Bundle
+from ...engines.bundle.bundle import Bundle
 from ...engines.trt import MemoryEstimate, memory_estimates
-from ...engines.trt.memory import PlanMemory
+from ...engines.trt.plan_memory import PlanMemory
 from .console import out, table
 
 __all__ = ["memory_of", "print_memory"]

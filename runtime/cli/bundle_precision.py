@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from ...engines.bundle import Bundle
-from ...engines.graph_file import operators_by_precision, read_graph
+from ...engines.bundle.bundle import Bundle
+from ...engines.bundle.graph_file import operators_by_precision, read_graph
 from ...engines.trt import read_record
 from .console import table
 

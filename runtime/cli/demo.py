@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ...engines.errors import SdengineError
-from ..contact_sheet import Cell, Row, contact_sheet
+from ..decode.contact_sheet import Cell, Row, contact_sheet
 from .console import err, out, print_json, step_progress, table
 from .options import Engine
 

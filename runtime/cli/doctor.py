@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from ...engines.cuda.gpu import gpu_here
 from ...engines.errors import EngineError
-from ...engines.ladder import ENGINES
+from ...engines.registry import ENGINES
 from .console import out, print_json, table
 
 __all__ = ["diagnosis", "doctor"]
@@ -41,7 +41,7 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON obj
 
 def diagnosis() -> dict[str, Any]:
     """Return what was found: engines, installed packages, machine, problems."""
-    from ..bench.environment import installed_packages
+    from ...benchmarks.bench.environment import installed_packages
 
     engines = {}
     for name, kind in ENGINES.items():

@@ -1,6 +1,6 @@
 """Assembles the commands, and turns errors into a message and an exit status.
 
-Commands that need more than the lean runtime (``export``, ``build``) plug themselves in through the entry-point group
+Commands that need more than the lean runtime (``export``, ``bench``) plug themselves in through the entry-point group
 ``sdengine.commands``, so that the runtime never imports them.
 """
 
@@ -15,7 +15,6 @@ from typing import Annotated, NoReturn
 import typer
 
 from ...engines.errors import SdengineError
-from .bench import bench
 from .build import build
 from .bundle_info import inspect
 from .console import fail
@@ -54,7 +53,6 @@ def _app() -> typer.Typer:
         entry.load()(app)
     app.command()(build)
     app.command()(run)
-    app.command()(bench)
     app.command()(inspect)
     app.command()(doctor)
     return app

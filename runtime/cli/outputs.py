@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ...engines.bundle.whole_file import write_whole
 from ...engines.errors import SdengineError, UsageError
-from ...engines.whole_file import write_whole
-from ..request import Request
+from ..request.request import Request
 
 __all__ = ["check_standard_output", "output_files", "save_arrays"]
 
@@ -22,7 +22,7 @@ def output_files(output: Path | None, request: Request) -> list[Path]:
         UsageError: one of them cannot be written; the text says why.
 
     """
-    from ..picture import check_destination, check_writable
+    from ..decode.image_file import check_destination, check_writable
 
     pictures = request.output_type == "pil"
     destination = output or Path("sdengine.png" if pictures else "sdengine.npy")

@@ -28,7 +28,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..request import Request
+    from ..request.request import Request
 
 __all__ = ["run"]
 
@@ -124,7 +124,7 @@ def run(
     verify: VerifyFiles = "once",
 ) -> None:
     """Draw pictures with a bundle."""
-    from ..request import Request
+    from ..request.request import Request
     from .outputs import check_standard_output, output_files
 
     settings: dict[str, Any] = {
@@ -280,7 +280,7 @@ def _numbers(text: str | None, name: str) -> list[float] | None:
 
 
 def _save(result: Any, request: Any, files: list[Path]) -> None:
-    from ..picture import PictureRecord, save_picture
+    from ..decode.image_file import PictureRecord, save_picture
     from .outputs import save_arrays
 
     if request.output_type != "pil":

@@ -7,16 +7,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...engines.bundle import Bundle
+from ...engines.bundle.bundle import Bundle
 from ...engines.engine import Array
 from ...engines.memory import Buffer, Memory
-from ..components import Components
-from ..guidance import Guidance
+from ..denoise.guidance import Guidance
+from ..latents.seeds import NoiseStreams
+from ..latents.start import Start
+from ..open_engines import Components
 from ..prompt import EncodedPrompts
-from ..resolve import Job
+from ..request.resolve import Job
 from ..schedule import Schedule
-from ..seeds import NoiseStreams
-from ..start import Start
 
 __all__ = ["Condition", "Part", "Preparation"]
 

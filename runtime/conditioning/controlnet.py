@@ -3,11 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ...engines.bundle import Bundle
+from ...engines.bundle.bundle import Bundle
 from ...engines.memory import Buffer
 from ...engines.nets.config import UNetConfig
-from ..guidance import Guidance
-from ..resolve import Job
+from ..denoise.guidance import Guidance
+from ..request.resolve import Job
 from .condition import Part, Preparation
 from .text import conditioned
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ...engines.bundle import Bundle
+from ...engines.bundle.bundle import Bundle
 from ...engines.engine import Array
 from ...engines.memory import Buffer
 from ..denoise.sample import DENOISER
-from ..resolve import Job
+from ..request.resolve import Job
 from .condition import Part, Preparation
 
 __all__ = ["Inpainting"]

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ...engines.bundle import Bundle
+from ...engines.bundle.bundle import Bundle
 from ...engines.errors import UsageError
 from ...engines.memory import Buffer
+from ..denoise.guidance import Guidance
 from ..denoise.sample import DENOISER
-from ..guidance import Guidance
-from ..request import Request
-from ..resolve import Job
+from ..request.request import Request
+from ..request.resolve import Job
 from .condition import Part, Preparation
 
 __all__ = ["TextAndSizes", "conditioned", "row_time_ids", "time_ids"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ...engines.errors import UsageError
 from ...engines.memory import Mark, Memory
-from ..components import Components
+from ..open_engines import Components
 from .batch import Batch
 from .sample import DENOISER, Sample, checked_samples
 

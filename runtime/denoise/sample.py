@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...engines.components import STATE_SLOTS
+from ...engines.component_specs import STATE_SLOTS
 from ...engines.errors import UsageError
 from ...engines.memory import HOST, Buffer, Memory
 from ..schedule import Schedule
 
 if TYPE_CHECKING:
-    from ..resolve import Job
+    from ..request.resolve import Job
     from .batch import Batch
 
 __all__ = ["DENOISER", "NoiseStream", "Sample", "checked_samples", "initial_state"]

@@ -1,13 +1,13 @@
 """Text -> embeddings: tokenising, weighting, long prompts and textual inversion, without torch or transformers."""
 
+from .bracket_weights import Fragment, parse_weights
 from .embeddings import load_embeddings
 from .encode import EncodedPrompts, encode_prompts
 from .encoder import TextEncoder, TextEncoderCall
 from .inversion import InversionSource, TextualInversion, inversion_notes, load_inversions, with_inversions
 from .layout import LongPrompt
-from .request import PromptRequest
+from .prompt_request import PromptRequest
 from .tokenizer import Tokenizer
-from .weights import Fragment, parse_weights
 
 __all__ = [
     "EncodedPrompts",

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...engines.errors import UsageError, nearest
-from .request import EMBEDDINGS
+from .prompt_request import EMBEDDINGS
 from .tensors import read_tensors
 
 __all__ = ["load_embeddings"]

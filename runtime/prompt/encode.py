@@ -10,12 +10,12 @@ import numpy as np
 
 from ...engines.errors import UsageError
 from ...engines.families import TextReading
-from .batch import encode_layouts
+from .bracket_weights import Fragment, parse_weights
+from .encode_batch import encode_layouts
 from .encoder import Hidden, TextEncoder
-from .family import check_against_family, unused
 from .layout import Layout, lay_out
-from .request import PromptRequest
-from .weights import Fragment, parse_weights
+from .prompt_fitness import check_against_family, unused
+from .prompt_request import PromptRequest
 
 __all__ = ["EncodedPrompts", "encode_prompts"]
 

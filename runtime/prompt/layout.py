@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...engines.errors import UsageError, nearest
+from .bracket_weights import Fragment
 from .tokenizer import Tokenizer
-from .weights import Fragment
 
 __all__ = ["Layout", "LongPrompt", "lay_out"]
 

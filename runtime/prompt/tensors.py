@@ -9,7 +9,7 @@ import safetensors
 from numpy.typing import NDArray
 
 from ...engines.errors import CheckpointError, UsageError
-from ...engines.file_kind import starts_as_safetensors
+from ...engines.files.file_kind import starts_as_safetensors
 
 __all__ = ["read_content", "read_tensors"]
 
@@ -38,7 +38,7 @@ def read_tensors(path: str | Path, what: str) -> dict[str, NDArray[np.float32]]:
 def read_content(path: str | Path, what: str) -> Any:
     """Read what a file holds: arrays by name, or for one of ``torch.save`` any object with arrays in it.
 
-    Nothing in a pickle is imported or called (:mod:`sdengine.engines.torch_file`).
+    Nothing in a pickle is imported or called (:mod:`sdengine.engines.files.torch_file`).
 
     Raises:
         UsageError: as for :func:`read_tensors`.
@@ -73,7 +73,7 @@ def _from_safetensors(file: Path, what: str) -> dict[str, NDArray[np.float32]]:
 
 
 def _from_torch(file: Path, what: str) -> Any:
-    from ...engines.torch_file import read_torch_file
+    from ...engines.files.torch_file import read_torch_file
 
     try:
         content = read_torch_file(file)
@@ -84,7 +84,7 @@ def _from_torch(file: Path, what: str) -> Any:
 
 def _loaded(content: Any, data: bytes, where: str, depth: int) -> Any:
     """Put arrays in the place of stored tensors; mappings of any class become dicts."""
-    from ...engines.torch_file import StoredTensor, mapping_in
+    from ...engines.files.torch_file import StoredTensor, mapping_in
 
     if isinstance(content, StoredTensor) and depth > 1 and content.dtype not in _DTYPES:
         return content  # the web UI notes down token ids beside the vectors

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ...engines.errors import UsageError, nearest
-from ...engines.regular_file import open_regular
-from ..scalars import plain_numbers
+from ...engines.files.regular_file import open_regular
+from ..request.scalars import plain_numbers
 from .registry import SOLVERS, find_solver
 
 __all__ = ["SchedulerChoice", "choose_scheduler", "described_config", "read_scheduler_config"]

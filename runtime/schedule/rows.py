@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ...engines.components import STATE_SLOTS, UPDATE_TERMS
+from ...engines.component_specs import STATE_SLOTS, UPDATE_TERMS
 
 __all__ = ["CLIPPED", "COLUMNS", "NOISE", "OUTPUT", "STATE_SLOTS", "Array", "Indices", "X", "slot", "update_table"]
 

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from sdengine.engines.bundle import Bundle
+from sdengine.engines.bundle.bundle import Bundle
+from sdengine.engines.bundle.compiled_cache import Kept
 from sdengine.engines.engine import Array, run
 from sdengine.engines.errors import UsageError
-from sdengine.engines.kept import Kept
-from sdengine.engines.ladder import ENGINES, open_engine
-from sdengine.engines.verify import sample
+from sdengine.engines.parity import sample
+from sdengine.engines.registry import ENGINES, open_engine
 from sdengine.runtime import Pipeline
 
 from ..bundles import bundle_of

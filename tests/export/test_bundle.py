@@ -13,13 +13,14 @@ import numpy as np
 import onnx
 import pytest
 import safetensors.numpy
-from sdengine.engines.bundle import Bundle
+from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.errors import BundleError, ExportError, UsageError
-from sdengine.engines.ladder import open_engine
-from sdengine.export import bundle as writer
-from sdengine.export import export_bundle, weights
+from sdengine.engines.registry import open_engine
+from sdengine.export import export_bundle
+from sdengine.export import weights_file as weights
+from sdengine.export import write_bundle as writer
 from sdengine.export.checkpoint import open_checkpoint
-from sdengine.export.weights import place_weights
+from sdengine.export.weights_file import place_weights
 from sdengine.runtime import Pipeline
 
 from ..bundles import SIZES, bundle_of, checkpoint_of

@@ -14,7 +14,7 @@ import pytest
 import torch
 from diffusers import ControlNetModel
 from safetensors.torch import load_file, save_file
-from sdengine.engines.bundle import Bundle
+from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.errors import CheckpointError
 from sdengine.export import export_bundle
 from sdengine.runtime import Pipeline

@@ -9,9 +9,9 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
-from sdengine.engines.bundle import Bundle
-from sdengine.engines.manifest import Graph
-from sdengine.engines.verify import relative_error, sample
+from sdengine.engines.bundle.bundle import Bundle
+from sdengine.engines.bundle.manifest import Graph
+from sdengine.engines.parity import relative_error, sample
 from sdengine.export.contrib import rewrite_for_onnxruntime
 
 from ..bundles import bundle_of

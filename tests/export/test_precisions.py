@@ -7,11 +7,11 @@ fused kernels, and those of ONNX Runtime, keep their sums in float32 of themselv
 import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
-from sdengine.engines.bundle import Bundle
+from sdengine.engines.bundle.bundle import Bundle
+from sdengine.engines.bundle.graph_file import operators_by_precision, read_graph
 from sdengine.engines.engine import run
-from sdengine.engines.graph_file import operators_by_precision, read_graph
-from sdengine.engines.ladder import ENGINES, open_engine
-from sdengine.engines.verify import TOLERANCES, relative_error, sample
+from sdengine.engines.parity import TOLERANCES, relative_error, sample
+from sdengine.engines.registry import ENGINES, open_engine
 from sdengine.runtime import Pipeline
 
 from ..bundles import bundle_of

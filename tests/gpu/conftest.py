@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sdengine.engines.ladder import ENGINES
+from sdengine.engines.registry import ENGINES
 
 from .setting import Setting
 

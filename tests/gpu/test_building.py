@@ -1,7 +1,7 @@
 """Plans are built on this machine, agree with torch, and are kept."""
 
 import pytest
-from sdengine.engines.bundle import Bundle
+from sdengine.engines.bundle.bundle import Bundle
 
 from .building import sdengine
 from .conftest import STANDIN

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from sdengine.engines.bundle import Bundle
+from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.engine import Array, run
-from sdengine.engines.ladder import open_engine
-from sdengine.engines.opening import OpeningOptions
-from sdengine.engines.verify import sample
+from sdengine.engines.opening_options import OpeningOptions
+from sdengine.engines.parity import sample
+from sdengine.engines.registry import open_engine
 
 pytestmark = pytest.mark.gpu
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sdengine.engines.bundle import Bundle
+from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.errors import UsageError
 from sdengine.runtime import Pipeline
-from sdengine.runtime.request import Request
-from sdengine.runtime.resolve import resolve
+from sdengine.runtime.request.request import Request
+from sdengine.runtime.request.resolve import resolve
 
 from ..bundles import bundle_of
 

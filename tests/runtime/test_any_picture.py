@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from sdengine.engines.errors import UsageError
-from sdengine.runtime.inputs import load_pictures
+from sdengine.runtime.request.input_images import load_pictures
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP")
 

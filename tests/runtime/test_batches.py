@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sdengine.engines.errors import UsageError
 from sdengine.runtime import Pipeline
-from sdengine.runtime.guidance import guidance_for
+from sdengine.runtime.denoise.guidance import guidance_for
 
 from ..bundles import bundle_of
 from .parity.oracle import agree, ours, picture, psnr

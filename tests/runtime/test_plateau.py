@@ -26,10 +26,12 @@ def resident_mb():
 def growth(work, times, warm_up):
     for i in range(warm_up):
         work(i)
-    before = resident_mb()
-    for i in range(times):
-        work(i)
-    return resident_mb() - before
+    levels = [resident_mb()]
+    for half in range(2):
+        for i in range(times // 2):
+            work(i)
+        levels.append(resident_mb())
+    return min(levels[1] - levels[0], levels[2] - levels[1])  # a leak grows in both, a heap that moved once in one
 
 def settings(i):
     return {

@@ -7,17 +7,17 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from sdengine.engines.bundle import Bundle
+from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.errors import UsageError
 from sdengine.engines.families import FAMILIES, Defaults, Family
 from sdengine.engines.families.stable_diffusion import SD1
-from sdengine.engines.ladder import ENGINES, EngineKind, open_engine
 from sdengine.engines.memory import HOST, Buffer
+from sdengine.engines.registry import ENGINES, EngineKind, open_engine
 from sdengine.export.plan import precisions_for
 from sdengine.runtime import Pipeline
 from sdengine.runtime.conditioning import CONDITIONS, Part, Preparation
 from sdengine.runtime.denoise.sample import DENOISER
-from sdengine.runtime.resolve import Job
+from sdengine.runtime.request.resolve import Job
 
 from ..bundles import bundle_of
 

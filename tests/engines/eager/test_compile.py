@@ -4,10 +4,10 @@ import shutil
 
 import numpy as np
 import pytest
-from sdengine.engines.bundle import Bundle
+from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.eager import open_torch
 from sdengine.engines.engine import run
-from sdengine.engines.verify import relative_error, sample
+from sdengine.engines.parity import relative_error, sample
 
 from ...bundles import bundle_of
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from sdengine.engines.bundle import Bundle
+from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.eager.network import fuse_projections
 from sdengine.engines.nets.build import component_module, network_from_config
 

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import msgspec
-from sdengine.engines.bundle import MANIFEST, Bundle
+from sdengine.engines.bundle.bundle import MANIFEST, Bundle
 
 from ...bundles import bundle_of
 

@@ -7,9 +7,9 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
-from sdengine.engines.bundle import MANIFEST, Bundle, file_sha256
+from sdengine.engines.bundle.bundle import MANIFEST, Bundle, file_sha256
+from sdengine.engines.bundle.manifest import FileRecord
 from sdengine.engines.errors import BundleError, EngineError, EngineUnavailableError, UsageError
-from sdengine.engines.manifest import FileRecord
 from sdengine.engines.trt import BuildOptions, build_engines
 from sdengine.engines.trt.library import LIBRARIES
 from sdengine.engines.trt.record import read_record

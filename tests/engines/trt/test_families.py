@@ -6,7 +6,7 @@ Slow: about two minutes on two cores. What another family has in the very same f
 from pathlib import Path
 
 import pytest
-from sdengine.engines.bundle import Bundle
+from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.trt import BuildOptions, build_engines
 
 from .bundles import copy_of

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from sdengine.engines.bundle import Bundle
+from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.trt import COLUMNS, BuildOptions, build_engines, memory_estimates, rows_of
 
 from .bundles import copy_of

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 import onnx
-from sdengine.engines.bundle import MANIFEST, Bundle, file_sha256
-from sdengine.engines.manifest import FileRecord
+from sdengine.engines.bundle.bundle import MANIFEST, Bundle, file_sha256
+from sdengine.engines.bundle.manifest import FileRecord
 
 __all__ = ["spoilt"]
 

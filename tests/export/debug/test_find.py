@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from sdengine.engines.bundle import Bundle
+from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.errors import EngineError, UsageError
 from sdengine.export.debug.find import Settings, find_departure
 from sdengine.export.debug.layers import Layer, chunks
@@ -97,7 +97,7 @@ def test_float16_against_float32() -> None:
 
 @pytest.mark.parametrize("against", ["torch", "onnxruntime"])
 def test_bfloat16_of_openvino(against: str) -> None:
-    from sdengine.engines.openvino_library import core
+    from sdengine.engines.ov.openvino_library import core
 
     if "BF16" not in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU does not multiply bfloat16")

@@ -1,6 +1,6 @@
 """ONNX Runtime and TensorRT on the GPU, where they are installed."""
 
-from sdengine.engines.ladder import ENGINES
+from sdengine.engines.registry import ENGINES
 from sdengine.runtime import Pipeline
 
 from ..setting import psnr

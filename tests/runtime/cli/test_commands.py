@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
-from sdengine.runtime.picture import read_record
+from sdengine.runtime.decode.image_file import read_record
 
 from ...bundles import SIZES, bundle_of, checkpoint_of
 

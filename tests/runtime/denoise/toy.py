@@ -4,15 +4,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from sdengine.engines.components import STATE_SLOTS, UPDATE_TERMS
+from sdengine.engines.component_specs import STATE_SLOTS, UPDATE_TERMS
 from sdengine.engines.engine import check_buffers
 from sdengine.engines.memory import HOST, Buffer
 from sdengine.engines.spec import AxisRange, ComponentSpec, TensorSpec
+from sdengine.runtime.denoise.guidance import guidance_for
 from sdengine.runtime.denoise.sample import Sample, initial_state
-from sdengine.runtime.guidance import guidance_for
+from sdengine.runtime.latents.seeds import streams_for
 from sdengine.runtime.prepare import step_numbers
 from sdengine.runtime.schedule import make_schedule
-from sdengine.runtime.seeds import streams_for
 
 __all__ = ["LATENT", "ToyDenoiser", "sample"]
 

@@ -9,7 +9,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from sdengine.engines.bundle import file_sha256
+from sdengine.engines.bundle.bundle import file_sha256
 from sdengine.runtime import Pipeline
 
 from ...bundles import bundle_of

@@ -6,7 +6,7 @@ bfloat16 keeps eight bits of each number, which leaves 40 dB and more after a fe
 from typing import Any
 
 import pytest
-from sdengine.engines.openvino_cpu import preferred
+from sdengine.engines.ov.openvino_cpu import preferred
 
 from .oracle import agree, picture
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from sdengine.engines.graph_file import read_graph
+from sdengine.engines.bundle.graph_file import read_graph
 
 from .counts import cuda
 

@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 import msgspec
-from sdengine.engines.bundle import Bundle
-from sdengine.engines.manifest import Manifest
+from sdengine.engines.bundle.bundle import Bundle
+from sdengine.engines.bundle.manifest import Manifest
 from sdengine.engines.trt import BuildOptions
 from sdengine.engines.trt.add import add_plan
 from sdengine.engines.trt.locked import rewrite_manifest

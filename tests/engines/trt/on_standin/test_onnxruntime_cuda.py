@@ -9,14 +9,14 @@ import msgspec
 import numpy as np
 import onnxruntime
 import pytest
-from sdengine.engines import onnxruntime_cuda
-from sdengine.engines.bundle import Bundle
+from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.cuda.device import device_of
 from sdengine.engines.engine import run
 from sdengine.engines.errors import EngineError, EngineUnavailableError, UsageError
-from sdengine.engines.ladder import open_engine
-from sdengine.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
-from sdengine.engines.opening import OpeningOptions
+from sdengine.engines.opening_options import OpeningOptions
+from sdengine.engines.ort import onnxruntime_cuda
+from sdengine.engines.ort.onnxruntime_cuda import OnnxRuntimeCudaEngine
+from sdengine.engines.registry import open_engine
 from sdengine.runtime import Pipeline
 
 from .test_plans_run import expected, inputs_for, same

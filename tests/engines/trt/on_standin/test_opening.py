@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from sdengine.engines.bundle import Bundle
+from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.cuda.gpu import gpu_here
 from sdengine.engines.engine import run
 from sdengine.engines.errors import UsageError

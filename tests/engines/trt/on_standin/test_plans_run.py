@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sdengine.engines.bundle import Bundle
+from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.cuda.device import device_of
 from sdengine.engines.engine import Array, run
 from sdengine.engines.errors import BundleError, EngineError, UsageError
-from sdengine.engines.onnxruntime_cpu import OnnxRuntimeEngine
+from sdengine.engines.ort.onnxruntime_cpu import OnnxRuntimeEngine
 from sdengine.engines.spec import ComponentSpec
 from sdengine.engines.trt.library import LIBRARIES
 from sdengine.engines.trt.plan_engine import MOST_BUCKETS, PlanEngine

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sdengine.engines.bundle import Bundle
+from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.cuda.device import device_of
 from sdengine.engines.eager import device as on_device
 from sdengine.engines.eager import open_torch

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from sdengine.engines.bundle import Bundle
+from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.errors import ExportError
 from sdengine.engines.trt import verified
 from sdengine.engines.trt.build import BuiltPlan

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from sdengine.engines.bundle import Bundle
+from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.cuda.gpu import free_memory
 from sdengine.engines.engine import run
 from sdengine.engines.errors import EngineError, UsageError
-from sdengine.engines.ladder import open_engine
+from sdengine.engines.parity import sample
+from sdengine.engines.registry import open_engine
 from sdengine.engines.trt import BuildOptions
 from sdengine.engines.trt.refit import PlanWeights
 from sdengine.engines.trt.streaming import set_streaming_budget
-from sdengine.engines.verify import sample
 
 from . import library
 from .counts import cuda

@@ -1,0 +1,190 @@
+"""``sdengine bench``: measure a bundle, write a report, compare it with an older one."""
+
+import os
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ...engines.errors import SdengineError, UsageError
+from ...runtime.cli.console import err, work_progress
+from ...runtime.cli.options import Compile, CudaGraph, Device, Threads
+
+if TYPE_CHECKING:
+    from . import Report
+    from .compare import Change, Comparison
+    from .settings import Asked
+
+__all__ = ["register"]
+
+_FILES = ("report.json", "report.html")
+_PAGE_NEEDS = ("jinja2", "matplotlib")
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``sdengine bench``."""
+    app.command()(bench)
+
+
+def _print_schema(wanted: bool) -> None:
+    if wanted:
+        from . import report_schema
+
+        typer.echo(report_schema(), nl=False)
+        raise typer.Exit
+
+
+def bench(
+    bundle: Annotated[
+        Path | None, typer.Argument(help="A bundle that `sdengine export` wrote.", show_default=False)
+    ] = None,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME or NAME:PRECISION; repeatable. [those the bundle was exported for that can run here]"),
+    ] = None,
+    size: Annotated[
+        list[str] | None, typer.Option(help="Like 1024x1024, width x height; repeatable. [the bundle's default]")
+    ] = None,
+    steps: Annotated[
+        list[int] | None, typer.Option(min=1, help="Repeatable. [30, or the default of a distilled checkpoint]")
+    ] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option(min=1, help="Pictures of a call; repeatable. [1, 2, 4 and 8 as far as it goes]")
+    ] = None,
+    runs: Annotated[int | None, typer.Option(min=1, help="Measured calls of a case in each round. [5]")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Fresh processes for each engine. [3]")] = None,
+    warmup: Annotated[int | None, typer.Option(min=1, help="Calls of a case before those measured. [1]")] = None,
+    prompt: Annotated[str | None, typer.Option(help="What to draw.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the first picture. [0]")] = None,
+    guidance_scale: Annotated[float | None, typer.Option("--guidance-scale", "--guidance")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="As for `sdengine run`. [the checkpoint's]")] = None,
+    threads: Threads = None,
+    device: Device = None,
+    cuda_graph: CudaGraph = None,
+    compile: Compile = None,  # noqa: A002
+    reference: Annotated[
+        bool | None,
+        typer.Option("--reference/--no-reference", help="Compare the pictures with float32 torch, where it is there."),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Folder for report.json and report.html; needs the extra `bench`.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report in that folder.")] = False,
+    compare: Annotated[
+        Path | None,
+        typer.Option(help="A report.json: print the change per figure; exit status 1 if one is worse or missing."),
+    ] = None,
+    tolerance: Annotated[float, typer.Option(min=0, help="Per cent that a figure may be worse, beside noise.")] = 5.0,
+    saved: Annotated[
+        Path | None, typer.Option("--from", help="Show or compare this report.json; nothing is measured.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")] = False,
+    schema: Annotated[
+        bool,
+        typer.Option("--schema", help="Print the JSON schema of a report.", is_eager=True, callback=_print_schema),
+    ] = False,
+) -> None:
+    """Measure a bundle: latency, cold start, memory, throughput, and how true the pictures are."""
+    from .bench_tables import print_comparison, print_report
+    from .compare import compare_reports
+    from .saved import read_report, report_json
+    from .settings import Asked
+
+    _check_destination(report, overwrite=overwrite)
+    old = None if compare is None else read_report(compare)
+    asked = Asked(
+        engines=tuple(engine or ()),
+        sizes=tuple(_size(text) for text in size or ()),
+        steps=tuple(steps or ()),
+        batches=tuple(batch or ()),
+        rounds=rounds,
+        runs=runs,
+        warmup=warmup,
+        prompt=prompt,
+        seed=seed,
+        guidance_scale=guidance_scale,
+        scheduler=scheduler,
+        threads=threads,
+        device=device,
+        cuda_graph=cuda_graph,
+        compile=compile,
+        reference=reference,
+    )
+    if saved is not None:
+        if bundle is not None or asked != Asked():
+            raise UsageError("--from shows a report as it is: leave out the bundle and what would be measured")
+        found = read_report(saved)
+    elif bundle is None:
+        raise UsageError("name a bundle, or --from REPORT.json")
+    else:
+        found = _measured(bundle, asked, old, quiet=json)
+    comparison = None if old is None else compare_reports(old, found, tolerance / 100)
+    if report is not None:
+        _write(found, comparison, report)
+    if json:
+        typer.echo(report_json(found), nl=False)
+    else:
+        print_report(found)
+        if comparison is not None:
+            print_comparison(comparison)
+    if comparison is not None and comparison.failed:
+        told = "".join(f"\n  {_told(change)}" for change in comparison.failed)
+        raise SdengineError(f"{len(comparison.failed)} figures fail the comparison with {compare}:{told}")
+
+
+def _told(change: "Change") -> str:
+    how = change.reason if change.relative is None else f"{change.relative:+.1%}"
+    return f"{change.place}, {' '.join(filter(None, (change.name, change.quantile)))}: {change.verdict} ({how})"
+
+
+def _measured(bundle: Path, asked: "Asked", old: "Report | None", *, quiet: bool) -> "Report":
+    from ...engines.bundle.bundle import Bundle
+    from .compare import check_comparable
+    from .measure import bundle_record, calls_in_all, measure
+    from .settings import settings_for
+
+    opened = Bundle(bundle)
+    settings, left_out = settings_for(asked, opened, None if old is None else old.settings)
+    if old is not None:
+        check_comparable(old, bundle_record(opened), settings)
+    with work_progress(calls_in_all(settings, opened), quiet=quiet) as progress:
+        return measure(opened, settings, left_out=left_out, progress=progress)
+
+
+def _check_destination(folder: Path | None, *, overwrite: bool) -> None:
+    """Find out before measuring whether the report can be written."""
+    if folder is None:
+        return
+    missing = [name for name in _PAGE_NEEDS if find_spec(name) is None]
+    if missing:
+        raise SdengineError(f'--report needs {" and ".join(missing)}; pip install "sdengine[bench]"')
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; --report names a folder")
+    for name in _FILES:
+        if (folder / name).exists() and not overwrite:
+            raise UsageError(f"{folder / name} exists already; name another folder, or replace it with --overwrite")
+    nearest = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise UsageError(f"{folder} cannot be made: {nearest} cannot be written to")
+
+
+def _write(report: "Report", comparison: "Comparison | None", folder: Path) -> None:
+    """Write both files, or none."""
+    from .page import page_of
+    from .saved import report_json, write_all
+
+    contents = dict(zip(_FILES, (report_json(report), page_of(report, comparison).encode()), strict=True))
+    write_all(folder, contents)
+    for name in _FILES:
+        err.print(f"wrote {folder / name}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Read ``WIDTHxHEIGHT``, or one number for both; return height and width."""
+    match = re.fullmatch(r"\s*(\d+)\s*(?:x\s*(\d+)\s*)?", text)
+    if match is None:
+        raise UsageError(f"--size {text!r}: write WIDTHxHEIGHT in pixels, like 1024x768")
+    width = int(match[1])
+    return int(match[2] or width), width

@@ -1,0 +1,73 @@
+"""Starts a fresh process for a job, listens to it, and leaves nothing of it behind."""
+
+import contextlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import IO
+
+import msgspec
+
+from ...engines.errors import EngineError
+from .job import Done, Job, Tick
+
+__all__ = ["START", "do_in_fresh_process"]
+
+START = (
+    "import time; first_line = time.perf_counter(); "
+    "import sdengine.runtime.generate; imported = time.perf_counter(); "
+    "from sdengine.benchmarks.bench.worker import serve; serve(first_line, imported)"
+)
+"""The process's whole program: the clock starts before the first import of ours.
+
+All that drawing needs is imported first, which a user's program does for the most part while engines open: what the
+benchmark itself imports must not hide it.
+"""
+
+_ANSWERS = msgspec.json.Decoder(Tick | Done)
+_LINES = 12
+
+
+def do_in_fresh_process(job: Job, tick: Callable[[str], None] = lambda label: None) -> Done:
+    """Do a job.
+
+    Args:
+        job: the job; its ``started`` is set here.
+        tick: called with a label after each call of the pipeline.
+
+    Raises:
+        EngineError: the process failed; names the engine and quotes what it said.
+
+    """
+    with tempfile.TemporaryFile() as complaints:
+        done, status = _run(job, tick, complaints)
+        if status or done is None:
+            complaints.seek(0)
+            said = complaints.read().decode(errors="replace").strip().splitlines()[-_LINES:]
+            how = f"signal {-status}" if status < 0 else f"exit status {status}"
+            raise EngineError(f"measuring {job.engine} failed with {how}: " + ("\n".join(said) or "it said nothing"))
+        return done
+
+
+def _run(job: Job, tick: Callable[[str], None], complaints: IO[bytes]) -> tuple[Done | None, int]:
+    """Return the last answer and the exit status; the process is gone then, whatever happens."""
+    done = None
+    started = time.perf_counter()
+    command = [sys.executable, "-c", START]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints) as process:
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            with contextlib.suppress(BrokenPipeError), process.stdin as questions:  # it died; its status tells
+                questions.write(msgspec.json.encode(msgspec.structs.replace(job, started=started)))
+            for line in process.stdout:
+                answer = _ANSWERS.decode(line)
+                if isinstance(answer, Done):
+                    done = answer
+                else:
+                    tick(answer.label)
+            return done, process.wait()
+        except BaseException:
+            process.kill()
+            raise

@@ -1,0 +1,94 @@
+"""What a fresh process is asked, and what it answers: messages of one line each."""
+
+from typing import Literal
+
+import msgspec
+
+from .environment import Clocks
+from .report import PassedOver, Ran
+from .settings import Settings
+
+__all__ = ["CaseSamples", "Cold", "Done", "Job", "Tick", "Visit"]
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """The work of one fresh process.
+
+    Attributes:
+        bundle: its folder.
+        engine: ``NAME`` or ``NAME:PRECISION``.
+        settings: see :class:`~sdengine.benchmarks.bench.settings.Settings`.
+        task: ``measure`` everything, only ``start`` and draw the first picture, or only draw the ``pictures``.
+        pictures: folder for the pictures of each case; None where they are not wanted.
+        started: ``time.perf_counter()`` of the parent when it started the process; the clock is the system's.
+
+    """
+
+    bundle: str
+    engine: str
+    settings: Settings
+    task: Literal["measure", "start", "pictures"]
+    pictures: str | None
+    started: float
+
+
+class Tick(msgspec.Struct, frozen=True, kw_only=True, tag="tick"):
+    """A call has been made."""
+
+    label: str
+
+
+class Cold(msgspec.Struct, frozen=True, kw_only=True):
+    """Milliseconds of the parts of a cold start; see :class:`~sdengine.benchmarks.bench.report.ColdStart`."""
+
+    process: float
+    imports: float
+    library: float
+    open: float
+    compile: float
+    first_picture: float
+    total: float
+
+
+class Visit(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of size: two calls after it, in milliseconds."""
+
+    before: tuple[int, int]
+    after: tuple[int, int]
+    seen: bool
+    first: float
+    second: float
+
+
+class CaseSamples(msgspec.Struct, frozen=True, kw_only=True):
+    """Milliseconds of the calls of one case: by stage, and of all evaluations of the denoiser."""
+
+    stages: dict[str, list[float]]
+    steps: list[float]
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
+    """What the process has measured.
+
+    Attributes:
+        version: of the engine's library.
+        components: what ran each.
+        passed_over: engines above it on the ladder.
+        warnings: of the calls.
+        cold: None where only pictures were drawn.
+        visits: None where there is no other size to change to.
+        memory: MB, or the reason why it is not known: ``imported``, ``loaded``, ``peak``, ``device``.
+        clocks: after the first picture and after each case.
+        cases: in the order of the settings.
+
+    """
+
+    version: str
+    components: dict[str, Ran]
+    passed_over: list[PassedOver]
+    warnings: list[str]
+    cold: Cold | None = None
+    visits: list[Visit] | None = None
+    memory: dict[str, float | str] = {}
+    clocks: list[Clocks] = []
+    cases: list[CaseSamples] = []

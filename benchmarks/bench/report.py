@@ -1,0 +1,338 @@
+"""``report.json``: what was measured, on what, with which settings, as plain data.
+
+The published schema, ``report.schema.json``, is generated from these structs. A field that is not known is an error,
+and so is one that is missing: a report is whole or it is refused. What could not be measured stands in it as
+:class:`~sdengine.benchmarks.bench.figure.Absent`, with the reason.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import msgspec
+
+from .environment import Clocks, Environment
+from .figure import Absent, Figure
+from .published import PublishedFigure
+from .settings import Settings
+
+__all__ = [
+    "SCHEMA",
+    "BundleRecord",
+    "Case",
+    "ColdStart",
+    "Difference",
+    "EngineReport",
+    "Memory",
+    "PassedOver",
+    "Picture",
+    "Ran",
+    "Reference",
+    "ReferencePicture",
+    "Report",
+    "SizeChange",
+    "Stages",
+]
+
+SCHEMA = 1
+"""Version of this layout; another one is refused."""
+
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class BundleRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which bundle was measured.
+
+    Attributes:
+        source: what was exported.
+        family: ``sd1``, ``sdxl``, ...
+        sha256: of the manifest, which holds the hash of every file.
+        weights_sha256: over the hashes of the weights alone: bundles of one checkpoint agree in it.
+        bytes: size of all files.
+        unet_parameters: number of elements.
+        default_size: height and width, in pixels.
+
+    """
+
+    source: str
+    family: str
+    sha256: Sha256
+    weights_sha256: Sha256
+    bytes: int
+    unet_parameters: int
+    default_size: tuple[int, int]
+
+
+class Ran(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ran a component."""
+
+    engine: str
+    precision: str
+    device: str
+
+
+class PassedOver(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An engine that was not measured, or a component for which ``auto`` took another one."""
+
+    engine: str
+    reason: str
+
+
+class ColdStart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """From nothing to the first picture, in milliseconds, each part by itself.
+
+    Attributes:
+        process: from starting the process to its first line.
+        imports: ``import sdengine.runtime``.
+        library: import of the engine's own library.
+        open: reading and checking the bundle, making the tokenizers.
+        compile: opening the engines: sessions, compiled models, plans.
+        first_picture: the first call, at the first size and batch.
+        total: from starting the process to the first picture.
+
+    """
+
+    process: Figure
+    imports: Figure
+    library: Figure
+    open: Figure
+    compile: Figure
+    first_picture: Figure
+    total: Figure
+
+
+class SizeChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A change of size in a process that is warm.
+
+    Attributes:
+        before: height and width of the calls before.
+        after: height and width after the change.
+        seen: whether the process had drawn this size earlier.
+        first: the first call after the change.
+        second: the call after that, for comparison.
+
+    """
+
+    before: tuple[int, int]
+    after: tuple[int, int]
+    seen: bool
+    first: Figure
+    second: Figure
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Memory of the process that draws, in MB.
+
+    Attributes:
+        imported: resident after the imports.
+        loaded: resident with all engines open.
+        peak: the most that was ever resident.
+        device: the most seen in use on NVIDIA GPUs, looked at after each case: by this process, or where processes are
+            not told apart, as in containers, more than before it began.
+
+    """
+
+    imported: Figure | Absent
+    loaded: Figure | Absent
+    peak: Figure | Absent
+    device: Figure | Absent
+
+
+class Difference(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="difference", tag_field="kind"
+):
+    """How far pictures are from those of torch in float32, in levels of 8-bit RGB; the worst picture of the batch.
+
+    Attributes:
+        largest: largest difference of any value.
+        rms: root of the mean square difference.
+        psnr_db: peak signal-to-noise ratio; None where nothing differs at all.
+
+    """
+
+    largest: float
+    rms: float
+    psnr_db: float | None
+
+
+class Picture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A sample picture, drawn in the first round.
+
+    Attributes:
+        seed: of its noise.
+        sha256: of its 8-bit RGB pixels.
+        data: ``data:`` URI of a WebP with at most 384 pixels a side.
+
+    """
+
+    seed: int
+    sha256: Sha256
+    data: Annotated[str, msgspec.Meta(pattern="^data:image/webp;base64,")]
+
+
+class Stages(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Milliseconds of the parts of a call.
+
+    Attributes:
+        text: tokenizing and encoding the prompts.
+        condition: what depends on the request and not on the step.
+        encode: the initial noise, and encoding pictures.
+        denoise: all steps.
+        decode: from latents to pictures.
+        total: the whole call.
+
+    """
+
+    text: Figure
+    condition: Figure
+    encode: Figure
+    denoise: Figure
+    decode: Figure
+    total: Figure
+
+    def items(self) -> list[tuple[str, Figure]]:
+        """Return names and figures, in the order of a call; the total is the last."""
+        return [(name, getattr(self, name)) for name in self.__struct_fields__]
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One setting: a size, a number of steps, a batch.
+
+    Attributes:
+        height: pixels.
+        width: pixels.
+        steps: of the solver.
+        batch: pictures of one call.
+        stages: of a call.
+        step: milliseconds of each evaluation of the denoiser; ``per_run`` evaluations a call. Absent where the engine
+            takes all of them at once.
+        throughput: pictures a second.
+        difference: from torch in float32.
+        picture: the first of the batch.
+
+    """
+
+    height: int
+    width: int
+    steps: int
+    batch: int
+    stages: Stages
+    step: Figure | Absent
+    throughput: Figure
+    difference: Difference | Absent
+    picture: Picture
+
+    @property
+    def label(self) -> str:
+        """Name it for people."""
+        return f"{self.width}x{self.height}, {self.steps} steps, batch {self.batch}"
+
+
+class EngineReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One engine.
+
+    Attributes:
+        engine: as it was asked for: ``NAME`` or ``NAME:PRECISION``.
+        version: of its library.
+        components: what ran each component.
+        passed_over: with ``auto``, the engines above it on the ladder.
+        warnings: of the calls.
+        cold_start: see :class:`ColdStart`.
+        size_changes: see :class:`SizeChange`.
+        memory: see :class:`Memory`.
+        clocks: after the first picture and after each case, in all rounds.
+        cases: in the order of the settings.
+
+    """
+
+    engine: str
+    version: str
+    components: dict[str, Ran]
+    passed_over: list[PassedOver]
+    warnings: list[str]
+    cold_start: ColdStart
+    size_changes: list[SizeChange] | Absent
+    memory: Memory
+    clocks: list[Clocks]
+    cases: Annotated[list[Case], msgspec.Meta(min_length=1)]
+
+
+class ReferencePicture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What torch drew in float32 at one size and number of steps: the first picture."""
+
+    height: int
+    width: int
+    steps: int
+    picture: Picture
+
+
+class Reference(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="reference", tag_field="kind"
+):
+    """Torch in float32, which the pictures are compared with.
+
+    Attributes:
+        version: of torch.
+        device: where it ran.
+        pictures: one for each size and number of steps.
+
+    """
+
+    version: str
+    device: str
+    pictures: list[ReferencePicture]
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole file.
+
+    Attributes:
+        schema: version of this layout.
+        sdengine: version of this package.
+        created: when, in UTC (ISO 8601).
+        bundle: what was measured.
+        settings: how.
+        environment: where.
+        engines: the figures.
+        passed_over: engines that the bundle was exported for and that cannot run here.
+        reference: torch in float32.
+        published: figures of others for the same model, size and steps.
+
+    """
+
+    schema: int
+    sdengine: str
+    created: str
+    bundle: BundleRecord
+    settings: Settings
+    environment: Environment
+    engines: Annotated[list[EngineReport], msgspec.Meta(min_length=1)]
+    passed_over: list[PassedOver]
+    reference: Reference | Absent
+    published: list[PublishedFigure] | Absent
+
+    def figures(self) -> Iterator[tuple[tuple[str, str], Figure | Absent]]:
+        """Give every measured figure with its name: (of what, which)."""
+        for engine in self.engines:
+            yield from _named(engine, f"{engine.engine}: cold start", engine.cold_start)
+            yield from _named(engine, f"{engine.engine}: memory", engine.memory)
+            for change in () if isinstance(engine.size_changes, Absent) else engine.size_changes:
+                new = "known" if change.seen else "new"
+                place = f"{engine.engine}: {_size(change.before)} to {_size(change.after)} ({new})"
+                yield (place, "first call"), change.first
+                yield (place, "second call"), change.second
+            for case in engine.cases:
+                place = f"{engine.engine}: {case.label}"
+                yield from (((place, stage), figure) for stage, figure in case.stages.items())
+                yield (place, "step"), case.step
+                yield (place, "throughput"), case.throughput
+
+
+def _named(
+    engine: EngineReport, place: str, record: ColdStart | Memory
+) -> Iterator[tuple[tuple[str, str], Figure | Absent]]:
+    for name in record.__struct_fields__:
+        yield (place, name.replace("_", " ")), getattr(record, name)
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[1]}x{size[0]}"

@@ -1,0 +1,61 @@
+"""What lies in a folder that no export wrote, and nobody could make again."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import msgspec
+
+from .manifest import MANIFEST, MANIFEST_LIMIT
+
+__all__ = ["foreign_files"]
+
+_ASIDE = re.compile(r"\.sdengine-[0-9a-f]{16}\.partial")
+"""What :func:`~sdengine.engines.bundle.whole_file.write_whole` writes to; a process that was killed leaves it."""
+_OLD_CACHE = re.compile(r"cache/(onnxruntime|openvino)/\.?\w+-[0-9a-f]{20}(\.[0-9a-f]{8})?")
+"""Compiled forms, which earlier versions wrote into the bundle."""
+
+
+def foreign_files(folder: Path) -> list[str]:
+    """Name what lies in a folder beside a bundle, of whatever schema; all of it where there is no bundle.
+
+    Raises:
+        OSError: a folder cannot be read.
+
+    """
+    names = [found.relative_to(folder).as_posix() for found in sorted(folder.rglob("*")) if not _is_folder(found)]
+    listed = _listed(folder / MANIFEST)
+    if listed is None:
+        return names
+    own = {*listed, MANIFEST}
+    plans = tuple(name.removesuffix(".plan") for name in listed if name.endswith(".plan"))
+    built = {str(PurePosixPath(plan).parent) for plan in plans}
+
+    def known(name: str) -> bool:
+        path = PurePosixPath(name)
+        if name in own or _OLD_CACHE.fullmatch(name):
+            return True
+        if str(path.parent) in built and path.suffix in (".plan", ".json", ".kernels", ".cache"):
+            return True  # plans that were replaced, kernels of theirs
+        return _ASIDE.fullmatch(path.name) is not None
+
+    return [name for name in names if not known(name)]
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _listed(manifest: Path) -> Mapping[str, Any] | None:
+    """Return the files that a manifest lists, or None if it is no manifest of ours: others call files so, too."""
+    if not manifest.is_file() or manifest.stat().st_size > MANIFEST_LIMIT:
+        return None
+    try:
+        found = msgspec.json.decode(manifest.read_bytes())
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or not isinstance(found.get("schema"), int) or "networks" not in found:
+        return None
+    files = found.get("files")
+    return files if isinstance(files, dict) else None

@@ -1,0 +1,172 @@
+"""Checks a manifest as data before anything is done with it: names, references, hashes, shapes.
+
+Whoever made the bundle wrote it, or a disk did. What passes here leads nowhere out of the bundle, names only what is
+there, and has the components that this version would export of these configs: in the same order, with the same inputs.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
+from typing import NoReturn
+
+from ..errors import DamagedBundleError
+from ..families import FAMILIES
+from ..kinds import IO_DTYPES, kind_of
+from ..nets.config import UNetConfig
+from ..nets.text_config import TextEncoderConfig
+from ..nets.vae_config import VAEConfig
+from ..spec import ComponentSpec, split_dim
+from .manifest import Component, Manifest
+
+__all__ = ["check_components", "check_manifest"]
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_PIXELS_MOST = 2**15
+_AXIS_MOST = 2**16
+_ENTRIES_MOST = 10_000
+"""Of any list or mapping: an SDXL bundle with plans lists some 50 files."""
+
+Config = UNetConfig | VAEConfig | TextEncoderConfig
+
+
+def check_manifest(where: str, manifest: Manifest) -> None:
+    """Check everything that needs no config.
+
+    Raises:
+        DamagedBundleError: a field holds what cannot be; the text names it.
+
+    """
+    check = _Check(where)
+    for name, record in manifest.files.items():
+        check.path("files", name)
+        check.that(_SHA256.fullmatch(record.sha256), f"files.{name}.sha256", record.sha256, "no SHA-256")
+        check.that(record.bytes >= 0, f"files.{name}.bytes", record.bytes, "no size")
+    check.that(len(manifest.files) <= _ENTRIES_MOST, "files", len(manifest.files), "too many files")
+    for field in ("networks", "components", "tokenizers", "pad_tokens"):
+        check.names(field, getattr(manifest, field))
+    check.names("controlnets", manifest.controlnets)
+    check.names("engines", manifest.engines)
+    for name, network in manifest.networks.items():
+        check.listed(f"networks.{name}.weights", network.weights, manifest.files)
+        check.that(network.parameters >= 0, f"networks.{name}.parameters", network.parameters, "no number of elements")
+    for name in manifest.controlnets:
+        check.listed("controlnets", name, manifest.networks)
+    for name, folder in manifest.tokenizers.items():
+        check.path(f"tokenizers.{name}", folder)
+    for name, component in manifest.components.items():
+        _check_component(check, name, component, manifest)
+    for i, built in enumerate(manifest.built):
+        field = f"built.{i}"
+        check.names(field, (built.engine, built.version, built.target))
+        check.listed(f"{field}.component", built.component, manifest.components)
+        check.listed(f"{field}.file", built.file, manifest.files)
+        check.listed(f"{field}.precision", built.precision, PRECISIONS)
+    for size in (manifest.default_size, *manifest.sizes):
+        check.that(all(0 < n <= _PIXELS_MOST for n in size), "sizes", size, "no size of an image")
+
+
+def check_components(where: str, manifest: Manifest, configs: Mapping[str, Config]) -> None:
+    """Compare the components with what the configs lead to.
+
+    Raises:
+        DamagedBundleError: a component is missing, or has other inputs, outputs or types; the text names it.
+
+    """
+    check = _Check(where)
+    controlled = bool(manifest.controlnets)
+    needed = ("unet", "vae", *FAMILIES[manifest.family].text_encoders, *manifest.controlnets)
+    for network in needed:
+        check.listed("networks", network, manifest.networks)
+    for encoder in FAMILIES[manifest.family].text_encoders:
+        check.listed("tokenizers", encoder.replace("text_encoder", "tokenizer"), manifest.tokenizers)
+    for network in manifest.networks:
+        check.that(network in needed, f"networks.{network}", None, f"no network of a bundle of {manifest.family}")
+    for network, config in configs.items():
+        for name, _ in kind_of(config).components_of(network):
+            check.listed("components", name, manifest.components)
+            found = manifest.components[name].network
+            check.that(found == network, f"components.{name}.network", found, f"not {network}")
+    for name, component in manifest.components.items():
+        for precision, graph in component.graphs.items():
+            field = f"components.{name}.graphs.{precision}.spec"
+            spec = graph.spec
+            config = configs[component.network]
+            kind = dict(kind_of(config).components_of(component.network)).get(name)
+            if kind is None or kind.name != component.kind:
+                check.fail(f"components.{name}.kind", component.kind, f"nothing that {component.network} is made into")
+            expected = kind.spec(name, config, IO_DTYPES[precision], spec.axes, controlled)
+            for part in ("name", "inputs", "outputs", "axes"):
+                check.that(
+                    getattr(spec, part) == getattr(expected, part),
+                    f"{field}.{part}",
+                    None,
+                    f"not what the config of {component.network} leads to",
+                )
+
+
+def _check_component(check: "_Check", name: str, component: Component, manifest: Manifest) -> None:
+    field = f"components.{name}"
+    check.listed(f"{field}.network", component.network, manifest.networks)
+    check.that(component.graphs, f"{field}.graphs", {}, "empty")
+    for precision, graph in component.graphs.items():
+        check.listed(f"{field}.graphs", precision, PRECISIONS)
+        check.listed(f"{field}.graphs.{precision}.file", graph.file, manifest.files)
+        if graph.contrib is not None:
+            check.listed(f"{field}.graphs.{precision}.contrib", graph.contrib, manifest.files)
+        # The graph looks for its weights beside it.
+        weights = manifest.networks[component.network].weights
+        beside = PurePosixPath(graph.file).parent == PurePosixPath(weights).parent
+        check.that(beside, f"{field}.graphs.{precision}.file", graph.file, f"not beside {weights}")
+        _check_spec(check, f"{field}.graphs.{precision}.spec", graph.spec)
+
+
+def _check_spec(check: "_Check", field: str, spec: ComponentSpec) -> None:
+    for axis, lengths in spec.axes.items():
+        check.that(lengths.max <= _AXIS_MOST, f"{field}.axes.{axis}.max", lengths.max, f"more than {_AXIS_MOST}")
+    for tensor in (*spec.inputs, *spec.outputs):
+        for dim in tensor.shape:
+            if isinstance(dim, int):
+                check.that(0 < dim <= 2**24, f"{field}.{tensor.name}", dim, "no length")
+                continue
+            try:
+                factor, axis, divisor = split_dim(dim)
+            except ValueError:
+                check.fail(f"{field}.{tensor.name}", dim, "no dimension")
+            check.that(0 < factor <= 2**10 and 0 < divisor <= 2**10, f"{field}.{tensor.name}", dim, "no dimension")
+            check.listed(f"{field}.{tensor.name}", axis, spec.axes)
+
+
+class _Check:
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def fail(self, field: str, value: object, why: str) -> NoReturn:
+        shown = "" if value is None else f" is {_short(value)}, which"
+        raise DamagedBundleError(
+            f"{self._where}: {_short(field, quoted=False)}{shown} is {why}; export the checkpoint again"
+        )
+
+    def that(self, holds: object, field: str, value: object, why: str) -> None:
+        if not holds:
+            self.fail(field, value, why)
+
+    def listed(self, field: str, name: str, known: Iterable[str]) -> None:
+        if name not in known:
+            self.fail(field, name, f"not among {_short(', '.join(known) or 'nothing', quoted=False)}")
+
+    def names(self, field: str, names: Iterable[str]) -> None:
+        for name in names:
+            self.that(_NAME.fullmatch(name), field, name, "no name")
+
+    def path(self, field: str, name: str) -> None:
+        """Check that a path stays in the bundle, on any system."""
+        parts = name.split("/")
+        if not all(_NAME.fullmatch(part) for part in parts):
+            self.fail(field, name, "outside the bundle, or no file's name")
+
+
+def _short(value: object, *, quoted: bool = True) -> str:
+    text = repr(value) if quoted else str(value)
+    return text if len(text) <= 200 else text[:200] + "..."

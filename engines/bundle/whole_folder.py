@@ -1,0 +1,202 @@
+"""A folder that appears whole or not at all, and what is left of processes that died on the way.
+
+A folder is written beside its name, as ``.NAME.partial-TOKEN``, which its process holds a lock on (``flock`` on the
+folder itself: it follows the folder through renames, leaves no file, and ends with the process). One that nobody holds
+is a dead process's and is removed by the next that writes the same name. A bundle that is replaced changes places with
+its successor in one call; where the system cannot do that it is called ``.NAME.old-TOKEN`` for a moment, and a process
+that finds it so, with no bundle in its place, puts it back.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ..errors import SdengineError, UsageError
+from .exchange import exchanged
+from .folder_lock import locked_now
+from .manifest import MANIFEST
+
+__all__ = ["check_target", "restore_replaced", "whole_folder"]
+
+_PARTIAL, _OLD = "partial", "old"
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+
+
+def check_target(target: Path, *, overwrite: bool, foreign: Callable[[Path], list[str]]) -> None:
+    """Check that a folder may be written.
+
+    Args:
+        target: the name it will have.
+        overwrite: whether a bundle of that name may be replaced.
+        foreign: names what lies in a folder and would be lost, if it were replaced.
+
+    Raises:
+        UsageError: the target exists, and may not be replaced or holds what nobody can make again.
+
+    """
+    if not os.path.lexists(target):
+        return
+    if not target.is_dir():
+        raise UsageError(f"{target} is a file; choose another name")
+    if not overwrite:
+        raise UsageError(f"{target} exists already; choose another name, or replace it with --overwrite")
+    lost = foreign(target)
+    if lost:
+        some = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
+        raise UsageError(
+            f"{target} is not only a bundle: {some} would be lost; choose another name, or move that elsewhere"
+        )
+
+
+@contextlib.contextmanager
+def whole_folder(target: Path, *, overwrite: bool, foreign: Callable[[Path], list[str]]) -> Iterator[Path]:
+    """Give a folder to write into, beside ``target``; it takes the name when the block ends well, else it is removed.
+
+    Files are synced before that, so that what has the name is complete even after a power cut.
+
+    Args:
+        target: the name it will have.
+        overwrite: whether a bundle of that name may be replaced; it stays until the new one is whole.
+        foreign: see :func:`check_target`; asked before the work, and again before the old bundle is replaced.
+
+    Raises:
+        UsageError: the target may not be replaced, or its parent cannot be written.
+        SdengineError: the disk is full, or the like.
+
+    """
+    target = Path(os.path.realpath(target))  # a link to a bundle goes on pointing to it
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _tidy(target)
+        check_target(target, overwrite=overwrite, foreign=foreign)
+        partial, lock = _locked_folder(target)
+    except OSError as error:
+        raise UsageError(f"cannot write to {target.parent}: {error.strerror}") from error
+    try:
+        yield partial
+        for file in partial.rglob("*"):
+            _sync(file)
+        _sync(partial)
+        check_target(target, overwrite=overwrite, foreign=foreign)  # others may have written meanwhile
+        _put_in_place(partial, target)
+        _sync(target.parent)
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        raise SdengineError(f"{target} could not be written: {error.strerror}") from error
+    finally:
+        os.close(lock)
+        _remove(partial)
+
+
+def restore_replaced(target: Path) -> bool:
+    """Put back a bundle that a process was replacing when it died, if there is none in its place.
+
+    Returns:
+        Whether there is a folder of that name now.
+
+    """
+    target = Path(os.path.realpath(target))
+    if not target.exists():
+        for old in _left(target, _OLD):
+            with contextlib.suppress(OSError), _dead(old) as dead:
+                if dead and (old / MANIFEST).is_file() and not target.exists():
+                    old.rename(target)
+    return target.is_dir()
+
+
+def _put_in_place(partial: Path, target: Path) -> None:
+    if not target.exists() or not any(target.iterdir()):
+        try:
+            partial.rename(target)  # replaces nothing but an empty folder
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise UsageError(f"{target} exists already: another process wrote it meanwhile") from error
+            raise
+        return
+    if exchanged(partial, target):
+        return  # what is called partial now is the old one, and is removed
+    old = target.with_name(f".{target.name}.{_OLD}-{partial.name[-16:]}")
+    lock = _lock(target)
+    try:
+        target.rename(old)
+        try:
+            partial.rename(target)
+        except BaseException:
+            old.rename(target)
+            raise
+        _remove(old)
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _tidy(target: Path) -> None:
+    """Remove what dead processes left of their writing ``target``."""
+    restore_replaced(target)
+    for left in (*_left(target, _PARTIAL), *_left(target, _OLD)):
+        with contextlib.suppress(OSError), _dead(left) as dead:
+            if dead:
+                _remove(left)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, its manifest first, so that what is left if that is interrupted is no bundle."""
+    with contextlib.suppress(OSError):
+        (folder / MANIFEST).unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _left(target: Path, kind: str) -> list[Path]:
+    """Folders that some process called so beside ``target``, the newest first."""
+    name = re.compile(rf"\.{re.escape(target.name)}\.{kind}-[0-9a-f]{{16}}")
+    with contextlib.suppress(OSError):
+        found = [path for path in target.parent.iterdir() if name.fullmatch(path.name) and path.is_dir()]
+        return sorted(found, key=lambda path: -path.lstat().st_mtime)
+    return []
+
+
+def _locked_folder(target: Path) -> tuple[Path, int]:
+    """Make a folder beside ``target`` and lock it."""
+    while True:
+        partial = target.with_name(f".{target.name}.{_PARTIAL}-{secrets.token_hex(8)}")
+        partial.mkdir()
+        lock = os.open(partial, os.O_RDONLY)
+        if not locked_now(lock):
+            os.close(lock)
+            continue  # another process took it for a dead one's before it was locked, and removes it
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock), partial.stat()):
+                return partial, lock
+        os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    lock = os.open(folder, os.O_RDONLY)
+    if locked_now(lock):
+        return lock
+    os.close(lock)
+    return None
+
+
+@contextlib.contextmanager
+def _dead(folder: Path) -> Iterator[bool]:
+    """Whether no process holds a folder; held by this one until the block ends."""
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        yield locked_now(lock, unsupported=False)
+    finally:
+        os.close(lock)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

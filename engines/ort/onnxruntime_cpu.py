@@ -1,0 +1,104 @@
+"""ONNX Runtime on the CPU: the engine that runs everywhere."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..bundle.bundle import Bundle
+from ..bundle.compiled_cache import Kept
+from ..engine import check_buffers
+from ..errors import EngineError, EngineUnavailableError
+from ..memory import HOST, Buffer, host_arrays
+from ..resident import release_freed
+from ..spec import ComponentSpec, resolve_dim, split_dim
+from .onnxruntime_session import open_session, provider_missing
+
+__all__ = ["NAME", "OnnxRuntimeEngine", "known_lengths", "unavailable", "version"]
+
+NAME = "onnxruntime"
+_PROVIDER = "CPUExecutionProvider"
+
+
+def unavailable() -> str | None:
+    """Return why it cannot run here, or None."""
+    return provider_missing(_PROVIDER, "cpu")
+
+
+def version() -> str:
+    """Return the library's version."""
+    import onnxruntime
+
+    return str(onnxruntime.__version__)
+
+
+class OnnxRuntimeEngine:
+    """A component in an ONNX Runtime session.
+
+    Args:
+        bundle: where the graph and its weights are.
+        component: which one.
+        precision: which graph: ``fp32`` or ``fp16``. ONNX Runtime has few float16 kernels for CPUs: it computes most
+            of a float16 graph in float32 and rounds between nodes.
+        threads: for one operator; None lets the library choose.
+
+    Raises:
+        EngineUnavailableError: the library is missing.
+        EngineError: it refuses the graph.
+
+    """
+
+    name = NAME
+    memory = HOST
+
+    def __init__(self, bundle: Bundle, component: str, *, precision: str = "fp32", threads: int | None = None) -> None:
+        reason = unavailable()
+        if reason is not None:
+            raise EngineUnavailableError(reason)
+        graph = bundle.graph(component, precision)
+        self.notes: list[str] = []
+        self.spec = graph.spec
+        self.precision = precision
+        self._component = component
+        file, lengths = graph.contrib or graph.file, known_lengths(graph.spec)
+        settings = {"version": version(), "precision": precision, "lengths": str(lengths)}
+        kept = Kept(bundle, component, file, engine=NAME, settings=settings)
+        self._session: Any = open_session(
+            bundle, component, file, _PROVIDER, threads=threads, lengths=lengths, plan_reuse=False, kept=kept
+        )
+        if not kept.wanted():
+            release_freed()
+        self.notes += kept.notes
+        self.device = ", ".join(self._session.get_providers())
+
+    def prepare(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Callable[[], None]:
+        """Bind buffers; see :class:`~sdengine.engines.engine.Engine`."""
+        session = self._session
+        if session is None:
+            raise EngineError(f"{self._component}: this engine has been closed")
+        axes = check_buffers(self.spec, inputs, outputs)
+        binding = session.io_binding()
+        held = host_arrays(inputs), host_arrays(outputs)  # the binding keeps addresses, not arrays
+        for name, array in held[0].items():
+            binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        for name, array in held[1].items():
+            binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+
+        def once() -> None:
+            try:
+                session.run_with_iobinding(binding)
+            except Exception as error:
+                raise EngineError(
+                    f"{self._component}: onnxruntime failed at {axes} with {len(held[0])} inputs: {error}"
+                ) from error
+
+        return once
+
+    def close(self) -> None:
+        """Release the session."""
+        self._session = None
+
+
+def known_lengths(spec: ComponentSpec) -> dict[str, int]:
+    """Return the lengths of dimensions whose axis has but one: with them shapes are known before the first run."""
+    fixed = {axis: allowed.min for axis, allowed in spec.axes.items() if allowed.min == allowed.max}
+    dims = {dim for tensor in (*spec.inputs, *spec.outputs) for dim in tensor.shape if isinstance(dim, str)}
+    return {dim: resolve_dim(dim, fixed) for dim in sorted(dims) if split_dim(dim)[1] in fixed}

@@ -1,0 +1,195 @@
+"""ONNX Runtime on NVIDIA GPUs, from the bundle's graphs: the step between TensorRT's plans and the CPU."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..bundle.bundle import Bundle
+from ..cuda.device import Device, device_of
+from ..cuda.device_memory import host_buffers
+from ..cuda.gpu import device_number, free_memory, no_gpu
+from ..engine import check_buffers
+from ..errors import EngineError, EngineUnavailableError, UsageError
+from ..memory import Buffer
+from .onnxruntime_session import open_session, provider_missing
+
+__all__ = ["NAME", "OnnxRuntimeCudaEngine", "unavailable", "version"]
+
+NAME = "onnxruntime-cuda"
+
+_PROVIDER = "CUDAExecutionProvider"
+_DEVICE = "cuda"
+_WORK = {
+    "Attention", "Conv", "FusedConv", "FusedMatMul", "Gelu", "Gemm", "InstanceNormalization", "LayerNormalization",
+    "MatMul", "MultiHeadAttention", "QuickGelu", "Resize", "Sigmoid", "SkipLayerNormalization", "Softmax",
+}  # fmt: skip
+"""Operators that must run on the GPU. Those that compute shapes belong on the CPU."""
+_RECORD = "session.record_ep_graph_assignment_info"
+_NO_FALLBACK = "session.disable_cpu_ep_fallback"
+
+
+def unavailable() -> str | None:
+    """Return why it cannot run here, or None."""
+    return provider_missing(_PROVIDER, "cuda") or no_gpu()
+
+
+def version() -> str:
+    """Return the library's version."""
+    import onnxruntime
+
+    return str(onnxruntime.__version__)
+
+
+class OnnxRuntimeCudaEngine:
+    """A component in an ONNX Runtime session on a GPU.
+
+    It shares stream and memory with the plans on that GPU, so that nothing waits between one and the other. CUDA graphs
+    are not used: ONNX Runtime captures only graphs that compute no shape, and these do.
+
+    Args:
+        bundle: where the graph and its weights are.
+        component: which one.
+        precision: which graph: ``fp16`` or ``fp32``.
+        device: which GPU, as ``cuda:N``; None is the first.
+        memory_limit: most bytes that this component may take; None is what is free as it is opened.
+
+    Raises:
+        UsageError: an option out of range.
+        EngineUnavailableError: library, driver or GPU are missing, or the provider fell back to the CPU.
+        EngineError: the library refuses the graph, or has no kernel on the GPU for an operator that matters.
+
+    """
+
+    name = NAME
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        component: str,
+        *,
+        precision: str = "fp16",
+        device: str | None = None,
+        memory_limit: int | None = None,
+    ) -> None:
+        if memory_limit is not None and memory_limit < 1:
+            raise UsageError(f"memory_limit={memory_limit} is in bytes and positive")
+        reason = unavailable()
+        if reason is not None:
+            raise EngineUnavailableError(reason)
+        graph = bundle.graph(component, precision)
+        self.notes: list[str] = []
+        self.spec = graph.spec
+        self.precision = precision
+        self._number = device_number(device)
+        self._shared: Device | None = device_of(self._number)
+        self.memory = self._shared.memory
+        try:
+            limit = memory_limit if memory_limit is not None else free_memory(self._number)
+            options = _provider_options(self._number, int(self._shared.stream), limit)
+            with self._shared.held():
+                self._session: Any = open_session(
+                    bundle, component, graph.file, _PROVIDER, options, config=[_how_to_know_fallbacks()]
+                )
+            _check_placement(component, self._session)
+        except BaseException:
+            self._shared.release()
+            raise
+        self.device = f"cuda:{self._number} ({self._shared.gpu.model})"
+
+    def prepare(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Callable[[], None]:
+        """Bind buffers; see :class:`~sdengine.engines.engine.Engine`."""
+        import onnxruntime
+
+        device, session = self._open_device(), self._session
+        axes = check_buffers(self.spec, inputs, outputs)
+        binding = session.io_binding()
+        there = {name: self.memory.place_for(buffer) for name, buffer in {**inputs, **outputs}.items()}
+        for name, buffers, bind in (
+            *((name, inputs, binding.bind_input) for name in inputs),
+            *((name, outputs, binding.bind_output) for name in outputs),
+        ):
+            place = there[name]
+            bind(name, _DEVICE, self._number, buffers[name].dtype, place.shape, place.address)
+        arriving, leaving = host_buffers(inputs), host_buffers(outputs)
+        how = onnxruntime.RunOptions()
+        # Everything is in the order of one stream; who reads waits for it.
+        how.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+        def once() -> None:
+            self._open_device()
+            if device.recording is not None:
+                raise EngineError(f"{self.spec.name}: {NAME} cannot be part of one graph; draw with --cuda-graph step")
+            with device.held():
+                for name, array in arriving.items():
+                    self.memory.copy(there[name], array)
+                try:
+                    session.run_with_iobinding(binding, how)
+                except Exception as error:
+                    raise EngineError(f"{self.spec.name}: onnxruntime failed at {axes}: {error}") from error
+                for name, array in leaving.items():
+                    array[...] = self.memory.read(there[name])
+
+        return once
+
+    def _open_device(self) -> Device:
+        if self._shared is None:
+            raise EngineError(f"{self.spec.name}: this engine has been closed")
+        return self._shared
+
+    def close(self) -> None:
+        """Release the session; calling it twice is harmless."""
+        device, self._shared = self._shared, None
+        if device is None:
+            return
+        with device.held():
+            device.synchronize()
+            self._session = None
+        device.release()
+
+
+def _provider_options(number: int, stream: int, limit: int) -> dict[str, str]:
+    """Return the provider's options (https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html)."""
+    return {
+        "device_id": str(number),
+        "user_compute_stream": str(stream),
+        "gpu_mem_limit": str(limit),
+        "arena_extend_strategy": "kSameAsRequested",  # by powers of two it would take up to twice what it needs
+        "cudnn_conv_algo_search": "HEURISTIC",  # the exhaustive search would be done again for every new shape
+        "use_tf32": "0",  # float32 means float32 here
+    }
+
+
+def _how_to_know_fallbacks() -> tuple[str, str]:
+    """Ask to be told where each operator runs; a release that cannot tell must put all of them on the GPU."""
+    import onnxruntime
+
+    can_tell = hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info")
+    return (_RECORD, "1") if can_tell else (_NO_FALLBACK, "1")
+
+
+def _check_placement(component: str, session: Any) -> None:
+    """Refuse a session that runs on the CPU, or sends work there.
+
+    Raises:
+        EngineUnavailableError: the provider was left out: its libraries do not load.
+        EngineError: operators that matter run elsewhere.
+
+    """
+    if session.get_providers()[0] != _PROVIDER:
+        raise EngineUnavailableError(
+            f"{component}: onnxruntime could not load its {_PROVIDER} and took {session.get_providers()[0]}; CUDA and "
+            'cuDNN of the versions that it was built for must be installed: pip install "onnxruntime-gpu[cuda,cudnn]"'
+        )
+    tell = getattr(session, "get_provider_graph_assignment_info", list)
+    elsewhere = Counter(
+        node.op_type
+        for part in tell()
+        if part.ep_name != _PROVIDER
+        for node in part.get_nodes()
+        if node.op_type in _WORK
+    )
+    if elsewhere:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in elsewhere.most_common(5))
+        raise EngineError(
+            f"{component}: this onnxruntime has no CUDA kernel for {kinds}; install a newer onnxruntime-gpu"
+        )

@@ -1,0 +1,135 @@
+"""Opening a session of ONNX Runtime, for its engines on the CPU and on CUDA."""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..bundle.bundle import Bundle
+from ..bundle.compiled_cache import Kept
+from ..bundle.graph_file import read_graph
+from ..errors import EngineError
+
+__all__ = ["open_session", "provider_missing"]
+
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+
+
+def provider_missing(provider: str, extra: str) -> str | None:
+    """Return why the installed library has no execution provider of that name, or None."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return f'onnxruntime is not installed; pip install "sdengine[{extra}]"'
+    if provider not in onnxruntime.get_available_providers():
+        return f'this build of onnxruntime has no {provider}; pip install "sdengine[{extra}]"'
+    return None
+
+
+def open_session(
+    bundle: Bundle,
+    component: str,
+    graph: str,
+    provider: str,
+    options: Mapping[str, str] | None = None,
+    *,
+    threads: int | None = None,
+    config: Sequence[tuple[str, str]] = (),
+    lengths: Mapping[str, int] | None = None,
+    plan_reuse: bool = True,
+    kept: Kept | None = None,
+    changed: bytes | None = None,
+    optimise: bool = True,
+) -> Any:
+    """Open a graph.
+
+    Args:
+        bundle: where it is.
+        component: what it is, for messages.
+        graph: its file in the bundle.
+        provider: the execution provider.
+        options: of the provider.
+        threads: for one operator on the CPU; None lets the library choose.
+        config: entries of the session's configuration.
+        lengths: what is known of dimensions that the graph leaves open, by their names there.
+        plan_reuse: decide at opening which results take the places of others, which takes time with the square of the
+            number of nodes; else the arena finds places while running.
+        kept: where to keep what optimising the graph leads to, and to look for it; None neither does nor looks. Not
+            used where weights are changed.
+        changed: a graph to open in the place of that in the file, with the weights beside it; not with ``kept``.
+        optimise: let the library change the graph; else each node runs as it stands.
+
+    Raises:
+        EngineError: the library refuses it.
+        BundleError: the graph or its weights were changed.
+
+    """
+    import onnxruntime
+
+    file = bundle.checked_graph(component, graph)
+    replaced = _replaced(bundle, component, file)
+    if replaced:  # what was cached of the graph has some of the weights in it, and some not
+        kept = None
+
+    def session(source: str | bytes, optimised: Path | None = None, *, optimise: bool = optimise) -> Any:
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = 3
+        if threads is not None:
+            settings.intra_op_num_threads = threads
+        for key, value in config:
+            settings.add_session_config_entry(key, value)
+        for name, length in (lengths or {}).items():
+            settings.add_free_dimension_override_by_name(name, length)
+        settings.enable_mem_reuse = plan_reuse
+        if optimised is not None:
+            settings.optimized_model_filepath = str(optimised)
+        if not optimise:
+            settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if isinstance(source, bytes):
+            # What optimising left as it was still lies in the weights file, which is beside the graph.
+            settings.add_session_config_entry(_WEIGHTS_FOLDER, str(file.parent))
+        if replaced:
+            settings.add_external_initializers(list(replaced), list(replaced.values()))
+        # Without its own fallback, which would go to the CPU and tell only the terminal.
+        return onnxruntime.InferenceSession(
+            source, settings, providers=[(provider, dict(options or {}))], enable_fallback=0
+        )
+
+    try:
+        return session(changed or str(file)) if kept is None else _kept_session(str(file), session, kept)
+    except Exception as error:  # onnxruntime raises a dozen types of its own
+        raise EngineError(f"{component}: onnxruntime cannot open {graph}: {error}") from error
+
+
+def _replaced(bundle: Bundle, component: str, graph: Path) -> dict[str, Any]:
+    """Return the weights of a graph that are used in place of those in the file, as the library's values."""
+    changes = bundle.weights(bundle.component(component).network).changes
+    if not changes:
+        return {}
+    import onnxruntime
+
+    initialisers = read_graph(graph).initialisers
+    make = onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type
+    return {name: make(array, initialisers[name].type) for name, array in changes.items() if name in initialisers}
+
+
+def _kept_session(file: str, session: Callable[..., Any], kept: Kept) -> Any:
+    """Open what optimising the graph has once led to, or optimise it and cache that."""
+    body = kept.read()
+    if body is not None:
+        try:
+            return session(bytes(body), optimise=False)
+        except Exception as error:  # onnxruntime raises a dozen types of its own
+            kept.notes.append(f"what was cached was not used and is made again: {error}")
+    if kept.file is None:
+        return session(file)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".optimised-", dir=kept.file.parent) as folder:
+            optimised = Path(folder) / "optimised.onnx"
+            opened = session(file, optimised)
+            kept.write(optimised.read_bytes())
+            return opened
+    except Exception as error:  # the library or the system: the folder may be full
+        opened = session(file)  # what is wrong with the graph is said here
+        kept.notes.append(f"nothing was cached, so the next start compiles again: {error}")
+        return opened

@@ -1,0 +1,1 @@
+"""OpenVINO on CPUs: how a graph is rewritten and compiled for it."""

@@ -1,0 +1,184 @@
+"""OpenVINO on x86 CPUs: the bundle's float32 graphs, computed in bfloat16 where the CPU multiplies it natively.
+
+A bundle exported with ``--precision bf16`` holds bfloat16 graphs and weights. They cost the least memory: OpenVINO
+makes float32 of every other weight, and keeps that beside what it computes with; bfloat16 it maps.
+
+Compiled models of small networks are cached for the user, see :mod:`.kept`. Those of large ones hold a second copy of
+the weights: importing a Stable Diffusion 1.5 denoiser of 3.5 GB takes as long as compiling it.
+"""
+
+import functools
+import threading
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..bundle.bundle import Bundle
+from ..engine import Array, check_buffers
+from ..errors import EngineError, EngineUnavailableError, SdengineError
+from ..memory import HOST, Buffer, host_arrays
+from ..resident import release_mapped
+from .compiled_variants import DEVICE, Form, Forms, runs_in
+from .openvino_library import core, library
+
+__all__ = ["NAME", "OpenVinoEngine", "compiler_options", "preferred", "unavailable", "version"]
+
+NAME = "openvino"
+_TYPES = {"fp32": "f32", "bf16": "bf16"}
+_PRECISIONS = {type_name: precision for precision, type_name in _TYPES.items()}
+
+
+def unavailable() -> str | None:
+    """Return why it cannot run here, or None."""
+    try:
+        core().get_property(DEVICE, "FULL_DEVICE_NAME")  # listing all devices would load the plugins of all
+    except ImportError:
+        return 'openvino is not installed; pip install "sdengine[openvino]"'
+    except RuntimeError as error:
+        return f"this build of openvino has no {DEVICE} device: {error}"
+    return None
+
+
+@functools.cache
+def version() -> str:
+    """Return the library's version."""
+    from importlib.metadata import version as installed
+
+    return installed("openvino")
+
+
+def preferred(graphs: Collection[str], device: str | None = None) -> str | None:
+    """Return the precision to compute in where none is asked for, or None where no graph of the bundle will do.
+
+    bfloat16 where the CPU has instructions for it (AMX or AVX512-BF16, which is what the capability means: OpenVINO
+    does not list it where it would emulate), else float32.
+    """
+    native = "BF16" in core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+    if native and ("bf16" in graphs or "fp32" in graphs):
+        return "bf16"
+    return "fp32" if "fp32" in graphs else None
+
+
+def compiler_options(precision: str, threads: int | None = None) -> dict[str, Any]:
+    """Return the compiler options of OpenVINO for an engine in ``bf16`` or ``fp32``."""
+    options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _TYPES[precision]}
+    if threads is not None:
+        options["INFERENCE_NUM_THREADS"] = threads
+    return options
+
+
+class OpenVinoEngine:
+    """A component compiled by OpenVINO.
+
+    Args:
+        bundle: where the graph and its weights are.
+        component: which one.
+        precision: ``bf16`` or ``fp32``; the step's arithmetic outside the network stays float32. The float32 graph
+            does for both, if there is none in bfloat16.
+        threads: for one operator; None lets the library choose.
+
+    Raises:
+        EngineUnavailableError: the library is missing, or the CPU cannot compute in that precision.
+        EngineError: it refuses the graph.
+
+    """
+
+    name = NAME
+    memory = HOST
+
+    def __init__(self, bundle: Bundle, component: str, *, precision: str = "fp32", threads: int | None = None) -> None:
+        reason = unavailable()
+        if reason is not None:
+            raise EngineUnavailableError(reason)
+        graphs = bundle.component(component).graphs
+        graph = bundle.graph(component, precision if precision in graphs else "fp32")
+        self.notes: list[str] = []
+        self.spec = graph.spec
+        self._component = component
+        options = compiler_options(precision, threads)
+        self._file = graph.file
+        self._choosing = threading.Lock()
+        self._forms: Forms | None = Forms(
+            bundle, component, graph, engine=NAME, settings={"version": version()}, options=options
+        )
+        self._mapped = self._forms.mapped
+        main = self._form(None).models[-1]
+        self.device = str(main.get_property("EXECUTION_DEVICES")[0])
+        self.precision = _PRECISIONS.get(runs_in(main), "unknown")
+        if self.precision != precision:
+            self.close()
+            raise EngineUnavailableError(f"openvino computes {component} in {self.precision} here, not in {precision}")
+
+    def prepare(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Callable[[], None]:
+        """Bind buffers; see :class:`~sdengine.engines.engine.Engine`."""
+        axes = check_buffers(self.spec, inputs, outputs)
+        form = self._form(axes)
+        try:
+            buffers = host_arrays({**inputs, **outputs})
+            return _bound(f"{self._component} at {axes}", form, buffers, self._mapped)
+        except Exception as error:
+            raise EngineError(f"{self._component}: openvino refuses the buffers at {axes}: {error}") from error
+
+    def _form(self, axes: Mapping[str, int] | None) -> Form:
+        """Return the form for some lengths, or the first to be needed."""
+        with self._choosing:
+            forms = self._forms
+            if forms is None:
+                raise EngineError(f"{self._component}: this engine has been closed")
+            try:
+                form = forms.first() if axes is None else forms.at(axes)
+            except SdengineError:
+                raise
+            except Exception as error:  # openvino raises bare RuntimeError and its subclasses
+                raise EngineError(f"{self._component}: openvino cannot open {self._file}: {error}") from error
+            self.notes = forms.notes
+            return form
+
+    def close(self) -> None:
+        """Release the compiled models."""
+        self._forms = None
+
+
+class _Call:
+    """Requests to run one after the other, and what they point into: a tensor keeps no array alive."""
+
+    def __init__(
+        self, what: str, form: Form, requests: list[Any], buffers: Mapping[str, Array], mapped: Path | None
+    ) -> None:
+        self._what = what
+        self._mapped = mapped
+        self._form = form
+        self._requests = requests
+        self._buffers = buffers
+
+    def __call__(self) -> None:
+        try:
+            for request in self._requests:
+                request.infer(share_outputs=True)  # the results are in our buffers; without this they are copied too
+        except Exception as error:
+            raise EngineError(f"openvino failed to run {self._what}: {error}") from error
+        if self._mapped is not None:  # the first run packs the weights, and needs the file no longer
+            release_mapped(self._mapped)
+            self._mapped = None
+
+
+def _bound(what: str, form: Form, buffers: dict[str, Array], mapped: Path | None) -> _Call:
+    """Bind a request of each model to the buffers, and to what the model before it makes."""
+    tensor = library().Tensor
+    requests = []
+    for model in form.models:
+        request = model.create_infer_request()
+        requests.append(request)
+        ports = [port.get_any_name() for port in (*model.inputs, *model.outputs)]
+        passed_on = [name for name in ports if name not in buffers]
+        for name in ports:
+            if name in buffers:
+                request.set_tensor(name, tensor(buffers[name], shared_memory=True))
+        if passed_on:
+            request.infer()  # tells how large they are
+        for name in passed_on:
+            buffers[name] = np.empty_like(request.get_tensor(name).data)
+            request.set_tensor(name, tensor(buffers[name], shared_memory=True))
+    return _Call(what, form, requests, buffers, mapped)

@@ -1,0 +1,205 @@
+"""Which engine runs a component: the one asked for, or the first that the bundle holds and the machine can run.
+
+Falling back is never silent: every engine that was skipped is reported with its reason.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import Any, Literal
+
+from .bundle.bundle import Bundle
+from .engine import Engine
+from .errors import DamagedBundleError, EngineError, EngineUnavailableError, SdengineError, UsageError, nearest
+from .opening_options import OpeningOptions
+
+__all__ = ["ENGINES", "EngineKind", "Fallback", "FallbackPolicy", "Opened", "open_engine"]
+
+FallbackPolicy = Literal["allow", "error"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineKind:
+    """One of the engines: adding one adds its module and a line in :data:`ENGINES`.
+
+    Attributes:
+        where: the module, which tells ``NAME``, ``unavailable()`` and ``version()``, and ``preferred()`` where the
+            precision to open in, if none is asked for, depends on the machine or the device. It is imported when it is
+            asked for: most programs run one engine.
+        opens: name of its constructor.
+        precisions: what it runs, preferred first.
+        options: that its constructor has beside the precision.
+        devices: kinds of devices that it can be told to run on.
+        builds_plans: whether it runs plans that are built ahead of time, see :mod:`sdengine.engines.trt`.
+        reference: whether it is what the others are compared with.
+
+    """
+
+    where: str
+    opens: str
+    precisions: tuple[str, ...]
+    options: tuple[str, ...]
+    devices: tuple[str, ...]
+    builds_plans: bool = False
+    reference: bool = False
+
+    @property
+    def module(self) -> ModuleType:
+        """The module."""
+        return import_module(self.where, __package__)
+
+    def open(self, bundle: Bundle, component: str, **options: Any) -> Engine:
+        """Open a component."""
+        engine: Engine = getattr(self.module, self.opens)(bundle, component, **options)
+        return engine
+
+    def choose(self, graphs: Collection[str], device: str | None) -> str | None:
+        """Return the precision to open where none is asked for; None where no graph of the component will do."""
+        preferred: Callable[..., str | None] | None = getattr(self.module, "preferred", None)
+        if preferred is not None:
+            return preferred(graphs, device)
+        return next((p for p in self.precisions if p in graphs), None)
+
+
+_PLAN: Any = {
+    "opens": "open_plan",
+    "precisions": ("fp16", "bf16", "fp32"),
+    "options": ("device", "cuda_graph", "weight_streaming_budget"),
+    "devices": ("cuda",),
+    "builds_plans": True,
+}
+_CPU: Any = {"options": ("threads",), "devices": ("cpu",)}
+
+ENGINES: dict[str, EngineKind] = {
+    "tensorrt": EngineKind(where=".trt.run_tensorrt", **_PLAN),
+    "tensorrt-rtx": EngineKind(where=".trt.run_tensorrt_rtx", **_PLAN),
+    "onnxruntime-cuda": EngineKind(
+        where=".ort.onnxruntime_cuda",
+        opens="OnnxRuntimeCudaEngine",
+        precisions=("fp16", "fp32"),
+        options=("device", "memory_limit"),
+        devices=("cuda",),
+    ),
+    "openvino": EngineKind(where=".ov.openvino_cpu", opens="OpenVinoEngine", precisions=("fp32", "bf16"), **_CPU),
+    "onnxruntime": EngineKind(
+        where=".ort.onnxruntime_cpu", opens="OnnxRuntimeEngine", precisions=("fp32", "fp16"), **_CPU
+    ),
+    "torch": EngineKind(
+        where=".eager",
+        opens="open_torch",
+        precisions=("fp32", "bf16", "fp16"),
+        options=("threads", "device", "cuda_graph", "compile"),
+        devices=("cpu", "cuda"),
+        reference=True,
+    ),
+}
+"""In the order in which ``auto`` tries them: first those that the bundle was exported for, then the others, which run
+from its graphs all the same but were not verified with it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fallback:
+    """An engine that was skipped, and why."""
+
+    component: str
+    asked: str
+    skipped: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """An open engine, what was skipped before it, and the options that it has no use for."""
+
+    engine: Engine
+    fallbacks: tuple[Fallback, ...]
+    unused: tuple[str, ...] = ()
+
+
+def open_engine(
+    bundle: Bundle,
+    component: str,
+    *,
+    engine: str = "auto",
+    precision: str | None = None,
+    fallback: FallbackPolicy | None = None,
+    options: OpeningOptions | None = None,
+) -> Opened:
+    """Open a component.
+
+    Args:
+        bundle: the bundle.
+        component: which component.
+        engine: a name of :data:`ENGINES`, or ``auto``.
+        precision: ``fp32``, ``bf16`` or ``fp16``; None takes the first that engine and bundle have.
+        fallback: ``error`` refuses where the named engine cannot run, ``allow`` tries the others; None means
+            ``allow`` for ``auto`` and ``error`` for a named engine.
+        options: see there. An engine that was not named may have no use for one; the result says so.
+
+    Raises:
+        DamagedBundleError: a file that the engine reads is not what was exported; nothing else is tried.
+        UsageError: an unknown engine, or an option that the named engine does not have.
+        EngineError: nothing that is allowed can run the component; the reasons are listed.
+
+    """
+    if engine != "auto" and engine not in ENGINES:
+        known = ", ".join(["auto", *ENGINES])
+        raise UsageError(f"unknown engine {engine!r}; there are {known}{nearest(engine, ENGINES)}")
+    given = (options or OpeningOptions()).given
+    policy = fallback or ("allow" if engine == "auto" else "error")
+    skipped: list[Fallback] = []
+    for name in _candidates(engine, policy, bundle.manifest.engines):
+        try:
+            opened = _open(bundle, component, name, precision, _accepted(name, given, named=name == engine))
+        except DamagedBundleError:
+            raise  # what another engine would draw of it is not what was exported
+        except SdengineError as error:
+            if policy == "error":
+                raise
+            skipped.append(Fallback(component=component, asked=engine, skipped=name, reason=str(error)))
+        else:
+            unused = tuple(option for option in given if option not in (*ENGINES[name].options, "device"))
+            return Opened(engine=opened, fallbacks=tuple(skipped), unused=unused)
+    reasons = "; ".join(f"{f.skipped}: {f.reason}" for f in skipped)
+    raise EngineError(f"no engine can run {component}: {reasons}")
+
+
+def _candidates(engine: str, policy: str, exported: Collection[str]) -> Iterator[str]:
+    """Name the engines to try: the one asked for, those the bundle was exported for and verified with, the rest."""
+    if engine != "auto":
+        yield engine
+    if policy == "allow":
+        yield from (name for name in ENGINES if name in exported and name != engine)
+        yield from (name for name in ENGINES if name not in exported and name != engine)
+
+
+def _accepted(name: str, options: dict[str, Any], *, named: bool) -> dict[str, Any]:
+    """Return the options that an engine has; ``device`` decides whether it may run at all."""
+    kind = ENGINES[name]
+    device = options.get("device")
+    if device is not None and str(device).split(":")[0] not in kind.devices:
+        raise UsageError(f"{name} runs on {' or '.join(kind.devices)}, not on {device}")
+    for option in options:
+        if named and option not in (*kind.options, "device"):
+            has = ", ".join(n for n, other in ENGINES.items() if option in other.options)
+            raise UsageError(f"{name} has no option {option}; it is for {has}")
+    return {option: value for option, value in options.items() if option in kind.options}
+
+
+def _open(bundle: Bundle, component: str, name: str, precision: str | None, options: dict[str, Any]) -> Engine:
+    kind = ENGINES[name]
+    reason = kind.module.unavailable()
+    if reason is not None:
+        raise EngineUnavailableError(reason)
+    if precision is None:
+        graphs = bundle.component(component).graphs
+        precision = kind.choose(graphs, options.get("device"))
+        if precision is None:
+            raise EngineError(f"the bundle holds {component} in {', '.join(graphs)}; {name} runs {kind.precisions}")
+    elif precision not in kind.precisions:
+        raise EngineError(f"{name} cannot run {precision}; it runs {', '.join(kind.precisions)}")
+    opened = kind.open(bundle, component, precision=precision, **options)
+    if opened.precision != precision:
+        raise EngineError(f"{name} was asked for {precision} and opened in {opened.precision}")
+    return opened

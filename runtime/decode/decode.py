@@ -1,0 +1,90 @@
+"""From samples to images: decoded one at a time, so that memory does not grow with their number."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ...engines.engine import Array
+from ...engines.errors import NonFiniteError
+from ...engines.memory import HOST, Buffer
+from ..denoise.sample import Sample
+from ..open_engines import Components
+from .image_file import pictures_from_pixels
+from .overflow import decoded
+from .watermark import add_watermark, watermark_available
+
+__all__ = ["images_of", "latents_of", "pixels_of"]
+
+F32 = NDArray[np.float32]
+
+
+def latents_of(components: Components, samples: Sequence[Sample]) -> F32:
+    """Return latents, float32 [N, C, h, w].
+
+    Raises:
+        NonFiniteError: the denoiser produced NaN or infinity.
+
+    """
+    latents = np.stack([sample.latent for sample in samples])
+    if not np.isfinite(latents).all():
+        raise NonFiniteError(
+            f"the denoiser produced NaN or infinity on {components.ran.get('denoiser')}; "
+            "draw with another engine or export with --precision fp32"
+        )
+    return latents
+
+
+def pixels_of(components: Components, samples: Sequence[Sample], warnings: list[str]) -> F32:
+    """Decode to pixels, float32 [N, H, W, 3] of 0 to 1, with the watermark where there is to be one.
+
+    Args:
+        components: the engines.
+        samples: of one job.
+        warnings: where to add what the user should know.
+
+    Raises:
+        NonFiniteError: a network produced NaN or infinity.
+
+    """
+    pixels = np.asarray(_decoded(components, samples, "image", warnings), np.float32)
+    return add_watermark(pixels) if _marked(components, samples) else pixels
+
+
+def images_of(components: Components, samples: Sequence[Sample], warnings: list[str]) -> list[Image.Image]:
+    """Decode to images; what was drawn of a part of a picture is pasted into that. See :func:`pixels_of`."""
+    if _marked(components, samples):
+        pixels = (pixels_of(components, samples, warnings) * 255).round().astype(np.uint8)
+    else:
+        pixels = np.asarray(_decoded(components, samples, "picture", warnings), np.uint8)
+    crops = [None if sample.job is None else sample.job.crop for sample in samples]
+    images = pictures_from_pixels(pixels)
+    return [image if crop is None else crop.paste(image) for image, crop in zip(images, crops, strict=True)]
+
+
+def _decoded(components: Components, samples: Sequence[Sample], output: str, warnings: list[str]) -> Array:
+    """Decode to the decoder's output of that name, [N, H, W, 3]."""
+    try:
+        found = [decoded(components, _latent(components, sample), output, warnings) for sample in samples]
+    except NonFiniteError:
+        latents_of(components, samples)  # the denoiser's error, where it is to blame
+        raise
+    return np.concatenate(found)
+
+
+def _latent(components: Components, sample: Sample) -> Buffer:
+    """Return a sample's latent, [1, C, h, w], where the decoder can read it."""
+    memory, state = sample.place
+    latent: Buffer = state[0:1]
+    return latent if memory in (HOST, components.memory_of("vae_decoder")) else memory.read(latent)
+
+
+def _marked(components: Components, samples: Sequence[Sample]) -> bool:
+    """Whether to put the watermark in: as the request says; else as diffusers, where the package is installed."""
+    job: Any = samples[0].job
+    asked = None if job is None else job.request.watermark
+    if asked is None:
+        return components.bundle.family.watermark and watermark_available()
+    return bool(asked)

@@ -1,0 +1,49 @@
+"""What a caller's function may return at the end of a step, checked before any of it is used."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ...engines.errors import UsageError
+from ..request.arrays import finite_array
+
+__all__ = ["CheckedCallback", "checked_callback"]
+
+
+class CheckedCallback:
+    """A callback whose results are latents of the shape that it was given, or nothing."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, pipeline: Any, step: int, timestep: Any, tensors: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Call it.
+
+        Raises:
+            UsageError: it returned something else.
+
+        """
+        returned = self.function(pipeline, step, timestep, tensors)
+        if returned is None:
+            return None
+        if not isinstance(returned, Mapping):
+            raise UsageError(
+                f"callback_on_step_end returned {type(returned).__name__}: return None, or a dict with latents"
+            )
+        changed = dict(returned)
+        if changed.get("latents") is not None:
+            changed["latents"] = finite_array("the latents that callback_on_step_end returned", changed["latents"])
+        return changed
+
+
+def checked_callback(function: object) -> CheckedCallback:
+    """Return a callback that checks what it returns.
+
+    Raises:
+        UsageError: it cannot be called.
+
+    """
+    if isinstance(function, CheckedCallback):
+        return function
+    if not callable(function):
+        raise UsageError(f"callback_on_step_end={function!r} is no function")
+    return CheckedCallback(function)

@@ -1,0 +1,30 @@
+"""Which seeds there are."""
+
+import operator
+
+from ....engines.errors import UsageError
+
+__all__ = ["LARGEST_SEED", "SMALLEST_SEED", "check_seed"]
+
+SMALLEST_SEED = -(2**63)
+LARGEST_SEED = 2**64 - 1
+
+
+def check_seed(seed: object) -> int:
+    """Return the seed as the unsigned 64-bit number that ``torch.Generator.manual_seed`` makes of it.
+
+    torch takes -2**63 to 2**64 - 1 and wraps negative numbers around 2**64.
+
+    Raises:
+        UsageError: not a whole number, or out of that range.
+
+    """
+    try:
+        number = operator.index(seed)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or isinstance(seed, bool):
+        raise UsageError(f"a seed is a whole number, not {seed!r}")
+    if not SMALLEST_SEED <= number <= LARGEST_SEED:
+        raise UsageError(f"seed {number} is out of range: seeds run from 0 to {LARGEST_SEED} (-1 means {LARGEST_SEED})")
+    return number % 2**64

@@ -1,0 +1,227 @@
+"""The open engines of a pipeline."""
+
+import contextlib
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from ..engines.bundle.bundle import Bundle
+from ..engines.engine import Array, Engine, run, run_there
+from ..engines.memory import HOST, Buffer, Memory
+from ..engines.opening_options import OpeningOptions
+from ..engines.registry import ENGINES, Fallback, FallbackPolicy, Opened, open_engine
+from ..engines.spec import ComponentSpec
+
+__all__ = ["Components"]
+
+_AT_ONCE = min(4, os.cpu_count() or 1)
+"""Components that are opened at once: libraries read and optimise a graph on one thread, for the most part. More than
+there are cores would only slow down the largest, which the others are done before."""
+_SMALL = 256 << 20
+"""Bytes of weights, of a component that is opened beside others: what opening takes for a while should not add up."""
+
+
+class Components:
+    """Opens components when they are needed and keeps them, or, to save memory, closes them after each use.
+
+    Several threads may run components at once, unless memory is to be saved.
+
+    Args:
+        bundle: the bundle.
+        engine: name of an engine, or ``auto``.
+        precision: of the graphs, or None.
+        fallback: see :func:`~sdengine.engines.registry.open_engine`.
+        low_memory: keep at most one component open.
+        options: of the engines.
+
+    Attributes:
+        ran: component -> engine, of all that have been open.
+        fallbacks: engines that were skipped, with reasons.
+        open_ms: time spent opening, in milliseconds.
+
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        engine: str,
+        precision: str | None,
+        fallback: FallbackPolicy | None,
+        low_memory: bool,
+        options: OpeningOptions | None = None,
+    ) -> None:
+        self.bundle = bundle
+        self.low_memory = low_memory
+        self.ran: dict[str, str] = {}
+        self.fallbacks: list[Fallback] = []
+        self._notes: list[str] = []
+        self.open_ms = 0.0
+        self._engine = engine
+        self._precision = precision
+        self._fallback = fallback
+        self._options = options or OpeningOptions()
+        self._open: dict[str, Engine] = {}
+        self._in_use: Counter[str] = Counter()
+        self._opening = threading.Lock()
+        self._ran_in: dict[str, str] = {}
+
+    @contextlib.contextmanager
+    def opening(self, names: Sequence[str]) -> Iterator[None]:
+        """Open components ahead of their use, small ones on other threads while the body runs.
+
+        Nothing is opened ahead if memory is to be saved. The body must not use components.
+
+        Raises:
+            EngineError: one of them cannot be opened; raised when the body has ended.
+
+        """
+        if self.low_memory:
+            yield
+            return
+        started = time.perf_counter()
+        with self._opening, ThreadPoolExecutor(_AT_ONCE) as pool:
+            missing = [name for name in dict.fromkeys(names) if name not in self._open]
+            small_ones = sorted((n for n in missing if self._bytes(n) <= _SMALL), key=self._bytes, reverse=True)
+            small = {name: pool.submit(self._opened, name) for name in small_ones}
+            failures: list[BaseException] = []
+            try:
+                yield
+            finally:
+                failures += [error for error in (future.exception() for future in small.values()) if error is not None]
+                for name in missing:
+                    future = small.get(name)
+                    if future is not None and future.exception() is None:
+                        self._keep(name, future.result())
+            for name in missing:
+                if name not in small and not failures:
+                    self._keep(name, self._opened(name))
+            self.open_ms += (time.perf_counter() - started) * 1e3
+        if failures:
+            raise failures[0]
+
+    def _bytes(self, name: str) -> int:
+        """Return the size of its network's weights."""
+        manifest = self.bundle.manifest
+        return manifest.files[manifest.networks[self.bundle.component(name).network].weights].bytes
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.open_ms += (time.perf_counter() - started) * 1e3
+
+    @contextlib.contextmanager
+    def use(self, *names: str) -> Iterator[list[Engine]]:
+        """Give the engines of some components for a while."""
+        try:
+            self._in_use.update(names)
+            yield [self._get(name) for name in names]
+        finally:
+            self._in_use.subtract(names)
+            if self.low_memory:
+                for name in [name for name in self._open if not self._in_use[name]]:
+                    self._open.pop(name).close()
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know about how components were opened."""
+        of_engines = (f"{name}: {note}" for name, engine in self._open.items() for note in engine.notes)
+        return [*self.bundle.checks.notes, *self._notes, *of_engines]
+
+    def spec(self, name: str) -> ComponentSpec:
+        """Return a component's shapes; its engine need not be open."""
+        return next(iter(self.bundle.component(name).graphs.values())).spec
+
+    def weights_of(self, names: Sequence[str]) -> tuple[str | None, ...]:
+        """Return what identifies the weights of components; None for one that the bundle lacks."""
+        components, weights = self.bundle.manifest.components, self.bundle.weights
+        return tuple(weights(components[n].network).identity if n in components else None for n in names)
+
+    def records_loop(self, *names: str) -> bool:
+        """Whether all steps of a loop over these components are to be given to their engines at once.
+
+        That was asked for, and the engines that run them know the option.
+        """
+        if self._options.cuda_graph != "loop" or self.memory_of(*names) is HOST:
+            return False
+        return all("cuda_graph" in ENGINES[self._get(name).name].options for name in names)
+
+    def memory_of(self, *names: str) -> Memory:
+        """Return the memory that components share; the host's where they share none or are not kept open."""
+        if self.low_memory:
+            return HOST
+        memories = [self._get(name).memory for name in names]
+        return memories[0] if all(memory is memories[0] for memory in memories) else HOST
+
+    def run(self, name: str, inputs: Mapping[str, Buffer], *, precision: str | None = None) -> dict[str, Array]:
+        """Run a component once, into new arrays on the host.
+
+        Args:
+            name: the component.
+            inputs: by name; on the host or in :meth:`memory_of` the component.
+            precision: another one than it is usually run in; the engine is then opened for this run alone.
+
+        """
+        if precision is not None and precision != self.precision_of(name):
+            with self._timed():
+                engine = self._opened(name, precision).engine
+            try:
+                return run(engine, inputs)
+            finally:
+                engine.close()
+        with self.use(name) as (engine,):
+            self._ran_in[name] = engine.precision
+            return run(engine, inputs)
+
+    def run_into(self, memory: Memory, name: str, inputs: Mapping[str, Buffer]) -> Mapping[str, Buffer]:
+        """Run a component once, into new buffers of a memory if its engine works there, else on the host."""
+        with self.use(name) as (engine,):
+            self._ran_in[name] = engine.precision
+            return run_there(engine, inputs) if engine.memory is memory else run(engine, inputs)
+
+    def precision_of(self, name: str) -> str | None:
+        """Return the precision in which a component last ran; None if it has not."""
+        return self._ran_in.get(name)
+
+    def close(self) -> None:
+        """Close all of them."""
+        for engine in self._open.values():
+            engine.close()
+        self._open.clear()
+
+    def _get(self, name: str) -> Engine:
+        with self._opening:
+            if name not in self._open:
+                with self._timed():
+                    self._keep(name, self._opened(name))
+            return self._open[name]
+
+    def _keep(self, name: str, opened: Opened) -> None:
+        self._open[name] = opened.engine
+        if name not in self.ran:
+            self.fallbacks += opened.fallbacks
+        self.ran[name] = opened.engine.name
+        for option in opened.unused:
+            self._notes.append(f"{option} is of no use to {opened.engine.name}, which runs {name}")
+
+    def _opened(self, name: str, precision: str | None = None) -> Opened:
+        return open_engine(
+            self.bundle,
+            name,
+            engine=self._engine,
+            precision=precision or self._precision_of(name),
+            fallback=self._fallback,
+            options=self._options,
+        )
+
+    def _precision_of(self, name: str) -> str | None:
+        """The precision asked for; but in a float16 bundle a component of float32 only, SDXL's VAE, is run as it is."""
+        components = self.bundle.manifest.components
+        of_others = any(self._precision in component.graphs for component in components.values())
+        return None if of_others and self._precision not in components[name].graphs else self._precision

@@ -1,0 +1,1 @@
+"""What was asked for: the request, checked and resolved into a job."""

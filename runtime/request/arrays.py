@@ -1,0 +1,47 @@
+"""Arrays that a caller brings: numpy's, torch's or lists, of real and finite numbers."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...engines.errors import UsageError
+
+__all__ = ["array_from", "finite_array"]
+
+
+def array_from(value: Any) -> NDArray[Any]:
+    """Return an array, or a torch tensor wherever it is and whatever its float type, as an array."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        value = value.float() if value.is_floating_point() else value
+    return np.asarray(value.numpy() if hasattr(value, "numpy") else value)
+
+
+def finite_array(name: str, value: Any, *, ndim: int | None = None) -> NDArray[np.float32]:
+    """Return real numbers as float32.
+
+    Args:
+        name: what it is, for messages.
+        value: an array, a torch tensor, or lists of numbers.
+        ndim: how many axes it has; None allows any number.
+
+    Raises:
+        UsageError: it is no array of real numbers, has other axes or none, or holds NaN, infinity or a number beyond
+            float32.
+
+    """
+    try:
+        array = array_from(value)
+    except Exception as error:  # of any library's arrays
+        raise UsageError(f"{name} is no array of numbers: {error}") from error
+    if array.dtype.kind not in "fiu" and not np.issubdtype(array.dtype, np.floating):
+        raise UsageError(f"{name} must be an array of real numbers, not of {array.dtype}")
+    if array.size == 0 or (ndim is not None and array.ndim != ndim):
+        needed = "at least one number" if ndim is None else f"{ndim} axes"
+        raise UsageError(f"{name} has shape {list(array.shape)}; it needs {needed}")
+    with np.errstate(over="ignore"):
+        numbers = array.astype(np.float32, copy=False)
+    if not np.isfinite(numbers).all():
+        raise UsageError(f"{name} holds NaN, infinity or numbers beyond float32; every number must be finite")
+    return numbers

@@ -1,0 +1,122 @@
+"""Inpainting in a part of the picture: ``padding_mask_crop``.
+
+The region around the mask is cut out, drawn at the full size and pasted back, so that a small hole gets all the
+detail there is. Regions, resampling and pasting are those of diffusers' ``VaeImageProcessor``, pixel for pixel.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ...engines.errors import UsageError
+
+__all__ = ["Crop", "crop_around"]
+
+_LANCZOS = Image.Resampling.LANCZOS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crop:
+    """A region of a picture.
+
+    Attributes:
+        picture: the whole picture.
+        mask: of the picture's size; what is not black is repainted.
+        region: left, top, right and bottom, in pixels.
+
+    """
+
+    picture: Image.Image
+    mask: Image.Image
+    region: tuple[int, int, int, int]
+
+    def cut(self, picture: Image.Image, height: int, width: int) -> Image.Image:
+        """Return the region of a picture at the size that is drawn, as RGB.
+
+        Where the region has other proportions, its edges are continued outwards.
+        """
+        part = picture.crop(self.region)
+        by_width = width / height < part.width / part.height
+        inner = (width, part.height * width // part.width)
+        if not by_width:
+            inner = (part.width * height // part.height, height)
+        scaled = part.resize(inner, _LANCZOS)
+        canvas = Image.new("RGB", (width, height))
+        left, top = width // 2 - inner[0] // 2, height // 2 - inner[1] // 2
+        canvas.paste(scaled, (left, top))
+        # an empty box at the border makes resize continue the border
+        if by_width and top > 0:
+            for edge, place in ((0, 0), (scaled.height, top + scaled.height)):
+                canvas.paste(scaled.resize((width, top), box=(0, edge, width, edge)), (0, place))
+        elif not by_width and left > 0:
+            for edge, place in ((0, 0), (scaled.width, left + scaled.width)):
+                canvas.paste(scaled.resize((left, height), box=(edge, 0, edge, height)), (place, 0))
+        return canvas
+
+    def paste(self, drawn: Image.Image) -> Image.Image:
+        """Return the whole picture with what was drawn in its place; the mask's greys mix the two."""
+        left, top, right, bottom = self.region
+        canvas = Image.new("RGB", self.picture.size)
+        canvas.paste(_filling(drawn, right - left, bottom - top), (left, top))
+        # premultiplied, as colours are mixed through the mask's greys
+        kept = Image.new("RGBa", self.picture.size)
+        kept.paste(self.picture.convert("RGBA").convert("RGBa"), mask=ImageOps.invert(self.mask.convert("L")))
+        whole = canvas.convert("RGBA")
+        whole.alpha_composite(kept.convert("RGBA"))
+        return whole.convert("RGB")
+
+
+def crop_around(picture: Image.Image, mask: Image.Image, *, padding: int, height: int, width: int) -> Crop:
+    """Return the region around a mask, in the proportions of the size that is drawn as far as the picture allows.
+
+    Args:
+        picture: the whole picture.
+        mask: of its size.
+        padding: pixels to take in on each side.
+        height: that is drawn.
+        width: that is drawn.
+
+    Raises:
+        UsageError: the mask is of another size, or black everywhere.
+
+    """
+    if mask.size != picture.size:
+        raise UsageError(
+            f"mask_image is {mask.width}x{mask.height} pixels, the image {picture.width}x{picture.height}: "
+            "make them equal"
+        )
+    box = Image.fromarray((np.asarray(mask.convert("L")) > 0).astype(np.uint8)).getbbox()
+    if box is None:
+        raise UsageError("mask_image is black everywhere: nothing would be drawn")
+    left, right = max(box[0] - padding, 0), min(box[2] + padding, mask.width)
+    top, bottom = max(box[1] - padding, 0), min(box[3] + padding, mask.height)
+    proportion = width / height
+    if (right - left) / (bottom - top) > proportion:
+        top, bottom = _widened(top, bottom, (right - left) / proportion, mask.height)
+    else:
+        left, right = _widened(left, right, (bottom - top) * proportion, mask.width)
+    return Crop(picture=picture, mask=mask, region=(left, top, right, bottom))
+
+
+def _widened(first: int, last: int, length: float, limit: int) -> tuple[int, int]:
+    """Widen a span to a length about its middle, moved and then shortened to lie within 0 to ``limit``."""
+    missing = int(length - (last - first))
+    first -= missing // 2
+    last += missing - missing // 2
+    beyond = max(last - limit, 0)
+    first, last = first - beyond, last - beyond
+    if first < 0:
+        first, last = 0, last - first
+    return first, min(last, limit)
+
+
+def _filling(drawn: Image.Image, width: int, height: int) -> Image.Image:
+    """Scale a picture to cover a size, and cut off what sticks out at the sides."""
+    if width / height > drawn.width / drawn.height:
+        outer = (width, drawn.height * width // drawn.width)
+    else:
+        outer = (drawn.width * height // drawn.height, height)
+    canvas = Image.new("RGB", (width, height))
+    canvas.paste(drawn.resize(outer, _LANCZOS), (width // 2 - outer[0] // 2, height // 2 - outer[1] // 2))
+    return canvas

@@ -1,0 +1,174 @@
+"""Pictures and masks that a caller brings, as arrays of the size that is drawn."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ...engines.errors import UsageError
+from .arrays import array_from, finite_array
+from .pil_images import open_image, prepared_image
+
+__all__ = ["array_from", "as_latents", "load_pictures", "mask_array", "natural_size", "pixel_array"]
+
+F32 = NDArray[np.float32]
+Picture = Image.Image | F32
+
+_CHANNELS = (1, 3, 4)
+
+
+def load_pictures(
+    value: Any, what: str, notes: list[str], *, masks: bool = False, signed: bool = False
+) -> list[Picture]:
+    """Return PIL images, or float32 arrays [H, W] or [H, W, C] of 0 to 1, one for each picture.
+
+    Args:
+        value: a PIL image, a path, an array, or a list of them. Tensors (anything with ``numpy()``) are [N, C, H, W].
+        what: the argument's name, for messages.
+        notes: gets what the user should know about how the pictures were read.
+        masks: three axes are [N, H, W], unless the last is channels (1, 3 or 4); those of tensors always are.
+        signed: values down to -1 mean something of their own (a ControlNet's masked pixels) and stay as they are.
+
+    Raises:
+        UsageError: it is none of these, or a file cannot be read.
+
+    """
+    if isinstance(value, (list, tuple)):
+        if not value:
+            raise UsageError(f"{what} is an empty list")
+        found = [load_pictures(item, what, notes, masks=masks, signed=signed) for item in value]
+        return [picture for pictures in found for picture in pictures]
+    if isinstance(value, str) and value.startswith(("http://", "https://")):
+        raise UsageError(f"{what}: {value} is not fetched; give a file")
+    if isinstance(value, Image.Image) and signed and value.mode == "F" and np.asarray(value).min(initial=0) < 0:
+        value = np.asarray(value)  # resampling would mix what is masked into the rest
+    if isinstance(value, Image.Image):
+        return [prepared_image(value, what, notes)]
+    if isinstance(value, (str, Path)):
+        return [open_image(Path(value), what, notes)]
+    array = _plain_array(value, masks=masks)
+    if array is None:
+        raise UsageError(f"{what} must be a PIL image, a path or an array, not {type(value).__name__}")
+    array = _checked_values(array, what, notes, masks=masks, signed=signed)
+    several = array.ndim == 4 or (masks and array.ndim == 3 and array.shape[-1] not in _CHANNELS)
+    if (array.ndim == 4 or not several) and array.ndim > 2 and array.shape[-1] not in _CHANNELS:
+        raise UsageError(f"{what} has {array.shape[-1]} channels ({array.shape}): there can be 1, 3 or 4")
+    if array.ndim > 2 and array.shape[-1] == 4 and not (masks and several) and array[..., 3].min() < 1:
+        notes.append(f"{what}: the fourth channel of the array, its transparency, has no effect")
+    return list(array) if several else [array]
+
+
+def _checked_values(array: NDArray[Any], what: str, notes: list[str], *, masks: bool, signed: bool) -> F32:
+    """Return an array's values as float32 of 0 to 1, unsigned integers scaled by the range of their type.
+
+    Raises:
+        UsageError: another type or number of axes, or values out of range.
+
+    """
+    if array.ndim not in (2, 3, 4) or not (array.dtype.kind in "bu" or np.issubdtype(array.dtype, np.floating)):
+        raise UsageError(
+            f"{what} must be floats of 0 to 1, or unsigned integers such as uint8, with 2 to 4 axes, "
+            f"not {array.dtype} {array.shape}"
+        )
+    if array.size == 0:
+        raise UsageError(f"{what} is empty: its shape is {array.shape}")
+    white = np.iinfo(array.dtype).max if array.dtype.kind == "u" else 1
+    values = np.asarray(array, np.float64) / white
+    least, most = float(values.min()), float(values.max())
+    below = least < -1e-6
+    if not np.isfinite([least, most]).all() or most > 1 + 1e-6 or least < -1 - 1e-6 or (below and masks):
+        raise UsageError(f"{what} holds values outside 0 to 1")
+    if below and not signed:
+        notes.append(f"{what}: an array with values below 0 is read as one of -1 to 1, as in diffusers")
+        values = (values + 1) / 2
+    return values.astype(np.float32)
+
+
+def _plain_array(value: Any, *, masks: bool) -> NDArray[Any] | None:
+    """A numpy array as it is; a tensor [N, C, H, W], [C, H, W] or, of masks, [N, H, W] with its channels last."""
+    if isinstance(value, np.ndarray):
+        return value
+    if hasattr(value, "numpy"):
+        array = array_from(value)
+        if masks and array.ndim == 3:
+            return array[..., None]
+        return np.moveaxis(array, -3, -1) if array.ndim in (3, 4) else array
+    return None
+
+
+def as_latents(value: Any, channels: int) -> F32 | None:
+    """Return the value as latents [N, C, h, w] if it is that, else None."""
+    if isinstance(value, (list, tuple)) and value:
+        parts = [as_latents(item[None] if getattr(item, "ndim", 0) == 3 else item, channels) for item in value]
+        found = [part for part in parts if part is not None]
+        return np.concatenate(found) if len(found) == len(parts) else None
+    array = array_from(value) if hasattr(value, "numpy") else value
+    if isinstance(array, np.ndarray) and array.ndim == 4 and array.shape[1] == channels and array.shape[-1] != 3:
+        return np.ascontiguousarray(finite_array("image, as latents,", array))
+    return None
+
+
+def natural_size(picture: Picture, multiple: int) -> tuple[int, int]:
+    """Return a picture's (height, width), rounded down to a multiple as diffusers does."""
+    height, width = _size(picture)
+    return height - height % multiple, width - width % multiple
+
+
+def _size(picture: Picture) -> tuple[int, int]:
+    return (picture.height, picture.width) if isinstance(picture, Image.Image) else picture.shape[:2]
+
+
+def pixel_array(pictures: Sequence[Picture], height: int, width: int) -> F32:
+    """Return pictures as RGB, float32 [N, height, width, 3] of 0 to 1.
+
+    As in diffusers, PIL images are resampled with Lanczos, in their own mode, and arrays by nearest neighbour. A
+    fourth channel of an array is left out.
+    """
+    return np.stack([_resized(picture, height, width) for picture in pictures])
+
+
+def _resized(picture: Picture, height: int, width: int) -> F32:
+    if isinstance(picture, Image.Image):
+        return _scaled(picture, height, width, "RGB")
+    pixels = _nearest(picture, height, width)
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    rgb = np.broadcast_to(pixels[:, :, :3], (height, width, 3))
+    copied: F32 = np.array(rgb, np.float32)
+    return copied
+
+
+def _scaled(picture: Image.Image, height: int, width: int, mode: str) -> F32:
+    """Resample a PIL image; returns [height, width, 3] of 0 to 1 for ``RGB``, [height, width] for ``L``."""
+    scaled = picture.resize((width, height), Image.Resampling.LANCZOS)
+    if scaled.mode != "F":
+        return np.asarray(scaled.convert(mode), np.float32) / np.float32(255)
+    grey = np.clip(np.asarray(scaled, np.float32), 0, 1)
+    return np.repeat(grey[:, :, None], 3, axis=-1) if mode == "RGB" else grey
+
+
+def _nearest(array: F32, height: int, width: int) -> F32:
+    return array[_nearest_indices(array.shape[0], height)][:, _nearest_indices(array.shape[1], width)]
+
+
+def _nearest_indices(old: int, new: int) -> NDArray[np.int64]:
+    """Which of ``old`` entries each of ``new`` is, rounded as torch's ``interpolate`` rounds: in float32."""
+    if new == 2 * old:
+        return np.arange(new) // 2
+    scaled = np.floor(np.arange(new, dtype=np.float32) * np.float32(old / new))
+    return np.asarray(np.minimum(scaled, old - 1), np.int64)
+
+
+def mask_array(masks: Sequence[Picture], height: int, width: int) -> F32:
+    """Return masks, of whatever sizes, as float32 [N, height, width], 0 or 1: from 0.5 on, a pixel is repainted."""
+    found = []
+    for mask in masks:
+        if isinstance(mask, Image.Image):
+            grey = _scaled(mask, height, width, "L")
+        else:
+            grey = _nearest(mask if mask.ndim == 2 else mask[..., :3].mean(-1), height, width)
+        found.append((grey >= 0.5).astype(np.float32))
+    return np.stack(found)

@@ -1,0 +1,174 @@
+"""The page in a real browser: one file, both schemes, a phone's width, every figure, nobody called."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sdengine.benchmarks.bench.figure import QUANTILES, Figure
+from sdengine.benchmarks.bench.numbers import number
+from sdengine.benchmarks.bench.page import page_of
+from sdengine.benchmarks.bench.published import published_for
+from sdengine.benchmarks.bench.saved import read_report
+
+from .runs import doctored
+
+FLAGS = ("--headless", "--no-sandbox", "--disable-background-networking")
+"""Chromium's own: its sandbox refuses to start for root; its background requests would be counted as the page's."""
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None or DRIVER is None, reason="needs chromium and chromedriver; .ci/run installs them"
+)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.binary_location = str(CHROMIUM)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
+    yield driver
+    driver.quit()
+
+
+def open_page(browser: Any, report: Path, *, width: int = 1280, scheme: str = "light") -> None:
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browser.get((report / "report.html").as_uri())
+
+
+@needs_chromium
+def test_nobody_is_called_and_nothing_goes_wrong(browser: Any, measured: Path) -> None:
+    browser.get("about:blank")
+    browser.get_log("performance"), browser.get_log("browser")
+    open_page(browser, measured)
+    assert browser.get_log("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert (measured / "report.html").as_uri() in asked
+    assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
+    broken = browser.execute_script("return [...document.images].filter(i => !i.naturalWidth).length")
+    assert (broken, browser.execute_script("return document.images.length")) == (0, 5)
+    assert (measured / "report.html").stat().st_size < 2e6
+
+
+@needs_chromium
+def test_every_figure_is_there(browser: Any, measured: Path) -> None:
+    open_page(browser, measured)
+    shown = set(browser.execute_script("return [...document.querySelectorAll('td')].map(cell => cell.textContent)"))
+    report = read_report(measured / "report.json")
+    figures = [figure for _, figure in report.figures() if isinstance(figure, Figure)]
+    assert len(figures) == 2 * (7 + 3 + 2 * 2 + 2 * 8)
+    for figure in figures:
+        for quantile in QUANTILES:
+            assert number(getattr(figure, quantile)) in shown
+    text = browser.execute_script("return document.body.textContent")
+    for told in (report.bundle.sha256, report.environment.cpu.model, report.environment.packages["numpy"]):
+        assert told in text
+    assert "a cat & a <dog>" in text
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_nothing_has_to_be_scrolled_sideways(browser: Any, measured: Path, width: int) -> None:
+    open_page(browser, measured, width=width)
+    browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    beyond = browser.execute_script(
+        "return [...document.body.querySelectorAll('*')].filter(e => !e.closest('svg'))"
+        ".filter(e => e.getBoundingClientRect().right > innerWidth + 1 || e.scrollWidth > e.clientWidth + 1 "
+        "&& getComputedStyle(e).display !== 'inline').map(e => e.outerHTML.slice(0, 120))"
+    )
+    assert beyond == []
+    small = browser.execute_script(
+        "return Math.min(...[...document.querySelectorAll('svg text')].map(t => "
+        "parseFloat(getComputedStyle(t).fontSize) * t.ownerSVGElement.getScreenCTM().a))"
+    )
+    assert small > 8, "text in plots must stay legible"
+
+
+@needs_chromium
+def test_both_schemes_are_readable(browser: Any, measured: Path) -> None:
+    papers = []
+    for scheme in ("light", "dark"):
+        open_page(browser, measured, scheme=scheme)
+        script = "const s = getComputedStyle(arguments[0]); return [s.color, s.backgroundColor, s.fill]"
+        ink, paper, _ = browser.execute_script(script, browser.find_element("tag name", "body"))
+        _, card, _ = browser.execute_script(script, browser.find_element("class name", "card"))
+        faint = browser.execute_script(script, browser.find_element("css selector", "header p:last-of-type"))[0]
+        label = browser.execute_script(script, browser.find_element("css selector", "svg text"))[2]
+        assert contrast(ink, paper) > 7
+        assert contrast(faint, paper) > 4.5
+        assert contrast(label, card) > 4.5
+        papers.append(luminance(paper))
+    assert papers[0] > 0.8 and papers[1] < 0.05
+
+
+@needs_chromium
+def test_it_can_be_read_without_seeing(browser: Any, measured: Path) -> None:
+    open_page(browser, measured)
+    lacking = browser.execute_script(
+        "return [...document.querySelectorAll('img')].filter(i => !i.alt).length"
+        " + [...document.querySelectorAll('svg')].filter(s => !s.closest('[role=img][aria-label]')).length"
+        " + [...document.querySelectorAll('table')].filter(t => !t.caption || !t.querySelector('thead th[scope=col]')"
+        " || !t.querySelector('tbody th[scope]')).length"
+    )
+    assert lacking == 0
+    ids = browser.execute_script("return [...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(ids) == len(set(ids))
+    levels = browser.execute_script("return [...document.querySelectorAll('h1, h2')].map(h => h.tagName).join(' ')")
+    assert levels.startswith("H1 H2") and levels.count("H1") == 1
+    assert browser.execute_script("return document.documentElement.lang") == "en"
+
+
+def test_published_figures_stand_beside_our_own(measured: Path, tmp_path: Path) -> None:
+    """A report of the full SDXL takes a GPU; one that only says so shows what the page would."""
+
+    def pretend(report: dict[str, Any]) -> None:
+        found = published_for("sdxl", 2_567_463_684, [((1024, 1024), 30, 1)], guided=True)
+        assert isinstance(found, list)
+        report["published"] = [
+            {name: getattr(figure, name) for name in figure.__struct_fields__} | {"width": 48, "height": 40, "steps": 2}
+            for figure in found
+        ]
+
+    report = read_report(doctored(measured, tmp_path / "new.json", pretend))
+    page = page_of(report)
+    for told in ("NVIDIA A100", number(2742), "https://huggingface.co/stabilityai/", "here: onnxruntime, batch 1"):
+        assert told in page
+
+
+def test_what_is_absent_has_its_reason_on_the_page(measured: Path, tmp_path: Path) -> None:
+    def lose(report: dict[str, Any]) -> None:
+        first, second = report["engines"]
+        first["cases"][0]["step"] = {"kind": "absent", "reason": "one launch"}
+        first["memory"]["peak"] = {"kind": "absent", "reason": "nobody counts"}
+        second["size_changes"] = {"kind": "absent", "reason": "one size"}
+        report["reference"] = second["cases"][1]["difference"] = {"kind": "absent", "reason": "no torch"}
+
+    page = page_of(read_report(doctored(measured, tmp_path / "new.json", lose)))
+    for reason in ("one launch", "nobody counts", "one size", "no torch", "not compared with float32 torch"):
+        assert reason in page
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance (WCAG 2.2) of ``rgb(r, g, b)``."""
+    channels = [int(part) / 255 for part in colour[colour.index("(") + 1 : colour.index(")")].split(",")[:3]]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast ratio (WCAG 2.2)."""
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)

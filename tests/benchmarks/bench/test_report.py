@@ -1,0 +1,127 @@
+"""The report that a real measurement writes: valid, whole, and true to its samples."""
+
+import base64
+import hashlib
+import io
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jsonschema import Draft202012Validator
+from PIL import Image
+from sdengine.benchmarks.bench.saved import make_schema, read_report, report_schema
+
+from ...bundles import bundle_of
+from .runs import bench, figures_in
+
+
+def test_the_published_schema_is_in_step_with_the_structs() -> None:
+    assert json.loads(report_schema()) == make_schema()
+
+
+def test_the_schema_is_printed() -> None:
+    printed = bench("--schema")
+    assert printed.returncode == 0, printed.stderr
+    schema = json.loads(printed.stdout)
+    Draft202012Validator.check_schema(schema)
+    assert schema["$defs"]["Case"]["properties"]["throughput"]["description"] == "pictures a second."
+
+
+def test_the_report_is_valid(measured: Path) -> None:
+    report = json.loads((measured / "report.json").read_text())
+    validator = Draft202012Validator(json.loads(report_schema()))
+    validator.validate(report)
+    del report["engines"][0]["cold_start"]["compile"]
+    assert not validator.is_valid(report)
+    assert sorted(file.name for file in measured.iterdir()) == ["report.html", "report.json"]
+
+
+def test_every_figure_has_its_samples(measured: Path) -> None:
+    report = json.loads((measured / "report.json").read_text())
+    for figure in figures_in(report):
+        samples = np.concatenate(figure["rounds"])
+        expected = np.percentile(samples, [50, 90, 99])
+        assert [figure["p50"], figure["p90"], figure["p99"]] == pytest.approx(expected, abs=1e-3)
+        assert len(figure["rounds"]) == 2
+    for engine in report["engines"]:
+        cold = engine["cold_start"]
+        parts = [cold[name]["rounds"] for name in cold if name != "total"]
+        assert np.allclose(np.sum(parts, axis=0), cold["total"]["rounds"], atol=0.01)
+        assert [(case["batch"], case["step"]["per_run"]) for case in engine["cases"]] == [(1, 2), (2, 2)]
+        for case in engine["cases"]:
+            assert [len(samples) for samples in case["stages"]["total"]["rounds"]] == [3, 3]
+            assert [len(samples) for samples in case["step"]["rounds"]] == [6, 6]
+            total = np.array(case["stages"]["total"]["rounds"])
+            assert np.allclose(np.array(case["throughput"]["rounds"]), case["batch"] * 1e3 / total, rtol=1e-3)
+            assert np.array(case["step"]["rounds"]).sum() < np.array(case["stages"]["denoise"]["rounds"]).sum()
+
+
+def test_changes_of_size_are_measured_though_one_size_is_asked(measured: Path) -> None:
+    for engine in read_report(measured / "report.json").engines:
+        changes = engine.size_changes
+        assert isinstance(changes, list)
+        assert [(change.before, change.after, change.seen) for change in changes] == [
+            ((40, 48), (40, 112), False),
+            ((40, 112), (40, 48), True),
+        ]
+
+
+def test_pictures_are_compared_with_torch_and_shown(measured: Path) -> None:
+    report = json.loads((measured / "report.json").read_text())
+    assert (report["reference"]["version"], report["reference"]["device"]) == (version("torch"), "cpu")
+    pictures = [report["reference"]["pictures"][0]["picture"]]
+    for engine in report["engines"]:
+        assert {ran["precision"] for ran in engine["components"].values()} == {"fp32"}
+        for case in engine["cases"]:
+            assert case["difference"]["kind"] == "difference"
+            assert case["difference"]["largest"] <= 2
+            assert case["difference"]["psnr_db"] is None or case["difference"]["psnr_db"] > 50
+            pictures.append(case["picture"])
+    for picture in pictures:
+        data = base64.b64decode(picture["data"].removeprefix("data:image/webp;base64,"))
+        with Image.open(io.BytesIO(data)) as opened:
+            assert opened.size == (48, 40)
+            assert hashlib.sha256(opened.convert("RGB").tobytes()).hexdigest() == picture["sha256"]
+
+
+def test_bundle_settings_and_environment_are_told(measured: Path) -> None:
+    report = json.loads((measured / "report.json").read_text())
+    manifest = (bundle_of("sdxl") / "manifest.json").read_bytes()
+    assert report["bundle"]["sha256"] == hashlib.sha256(manifest).hexdigest()
+    assert report["settings"]["sizes"] == [[40, 48]]
+    assert report["settings"]["prompt"] == "a cat & a <dog>"
+    environment = report["environment"]
+    assert environment["packages"]["onnxruntime"] == version("onnxruntime")
+    assert environment["cpu"]["model"]
+    assert environment["variables"]["OMP_NUM_THREADS"] == "1"
+    assert report["published"]["reason"].startswith("none for this model")
+
+
+def test_the_terminal_shows_the_figures(measured: Path) -> None:
+    printed = " ".join((measured.parent / "printed.txt").read_text().split())
+    shown = bench("--from", measured / "report.json")
+    assert shown.returncode == 0
+    assert " ".join(shown.stdout.split()) == printed
+    for word in (
+        "onnxruntime",
+        "openvino:fp32",
+        "48x40",
+        "Cold start",
+        "images/s",
+        "from float32 torch",
+        "none for this",
+    ):
+        assert word in printed
+
+
+def test_without_a_reference_the_report_says_so() -> None:
+    least = ("--size", "32x32", "--steps", "1", "--batch", "1", "--rounds", "1", "--runs", "1")
+    done = bench(bundle_of("sdxl"), *least, "--no-reference", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    Draft202012Validator(json.loads(report_schema())).validate(report)
+    reason = {"kind": "absent", "reason": "it was switched off with --no-reference"}
+    assert report["reference"] == reason
+    assert report["engines"][0]["cases"][0]["difference"] == reason
