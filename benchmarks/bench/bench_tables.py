@@ -9,7 +9,7 @@ from rich.table import Table
 from ...runtime.cli.console import err, out, table
 from .compare import Change, Comparison
 from .figure import QUANTILES, Absent
-from .numbers import difference_text, figure_text, number
+from .figure_text import difference_text, figure_text, number
 from .remarks import published_beside_ours, remarks_on
 from .report import Case, EngineReport, Report, Stages
 

@@ -7,9 +7,9 @@ from typing import Literal
 import msgspec
 
 from ...engines.errors import UsageError
+from .chance import change_and_noise
 from .environment import Environment
 from .figure import Absent, Figure
-from .noise import change_and_noise
 from .report import BundleRecord, Report
 from .settings import Settings
 

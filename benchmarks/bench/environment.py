@@ -1,32 +1,16 @@
 """Where something is measured: everything about machine and software that moves the figures."""
 
-import contextlib
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
 
+from ...engines.installed_packages import installed_packages
 from .nvidia_smi import nvidia_smi
 
-__all__ = ["Clocks", "Cpu", "Environment", "clocks_now", "environment_here", "installed_packages"]
+__all__ = ["Clocks", "Cpu", "Environment", "clocks_now", "environment_here"]
 
-_PACKAGES = (
-    "numpy",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "openvino",
-    "torch",
-    "transformers",
-    "tensorrt",
-    "tensorrt-rtx-cu13",
-    "cuda-bindings",
-    "tokenizers",
-    "safetensors",
-    "pillow",
-    "msgspec",
-)
 _VARIABLES = (
     "OMP_NUM_THREADS",
     "OMP_PROC_BIND",
@@ -189,12 +173,3 @@ def _read(file: Path) -> str | None:
         return file.read_text().strip()
     except OSError:
         return None  # another system than Linux, or one that does not tell
-
-
-def installed_packages() -> dict[str, str]:
-    """Return the versions of those packages that decide what can run, and how fast."""
-    found = {}
-    for name in _PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found

@@ -18,7 +18,7 @@ __all__ = ["START", "do_in_fresh_process"]
 START = (
     "import time; first_line = time.perf_counter(); "
     "import sdengine.runtime.generate; imported = time.perf_counter(); "
-    "from sdengine.benchmarks.bench.worker import serve; serve(first_line, imported)"
+    "from sdengine.benchmarks.bench.fresh_process import serve; serve(first_line, imported)"
 )
 """The process's whole program: the clock starts before the first import of ours.
 

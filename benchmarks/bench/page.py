@@ -8,7 +8,7 @@ from typing import Any
 
 from .compare import Change, Comparison
 from .figure import Absent
-from .numbers import difference_text, number
+from .figure_text import difference_text, number
 from .plots import PREFIX, Plot, case_plots, cold_start_plot, memory_plot, throughput_plot
 from .remarks import published_beside_ours, remarks_on
 from .report import EngineReport, Picture, Report

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from ...engines.cuda.gpu import gpu_here
 from ...engines.errors import EngineError
+from ...engines.installed_packages import installed_packages
 from ...engines.registry import ENGINES
 from .console import out, print_json, table
 
@@ -41,8 +42,6 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON obj
 
 def diagnosis() -> dict[str, Any]:
     """Return what was found: engines, installed packages, machine, problems."""
-    from ...benchmarks.bench.environment import installed_packages
-
     engines = {}
     for name, kind in ENGINES.items():
         reason = kind.module.unavailable()

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sdengine.benchmarks.bench.chance import change_and_noise
 from sdengine.benchmarks.bench.compare import compare_reports
 from sdengine.benchmarks.bench.figure import Figure, figure_of
-from sdengine.benchmarks.bench.noise import change_and_noise
 from sdengine.benchmarks.bench.saved import read_report
 
 from ...bundles import bundle_of

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sdengine.benchmarks.bench.environment import clocks_now, environment_here
 from sdengine.benchmarks.bench.figure import Absent
-from sdengine.benchmarks.bench.memory import DeviceMemory, peak_memory, resident_memory
+from sdengine.benchmarks.bench.memory_use import DeviceMemory, peak_memory, resident_memory
 from sdengine.benchmarks.bench.published import published_for
 
 SDXL = 2_567_463_684

@@ -22,7 +22,7 @@ from ...runtime.pipeline import Pipeline
 from ...runtime.result import Result
 from .environment import Clocks, clocks_now
 from .job import CaseSamples, Cold, Done, Job, Tick, Visit
-from .memory import DeviceMemory, peak_memory, resident_memory
+from .memory_use import DeviceMemory, peak_memory, resident_memory
 from .report import PassedOver, Ran, Stages
 from .settings import cases_of, opening_options, probe_size, request_for, split_engine
 
