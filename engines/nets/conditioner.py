@@ -4,7 +4,8 @@ Keys and values of every cross-attention layer, the embedding of pooled text and
 distilled model's guidance.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,20 +13,35 @@ from torch import Tensor, nn
 from .layers import timestep_sinusoid
 from .unet import DownPath
 
-__all__ = ["Conditioner", "unpack_key_values", "widths"]
+__all__ = ["Conditioner", "packed_key_values", "unpack_key_values"]
 
 
-def widths(unet: DownPath) -> list[int]:
-    """Distinct widths of the cross-attention layers, in the order in which they first come."""
-    return list(dict.fromkeys(layer.to_q.out_features for layer in unet.cross_attentions()))
+class _Attends(Protocol):
+    """A network whose attention layers are given keys and values; each has ``to_q``."""
+
+    def cross_attentions(self) -> Iterator[nn.Module]: ...
 
 
-def unpack_key_values(unet: DownPath, packed: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+def _widths(unet: _Attends) -> list[int]:
+    """Width of each layer that is given keys and values, in the order in which the network meets them."""
+    return [int(layer.get_submodule("to_q").get_parameter("weight").shape[0]) for layer in unet.cross_attentions()]
+
+
+def packed_key_values(unet: _Attends, pairs: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """Pack one pair [R, T, width] per layer: one tensor [R, L, 2, T, width] per distinct width."""
+    packed: dict[int, list[Tensor]] = {}
+    for width, pair in zip(_widths(unet), pairs, strict=True):
+        packed.setdefault(width, []).extend(pair)
+    return [torch.stack(layers, 1).unflatten(1, (-1, 2)) for layers in packed.values()]
+
+
+def unpack_key_values(unet: _Attends, packed: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
     """Undo the packing: one tensor [R, L, 2, T, width] per width -> one pair [R, T, width] per layer."""
-    layers = {width: iter(tensor.unbind(1)) for width, tensor in zip(widths(unet), packed, strict=True)}
+    widths = _widths(unet)
+    layers = {width: iter(tensor.unbind(1)) for width, tensor in zip(dict.fromkeys(widths), packed, strict=True)}
     pairs = []
-    for attention in unet.cross_attentions():
-        key, value = next(layers[attention.to_q.out_features]).unbind(1)
+    for width in widths:
+        key, value = next(layers[width]).unbind(1)
         pairs.append((key, value))
     return pairs
 
@@ -70,10 +86,7 @@ class Conditioner(nn.Module):
         unet = self.unet
         dtype = unet.conv_in.weight.dtype
         text = hidden.to(dtype)
-        packed: dict[int, list[Tensor]] = {width: [] for width in widths(unet)}
-        for layer in unet.cross_attentions():
-            packed[layer.to_q.out_features] += [layer.to_k(text), layer.to_v(text)]
-        outputs = [torch.stack(layers, 1).unflatten(1, (-1, 2)) for layers in packed.values()]
+        outputs = packed_key_values(unet, [(layer.to_k(text), layer.to_v(text)) for layer in unet.cross_attentions()])
         if time_ids is not None:
             assert pooled is not None
             sizes = timestep_sinusoid(

@@ -10,13 +10,13 @@ from typing import Any
 
 from ..errors import CheckpointError
 
-__all__ = ["LevelConfig", "UNetConfig"]
+__all__ = ["UNET_OPTIONS", "LevelConfig", "UNetConfig", "level_config", "only", "per_level", "refuse_unknown"]
 
 _DOWN = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}
 _UP = {"CrossAttnUpBlock2D": True, "UpBlock2D": False}
 
 # Options whose other values change the network in ways that no family here uses.
-_FIXED: dict[str, tuple[object, ...]] = {
+UNET_OPTIONS: dict[str, tuple[object, ...]] = {
     "act_fn": ("silu", "swish"),
     "addition_embed_type": (None, "text_time"),
     "attention_type": ("default", None),
@@ -61,7 +61,14 @@ class LevelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
-    """A resolved UNet or ControlNet configuration; ``down`` runs from fine to coarse, ``up`` back again."""
+    """A resolved UNet or ControlNet configuration; ``down`` runs from fine to coarse, ``up`` back again.
+
+    Attributes:
+        image: width of the image embedding that conditions it, or 0.
+        image_tokens: tokens that are made of that.
+        image_hint: whether it sees a hint beside the latents.
+
+    """
 
     in_channels: int
     out_channels: int
@@ -82,6 +89,19 @@ class UNetConfig:
     hint_channels: tuple[int, ...] = ()
     hint_in: int = 3
     hint_bgr: bool = False
+    image: int = 0
+    image_tokens: int = 0
+    image_hint: bool = False
+
+    @property
+    def latent(self) -> int:
+        """Channels of the latents; a UNet that an image embedding conditions returns a learned variance beside them."""
+        return self.out_channels // 2 if self.image else self.out_channels
+
+    @property
+    def inpaints(self) -> bool:
+        """Whether it sees a mask and the masked picture beside the latents."""
+        return self.in_channels > self.latent and not self.image_hint
 
     @property
     def embedding(self) -> int:
@@ -125,16 +145,16 @@ class UNetConfig:
             CheckpointError: an option has a value that these networks do not implement.
 
         """
-        _refuse_unknown(config)
+        refuse_unknown(config, UNET_OPTIONS, _DOWN, _UP)
         channels: Sequence[int] = config["block_out_channels"]
         levels = len(channels)
         down_types: Sequence[str] = config["down_block_types"]
         up_types: Sequence[str] = config.get("up_block_types") or [
             {"CrossAttnDownBlock2D": "CrossAttnUpBlock2D", "DownBlock2D": "UpBlock2D"}[t] for t in reversed(down_types)
         ]
-        heads = _per_level(config.get("num_attention_heads") or config["attention_head_dim"], levels)
-        layers = _per_level(config.get("layers_per_block", 2), levels)
-        depths = _per_level(config.get("transformer_layers_per_block", 1), levels)
+        heads = per_level(config.get("num_attention_heads") or config["attention_head_dim"], levels)
+        layers = per_level(config.get("layers_per_block", 2), levels)
+        depths = per_level(config.get("transformer_layers_per_block", 1), levels)
         up_depths = config.get("reverse_transformer_layers_per_block") or depths[::-1]
         text_time = config.get("addition_embed_type") == "text_time"
         time_id_width = int(config.get("addition_time_embed_dim") or 0) if text_time else 0
@@ -147,15 +167,15 @@ class UNetConfig:
             in_channels=config.get("in_channels", 4),
             out_channels=config.get("out_channels", 4),
             down=tuple(
-                _level(c, h, d, n, cross=_DOWN[t])
+                level_config(c, h, d, n, cross=_DOWN[t])
                 for c, h, d, n, t in zip(channels, heads, depths, layers, down_types, strict=True)
             ),
             up=tuple(
-                _level(c, h, d, n + 1, cross=_UP[t])
+                level_config(c, h, d, n + 1, cross=_UP[t])
                 for c, h, d, n, t in zip(channels[::-1], heads[::-1], up_depths, layers[::-1], up_types, strict=True)
             ),
             mid_depth=None if config.get("mid_block_type", "") is None else _last(depths[-1]),
-            context=_only(config["cross_attention_dim"], "cross_attention_dim"),
+            context=only(config["cross_attention_dim"], "cross_attention_dim"),
             groups=config.get("norm_num_groups", 32),
             eps=config.get("norm_eps", 1e-5),
             linear=bool(config.get("use_linear_projection", False)),
@@ -172,12 +192,14 @@ class UNetConfig:
         )
 
 
-def _level(channels: int, heads: int, depth: Any, layers: int, *, cross: bool) -> LevelConfig:
+def level_config(channels: int, heads: int, depth: Any, layers: int, *, cross: bool) -> LevelConfig:
+    """Return a level's configuration; ``cross`` says whether it has attention."""
     depths = (depth,) * layers if isinstance(depth, int) else tuple(depth)
     return LevelConfig(channels=channels, heads=heads, depths=depths if cross else (), layers=layers)
 
 
-def _per_level(value: Any, levels: int) -> list[Any]:
+def per_level(value: Any, levels: int) -> list[Any]:
+    """Return an option's value for each level."""
     return [value] * levels if isinstance(value, int) else list(value)
 
 
@@ -185,22 +207,37 @@ def _last(depth: Any) -> int:
     return depth if isinstance(depth, int) else int(depth[-1])
 
 
-def _only(value: Any, name: str) -> int:
+def only(value: Any, name: str) -> int:
+    """Return the one value of an option that could be another at each level."""
     values = {value} if isinstance(value, int) else set(value)
     if len(values) != 1:
         raise CheckpointError(f"{name}={value!r}: levels with text of different widths are not supported")
     return int(values.pop())
 
 
-def _refuse_unknown(config: Mapping[str, Any]) -> None:
-    for option, allowed in _FIXED.items():
+def refuse_unknown(
+    config: Mapping[str, Any],
+    fixed: Mapping[str, tuple[object, ...]],
+    down: Mapping[str, bool],
+    up: Mapping[str, bool],
+) -> None:
+    """Raise CheckpointError where a UNet's config has an option or a block that is not implemented.
+
+    Args:
+        config: the contents of ``config.json``.
+        fixed: the values that options may have; the first is diffusers' default.
+        down: blocks of the way down.
+        up: blocks of the way up.
+
+    """
+    for option, allowed in fixed.items():
         value = config.get(option, allowed[0])
         if isinstance(value, (list, tuple)) and len(set(value)) == 1:
             value = value[0]
         if value not in allowed:
             known = " or ".join(repr(a) for a in allowed)
             raise CheckpointError(f"the UNet's {option}={value!r} is not supported; {known} is")
-    for option, known_types in (("down_block_types", _DOWN), ("up_block_types", _UP)):
+    for option, known_types in (("down_block_types", down), ("up_block_types", up)):
         for block in config.get(option) or ():
             if block not in known_types:
                 raise CheckpointError(

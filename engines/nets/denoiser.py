@@ -6,18 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from .conditioner import unpack_key_values
+from .solver_step import next_state
 from .unet import UNet
 
 __all__ = ["Denoiser"]
-
-
-def _weighted_sum(weights: Tensor, terms: Tensor, dim: int) -> Tensor:
-    """Sum ``weights * terms`` over ``dim``, skipping terms of weight 0.
-
-    Multiply and sum, not a matrix product: an engine that lowers products to bfloat16 keeps this in float32. A term
-    of weight 0 is left out even if it is not finite, so that one request's NaN cannot reach another's sample.
-    """
-    return torch.where(weights == 0, torch.zeros_like(weights), weights * terms).sum(dim)
 
 
 class Denoiser(nn.Module):
@@ -94,28 +86,10 @@ class Denoiser(nn.Module):
             residuals=residuals,
             rows=(row_sample, (mix != 0).float().argmax(1)),  # a row that counts for a sample is one of its own
         ).float()
-        prediction = _weighted_sum(mix[:, :, None, None, None], rows[None], 1)
-        reference = _weighted_sum(rescale[:, :, None, None, None], rows[None], 1)
-        deviation = torch.clamp(_deviation(prediction), min=1e-12)
-        share = 1.0 - rescale.sum(1) + _deviation(reference) / deviation
-        prediction = prediction * share[:, None, None, None]
-        picture = _weighted_sum(predict[:, :, None, None, None], torch.stack([latent, prediction], 1), 1)
-        bound = clip[:, None, None, None]
-        picture = torch.maximum(torch.minimum(picture, bound), -bound)
-        terms = torch.cat([state, prediction[:, None], picture[:, None], noise[:, None]], 1)
-        following = _weighted_sum(update[:, :, :, None, None, None], terms[:, None], 2)
+        following = next_state(state, rows, noise, mix, predict, clip, update, rescale)
         if mask is None or known is None or blend is None:
             return following
         factors = blend[:, :, None, None, None]
         kept = factors[:, 0] * known[:, 0] + factors[:, 1] * known[:, 1]
         latent = (1.0 - mask) * kept + mask * following[:, 0]
         return torch.cat([latent[:, None], following[:, 1:]], 1)
-
-
-def _deviation(x: Tensor) -> Tensor:
-    """Standard deviation over a sample, [S, C, h, w] -> [S]; two passes, as squares alone lose digits.
-
-    Divided by n, not n - 1: only ratios of it are used.
-    """
-    centred = x - x.mean((1, 2, 3), keepdim=True)
-    return torch.sqrt((centred * centred).mean((1, 2, 3)))

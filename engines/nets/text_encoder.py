@@ -9,60 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .clip import LayerConfig, Layers
 from .text_config import TextEncoderConfig
 
 __all__ = ["TextEncoder"]
-
-
-class SelfAttention(nn.Module):
-    """Multi-head attention."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.k_proj = nn.Linear(width, width)
-        self.v_proj = nn.Linear(width, width)
-        self.q_proj = nn.Linear(width, width)
-        self.out_proj = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """[B, T, width] and what is added to the scores, [B, 1, T, T] -> [B, T, width]."""
-        q, k, v = (
-            p(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        return self.out_proj(y.transpose(1, 2).flatten(2))
-
-
-class MLP(nn.Module):
-    """Linear, GELU (or CLIP's fast approximation of it), linear."""
-
-    def __init__(self, config: TextEncoderConfig) -> None:
-        super().__init__()
-        self.quick = config.activation == "quick_gelu"
-        self.fc1 = nn.Linear(config.width, config.inner)
-        self.fc2 = nn.Linear(config.inner, config.width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, T, width] -> [B, T, width]."""
-        x = self.fc1(x)
-        return self.fc2(x * torch.sigmoid(1.702 * x) if self.quick else F.gelu(x))
-
-
-class Layer(nn.Module):
-    """Attention and MLP, each after a layer norm and with a residual."""
-
-    def __init__(self, config: TextEncoderConfig) -> None:
-        super().__init__()
-        self.self_attn = SelfAttention(config.width, config.heads)
-        self.layer_norm1 = nn.LayerNorm(config.width, eps=config.eps)
-        self.mlp = MLP(config)
-        self.layer_norm2 = nn.LayerNorm(config.width, eps=config.eps)
-
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """[B, T, width] and what is added to the scores, [B, 1, T, T] -> [B, T, width]."""
-        x = x + self.self_attn(self.layer_norm1(x), bias)
-        return x + self.mlp(self.layer_norm2(x))
 
 
 class Embeddings(nn.Module):
@@ -82,21 +32,16 @@ class Embeddings(nn.Module):
         return tokens + self.position_embedding.weight[None]
 
 
-class Layers(nn.Module):
-    """The layers, under the name that transformers gives them."""
-
-    def __init__(self, config: TextEncoderConfig) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
-
-
 class TextModel(nn.Module):
     """Embeddings, layers and final norm."""
 
     def __init__(self, config: TextEncoderConfig) -> None:
         super().__init__()
         self.embeddings = Embeddings(config)
-        self.encoder = Layers(config)
+        layer = LayerConfig(
+            width=config.width, inner=config.inner, heads=config.heads, activation=config.activation, eps=config.eps
+        )
+        self.encoder = Layers(layer, config.layers)
         self.final_layer_norm = nn.LayerNorm(config.width, eps=config.eps)
 
 

@@ -9,7 +9,7 @@ from .attention import Attention
 from .layers import Downsample, GroupNorm, ResnetBlock, Upsample
 from .vae_config import VAEConfig
 
-__all__ = ["VAE", "VAEDecoder", "VAEEncoder"]
+__all__ = ["VAE", "PixelAttention", "VAEDecoder", "VAEEncoder", "pixels_and_bytes"]
 
 _EPS = 1e-6
 
@@ -145,6 +145,13 @@ def _affine(config: VAEConfig, device: torch.device) -> tuple[Tensor, Tensor]:
     return _per_channel([s / config.scaling_factor for s in std], device), _per_channel(mean, device)
 
 
+def pixels_and_bytes(decoded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """[S, 3, H, W] around 0 -> what :meth:`VAEDecoder.forward` returns."""
+    pixels = decoded.float()
+    image = (pixels * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+    return image, (image * 255).round().to(torch.uint8), pixels.abs().mean((1, 2, 3))
+
+
 class VAEDecoder(nn.Module):
     """The component ``vae_decoder``."""
 
@@ -169,9 +176,7 @@ class VAEDecoder(nn.Module):
         z = latent.to(self.vae.decoder.conv_in.weight.dtype)
         if self.vae.post_quant_conv is not None:
             z = self.vae.post_quant_conv(z)
-        pixels = self.vae.decoder(z).float()
-        image = (pixels * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
-        return image, (image * 255).round().to(torch.uint8), pixels.abs().mean((1, 2, 3))
+        return pixels_and_bytes(self.vae.decoder(z))
 
 
 class VAEEncoder(nn.Module):
