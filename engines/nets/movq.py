@@ -6,7 +6,6 @@ and decodes that as it is.
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -61,9 +60,9 @@ class SpatialAttention(Attention):
         super().__init__(channels, 1, bias=True)
         self.spatial_norm = SpatialNorm(channels, latent)
 
-    def attend(self, x: Tensor, latent: Tensor) -> Tensor:
+    def forward(self, x: Tensor, latent: Tensor) -> Tensor:  # type: ignore[override]  # as PixelAttention, with latents
         """[B, C, h', w'] and latents at that size -> [B, C, h', w']."""
-        y = self(self.spatial_norm(x, latent).flatten(2).transpose(1, 2))
+        y = super().forward(self.spatial_norm(x, latent).flatten(2).transpose(1, 2))
         return x + y.transpose(1, 2).unflatten(-1, x.shape[-2:])
 
 
@@ -145,7 +144,7 @@ class UpLevel(nn.Module):
         for i, resnet in enumerate(self.resnets):
             x = resnet(x, latent)
             if len(self.attentions):
-                x = self.attentions[i].attend(x, latent)
+                x = self.attentions[i](x, latent)
         for up in self.upsamplers:
             x = up(x)
         return x
@@ -181,7 +180,7 @@ class Decoder(nn.Module):
 
         """
         x = self.mid_block.resnets[0](self.conv_in(z), latent)
-        x = self.mid_block.attentions[0].attend(x, latent)
+        x = self.mid_block.attentions[0](x, latent)
         x = self.mid_block.resnets[1](x, latent)
         for i, block in enumerate(self.up_blocks):
             if i:  # the level before has doubled the size

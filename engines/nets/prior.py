@@ -137,6 +137,7 @@ class Prior(nn.Module):
         tokens = torch.stack([time + position[0], noisy, learned + torch.zeros_like(noisy)], 1)
         bias = F.pad(key_bias[:, None, None], (0, 3)).to(dtype) + _causal(3, tokens.device, before=prefix).to(dtype)
         for block, cached in zip(self.transformer_blocks, key_values.unbind(1), strict=True):
+            assert isinstance(block, Block)
             key, value = block.keys_and_values(tokens)
             early_key, early_value = cached.unbind(1)
             tokens = block(tokens, torch.cat([early_key, key], 1), torch.cat([early_value, value], 1), bias)
@@ -183,6 +184,7 @@ class PriorConditioner(nn.Module):
         bias = (_causal(prior.config.prefix, x.device)[None, None] + key_bias[:, None, None]).to(dtype)
         packed = []
         for i, block in enumerate(prior.transformer_blocks):
+            assert isinstance(block, Block)
             key, value = block.keys_and_values(x)
             packed += [key, value]
             if i < prior.config.layers - 1:
