@@ -1,0 +1,112 @@
+"""What turns cost, measured while a worker runs."""
+
+from collections import deque
+from collections.abc import Iterable
+from statistics import median
+
+from .policy import Bucket
+
+__all__ = ["Costs"]
+
+_REMEMBERED = 5
+"""Measurements of which the median counts: a first run that compiles something is soon outvoted."""
+_GROWTH = 0.8
+"""A step is taken to cost ``rows ** 0.8`` until it has been measured: optimistic, so that larger ones are tried."""
+_UNKNOWN_STEP_S = 0.1
+_UNKNOWN_DECODE_STEPS = 2.0
+_UNKNOWN_PREPARE_S = 0.02
+
+
+class Costs:
+    """Seconds of steps, by bucket and rows, and of decoding and preparing, by bucket; see :class:`.CostTable`.
+
+    What has not been measured is estimated from the nearest that has: other numbers of rows of the same bucket, then
+    other sizes of the same model, in proportion to their pixels.
+    """
+
+    def __init__(self) -> None:
+        self._steps: dict[Bucket, dict[int, _Times]] = {}
+        self._stages: dict[str, dict[Bucket, _Times]] = {"decode": {}, "prepare": {}}
+
+    def note_step(self, bucket: Bucket, rows: int, seconds: float) -> None:
+        """Remember what a step took."""
+        self._steps.setdefault(bucket, {}).setdefault(rows, _Times()).add(seconds)
+
+    def note(self, stage: str, bucket: Bucket, seconds: float) -> None:
+        """Remember what ``decode`` or ``prepare`` took."""
+        self._stages[stage].setdefault(bucket, _Times()).add(seconds)
+
+    def step(self, bucket: Bucket, rows: int) -> float:
+        """See :class:`.CostTable`."""
+        known = self._steps.get(bucket)
+        if known:
+            return _at(known, rows)
+        other = _nearest(bucket, self._steps)
+        if other is None:
+            return float(_UNKNOWN_STEP_S * rows**_GROWTH)
+        return _at(self._steps[other], rows) * _pixels(bucket) / _pixels(other)
+
+    def decode(self, bucket: Bucket) -> float:
+        """See :class:`.CostTable`."""
+        return self._stage("decode", bucket, _UNKNOWN_DECODE_STEPS * self.step(bucket, 1))
+
+    def prepare(self, bucket: Bucket) -> float:
+        """See :class:`.CostTable`."""
+        return self._stage("prepare", bucket, _UNKNOWN_PREPARE_S)
+
+    def _stage(self, stage: str, bucket: Bucket, otherwise: float) -> float:
+        known = self._stages[stage]
+        if bucket in known:
+            return known[bucket].middle
+        other = _nearest(bucket, known)
+        return otherwise if other is None else known[other].middle * _pixels(bucket) / _pixels(other)
+
+    def table(self) -> dict[str, dict[str, object]]:
+        """Return what was measured, as JSON values, by model and size; seconds."""
+        return {
+            " ".join((bucket.model, f"{bucket.width}x{bucket.height}", *bucket.more)): {
+                "step": {str(rows): times.middle for rows, times in sorted(known.items())},
+                "decode": self.decode(bucket),
+                "prepare": self.prepare(bucket),
+            }
+            for bucket, known in sorted(self._steps.items())
+        }
+
+
+class _Times:
+    """The last few measurements of one thing."""
+
+    __slots__ = ("_last", "middle")
+
+    def __init__(self) -> None:
+        self._last: deque[float] = deque(maxlen=_REMEMBERED)
+        self.middle = 0.0
+
+    def add(self, seconds: float) -> None:
+        self._last.append(seconds)
+        # Of two, the first may have been the warm-up.
+        self.middle = min(self._last) if len(self._last) < 3 else median(self._last)
+
+
+def _at(known: dict[int, _Times], rows: int) -> float:
+    """Return what so many rows take: as measured, between two that were, or beyond them."""
+    if rows in known:
+        return known[rows].middle
+    below = max((n for n in known if n < rows), default=None)
+    above = min((n for n in known if n > rows), default=None)
+    if below is not None and above is not None:
+        share = (rows - below) / (above - below)
+        return known[below].middle * (1 - share) + known[above].middle * share
+    nearest = below if below is not None else above
+    assert nearest is not None
+    return known[nearest].middle * float((rows / nearest) ** _GROWTH)
+
+
+def _pixels(bucket: Bucket) -> int:
+    return bucket.height * bucket.width
+
+
+def _nearest(bucket: Bucket, known: Iterable[Bucket]) -> Bucket | None:
+    """Return the bucket of the same model whose size is nearest."""
+    same = [other for other in known if other.model == bucket.model]
+    return min(same, key=lambda other: abs(_pixels(other) - _pixels(bucket)), default=None)

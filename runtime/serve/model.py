@@ -1,0 +1,55 @@
+"""A bundle as a worker serves it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .plan import Plan, plan_for
+from .preview import Previewer
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ..denoise import Sample
+    from ..pipeline import Pipeline
+
+__all__ = ["Model"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A bundle and the name under which it is served.
+
+    Attributes:
+        name: what requests call it.
+        pipeline: its open pipeline.
+        slots: images that share a launch at most.
+        previewer: shows its samples on the way.
+
+    """
+
+    name: str
+    pipeline: "Pipeline"
+    slots: int
+    previewer: Previewer
+
+    @classmethod
+    def of(cls, name: str, pipeline: "Pipeline", most: int | None) -> "Model":
+        """Serve a pipeline with as many slots as its bundle takes, or as ``most`` says."""
+        axis = pipeline.components.spec("denoiser").axes["S"].max
+        slots = axis if most is None else min(axis, most)
+        return cls(name=name, pipeline=pipeline, slots=slots, previewer=Previewer(pipeline.components))
+
+    def plan(self, settings: Mapping[str, Any]) -> Plan:
+        """Check a request; see :func:`.plan_for`."""
+        return plan_for(self.name, self.pipeline, settings)
+
+    def prepare(self, plan: Plan) -> "list[Sample]":
+        """Make the samples of a plan."""
+        request = plan.request
+        given = {name: getattr(request, name) for name in request.__dataclass_fields__}
+        return self.pipeline.prepare(**{name: value for name, value in given.items() if value is not None})
+
+    def decode(self, sample: "Sample") -> "Image":
+        """Decode one sample."""
+        return self.pipeline.decode([sample])[0]

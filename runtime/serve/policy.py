@@ -1,0 +1,282 @@
+"""Policies: what a worker does next, as pure functions of what there is to do and of what it costs.
+
+A policy knows no clock, thread or pipeline, so that a simulator can run the same function with a table of costs. It is
+asked before every turn, and a turn is one of three things: prepare one request, take the active samples of one bucket
+one evaluation further, or decode one image. Samples that a :class:`Step` does not name wait outside their batch, at the
+position that they have reached; that costs one copy, so a policy may change its mind at every evaluation.
+"""
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = [
+    "POLICIES",
+    "Bucket",
+    "CostTable",
+    "Decode",
+    "Item",
+    "Policy",
+    "Prepare",
+    "Step",
+    "Turn",
+    "alone_s",
+    "batch_at_the_door",
+    "first_come",
+    "step_level",
+]
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Bucket:
+    """What must be equal for samples to share a launch, as far as it is known before they are prepared.
+
+    Attributes:
+        model: the name under which the bundle is served.
+        height: pixels.
+        width: pixels.
+        more: what else there is: ControlNets, a length of text, adapters.
+
+    """
+
+    model: str
+    height: int
+    width: int
+    more: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One image, as far as a policy needs to know it.
+
+    Attributes:
+        key: which one it is.
+        ticket: the request that it belongs to.
+        order: of arrival.
+        bucket: where it runs.
+        rows: evaluations of the network that it takes at each launch, two with classifier-free guidance.
+        left: evaluations before it; 0 means that it waits to be decoded.
+        total: evaluations from its first to its last.
+        age: seconds since its request was accepted.
+        deadline: seconds until its request's time is over; infinite where there is no limit.
+        priority: as in vLLM: lower is handled earlier, 0 is usual.
+        prepared: whether its text is encoded and its latent started.
+        alike: equal for requests that other servers would batch: sizes, steps, guidance, solver.
+
+    """
+
+    key: int
+    ticket: int
+    order: int
+    bucket: Bucket
+    rows: int
+    left: int
+    total: int
+    age: float
+    deadline: float = math.inf
+    priority: int = 0
+    prepared: bool = True
+    alike: Hashable = None
+
+
+class CostTable(Protocol):
+    """Seconds that turns take."""
+
+    def step(self, bucket: Bucket, rows: int) -> float:
+        """Return what one evaluation of so many rows takes."""
+
+    def decode(self, bucket: Bucket) -> float:
+        """Return what decoding one image takes."""
+
+    def prepare(self, bucket: Bucket) -> float:
+        """Return what preparing a request takes."""
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Prepare a request."""
+
+    ticket: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """Take these images of one bucket one evaluation further."""
+
+    bucket: Bucket
+    keys: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Decode:
+    """Decode one image."""
+
+    key: int
+
+
+Turn = Prepare | Step | Decode
+
+
+class Policy(Protocol):
+    """Decides about the next turn."""
+
+    def __call__(
+        self,
+        waiting: Sequence[Item],
+        active: Sequence[Item],
+        costs: CostTable,
+        *,
+        slots: Callable[[Bucket], int],
+        stepped: bool,
+    ) -> Turn | None:
+        """Return the next turn, None where there is nothing to do.
+
+        Args:
+            waiting: images that hold no slot: not prepared yet, or outside their batch for now.
+            active: images in a slot, and those that wait to be decoded.
+            costs: what turns take.
+            slots: how many images of a bucket can share a launch.
+            stepped: whether the last turn was a step: preparing and decoding take turns with steps.
+
+        """
+
+
+def step_level(
+    waiting: Sequence[Item],
+    active: Sequence[Item],
+    costs: CostTable,
+    *,
+    slots: Callable[[Bucket], int],
+    stepped: bool,
+    ageing: float = 2.0,
+) -> Turn | None:
+    """Choose at every evaluation: shortest remaining work first, with ageing, deadlines and priorities.
+
+    Every image has an urgency: its weight over its remaining time alone. The weight is ``slowdown ** ageing / time
+    alone``, with the slowdown that the image would have if it ran alone from now on. Without the power this is the rule
+    that makes the mean slowdown smallest; with it, an image that waits becomes urgent without limit, so that none
+    starves. The images of one bucket and their number are chosen so that the urgency served for each second is largest,
+    with the costs as measured: where a larger batch costs nothing, it is taken; where it costs as much as its members
+    one after the other, the most urgent one runs alone. Buckets compete by the same number.
+    """
+    ready = [item for item in active if not item.left]
+    running = [item for item in (*waiting, *active) if item.left]
+    if ready and (stepped or not any(item.prepared for item in running)):
+        return Decode(_most_urgent(ready, costs, ageing).key)
+    chosen = _best_group(running, {item.key for item in active}, costs, slots, ageing)
+    if not chosen:
+        return None
+    missing = [item for item in chosen if not item.prepared]
+    if missing and (stepped or not any(item.prepared for item in running)):
+        return Prepare(missing[0].ticket)
+    if len(missing) == len(chosen):  # others go on meanwhile
+        chosen = _best_group([item for item in running if item.prepared], set(), costs, slots, ageing)
+    return Step(chosen[0].bucket, tuple(item.key for item in chosen if item.prepared))
+
+
+def first_come(
+    waiting: Sequence[Item],
+    active: Sequence[Item],
+    costs: CostTable,
+    *,
+    slots: Callable[[Bucket], int],
+    stepped: bool,
+) -> Turn | None:
+    """See one request through, then the next, in the order in which they came."""
+    if not waiting and not active:
+        return None
+    first = min((*waiting, *active), key=lambda item: item.order)
+    return _together([item for item in (*waiting, *active) if item.ticket == first.ticket], slots)
+
+
+def batch_at_the_door(
+    waiting: Sequence[Item],
+    active: Sequence[Item],
+    costs: CostTable,
+    *,
+    slots: Callable[[Bucket], int],
+    stepped: bool,
+) -> Turn | None:
+    """Let requests that are alike begin together, as other servers do; nobody joins them, and all end before others."""
+    if active:
+        # Those that have begun are the batch, also where more of them are waiting for a slot.
+        return _together([*active, *(item for item in waiting if item.left < item.total)], slots)
+    if not waiting:
+        return None
+    first = min(waiting, key=lambda item: item.order)
+    alike = sorted((i for i in waiting if i.alike == first.alike and i.bucket == first.bucket), key=lambda i: i.order)
+    return _together(alike[: slots(first.bucket)], slots)
+
+
+POLICIES: Mapping[str, Policy] = {
+    "step": step_level,
+    "fcfs": first_come,
+    "batch-at-the-door": batch_at_the_door,
+}
+
+
+def alone_s(item: Item, costs: CostTable, evaluations: int) -> float:
+    """Return the seconds that an image takes alone for so many evaluations and its decoding."""
+    return evaluations * costs.step(item.bucket, item.rows) + costs.decode(item.bucket)
+
+
+def _together(items: Sequence[Item], slots: Callable[[Bucket], int]) -> Turn:
+    """Prepare all, then step all, then decode all."""
+    for item in items:
+        if not item.prepared:
+            return Prepare(item.ticket)
+    left = sorted((item for item in items if item.left), key=lambda item: (item.left == item.total, item.order))
+    if not left:
+        return Decode(min(items, key=lambda item: item.order).key)
+    same = [item for item in left if item.bucket == left[0].bucket]
+    return Step(left[0].bucket, tuple(item.key for item in same[: slots(left[0].bucket)]))
+
+
+_HELD = 1.02
+"""An image that has a slot is preferred by so much, lest two that are equally urgent take turns."""
+_PRIORITY = 4.0
+"""How much more urgent an image is than one whose priority is lower by one."""
+_DEADLINE = 50.0
+"""How much more urgent an image is at most whose deadline is near."""
+_LEAST_S = 1e-6
+
+
+def _best_group(
+    items: Iterable[Item],
+    held: set[int],
+    costs: CostTable,
+    slots: Callable[[Bucket], int],
+    ageing: float,
+) -> list[Item]:
+    """Return the images of one bucket whose urgency for each second of their common launch is largest."""
+    by_bucket: dict[Bucket, list[tuple[float, Item]]] = {}
+    for item in items:
+        urgency = _urgency(item, costs, ageing) * (_HELD if item.key in held else 1.0)
+        # By its part in a launch: what one evaluation takes of its remaining work.
+        by_bucket.setdefault(item.bucket, []).append((urgency * costs.step(item.bucket, item.rows), item))
+    best, most = [], -1.0
+    for bucket, ranked in by_bucket.items():
+        ranked.sort(key=lambda pair: (-pair[0], pair[1].order, pair[1].key))
+        served, rows = 0.0, 0
+        for count, (urgency, item) in enumerate(ranked[: slots(bucket)], start=1):
+            served, rows = served + urgency, rows + item.rows
+            rate = served / max(costs.step(bucket, rows), _LEAST_S)
+            if rate > most * (1 + 1e-9):
+                most, best = rate, [i for _, i in ranked[:count]]
+    return best
+
+
+def _most_urgent(items: Iterable[Item], costs: CostTable, ageing: float) -> Item:
+    return max(items, key=lambda item: (_urgency(item, costs, ageing), -item.order, -item.key))
+
+
+def _urgency(item: Item, costs: CostTable, ageing: float) -> float:
+    """Return an image's weight over the seconds that it still needs."""
+    alone = max(alone_s(item, costs, item.total), _LEAST_S)
+    remaining = max(alone_s(item, costs, item.left), _LEAST_S)
+    slowdown = max(1.0, (item.age + remaining) / alone)
+    boost = float(_PRIORITY ** -max(-10, min(10, item.priority)))
+    if remaining < item.deadline < math.inf:  # one that cannot be met any more is nothing to hurry for
+        boost *= min(_DEADLINE, item.deadline / (item.deadline - remaining))
+    return boost * float(min(slowdown**ageing, 1e100)) / (alone * remaining)

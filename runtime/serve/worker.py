@@ -1,0 +1,352 @@
+"""A worker: one thread that takes many requests' images to their end together, one evaluation at a time."""
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from ...engines.errors import EngineError, SdengineError, UsageError, nearest
+from .costs import Costs
+from .failures import ClosedError, DeadlineError, QueueFullError, ServeError, WorkerDiedError
+from .model import Model
+from .policy import POLICIES, Bucket, Policy
+from .ticket import Outcome, Ticket
+from .turns import Turns
+
+if TYPE_CHECKING:
+    from ..pipeline import Pipeline
+
+__all__ = ["Status", "Watch", "Worker"]
+
+_log = logging.getLogger("sdengine.serve")
+_T = TypeVar("_T")
+
+_LONGEST_RETRY_S = 120.0
+"""The `openai` client gives up where it is told to wait longer."""
+
+
+class Watch(Protocol):
+    """Is told on the worker's thread what happens there; must be quick."""
+
+    def stepped(self, bucket: Bucket, images: int, rows: int, seconds: float) -> None:
+        """Some images were taken one evaluation further."""
+
+    def staged(self, stage: str, bucket: Bucket, seconds: float) -> None:
+        """A request was prepared (``prepare``), or an image decoded (``decode``)."""
+
+    def ended(self, ticket: Ticket, outcome: Outcome | Exception) -> None:
+        """A request ends; its caller is told next."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """How a worker is.
+
+    Attributes:
+        alive: whether its thread runs and takes requests to their end.
+        error: why not.
+        waiting: requests that have not begun.
+        running: requests that have.
+        active: images that hold a slot.
+        failures: errors of engines since the last launch that succeeded.
+
+    """
+
+    alive: bool
+    error: str | None
+    waiting: int
+    running: int
+    active: int
+    failures: int
+
+
+class Worker:
+    """Draws what many callers ask for, together: requests join and leave at every evaluation.
+
+    An image comes out as it does alone, as far as the engine gives the same numbers for another number of rows. A
+    request that fails, is cancelled or runs out of time leaves the others alone.
+
+    ::
+
+        async with Worker(Pipeline.load("bundles/sdxl")) as worker:
+            ticket = worker.submit(prompt="an astronaut", num_inference_steps=30, seed=1)
+            async for event in ticket.events(): ...
+            outcome = await ticket.result()
+
+    Args:
+        pipelines: an open pipeline, or several by the name under which requests ask for them. They are closed with the
+            worker.
+        policy: ``step``, ``fcfs`` or ``batch-at-the-door``, or a function; see :mod:`~.policy`.
+        max_num_seqs: images that share a launch at most; None is as many as each bundle takes.
+        max_num_queued: requests that may wait.
+        watches: told what happens.
+
+    Attributes:
+        models: by name.
+        costs: what turns take, as measured.
+
+    """
+
+    def __init__(
+        self,
+        pipelines: "Pipeline | Mapping[str, Pipeline]",
+        *,
+        policy: str | Policy = "step",
+        max_num_seqs: int | None = None,
+        max_num_queued: int = 256,
+        watches: Sequence[Watch] = (),
+    ) -> None:
+        if isinstance(policy, str) and policy not in POLICIES:
+            raise UsageError(f"policy {policy!r} is none of {', '.join(POLICIES)}{nearest(policy, POLICIES)}")
+        named = dict(pipelines) if isinstance(pipelines, Mapping) else {pipelines.bundle.path.name: pipelines}
+        self.models = {name: Model.of(name, pipeline, max_num_seqs) for name, pipeline in named.items()}
+        self.costs = Costs()
+        self._most_waiting = max_num_queued
+        self._watches = tuple(watches)
+        self._turns = Turns(
+            self.models, POLICIES[policy] if isinstance(policy, str) else policy, self.costs, self._watches
+        )
+        self._changed = threading.Condition()
+        self._arrived: deque[Ticket] = deque()
+        self._calls: deque[Callable[[], None]] = deque()
+        self._open: dict[int, Ticket] = {}
+        self._refusing: str | None = None
+        self._stopping = False
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="sdengine worker", daemon=True)
+
+    # -- its life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start its thread."""
+        self._thread.start()
+
+    async def __aenter__(self) -> "Worker":
+        self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.close)
+
+    def drain(self, reason: str = "the worker takes no requests any more") -> None:
+        """Take no requests any more; those that were accepted go on."""
+        with self._changed:
+            self._refusing = self._refusing or reason
+
+    def abort(self, error: ServeError) -> None:
+        """End all requests that were accepted, with this error."""
+        with self._changed:
+            tickets = list(self._open.values())
+        for ticket in tickets:
+            ticket.cancel(error)
+
+    async def idle(self, timeout: float | None = None) -> bool:
+        """Wait until no request is open, for so many seconds at most; return whether that came about."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while self._open and (end is None or time.monotonic() < end):
+            await asyncio.sleep(0.01)
+        return not self._open
+
+    def close(self) -> None:
+        """End what is open with :class:`ClosedError`, end the thread, and close the pipelines."""
+        self.drain("the worker is closed")
+        self.abort(ClosedError("the worker was closed before the request was done"))
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread.is_alive():
+            self._thread.join()
+        for model in self.models.values():
+            model.pipeline.close()
+
+    # -- what callers ask ---------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        model: str | None = None,
+        *,
+        priority: int = 0,
+        timeout: float | None = None,
+        previews: int = 0,
+        request_id: str = "",
+        **settings: Any,
+    ) -> Ticket:
+        """Accept a request; any thread may call this, and it may take some milliseconds.
+
+        Args:
+            model: name of the bundle; None is the first.
+            priority: lower is handled earlier.
+            timeout: seconds after which it is of no use any more, waiting included.
+            previews: previews wanted of each image.
+            request_id: for logs.
+            settings: as for :meth:`~sdengine.runtime.pipeline.Pipeline.prepare`.
+
+        Raises:
+            UsageError: it cannot be met as given.
+            QueueFullError: too many wait.
+            ClosedError: no requests are taken any more.
+            WorkerDiedError: the worker's thread has ended by an error.
+
+        """
+        self.check()
+        plan = self.model(model).plan(settings)
+        ticket = Ticket(plan=plan, request_id=request_id, priority=priority, previews=previews)
+        ticket.deadline = None if timeout is None else ticket.accepted + timeout
+        ticket._on_cancel = self._notify
+        with self._changed:
+            self.check()
+            self._open[ticket.number] = ticket
+            self._arrived.append(ticket)
+            self._changed.notify_all()
+        return ticket
+
+    def model(self, name: str | None) -> Model:
+        """Return the model of that name, or the first.
+
+        Raises:
+            UsageError: there is none of that name.
+
+        """
+        if name is None:
+            return next(iter(self.models.values()))
+        if name not in self.models:
+            raise UsageError(f"model {name!r} is not served here{nearest(name, self.models)}")
+        return self.models[name]
+
+    def check(self) -> None:
+        """Raise what :meth:`submit` would raise whatever the request."""
+        with self._changed:
+            if self._error is not None:
+                raise WorkerDiedError(f"the worker has ended by an error: {self._error}")
+            if self._refusing is not None:
+                raise ClosedError(self._refusing)
+            waiting = self._waiting()
+            if waiting >= self._most_waiting:
+                raise QueueFullError(f"{waiting} requests wait already, the most there may be", self.wait_s())
+
+    def wait_s(self) -> float:
+        """Estimate the seconds until one more request may wait: what the open ones take together, for each of them."""
+        with self._changed:
+            tickets = list(self._open.values())
+        work = 0.0
+        for ticket in tickets:
+            plan = ticket.plan
+            slots = self.models[plan.bucket.model].slots
+            together = self.costs.step(plan.bucket, plan.rows * slots) / slots
+            work += plan.images * (plan.evaluations * together + self.costs.decode(plan.bucket))
+        return min(_LONGEST_RETRY_S, max(1.0, work / max(1, len(tickets))))
+
+    def status(self) -> Status:
+        """Return how it is now."""
+        with self._changed:
+            waiting = self._waiting()
+            return Status(
+                alive=self._error is None and self._thread.is_alive(),
+                error=None if self._error is None else f"{type(self._error).__name__}: {self._error}",
+                waiting=waiting,
+                running=len(self._open) - waiting,
+                active=self._turns.active,
+                failures=self._turns.failures,
+            )
+
+    def call(self, function: Callable[[], _T]) -> "Future[_T]":
+        """Run a function on the worker's thread, between turns; it may use the pipelines."""
+        future: Future[_T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(function())
+            except BaseException as error:
+                future.set_exception(error)
+
+        with self._changed:
+            if self._error is not None or self._stopping:
+                raise ClosedError("the worker is closed")
+            self._calls.append(run)
+            self._changed.notify_all()
+        return future
+
+    def warm_up(self, model: str, height: int | None = None, width: int | None = None) -> "Future[Bucket]":
+        """Draw once at a size, with each number of images that may share a launch, so that later requests are quick."""
+        return self.call(lambda: self._turns.warm_up(self.models[model], height, width))
+
+    def _waiting(self) -> int:
+        return sum(ticket.begun is None for ticket in self._open.values())
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    # -- its thread ---------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while self._wait():
+                with self._changed:
+                    arrived, calls = list(self._arrived), list(self._calls)
+                    self._arrived.clear()
+                    self._calls.clear()
+                for call in calls:
+                    call()
+                for ticket in arrived:
+                    self._turns.add(ticket)
+                self._end_early()
+                for ticket, outcome in self._turns.turn():
+                    self._end(ticket, outcome)
+        except BaseException as error:
+            _log.exception("the worker has ended by an error")
+            self._died(error)
+        finally:
+            with contextlib.suppress(EngineError):
+                self._turns.close()
+
+    def _wait(self) -> bool:
+        """Wait for something to do; return False when the worker is to end and nothing is open any more."""
+        with self._changed:
+            while not (self._arrived or self._calls or self._turns.busy):
+                if self._stopping:
+                    return False
+                self._changed.wait()
+            return True
+
+    def _end_early(self) -> None:
+        """End what was cancelled, or whose time is over."""
+        now = time.monotonic()
+        with self._changed:
+            tickets = list(self._open.values())
+        for ticket in tickets:
+            if ticket.deadline is not None and now >= ticket.deadline:
+                waited = now - ticket.accepted
+                stage = "before it began" if ticket.begun is None else "before its images were done"
+                ticket.cancel(DeadlineError(f"the request's time of {waited:.1f} s was over {stage}"))
+            if ticket.ended_by is not None:
+                self._turns.remove(ticket)
+                self._end(ticket, ticket.ended_by)
+
+    def _end(self, ticket: Ticket, outcome: Outcome | Exception) -> None:
+        """Tell the watches first, so that who has the answer sees it in the metrics, too."""
+        with self._changed:
+            self._open.pop(ticket.number, None)
+        ticket.times.total = (time.monotonic() - ticket.accepted) * 1e3
+        for watch in self._watches:
+            watch.ended(ticket, outcome)
+        ticket.end(outcome)
+
+    def _died(self, error: BaseException) -> None:
+        with self._changed:
+            self._error = error
+            tickets, calls = list(self._open.values()), list(self._calls)
+        reason = error if isinstance(error, SdengineError) else f"{type(error).__name__}: {error}"
+        for ticket in tickets:
+            self._end(ticket, WorkerDiedError(f"the worker has ended by an error: {reason}"))
+        for call in calls:
+            call()  # what it needs is likely to be gone, and its future says so

@@ -1,0 +1,286 @@
+"""A worker draws for many at once what each gets alone, and one that fails, leaves or is late disturbs nobody."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from sdengine.engines.errors import EngineError, UsageError
+from sdengine.runtime import Pipeline
+from sdengine.runtime.denoise import Batch
+from sdengine.runtime.serve import (
+    CancelledError,
+    ClosedError,
+    DeadlineError,
+    Drawn,
+    Preview,
+    Progress,
+    QueueFullError,
+    Worker,
+    WorkerDiedError,
+)
+from sdengine.runtime.serve.policy import Step, step_level
+
+from ...bundles import bundle_of
+from ..parity.oracle import picture
+
+SIZE: dict[str, Any] = {"height": 48, "width": 72}
+LONG: dict[str, Any] = {"prompt": "a long one", "num_inference_steps": 200, "seed": 1, **SIZE}
+SHORT: dict[str, Any] = {"prompt": "a short one", "num_inference_steps": 2, "seed": 2, **SIZE}
+
+
+@pytest.fixture(scope="module")
+def bundle() -> str:
+    return str(bundle_of("sd1"))
+
+
+@pytest.fixture(scope="module")
+def alone(bundle: str) -> Iterator[Callable[[dict[str, Any]], Any]]:
+    with Pipeline.load(bundle, engine="onnxruntime", threads=1) as pipe:
+        yield lambda request: pipe(**request).images
+
+
+@asynccontextmanager
+async def working(bundle: str, **options: Any) -> AsyncIterator[Worker]:
+    async with Worker(Pipeline.load(bundle, engine="onnxruntime", threads=1), **options) as worker:
+        yield worker
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(test, 120))
+
+
+@pytest.mark.parametrize("policy", ["step", "fcfs", "batch-at-the-door"])
+def test_images_in_company_are_those_drawn_alone(policy: str, bundle: str, alone: Any) -> None:
+    requests: list[dict[str, Any]] = [
+        {
+            "prompt": f"a house {i % 3}",
+            "seed": i,
+            "num_inference_steps": 2 + i % 5,
+            "guidance_scale": 1.0 + 3 * (i % 2),
+            "height": 48,
+            "width": 48 + 24 * (i % 2),
+        }
+        for i in range(10)
+    ]
+    requests[3] |= {"scheduler": "EulerAncestralDiscreteScheduler"}
+    requests[4] |= {"image": picture(48, 72, 1), "strength": 0.7, "height": None, "width": None}
+    requests[5] |= {"num_images_per_prompt": 3}
+    requests = [{k: v for k, v in request.items() if v is not None} for request in requests]
+
+    async def test() -> None:
+        async with working(bundle, policy=policy) as worker:
+            tickets = [worker.submit(**request) for request in requests]
+            for request, ticket in zip(requests, tickets, strict=True):
+                outcome = await ticket.result()
+                expected = alone(request)
+                assert len(outcome.images) == len(expected) == len(outcome.seeds)
+                assert outcome.seeds[0] == request["seed"]
+                for ours, theirs in zip(outcome.images, expected, strict=True):
+                    assert np.array_equal(np.asarray(ours), np.asarray(theirs))
+            status = worker.status()
+            assert (status.waiting, status.running, status.active) == (0, 0, 0)
+
+    run(test())
+
+
+def test_events_come_in_order(bundle: str) -> None:
+    async def test() -> None:
+        async with working(bundle) as worker:
+            ticket = worker.submit(**{**SHORT, "num_inference_steps": 6}, num_images_per_prompt=2, previews=2)
+            events = [event async for event in ticket.events()]
+            for index in (0, 1):
+                own = [event for event in events if event.index == index]
+                steps = [event.step for event in own if isinstance(event, Progress)]
+                assert steps == sorted(steps) and steps[-1] == 6
+                previews = [event for event in own if isinstance(event, Preview)]
+                assert [preview.number for preview in previews] == [0, 1]
+                assert [preview.step for preview in previews] == [2, 4]
+                assert all(preview.image.size == (72, 48) for preview in previews)
+                assert isinstance(own[-1], Drawn) and own[-1].seed == 2 + index
+            outcome = await ticket.result()
+            assert outcome.timings_ms.total >= outcome.timings_ms.denoise > 0
+            assert outcome.settings["num_inference_steps"] == 6
+
+    run(test())
+
+
+def test_a_short_request_is_not_held_up_by_long_ones(bundle: str) -> None:
+    async def test() -> None:
+        async with working(bundle) as worker:
+            long = [worker.submit(**LONG) for _ in range(5)]
+            while worker.status().running == 0:
+                await asyncio.sleep(0.001)
+            await worker.submit(**SHORT).result()
+            assert not any(ticket.done for ticket in long)
+            for ticket in long:
+                ticket.cancel()
+
+    run(test())
+
+
+def test_cancelling_frees_the_slot_within_one_step(bundle: str) -> None:
+    launches: list[tuple[float, int]] = []
+
+    class Counting:
+        def stepped(self, bucket: Any, images: int, rows: int, seconds: float) -> None:
+            launches.append((seconds, images))
+
+        def staged(self, stage: str, bucket: Any, seconds: float) -> None:
+            pass
+
+        def ended(self, ticket: Any, outcome: Any) -> None:
+            launches.append((-1.0, type(outcome) is CancelledError))
+
+    async def test() -> None:
+        async with working(bundle, watches=[Counting()]) as worker:
+            ticket = worker.submit(**LONG)
+            async with aclosing(ticket.events()) as events:
+                async for event in events:
+                    if isinstance(event, Progress) and event.step >= 3:
+                        break  # as a client that hangs up
+                begun = len(launches)
+            with pytest.raises(CancelledError):
+                ticket.future.result(timeout=60)
+            assert launches[-1] == (-1.0, True)
+            assert len(launches) - begun <= 3  # the step that was running, and its end
+            assert worker.status().active == 0
+            # one that waits leaves the one that is being drawn alone
+            drawn, waits = worker.submit(**SHORT), worker.submit(**LONG)
+            waits.cancel()
+            assert len((await drawn.result()).images) == 1
+
+    run(test())
+
+
+def test_deadlines_queues_and_ends(bundle: str) -> None:
+    async def test() -> None:
+        async with working(bundle, max_num_queued=2, policy="fcfs") as worker:
+            first = worker.submit(**LONG)
+            while worker.status().running == 0:
+                await asyncio.sleep(0.001)
+            late, waits = worker.submit(**SHORT, timeout=0.01), worker.submit(**SHORT)
+            with pytest.raises(QueueFullError, match="2 requests wait") as full:
+                worker.submit(**SHORT)
+            assert 1 <= full.value.retry_after <= 120
+            with pytest.raises(DeadlineError, match="before it began"):
+                await late.result()
+            worker.drain()
+            with pytest.raises(ClosedError):
+                worker.submit(**SHORT)
+            first.cancel()
+            assert len((await waits.result()).images) == 1
+            assert await worker.idle(10)
+        assert worker.status().alive is False
+
+        async with working(bundle) as worker:
+            left = worker.submit(**LONG)
+        with pytest.raises(ClosedError):
+            left.future.result(timeout=60)
+
+    run(test())
+
+
+def test_what_cannot_be_met_is_refused_at_once(bundle: str) -> None:
+    async def test() -> None:
+        async with working(bundle) as worker:
+            for settings, message in (
+                ({"prompt": "a", "height": 51}, "height=51"),
+                ({"prompt": "a", "num_inference_step": 3}, "num_inference_steps"),
+                ({"prompt": "a", "scheduler": "oiler"}, "oiler"),
+                ({"prompt": "a", "model": "other"}, "other"),
+                ({"prompt": "a", "output_type": "np"}, "PIL"),
+            ):
+                with pytest.raises(UsageError, match=message):
+                    worker.submit(**settings)
+
+    run(test())
+
+
+def test_a_launch_that_fails_is_tried_again_and_fails_alone(
+    bundle: str, alone: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A launch with one of the samples in it always fails: the others come out all the same, as alone."""
+    step = Batch.step
+
+    def failing(self: Batch) -> Any:
+        if any(sample.seed == 66 for sample in self.active):
+            raise EngineError("the device said no")
+        return step(self)
+
+    monkeypatch.setattr(Batch, "step", failing)
+
+    def together(waiting: Any, active: Any, costs: Any, **options: Any) -> Any:
+        """Everything in one launch: as where a larger batch costs nothing."""
+
+        class Free:
+            step = decode = prepare = staticmethod(lambda *_: 1.0)
+
+        return step_level(waiting, active, Free(), **options)
+
+    async def test() -> None:
+        async with working(bundle, policy=together) as worker:
+            requests = [{**SHORT, "seed": seed, "num_inference_steps": 5} for seed in (1, 66, 3)]
+            tickets = [worker.submit(**request) for request in requests]
+            with pytest.raises(EngineError, match="said no"):
+                await tickets[1].result()
+            monkeypatch.setattr(Batch, "step", step)
+            for request, ticket in ((requests[0], tickets[0]), (requests[2], tickets[2])):
+                (image,) = (await ticket.result()).images
+                assert np.array_equal(np.asarray(image), np.asarray(alone(request)[0]))
+            assert worker.status().alive
+
+    with caplog.at_level(logging.CRITICAL, "sdengine.serve"):
+        run(test())
+
+
+def test_images_that_are_not_finite_fail_alone(bundle: str) -> None:
+    async def test() -> None:
+        async with working(bundle) as worker:
+            bad = worker.submit(**{**SHORT, "num_inference_steps": 4, "guidance_scale": 1e38})
+            good = worker.submit(**SHORT)
+            with pytest.raises(EngineError, match="NaN"):
+                await bad.result()
+            assert len((await good.result()).images) == 1
+
+    run(test())
+
+
+def test_a_worker_that_dies_answers_all(bundle: str, caplog: pytest.LogCaptureFixture) -> None:
+    def broken(waiting: Any, active: Any, costs: Any, **options: Any) -> Any:
+        turn = step_level(waiting, active, costs, **options)
+        if isinstance(turn, Step):
+            raise RuntimeError("the policy is broken")
+        return turn
+
+    async def test() -> None:
+        async with working(bundle, policy=broken) as worker:
+            tickets = [worker.submit(**SHORT) for _ in range(3)]
+            for ticket in tickets:
+                with pytest.raises(WorkerDiedError, match="the policy is broken"):
+                    await ticket.result()
+            status = worker.status()
+            assert not status.alive and "the policy is broken" in str(status.error)
+            with pytest.raises(WorkerDiedError):
+                worker.submit(**SHORT)
+
+    with caplog.at_level(logging.CRITICAL, "sdengine.serve"):
+        run(test())
+
+
+def test_warming_up_measures_each_size(bundle: str) -> None:
+    async def test() -> None:
+        async with working(bundle, max_num_seqs=3) as worker:
+            (name,) = worker.models
+            bucket = await asyncio.wrap_future(worker.warm_up(name, 48, 72))
+            assert (bucket.height, bucket.width) == (48, 72)
+            (measured,) = worker.costs.table().values()
+            assert set(measured["step"]) == {"2", "4", "6"}  # type: ignore[call-overload]
+            assert worker.status().active == 0
+            with pytest.raises(UsageError, match="height=50"):
+                await asyncio.wrap_future(worker.warm_up(name, 50, 72))
+
+    run(test())
