@@ -8,29 +8,9 @@ import re
 from collections.abc import Collection, Iterable
 
 from ...engines.errors import CheckpointError
+from ...engines.nets.ldm_names import RESNET, STEM
 
 __all__ = ["controlnet_names", "unet_names"]
-
-_STEM = {
-    "time_embed.0": "time_embedding.linear_1",
-    "time_embed.2": "time_embedding.linear_2",
-    "label_emb.0.0": "add_embedding.linear_1",
-    "label_emb.0.2": "add_embedding.linear_2",
-    "input_blocks.0.0": "conv_in",
-    "middle_block.0": "mid_block.resnets.0",
-    "middle_block.1": "mid_block.attentions.0",
-    "middle_block.2": "mid_block.resnets.1",
-    "out.0": "conv_norm_out",
-    "out.2": "conv_out",
-}
-_RESNET = {
-    "in_layers.0": "norm1",
-    "in_layers.2": "conv1",
-    "emb_layers.1": "time_emb_proj",
-    "out_layers.0": "norm2",
-    "out_layers.3": "conv2",
-    "skip_connection": "conv_shortcut",
-}
 
 
 def unet_names(names: Collection[str]) -> dict[str, str]:
@@ -40,7 +20,7 @@ def unet_names(names: Collection[str]) -> dict[str, str]:
         CheckpointError: a block is missing from the list, or a name is none of a UNet's.
 
     """
-    return _renamed(names, {**_STEM, **_down(names), **_up(names)}, "UNet")
+    return _renamed(names, {**STEM, **_down(names), **_up(names)}, "UNet")
 
 
 def controlnet_names(names: Collection[str]) -> dict[str, str]:
@@ -50,7 +30,7 @@ def controlnet_names(names: Collection[str]) -> dict[str, str]:
         CheckpointError: as for :func:`unet_names`.
 
     """
-    modules = {**_STEM, **_down(names), "middle_block_out.0": "controlnet_mid_block"}
+    modules = {**STEM, **_down(names), "middle_block_out.0": "controlnet_mid_block"}
     modules |= {f"zero_convs.{i}.0": f"controlnet_down_blocks.{i}" for i in _blocks(names, "zero_convs")}
     # Convolutions stand at the even places of the hint's list, activations between them.
     hint = sorted({int(m[1]) for name in names if (m := re.match(r"input_hint_block\.(\d+)\.", name))})
@@ -115,4 +95,4 @@ def _renamed(names: Iterable[str], modules: dict[str, str], what: str) -> dict[s
 
 def _resnet(rest: str) -> str:
     module, _, kind = rest.rpartition(".")
-    return f"{_RESNET.get(module, module)}.{kind}"
+    return f"{RESNET.get(module, module)}.{kind}"

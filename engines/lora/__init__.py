@@ -1,0 +1,12 @@
+"""LoRA and its relatives: files of changes to a checkpoint's weights. Reading them, and what the weights become.
+
+Needs numpy and safetensors, no torch. ``names.py`` and ``keys.py`` say what files call things, ``formulas.py`` what
+they mean, ``strength.py`` how strongly they are applied.
+"""
+
+from .file import Lora, read_lora
+from .merge import Merge, merges
+from .names import Networks
+from .strength import Strength, Strengths, strengths_of
+
+__all__ = ["Lora", "Merge", "Networks", "Strength", "Strengths", "merges", "read_lora", "strengths_of"]

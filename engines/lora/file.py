@@ -1,0 +1,182 @@
+"""A LoRA file, or any of its relatives, read against the networks that it is to change."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UsageError
+from ..files.stored_file import StoredFile, open_stored
+from .change import Change, MisfitError, changes_of
+from .family import checkpoint_in, family_of_file, family_of_networks
+from .keys import REFUSED, Keys, sorted_keys
+from .names import Networks, Target, spellings
+from .peft_config import CONFIG, config_beside, configs_in, scaling_of
+
+__all__ = ["Lora", "read_lora"]
+
+F32 = NDArray[np.float32]
+_IN_FOLDERS = (
+    "adapter_model.safetensors",
+    "pytorch_lora_weights.safetensors",
+    "adapter_model.bin",
+    "pytorch_lora_weights.bin",
+)
+_SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """What a file does to the networks, none of it read yet.
+
+    Attributes:
+        name: of the file, without its ending.
+        path: as it was named.
+        changes: each with the file that its tensors lie in.
+        embeddings: of new words, pivotal tuning's: word -> part (``clip_l``, ...) -> float32 rows; the word is "" where
+            the file does not say it.
+        sha256: of everything that was read.
+        notes: what a user should know.
+
+    """
+
+    name: str
+    path: Path
+    changes: tuple[tuple[StoredFile, Change], ...]
+    embeddings: Mapping[str, Mapping[str, F32]]
+    sha256: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Names of the networks that it changes."""
+        return tuple(dict.fromkeys(change.network for _, change in self.changes))
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What it is made of: ``LoRA``, ``LoHa``, ..."""
+        return tuple(dict.fromkeys(change.kind for _, change in self.changes))
+
+
+def read_lora(path: str | Path, networks: Networks) -> Lora:
+    """Read a file's names and shapes, and match them with the networks' own.
+
+    Args:
+        path: the file, ``.safetensors`` or of ``torch.save``; or a folder of PEFT or diffusers.
+        networks: what it may change.
+
+    Raises:
+        UsageError: it is of another family or kind, or holds what cannot be applied: nothing of it is applied then.
+        CheckpointError: it is missing or damaged.
+
+    """
+    named = Path(path)
+    files = _files(named)
+    known = spellings(networks)
+    changes: list[tuple[StoredFile, Change]] = []
+    embeddings: dict[str, dict[str, F32]] = {}
+    notes: list[str] = []
+    for file in files:
+        keys = sorted_keys(file.tensors)
+        _refuse(file, keys, known, networks)
+        for word, parts in keys.embeddings.items():
+            embeddings.setdefault(word, {}).update({p: file.values(file.tensors[k]) for p, k in parts.items()})
+        changes += [(file, change) for change in _changes(file, keys, known, networks)]
+    if not changes:
+        raise UsageError(f"{named} changes nothing: it holds no LoRA")
+    _refuse_twice(named, [change for _, change in changes])
+    read = [file.path for file in files] + [c for f in files if (c := f.path.parent / CONFIG).is_file()]
+    digest = hashlib.sha256("".join(_sha256(file) for file in read).encode()).hexdigest()
+    return Lora(
+        name=named.stem if named.is_file() else named.name,
+        path=named,
+        changes=tuple(changes),
+        embeddings=embeddings,
+        sha256=digest,
+        notes=tuple(notes),
+    )
+
+
+def _files(path: Path) -> list[StoredFile]:
+    if not path.exists():
+        raise UsageError(f"there is no LoRA {path}")
+    if path.is_file():
+        return [open_stored(path)]
+    found = next((path / name for name in _IN_FOLDERS if (path / name).is_file()), None)
+    if found is not None:
+        return [open_stored(found)]
+    parts = [(network, path / network) for network in ("unet", "text_encoder", "text_encoder_2")]
+    several = [
+        open_stored(folder / name).renamed(f"{network}.")
+        for network, folder in parts
+        for name in _IN_FOLDERS[:1]
+        if (folder / name).is_file()
+    ]
+    if not several:
+        loras = sorted(file.name for file in path.glob("*.safetensors"))
+        hint = f"name one of its files: {', '.join(loras[:_SHOWN])}" if loras else "name the file"
+        raise UsageError(f"{path} holds neither {' nor '.join(_IN_FOLDERS[:2])}; {hint}")
+    return several
+
+
+def _refuse(file: StoredFile, keys: Keys, known: Mapping[str, Sequence[Target]], networks: Networks) -> None:
+    """Refuse a file of which a part could not be applied; say what it is if that can be told."""
+    for name in file.tensors:
+        for pattern, what in REFUSED:
+            if pattern.search(name):
+                raise UsageError(f"{file.path} holds {what} ({name!r}), which cannot be applied")
+    strange = [key for module, parts in keys.modules.items() if module not in known for key in parts.values()]
+    strange += keys.unknown
+    if not strange:
+        return
+    if checkpoint_in(file.tensors):
+        raise UsageError(
+            f"{file.path} is a checkpoint, not a LoRA: `sdengine export {file.path.name} -o BUNDLE` exports it"
+        )
+    some = ", ".join(repr(name) for name in strange[:_SHOWN])
+    family, here = family_of_file(file), family_of_networks(networks)
+    if family is not None and family != here:
+        raise UsageError(f"{file.path} is for {family}, not for {here}: it has {some}")
+    raise UsageError(
+        f"{file.path}: {len(strange)} of its {len(file.tensors)} tensors belong to nothing in these networks ({here}): "
+        f"{some}; nothing of it was applied"
+    )
+
+
+def _changes(file: StoredFile, keys: Keys, known: Mapping[str, Sequence[Target]], networks: Networks) -> list[Change]:
+    beside, inside = config_beside(file.path), configs_in(file.path, file.metadata)
+    found = []
+    for name, parts in keys.modules.items():
+        misfit: MisfitError | None = None
+        for target in known[name]:
+            config = beside or inside.get(target.network) or inside.get("")
+            scaling = None if config is None else scaling_of(config, target.module)
+            try:
+                found += changes_of(file, parts, target.network, target.module, networks[target.network], scaling)
+                break
+            except MisfitError as error:
+                misfit = misfit or error
+        else:
+            assert misfit is not None
+            family, here = family_of_file(file), family_of_networks(networks)
+            if family is not None and family != here:
+                raise UsageError(f"{file.path} is for {family}, not for {here}: {misfit}")
+            raise UsageError(f"{misfit}: it is for another checkpoint than this one ({here})")
+    return found
+
+
+def _refuse_twice(path: Path, changes: Sequence[Change]) -> None:
+    seen: dict[tuple[str, str], Change] = {}
+    for change in changes:
+        other = seen.setdefault((change.network, change.name), change)
+        if other is not change and {other.kind, change.kind} != {"LoRA", "full"}:
+            keys = [next(iter(c.keys.values())) for c in (other, change)]
+            raise UsageError(f"{path} changes {change.name} of the {change.network} twice: {keys[0]!r} and {keys[1]!r}")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,84 @@
+"""Weights with LoRAs in them: always from the weights as they were exported, with the whole set at once."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UsageError
+from ..files.floats import stored_from
+from ..files.stored_file import StoredFile
+from .change import Change
+from .file import Lora
+from .strength import Strengths
+
+__all__ = ["Merge", "merges", "rounded"]
+
+F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merge:
+    """One weight and everything that is added to it.
+
+    Attributes:
+        network: whose weight it is.
+        name: the weight's.
+        parts: the changes, with the file and the strength of each.
+
+    """
+
+    network: str
+    name: str
+    parts: tuple[tuple[StoredFile, Change, float], ...]
+
+    def applied(self, weight: F32) -> F32:
+        """Return the weight with all changes: each one's difference from the weight given, summed in the given order.
+
+        Raises:
+            CheckpointError: a file holds NaN or infinity, or has been changed.
+
+        """
+        file, change, strength = self.parts[0]
+        total = change.difference(file, weight, strength)
+        for file, change, strength in self.parts[1:]:
+            total += change.difference(file, weight, strength)
+        total += weight
+        return total
+
+
+def merges(loras: Sequence[tuple[Lora, Strengths]]) -> Iterator[Merge]:
+    """Yield what is to be done, weight by weight; what has strength 0 is left out, as if it were not there."""
+    found: dict[tuple[str, str], list[tuple[StoredFile, Change, float]]] = {}
+    for lora, strengths in loras:
+        for file, change in lora.changes:
+            strength = strengths.of(change.network, change.name)
+            if strength:
+                found.setdefault((change.network, change.name), []).append((file, change, strength))
+    for (network, name), parts in found.items():
+        yield Merge(network=network, name=name, parts=tuple(parts))
+
+
+def rounded(
+    merge: Merge, values: F32, convert: Callable[[F32], NDArray[np.generic]], dtype: str
+) -> NDArray[np.generic]:
+    """Round a merged weight to the type that it is stored in.
+
+    Raises:
+        UsageError: it is out of the type's range.
+
+    """
+    stored = convert(values)
+    if dtype != "BF16" and not np.isfinite(stored.astype(np.float32)).all():
+        files = ", ".join(dict.fromkeys(file.path.name for file, _, _ in merge.parts))
+        raise UsageError(
+            f"{merge.name} of the {merge.network} becomes too large for {dtype} with {files}: apply less of it, or "
+            "export with --precision fp32"
+        )
+    return stored
+
+
+def stored(merge: Merge, values: F32, dtype: str) -> NDArray[np.generic]:
+    """Round a merged weight to one of safetensors' types; see :func:`rounded`."""
+    return rounded(merge, values, lambda v: stored_from(v, dtype), dtype)

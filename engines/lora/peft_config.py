@@ -1,0 +1,73 @@
+"""What PEFT writes down about an adapter: ``adapter_config.json``, or diffusers' ``lora_adapter_metadata``."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError
+from .change import Scaling
+
+__all__ = ["CONFIG", "config_beside", "configs_in", "scaling_of"]
+
+CONFIG = "adapter_config.json"
+_FIELDS = ("r", "lora_alpha", "alpha", "rank_pattern", "alpha_pattern", "use_rslora")
+_HEADER = "lora_adapter_metadata"
+
+Config = Mapping[str, Any]
+
+
+def config_beside(file: Path) -> Config | None:
+    """Return the configuration in a folder of PEFT, or None.
+
+    Raises:
+        CheckpointError: it cannot be read.
+
+    """
+    config = file.parent / CONFIG
+    return _parsed(config, config.read_text(encoding="utf-8")) if config.is_file() else None
+
+
+def configs_in(file: Path, metadata: Mapping[str, str]) -> dict[str, Config]:
+    """Return the configurations in a header, by network; under "" where it names none.
+
+    Raises:
+        CheckpointError: they cannot be read.
+
+    """
+    text = metadata.get(_HEADER)
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in (_parsed(file, text) if text else {}).items():
+        network, _, field = name.rpartition(".")
+        found.setdefault(network, {})[field] = value
+    return {network: config for network, config in found.items() if set(config) & set(_FIELDS)}
+
+
+def scaling_of(config: Config, module: str) -> Scaling:
+    """Return how a configuration scales a module: alpha / rank, or alpha / sqrt(rank) for rank-stabilised LoRA."""
+
+    def pattern(field: str, default: Any) -> Any:
+        patterns: Mapping[str, Any] = config.get(field) or {}
+        names = (module, module.removeprefix("text_model."))
+        return next(
+            (v for key, v in patterns.items() if any(re.fullmatch(rf"(.*\.)?({key})", n) for n in names)), default
+        )
+
+    def scaling(rank: int) -> float:
+        rank = rank or int(pattern("rank_pattern", config.get("r", 8)))
+        alpha = pattern("alpha_pattern", config.get("lora_alpha", config.get("alpha", rank)))
+        return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+    return scaling
+
+
+def _parsed(file: Path, text: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file}: the configuration of its adapter is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file}: the configuration of its adapter is no JSON object")
+    return content
