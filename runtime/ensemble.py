@@ -124,8 +124,8 @@ class Ensemble:
         base = {name: value for name, value in settings.items() if name not in _REFINER_ONLY}
         left_out = (*_BASE_ONLY, *_EMBEDDINGS)
         refiner = {name: value for name, value in settings.items() if name not in left_out} | dict(refiner_settings)
-        first = Request.from_settings({**base, "output_type": "latent", "denoising_end": denoising_split})
-        second = Request.from_settings({**refiner, "denoising_start": denoising_split, "image": _TO_COME})
+        first = Request.from_settings(**{**base, "output_type": "latent", "denoising_end": denoising_split})
+        second = Request.from_settings(**{**refiner, "denoising_start": denoising_split, "image": _TO_COME})
         return first, second
 
     def draw(self, base: Request, refiner: Request, progress: Progress | None = None) -> Result:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING
 
 from ..engines.bundle.bundle import Bundle
 from ..engines.bundle.file_checks import HashPolicy
@@ -17,6 +17,8 @@ from ..engines.registry import FallbackPolicy
 from .denoise.interrupts import Interrupts
 from .life import Life
 from .open_engines import Components
+from .request.from_arguments import from_arguments
+from .request.request import Request
 from .result import Result
 
 if TYPE_CHECKING:
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from .denoise import Batch, Sample, Step
     from .generate import Generation, Progress
     from .prompt import InversionSource
-    from .request.request import Request
-    from .request.request_arguments import RequestArguments
 
 __all__ = ["Pipeline"]
 
@@ -174,12 +174,13 @@ class Pipeline:
         self._generation.close()
         self.components.close()
 
-    def __call__(self, prompt: Any = None, **settings: "Unpack[RequestArguments]") -> Result:
+    @from_arguments(Request)
+    def __call__(self, request: Request) -> Result:
         """Draw.
 
         Args:
-            prompt: text, or a list of texts.
-            settings: see :class:`~sdengine.runtime.request.request.Request`.
+            request: its fields are the arguments of the call, see :class:`~sdengine.runtime.request.request.Request`;
+                ``prompt`` may come first, without its name.
 
         Raises:
             UsageError: an argument is unknown or cannot be met, or the pipeline is closed.
@@ -187,11 +188,9 @@ class Pipeline:
             EngineError: an engine failed.
 
         """
-        from .request.request import Request
+        return self.draw(request)
 
-        return self.draw(Request.from_settings({"prompt": prompt, **settings}))
-
-    def draw(self, request: "Request", progress: "Progress | None" = None) -> Result:
+    def draw(self, request: Request, progress: "Progress | None" = None) -> Result:
         """Draw what a request asks for; see :meth:`__call__`.
 
         Args:
@@ -203,12 +202,12 @@ class Pipeline:
             result = self._generation.whole(request, progress, pipeline=self, load_ms=self._load_ms)
         return replace(result, checks=self.bundle.checks.report())
 
-    def prepare(self, prompt: Any = None, **settings: "Unpack[RequestArguments]") -> "list[Sample]":
+    @from_arguments(Request)
+    def prepare(self, request: Request) -> "list[Sample]":
         """Make the samples of a request: text encoded, conditions computed, latents started.
 
         Args:
-            prompt: text, or a list of texts.
-            settings: as for :meth:`__call__`, but ``callback_on_step_end`` and ``output_type``.
+            request: as for :meth:`__call__`, but ``callback_on_step_end`` and ``output_type``.
 
         Returns:
             One sample for each image.
@@ -219,10 +218,8 @@ class Pipeline:
             EngineError: an engine failed.
 
         """
-        from .request.request import Request
-
         with self._life.use(), self._turn:
-            return self._generation.prepare(Request.from_settings({"prompt": prompt, **settings}))
+            return self._generation.prepare(request)
 
     def batch(self, sample: "Sample", *, slots: int = 1) -> "Batch":
         """Make a batch for samples that can share launches with this one; close it, or use it with ``with``.

@@ -24,7 +24,6 @@ __all__ = [
     "VerifyFiles",
     "parse_budget",
     "parse_inversion",
-    "parse_pair",
     "parse_scheduler_options",
 ]
 
@@ -70,21 +69,6 @@ VerifyFiles = Annotated[
     ),
 ]
 LowMemory = Annotated[bool, typer.Option("--low-memory", help="Keep only one component open at a time.")]
-
-
-def parse_pair(text: str | None, name: str) -> tuple[int, int] | None:
-    """Read ``A,B`` as two whole numbers.
-
-    Raises:
-        UsageError: it is not that.
-
-    """
-    if text is None:
-        return None
-    match = re.fullmatch(r"\s*\(?\s*(-?\d+)\s*[,x]\s*(-?\d+)\s*\)?\s*", text)
-    if match is None:
-        raise UsageError(f"--{name} {text!r}: write two whole numbers with a comma between, like 1024,768")
-    return int(match[1]), int(match[2])
 
 
 def parse_budget(text: str | None) -> int | float | str | None:

@@ -2,11 +2,12 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from ...engines.errors import UsageError
+from ..request.request import Request
 from .console import err, out, print_json, step_progress
 from .options import (
     BundlePath,
@@ -23,19 +24,16 @@ from .options import (
     VerifyFiles,
     parse_budget,
     parse_inversion,
-    parse_pair,
     parse_scheduler_options,
 )
-
-if TYPE_CHECKING:
-    from ..request.request import Request
+from .request_options import settings_from, with_request_options
 
 __all__ = ["run"]
 
 _WORTH_SAYING_MS = 250
-_Text = Annotated[str | None, typer.Option()]
 
 
+@with_request_options
 def run(
     bundle: BundlePath,
     prompt: Annotated[list[str] | None, typer.Argument(help="What to draw; several draw several pictures.")] = None,
@@ -43,9 +41,6 @@ def run(
         Path | None, typer.Option("-o", "--output", help="PNG, JPEG or WebP; .npy with --output-type np or latent.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object about what was done.")] = False,
-    negative_prompt: Annotated[str | None, typer.Option(help="What to lead away from.")] = None,
-    prompt_2: Annotated[str | None, typer.Option("--prompt-2", help="For SDXL's second encoder.")] = None,
-    negative_prompt_2: Annotated[str | None, typer.Option("--negative-prompt-2", help="The same.")] = None,
     embeds: Annotated[
         Path | None, typer.Option(help=".safetensors or .pt with prompt_embeds and its siblings, in place of a prompt.")
     ] = None,
@@ -56,50 +51,12 @@ def run(
             help="Embeddings of new words (.safetensors, .pt, .bin), and what to call them; repeatable.",
         ),
     ] = None,
-    clip_skip: Annotated[int | None, typer.Option(help="Layers of the text encoders to skip.")] = None,
-    long_prompt: Annotated[str, typer.Option(help="truncate to 77 tokens, or chunk.")] = "truncate",
-    weighting: Annotated[bool, typer.Option(help="Read (word:1.3) as a weight.")] = True,
-    steps: Annotated[int | None, typer.Option("--steps", "--num-inference-steps", help="Steps of the solver.")] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="One, or one for each picture.")] = None,
-    rng: Annotated[str, typer.Option(help="cpu or cuda: which of torch's generators a seed means.")] = "cpu",
-    images: Annotated[int, typer.Option("--images", "--num-images-per-prompt", help="Pictures per prompt.")] = 1,
-    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
-    guidance_scale: Annotated[float | None, typer.Option("--guidance-scale", "--guidance")] = None,
-    guidance_rescale: Annotated[float, typer.Option()] = 0.0,
-    scheduler: Annotated[str | None, typer.Option(help="euler, dpmpp_2m, unipc, ... or diffusers' class name.")] = None,
     scheduler_option: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE on top of the scheduler's config; repeatable.")
     ] = None,
     scheduler_config: Annotated[
         Path | None, typer.Option(help="scheduler_config.json of diffusers, in place of the checkpoint's.")
     ] = None,
-    timesteps: Annotated[str | None, typer.Option(help="Custom timesteps, descending, with commas between.")] = None,
-    sigmas: Annotated[str | None, typer.Option(help="Custom sigmas, descending, with commas between.")] = None,
-    eta: Annotated[float, typer.Option(help="Share of noise in DDIM and TCD.")] = 0.0,
-    image: Annotated[Path | None, typer.Option(help="Picture to start from.")] = None,
-    strength: Annotated[float | None, typer.Option(help="How much to draw over the picture, 0 to 1.")] = None,
-    mask_image: Annotated[Path | None, typer.Option("--mask-image", "--mask", help="White is drawn again.")] = None,
-    padding_mask_crop: Annotated[int | None, typer.Option(help="Draw only around the mask, with this margin.")] = None,
-    control_image: Annotated[list[Path] | None, typer.Option(help="Picture for each ControlNet.")] = None,
-    control_scale: Annotated[
-        list[float] | None, typer.Option("--control-scale", "--controlnet-conditioning-scale")
-    ] = None,
-    guess_mode: Annotated[bool, typer.Option("--guess-mode")] = False,
-    control_start: Annotated[list[float] | None, typer.Option("--control-start", "--control-guidance-start")] = None,
-    control_end: Annotated[list[float] | None, typer.Option("--control-end", "--control-guidance-end")] = None,
-    denoising_start: Annotated[float | None, typer.Option()] = None,
-    denoising_end: Annotated[float | None, typer.Option()] = None,
-    original_size: Annotated[str | None, typer.Option(help="HEIGHT,WIDTH")] = None,
-    crops_coords_top_left: Annotated[str | None, typer.Option("--crops-coords-top-left", help="TOP,LEFT")] = None,
-    target_size: Annotated[str | None, typer.Option(help="HEIGHT,WIDTH")] = None,
-    negative_original_size: Annotated[str | None, typer.Option(help="HEIGHT,WIDTH")] = None,
-    negative_crops_coords_top_left: Annotated[
-        str | None, typer.Option("--negative-crops-coords-top-left", help="TOP,LEFT")
-    ] = None,
-    negative_target_size: Annotated[str | None, typer.Option(help="HEIGHT,WIDTH")] = None,
-    aesthetic_score: Annotated[float, typer.Option(help="Of the refiner.")] = 6.0,
-    negative_aesthetic_score: Annotated[float, typer.Option(help="Of the refiner.")] = 2.5,
     refiner: Annotated[
         Path | None, typer.Option(help="Bundle of an SDXL refiner: draw with both, as an ensemble of experts.")
     ] = None,
@@ -109,8 +66,6 @@ def run(
     refiner_strength: Annotated[
         float | None, typer.Option(help="Draw to the end with the base and this much over it with the refiner.")
     ] = None,
-    output_type: Annotated[str, typer.Option(help="pil, np or latent.")] = "pil",
-    watermark: Annotated[bool | None, typer.Option(help="SDXL's invisible watermark; on where installed.")] = None,
     engine: Engine = "auto",
     precision: Precision = None,
     fallback: Fallback = None,
@@ -122,61 +77,22 @@ def run(
     memory_limit: MemoryLimit = None,
     low_memory: LowMemory = False,
     verify: VerifyFiles = "once",
+    **given: Any,
 ) -> None:
-    """Draw pictures with a bundle."""
-    from ..request.request import Request
+    """Generate images with a bundle."""
     from .outputs import check_standard_output, output_files
 
-    settings: dict[str, Any] = {
-        "prompt": _one_or_list(prompt),
-        "negative_prompt": negative_prompt,
-        "prompt_2": prompt_2,
-        "negative_prompt_2": negative_prompt_2,
-        "clip_skip": clip_skip,
-        "long_prompt": long_prompt,
-        "weighting": weighting,
-        "num_inference_steps": steps,
-        "seed": _one_or_list(seed),
-        "rng": rng,
-        "num_images_per_prompt": images,
-        "height": height,
-        "width": width,
-        "guidance_scale": guidance_scale,
-        "guidance_rescale": guidance_rescale,
-        "scheduler": scheduler if scheduler_config is None else _whole_config(scheduler_config, scheduler),
-        "scheduler_config": parse_scheduler_options(scheduler_option or []),
-        "timesteps": _numbers(timesteps, "timesteps"),
-        "sigmas": _numbers(sigmas, "sigmas"),
-        "eta": eta,
-        "image": image,
-        "strength": strength,
-        "mask_image": mask_image,
-        "padding_mask_crop": padding_mask_crop,
-        "control_image": _one_or_list(control_image),
-        "controlnet_conditioning_scale": _one_or_list(control_scale),
-        "guess_mode": guess_mode,
-        "control_guidance_start": 0.0 if control_start is None else _one_or_list(control_start),
-        "control_guidance_end": 1.0 if control_end is None else _one_or_list(control_end),
-        "denoising_start": denoising_start,
-        "denoising_end": denoising_end,
-        "original_size": parse_pair(original_size, "original-size"),
-        "crops_coords_top_left": parse_pair(crops_coords_top_left, "crops-coords-top-left") or (0, 0),
-        "target_size": parse_pair(target_size, "target-size"),
-        "negative_original_size": parse_pair(negative_original_size, "negative-original-size"),
-        "negative_crops_coords_top_left": parse_pair(negative_crops_coords_top_left, "negative-crops-coords-top-left")
-        or (0, 0),
-        "negative_target_size": parse_pair(negative_target_size, "negative-target-size"),
-        "aesthetic_score": aesthetic_score,
-        "negative_aesthetic_score": negative_aesthetic_score,
-        "output_type": output_type,
-        "watermark": watermark,
-    }
+    settings = {"prompt": _one_or_list(prompt), **settings_from(given)}
+    if scheduler_config is not None:
+        settings["scheduler"] = _whole_config(scheduler_config, settings.get("scheduler"))
+    if scheduler_option:
+        settings["scheduler_config"] = parse_scheduler_options(scheduler_option)
     if embeds is not None:
         from ..prompt import load_embeddings
 
         settings |= load_embeddings(embeds)
     check_standard_output()
-    request = Request.from_settings({name: value for name, value in settings.items() if value is not None})
+    request = Request.from_settings(**settings)
     files = output_files(output, request)
     if fallback not in (None, "allow", "error"):
         raise UsageError(f"--fallback {fallback!r} is neither allow nor error")
@@ -225,7 +141,7 @@ def run(
     )
 
 
-def _draw(bundle: Path, request: "Request", opening: dict[str, Any], quiet: bool) -> Any:
+def _draw(bundle: Path, request: Request, opening: dict[str, Any], quiet: bool) -> Any:
     """Draw with one bundle."""
     from ..pipeline import Pipeline
 
@@ -249,10 +165,9 @@ def _draw_refined(
     if split is not None and strength is not None:
         raise UsageError("--denoising-split and --refiner-strength were both given: split the drawing, or draw over it")
     share = 0.8 if split is None and strength is None else split
-    given = {name: value for name, value in settings.items() if value is not None}
     with Pipeline.load(bundle, **opening) as base, Pipeline.load(refiner, **opening) as second:
         both = Ensemble(base, second)
-        requests = both.requests(given, share, {} if strength is None else {"strength": strength})
+        requests = both.requests(settings, share, {} if strength is None else {"strength": strength})
         with step_progress("drawing", quiet=quiet) as progress:
             return both.draw(*requests, progress), requests[1]
 
@@ -268,15 +183,6 @@ def _whole_config(file: Path, scheduler: str | None) -> dict[str, Any]:
     from ..schedule.choice import read_scheduler_config
 
     return read_scheduler_config(file) | ({} if scheduler is None else {"_class_name": scheduler})
-
-
-def _numbers(text: str | None, name: str) -> list[float] | None:
-    if text is None:
-        return None
-    try:
-        return [float(item) for item in text.split(",")]
-    except ValueError as error:
-        raise UsageError(f"--{name} {text!r}: write numbers with commas between") from error
 
 
 def _save(result: Any, request: Any, files: list[Path]) -> None:
