@@ -17,6 +17,7 @@ from .heun import HEUN
 from .lms import LMS
 from .pndm import PNDM
 from .solver import Solver
+from .unclip import UNCLIP
 from .unipc import UNIPC
 
 __all__ = ["SOLVERS", "find_solver", "solver_names"]
@@ -44,6 +45,9 @@ _ALL = (
 
 SOLVERS: Mapping[str, Solver] = {solver.name: solver for solver in _ALL}
 
+_OF_PRIORS: Mapping[str, Solver] = {UNCLIP.name: UNCLIP}
+"""What the schedulers of priors name; pictures are not drawn with it."""
+
 _SHORT: Mapping[str, tuple[Solver, Mapping[str, object]]] = {
     short: (solver, implied) for solver in SOLVERS.values() for short, implied in solver.short_names.items()
 }
@@ -63,14 +67,15 @@ def find_solver(name: str) -> tuple[Solver, Mapping[str, object]]:
         UsageError: there is none; the message names the known ones and the nearest.
 
     """
-    if name in SOLVERS:
-        return SOLVERS[name], {}
+    for known in (SOLVERS, _OF_PRIORS):
+        if name in known:
+            return known[name], {}
     plain = name.strip().lower().replace("++", "pp").replace(" ", "_").replace("-", "_")
     if plain in _SHORT:
         return _SHORT[plain]
-    for known in (f"{name}Scheduler", f"{name}DiscreteScheduler"):
-        if known in SOLVERS:
-            return SOLVERS[known], {}
+    for class_name in (f"{name}Scheduler", f"{name}DiscreteScheduler"):
+        if class_name in SOLVERS:
+            return SOLVERS[class_name], {}
     short = ", ".join(_SHORT)
     classes = ", ".join(SOLVERS)
     hint = nearest(name, SOLVERS) or nearest(plain, _SHORT)

@@ -124,8 +124,8 @@ def run_diffusers(
     elif hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(0)  # as inpainting does; else add_noise takes the wrong one of two equal timesteps
     dtype = torch.float64 if double else torch.float32
-    noise = torch.from_numpy(_noise(0, "initial")).to(dtype)
-    picture = torch.from_numpy(_noise(0, "picture")).to(dtype)
+    noise = torch.from_numpy(random_tensor(0, "initial")).to(dtype)
+    picture = torch.from_numpy(random_tensor(0, "picture")).to(dtype)
     if denoising_start is not None:
         latent = picture
     elif strength is not None:
@@ -146,11 +146,11 @@ def run_diffusers(
         def randn_tensor(shape: Any, *_: Any, i: int = i, drawn: list[bool] = drawn, **__: Any) -> torch.Tensor:
             assert tuple(shape) == SHAPE
             drawn.append(True)
-            return torch.from_numpy(_noise(i, "fresh")).to(dtype)
+            return torch.from_numpy(random_tensor(i, "fresh")).to(dtype)
 
         with mock.patch.object(module, "randn_tensor", randn_tensor, create=True):
             inputs.append(scheduler.scale_model_input(latent, t))
-            output = torch.from_numpy(_noise(i, "output")).to(dtype)
+            output = torch.from_numpy(random_tensor(i, "output")).to(dtype)
             latent = scheduler.step(output, t, latent, return_dict=False, **extra)[0]
         assert len(drawn) <= 1
         draws.append(bool(drawn))
@@ -170,15 +170,15 @@ def run_diffusers(
 
 
 def run_matrices(schedule: Schedule, *, inpaint: bool = False) -> Trajectory:
-    noise, picture = _noise(0, "initial"), _noise(0, "picture")
+    noise, picture = random_tensor(0, "initial"), random_tensor(0, "picture")
     state = np.zeros((STATE_SLOTS, *SHAPE))
     state[0] = schedule.start[0] * picture + schedule.start[1] * noise
     latents, inputs = [state[0]], []
     for i in range(schedule.evaluations):
         inputs.append(schedule.input_scale[i] * state[0])
-        output, (of_latent, of_output) = _noise(i, "output"), schedule.predict[i]
+        output, (of_latent, of_output) = random_tensor(i, "output"), schedule.predict[i]
         clipped = np.clip(of_latent * state[0] + of_output * output, -schedule.clip, schedule.clip)
-        seen = np.concatenate([state, output[None], clipped[None], _noise(i, "fresh")[None]])
+        seen = np.concatenate([state, output[None], clipped[None], random_tensor(i, "fresh")[None]])
         state = np.einsum("kc,cbdhw->kbdhw", schedule.update[i], seen)
         if inpaint:
             signal, factor = schedule.blend[i]
@@ -212,7 +212,8 @@ def assert_same(ours: Trajectory, theirs: Trajectory, tolerance: float = 1e-4, *
 _CACHE: dict[tuple[int, str], np.ndarray] = {}
 
 
-def _noise(i: int, kind: str) -> np.ndarray:
+def random_tensor(i: int, kind: str) -> np.ndarray:
+    """Return the random numbers of an evaluation; ``kind`` says what for."""
     key = (i, kind)
     if key not in _CACHE:
         seed = [i, *kind.encode()]

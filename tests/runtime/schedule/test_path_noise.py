@@ -11,7 +11,7 @@ import torchsde
 from diffusers.schedulers import scheduling_dpmsolver_sde as reference
 from sdengine.runtime.schedule import make_schedule
 
-from .oracle import SDXL, _noise, assert_same, build, run_diffusers, run_matrices
+from .oracle import SDXL, assert_same, build, random_tensor, run_diffusers, run_matrices
 
 NAME = "DPMSolverSDEScheduler"
 
@@ -34,7 +34,7 @@ class PathNoise:
 
     def __call__(self, start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
         self.evaluation += 1
-        fresh = torch.from_numpy(_noise(self.evaluation, "fresh")).float()
+        fresh = torch.from_numpy(random_tensor(self.evaluation, "fresh")).float()
         if self.first is None:
             self.first = start.item(), end.item(), fresh
             return fresh

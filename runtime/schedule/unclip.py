@@ -1,0 +1,68 @@
+"""unCLIP's sampling (Ramesh et al., https://arxiv.org/abs/2204.06125): DDPM's steps, from end to end.
+
+It denoises the embeddings of priors.
+"""
+
+import numpy as np
+
+from ...engines.errors import UsageError
+from .ddim import timestep_level
+from .levels import BETA_SCHEDULES
+from .options import OptionTable
+from .prediction import clipped_if_asked, picture_at
+from .rows import NOISE, Indices, X
+from .singles import Singles
+from .solver import Grid, Request, Solver, Steps
+
+__all__ = ["UNCLIP"]
+
+
+def _grid(request: Request) -> Grid:
+    count = request.step_count
+    if count < 2:
+        raise UsageError(f"{request.solver} goes from the last timestep to the first, which takes at least 2 steps")
+    apart = (request.options.num_train_timesteps - 1) / (count - 1)
+    return Grid(timesteps=(np.arange(count) * apart).round()[::-1].copy())
+
+
+def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
+    """Equation 7 of DDPM (https://arxiv.org/abs/2006.11239), its factors in float32 as in diffusers.
+
+    1 - alpha_bar is a small difference at the end, so that their rounding shows: the last step scales by 1.0005.
+    """
+    t = grid.timesteps[i].astype(np.int64)
+    previous = np.append(grid.timesteps, -1).astype(np.int64)[i + 1]
+    betas = BETA_SCHEDULES["squaredcos_cap_v2"](0, 0, request.options.num_train_timesteps)
+    trained = request.levels.alphas_cumprod
+    bar, bar_prev = trained[t], np.where(previous >= 0, trained[previous], np.float32(1))
+    beta: Singles = np.where(previous == t - 1, betas[t], 1 - bar / bar_prev)
+    x0, picture = clipped_if_asked(request, picture_at(request.options.prediction_type, np.sqrt(bar), np.sqrt(1 - bar)))
+    of_x0: Singles = np.sqrt(bar_prev) * beta / (1 - bar)
+    of_x: Singles = np.sqrt(1 - beta) * (1 - bar_prev) / (1 - bar)
+    variance: Singles = np.maximum((1 - bar_prev) / (1 - bar) * beta, np.float32(1e-20))
+    new_state = {0: of_x0 * x0 + of_x * X + np.where(t > 0, np.sqrt(variance), 0.0) * NOISE}
+    return Steps(new_state=new_state, input_scale=np.ones(len(i)), noise_draws=t > 0, picture=picture)
+
+
+UNCLIP = Solver(
+    name="UnCLIPScheduler",
+    short_names={},
+    options=OptionTable(
+        defaults={
+            "num_train_timesteps": 1000,
+            "variance_type": "fixed_small_log",
+            "clip_sample": True,
+            "clip_sample_range": 1.0,
+            "prediction_type": "epsilon",
+            "beta_schedule": "squaredcos_cap_v2",
+        },
+        choices={
+            "variance_type": ("fixed_small_log",),
+            "prediction_type": ("epsilon", "sample"),
+            "beta_schedule": ("squaredcos_cap_v2",),
+        },
+    ),
+    grid=_grid,
+    steps=_steps,
+    level=timestep_level,
+)
