@@ -22,7 +22,7 @@ def _grid(request: Request) -> Grid:
     if count < 2:
         raise UsageError(f"{request.solver} goes from the last timestep to the first, which takes at least 2 steps")
     apart = (request.options.num_train_timesteps - 1) / (count - 1)
-    return Grid(timesteps=(np.arange(count) * apart).round()[::-1].copy())
+    return Grid(timesteps=np.array([np.round(i * apart) for i in reversed(range(count))], np.float64))
 
 
 def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
