@@ -42,6 +42,10 @@ def export(
     ] = None,
     batch: Annotated[str, typer.Option(help="Pictures drawn at once.")] = "1..4",
     controlnet: Annotated[list[str] | None, typer.Option(help="ControlNet checkpoint; repeatable.")] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE[:WEIGHT]", help="LoRA to merge into the weights, and how strongly; repeatable."),
+    ] = None,
     vae: Annotated[str | None, typer.Option(help="Another VAE.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Folder with the tokenizers, for single files.")] = None,
     config: Annotated[str | None, typer.Option(help="Folder with configs, for single files.")] = None,
@@ -76,6 +80,7 @@ def export(
     from rich.console import Console
 
     from ..engines.errors import SdengineError
+    from ..engines.lora import parse_lora
     from ..engines.trt import BuildOptions
 
     plans = BuildOptions(
@@ -110,6 +115,7 @@ def export(
             sizes=sizes,
             batch=batch,
             controlnets=controlnet or (),
+            loras=[parse_lora(text) for text in lora or ()],
             verify=verify,  # type: ignore[arg-type]  # checked by export_bundle, as the next one
             stop_after=stop_after,  # type: ignore[arg-type]
             build=plans,

@@ -22,12 +22,14 @@ from ..engines.bundle.manifest import (
     FileRecord,
     Graph,
     Manifest,
+    MergedLora,
     Network,
     Verification,
     manifest_text,
 )
 from ..engines.bundle.whole_folder import check_target, whole_folder
 from ..engines.errors import SdengineError, UsageError
+from ..engines.lora import LoraSource, sources_of
 from ..engines.nets.text_config import TextEncoderConfig
 from ..engines.nets.vae_config import VAEConfig
 from ..engines.parity import Verify, check_verify, verify_bundle
@@ -37,6 +39,7 @@ from .apart import check_apart
 from .checkpoint import Checkpoint, CheckpointComponent, open_checkpoint, open_controlnet
 from .checkpoint.finite import check_finite
 from .contrib import rewrite_for_onnxruntime
+from .loras import with_loras
 from .plan import (
     PRECISION_DTYPES,
     ComponentPlan,
@@ -71,6 +74,7 @@ class _Request:
 
     checkpoint: Checkpoint
     controlnets: tuple[CheckpointComponent, ...]
+    loras: list[MergedLora]
     components: tuple[ComponentPlan, ...]
     configs: dict[str, Config]
     engines: tuple[str, ...]
@@ -87,6 +91,7 @@ def export_bundle(
     sizes: str | None = None,
     batch: str = "1..4",
     controlnets: Sequence[str | Path] = (),
+    loras: Sequence[LoraSource] = (),
     verify: Verify = "fast",
     stop_after: Literal["graphs"] | None = None,
     build: BuildOptions | None = None,
@@ -105,6 +110,7 @@ def export_bundle(
         sizes: ``1024x1024,832x1216`` or ``512..1024``, in pixels; None means half to twice the native size.
         batch: images drawn at once, ``4`` or ``1..4``.
         controlnets: ControlNet checkpoints to add; those that the checkpoint itself brings come before them.
+        loras: to merge into the weights, in this order: files, or pairs of a file and its strength.
         verify: compare every component with torch at one (``fast``) or three (``full``) untraced shapes, or not.
         stop_after: ``graphs`` compiles nothing ahead of time, so that every precision can be exported anywhere; else
             the plans of ``tensorrt`` and ``tensorrt-rtx`` are built.
@@ -132,9 +138,17 @@ def export_bundle(
     planned = _planned_engines(engines, stop_after, build)
     # Both before anything is downloaded.
     named = (opening.get(name) for name in ("vae", "tokenizer", "config"))
-    check_apart(output, (*(() if checkpoint == "demo" else (checkpoint,)), *controlnets, *named))
+    check_apart(
+        output,
+        (
+            *(() if checkpoint == "demo" else (checkpoint,)),
+            *controlnets,
+            *(path for path, _ in sources_of(loras)),
+            *named,
+        ),
+    )
     check_target(Path(output), overwrite=overwrite, foreign=foreign_files)
-    request = _resolve(checkpoint, engines, precision, sizes, batch, controlnets, opening)
+    request = _resolve(checkpoint, engines, precision, sizes, batch, controlnets, loras, opening)
     for note in request.checkpoint.notes:
         say(f"note: {note}")
     check_apart(output, _files_read(request))  # a folder may hold links to files elsewhere
@@ -175,6 +189,7 @@ def _resolve(
     sizes: str | None,
     batch: str,
     controlnets: Sequence[str | Path],
+    loras: Sequence[LoraSource],
     opening: dict[str, Any],
 ) -> _Request:
     if not engines:
@@ -182,6 +197,7 @@ def _resolve(
     precisions = precisions_for(engines, precision)
     checkpoint, own = open_checkpoint(source, **opening).apart()
     added = (*own, *(open_controlnet(c) for c in controlnets))
+    checkpoint, merged = with_loras(checkpoint, loras)
     draft = _draft(checkpoint, added)
     configs = {name: resolve_config(draft, name) for name in draft.networks}
     check_controlnets(configs)
@@ -201,6 +217,7 @@ def _resolve(
     return _Request(
         checkpoint=checkpoint,
         controlnets=added,
+        loras=merged,
         components=tuple(plan_components(checkpoint, added, configs, axes, precisions)),
         configs=configs,
         engines=tuple(dict.fromkeys(engines)),
@@ -274,6 +291,7 @@ def _write(request: _Request, folder: Path, say: Report, link: bool) -> Manifest
         components=components,
         default_size=request.default_size,
         sizes=list(request.sizes.listed),
+        loras=request.loras,
         files=_file_records(folder),
     )
     _write_manifest(folder, manifest, [])

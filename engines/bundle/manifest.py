@@ -22,6 +22,7 @@ __all__ = [
     "FileRecord",
     "Graph",
     "Manifest",
+    "MergedLora",
     "Network",
     "Verification",
     "WrittenManifest",
@@ -133,6 +134,21 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     relative_error: float
 
 
+class MergedLora(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A LoRA that is part of the exported weights.
+
+    Attributes:
+        name: of its file, without the ending.
+        sha256: of what was read.
+        strength: as it was given: a number, or numbers by component and block.
+
+    """
+
+    name: str
+    sha256: str
+    strength: float | dict[str, object]
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The whole file.
 
@@ -153,6 +169,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         verification: results of the comparison with torch.
         tools: versions of what wrote the bundle.
         notes: what was decided on the way.
+        loras: what was merged into the weights, in the order given.
         files: every file of the bundle but this one, relative path to record.
         checksum: empty once the file has been read; see :func:`written_manifest`.
 
@@ -175,6 +192,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tools: dict[str, str]
     notes: list[str]
     files: dict[str, FileRecord]
+    loras: list[MergedLora] = []
     checksum: str = ""
 
 

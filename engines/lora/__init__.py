@@ -5,8 +5,23 @@ they mean, ``strength.py`` how strongly they are applied.
 """
 
 from .file import Lora, read_lora
-from .merge import Merge, merges
+from .merge import Merge, merges, rounded
 from .names import Networks
+from .source import LoraSource, parse_lora, read_loras, sources_of
 from .strength import Strength, Strengths, strengths_of
 
-__all__ = ["Lora", "Merge", "Networks", "Strength", "Strengths", "merges", "read_lora", "strengths_of"]
+__all__ = [
+    "Lora",
+    "LoraSource",
+    "Merge",
+    "Networks",
+    "Strength",
+    "Strengths",
+    "merges",
+    "parse_lora",
+    "read_lora",
+    "read_loras",
+    "rounded",
+    "sources_of",
+    "strengths_of",
+]

@@ -44,6 +44,8 @@ def inspect(
     height, width = manifest.default_size
     out.print(f"[bold]{manifest.source}[/bold], family {manifest.family}, {size / 1e6:.1f} MB, {width}x{height} px")
     out.print(f"for {', '.join(manifest.engines)}; scheduler {opened.scheduler().get('_class_name')}", highlight=False)
+    for lora in manifest.loras:
+        out.print(f"LoRA {lora.name} merged, strength {lora.strength}", markup=False, highlight=False)
     if check:
         out.print(f"all {len(manifest.files)} files have the SHA-256 of the manifest", style="green")
         for name in unlisted:
