@@ -41,8 +41,8 @@ _TRAINING = (
 )  # fmt: skip
 _MARKERS = ("v_pred", "ztsnr", "edm_vpred.")  # read by .prediction
 _LORA = (
-    "it looks like a LoRA, which is not exported by itself: load it into its checkpoint with diffusers "
-    "(load_lora_weights, fuse_lora, unload_lora_weights), save that with save_pretrained, and export the folder"
+    "it looks like a LoRA, which is not exported by itself: "
+    "export the checkpoint that it is for, with --lora and this file"
 )
 _CONTROLNET = "it looks like a ControlNet: give it with --controlnet, beside the checkpoint that it is for"
 _INVERSION = "it looks like a textual inversion: give it to `sdengine run` with --textual-inversion"

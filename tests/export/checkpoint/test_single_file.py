@@ -587,7 +587,7 @@ def test_renamed_weights_are_named(
     [
         (["double_blocks.0.img_attn.qkv.weight"], r"seen were double_blocks\.0 \(1\); it looks like Flux"),
         (["joint_blocks.0.x.weight"], "Stable Diffusion 3"),
-        (["lora_unet_down_blocks_0.alpha"], "a LoRA, which is not exported by itself: .*fuse_lora"),
+        (["lora_unet_down_blocks_0.alpha"], "a LoRA, which is not exported by itself: .*--lora"),
         (["unet.up_blocks.0.attentions.0.to_q.lora.down.weight"], "a LoRA, which is not exported by itself"),
         (["unet.down_blocks.0.to_q.lora_A.weight"], "a LoRA, which is not exported by itself"),
         (["lycoris_unet_x.hada_w1_a"], "a LoRA, which is not exported by itself"),
