@@ -21,6 +21,7 @@ from .console import fail
 from .demo import demo
 from .doctor import doctor
 from .run import run
+from .serve import serve
 
 __all__ = ["main"]
 
@@ -53,6 +54,7 @@ def _app() -> typer.Typer:
         entry.load()(app)
     app.command()(build)
     app.command()(run)
+    app.command()(serve)
     app.command()(inspect)
     app.command()(doctor)
     return app

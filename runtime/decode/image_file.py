@@ -5,6 +5,7 @@ generated pictures read, and ``sdengine``, the whole record as JSON. JPEG and We
 ``UserComment`` and ``ImageDescription``.
 """
 
+import io
 import json
 import os
 from pathlib import Path
@@ -22,6 +23,7 @@ __all__ = [
     "PictureRecord",
     "check_destination",
     "check_writable",
+    "encoded_picture",
     "parameters_line",
     "pictures_from_pixels",
     "read_record",
@@ -121,14 +123,37 @@ def save_picture(picture: Image.Image, path: str | Path, record: PictureRecord, 
     """
     file = check_destination(path)
     kind = _FORMATS[file.suffix.lower()]
-    options: dict[str, Any] = {"pnginfo": _text_chunks(record)} if kind == "PNG" else {"exif": _exif(record, kind)}
-    if kind != "PNG":
-        options["quality"] = quality
+    options = _options(kind, record, quality)
     try:
         with write_whole(file) as aside, aside.open("wb") as stream:
             picture.save(stream, kind, **options)
     except OSError as error:
         raise SdengineError(f"{file} could not be written: {error.strerror or error}") from error
+
+
+def encoded_picture(picture: Image.Image, kind: str, record: PictureRecord | None, *, quality: int = 95) -> bytes:
+    """Return the bytes of a picture's file.
+
+    Args:
+        picture: RGB.
+        kind: ``png``, ``jpeg`` or ``webp``.
+        record: what made the picture; None leaves it out.
+        quality: of JPEG and WebP, 0 to 100.
+
+    Raises:
+        UsageError: the record is too long for the format.
+
+    """
+    stream = io.BytesIO()
+    picture.save(stream, kind.upper(), **_options(kind.upper(), record, quality))
+    return stream.getvalue()
+
+
+def _options(kind: str, record: PictureRecord | None, quality: int) -> dict[str, Any]:
+    options: dict[str, Any] = {} if kind == "PNG" else {"quality": quality}
+    if record is not None:
+        options |= {"pnginfo": _text_chunks(record)} if kind == "PNG" else {"exif": _exif(record, kind)}
+    return options
 
 
 def read_record(path: str | Path) -> PictureRecord:

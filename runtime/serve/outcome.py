@@ -1,6 +1,7 @@
 """What a worker says about a request that is done."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..request.resolve import settings_of
@@ -33,7 +34,7 @@ def outcome_of(ticket: Ticket, model: Model, done: "Sequence[tuple[Sample, Image
         seeds=tuple(sample.seed for sample in samples),
         height=images[0].height,
         width=images[0].width,
-        timings_ms=ticket.times,
+        timings_ms=replace(ticket.times),
         warnings=tuple(dict.fromkeys(warnings)),
         engines=dict(components.ran),
         settings={

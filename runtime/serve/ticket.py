@@ -56,25 +56,6 @@ class Preview:
     image: "Image"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """An image is done.
-
-    Attributes:
-        index: which image of the request.
-        image: it.
-        seed: of its noise.
-
-    """
-
-    index: int
-    image: "Image"
-    seed: int
-
-
-Event = Progress | Preview | Drawn
-
-
 @dataclass(kw_only=True)
 class StageTimes:
     """Milliseconds of a request.
@@ -120,6 +101,22 @@ class Outcome:
     engines: dict[str, str]
     settings: dict[str, Any]
 
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """An image is done.
+
+    Attributes:
+        index: which image of the request.
+        outcome: of this image alone; its times are those of the request so far.
+
+    """
+
+    index: int
+    outcome: Outcome
+
+
+Event = Progress | Preview | Drawn
 
 _numbers = iter(range(1, 1 << 62))
 

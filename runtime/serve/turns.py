@@ -242,12 +242,13 @@ class Turns:
         self._costs.note("decode", entry.bucket, seconds)
         for watch in self._watches:
             watch.staged("decode", entry.bucket, seconds)
-        ticket.tell(Drawn(index=entry.index, image=entry.image, seed=sample.seed))
+        model = self._models[entry.bucket.model]
+        ticket.tell(Drawn(index=entry.index, outcome=outcome_of(ticket, model, [(sample, entry.image)])))
         entries = [e for e in self._entries.values() if e.ticket is ticket]
         if all(e.image is not None for e in entries):
             done: list[Any] = [(e.sample, e.image) for e in sorted(entries, key=lambda e: e.index)]
             self.remove(ticket)
-            self._ended.append((ticket, outcome_of(ticket, self._models[entry.bucket.model], done)))
+            self._ended.append((ticket, outcome_of(ticket, model, done)))
 
     def _fail(self, ticket: Ticket, error: Exception) -> None:
         if any(ticket is other for other, _ in self._ended):

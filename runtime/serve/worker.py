@@ -258,6 +258,11 @@ class Worker:
                 failures=self._turns.failures,
             )
 
+    @property
+    def refusing(self) -> str | None:
+        """Why no requests are taken any more, None where they are."""
+        return self._refusing
+
     def call(self, function: Callable[[], _T]) -> "Future[_T]":
         """Run a function on the worker's thread, between turns; it may use the pipelines."""
         future: Future[_T] = Future()
@@ -336,7 +341,8 @@ class Worker:
         """Tell the watches first, so that who has the answer sees it in the metrics, too."""
         with self._changed:
             self._open.pop(ticket.number, None)
-        ticket.times.total = (time.monotonic() - ticket.accepted) * 1e3
+        times = ticket.times if isinstance(outcome, Exception) else outcome.timings_ms
+        ticket.times.total = times.total = (time.monotonic() - ticket.accepted) * 1e3
         for watch in self._watches:
             watch.ended(ticket, outcome)
         ticket.end(outcome)

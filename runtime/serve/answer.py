@@ -1,0 +1,121 @@
+"""Answers: images as OpenAI's clients read them, in one JSON object or as events of a stream."""
+
+import base64
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from PIL import Image
+
+from ..decode.image_file import PictureRecord, encoded_picture
+from .asked import Asked
+from .ticket import Drawn, Outcome, Preview, Progress
+
+__all__ = ["completed_event", "event", "images_answer", "partial_event", "progress_event"]
+
+_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+
+
+def _encoded(image: Image.Image, asked: Asked, record: PictureRecord | None) -> str:
+    """Return an image's file as base64."""
+    data = encoded_picture(image, asked.output_format, record, quality=asked.quality)
+    return base64.b64encode(data).decode()
+
+
+def _record(asked: Asked, outcome: Outcome, index: int) -> PictureRecord:
+    """Return what made an image, which goes into its file."""
+    settings = asked.settings
+    return PictureRecord(
+        prompt=settings.get("prompt") or "",
+        negative_prompt=settings.get("negative_prompt"),
+        seed=outcome.seeds[index],
+        width=outcome.width,
+        height=outcome.height,
+        settings=outcome.settings,
+        engines=outcome.engines,
+    )
+
+
+def _data(asked: Asked, outcome: Outcome, index: int) -> dict[str, Any]:
+    """Return one entry of an answer's ``data``; takes some milliseconds."""
+    text = _encoded(outcome.images[index], asked, _record(asked, outcome, index))
+    if asked.response_format == "url":
+        return {"url": f"data:{_TYPES[asked.output_format]};base64,{text}", "seed": outcome.seeds[index]}
+    return {"b64_json": text, "seed": outcome.seeds[index]}
+
+
+def images_answer(asked: Asked, outcome: Outcome, model: str, request_id: str) -> dict[str, Any]:
+    """Return the answer to a request that is done; takes some milliseconds for each image."""
+    return {
+        "created": int(time.time()),
+        "background": "opaque",
+        "data": [_data(asked, outcome, i) for i in range(len(outcome.images))],
+        "output_format": asked.output_format,
+        "quality": "auto",
+        "size": f"{outcome.width}x{outcome.height}",
+        **_about(asked, outcome, model, request_id),
+    }
+
+
+def _about(asked: Asked, outcome: Outcome, model: str, request_id: str) -> dict[str, Any]:
+    """Return what OpenAI's answers do not have: how the images were made."""
+    return {
+        "id": request_id,
+        "model": model,
+        "seeds": list(outcome.seeds),
+        "timings_ms": asdict(outcome.timings_ms),
+        "engines": outcome.engines,
+        "warnings": list(dict.fromkeys((*asked.warnings, *outcome.warnings))),
+    }
+
+
+def event(value: Mapping[str, Any]) -> bytes:
+    """Return a server-sent event."""
+    kind = value.get("type")
+    head = f"event: {kind}\n" if isinstance(kind, str) else ""
+    return f"{head}data: {json.dumps(value, separators=(',', ':'))}\n\n".encode()
+
+
+def progress_event(kind: str, progress: Progress) -> dict[str, Any]:
+    """Return an event of a step; OpenAI has none, so that it must be asked for."""
+    return {"type": f"{kind}.progress", **asdict(progress)}
+
+
+def partial_event(kind: str, asked: Asked, preview: Preview) -> dict[str, Any]:
+    """Return the event of a preview; takes some milliseconds."""
+    return {
+        "type": f"{kind}.partial_image",
+        "b64_json": _encoded(preview.image, asked, None),
+        "partial_image_index": preview.number,
+        "index": preview.index,
+        "step": preview.step,
+        "steps": preview.steps,
+        **_common(asked, f"{preview.image.width}x{preview.image.height}"),
+    }
+
+
+def completed_event(kind: str, asked: Asked, drawn: Drawn, model: str, request_id: str) -> dict[str, Any]:
+    """Return the event of an image that is done; takes some milliseconds."""
+    outcome = drawn.outcome
+    usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+    details = {"input_tokens_details": {"image_tokens": 0, "text_tokens": 0}}
+    return {
+        "type": f"{kind}.completed",
+        **_data(asked, outcome, 0),
+        "index": drawn.index,
+        "usage": {**usage, **details},
+        **_common(asked, f"{outcome.width}x{outcome.height}"),
+        **_about(asked, outcome, model, request_id),
+    }
+
+
+def _common(asked: Asked, size: str) -> dict[str, Any]:
+    return {
+        "background": "opaque",
+        "created_at": int(time.time()),
+        "output_format": asked.output_format,
+        "quality": "auto",
+        "size": size,
+    }

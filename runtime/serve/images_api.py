@@ -1,0 +1,138 @@
+"""``/v1/images/generations`` and ``/v1/images/edits``, as the `openai` client calls them."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from ...engines.errors import SdengineError, UsageError
+from .answer import completed_event, event, images_answer, partial_event, progress_event
+from .api_error import ApiError, api_error
+from .asked import ALL_FIELDS, Asked, asked_for
+from .body import fields_of
+from .events import ClientGoneError, EventStream, unless_gone
+from .failures import QueueFullError
+from .schema import body_schema, error_schema
+from .services import Services
+from .ticket import Outcome, Preview, Progress, Ticket
+
+__all__ = ["image_routes"]
+
+_GONE = 499
+"""What nobody reads, but the log and the metrics."""
+
+
+def image_routes(services: Services) -> APIRouter:
+    """Return the routes that draw."""
+    router = APIRouter(prefix="/v1/images", tags=["images"])
+    limits, worker = services.settings.limits, services.worker
+
+    async def answer(request: Request, kind: str, *, form: bool) -> Response:
+        request_id, body = request.state.request_id, dict[str, Any]()
+        try:
+            services.check()
+            body = await fields_of(request, form=form)
+            if form and body.get("image") is None:
+                raise ApiError(400, "image is missing: send the picture to edit", param="image", code="missing_field")
+            asked = await asyncio.to_thread(asked_for, body, limits)
+            model = services.model(asked.model)
+            request.state.log = {"model": model.name, "stream": asked.stream}
+            ticket = await asyncio.to_thread(_submitted, asked, model.name, request_id)
+            name = asked.model or model.name
+            if asked.stream:
+                return EventStream(
+                    lambda: _events(kind, asked, ticket, name, request_id),
+                    heartbeat=services.settings.sse_keep_alive_interval,
+                )
+            content = await unless_gone(request, _content(asked, ticket, name, request_id))
+        except SdengineError as error:
+            if isinstance(error, QueueFullError):
+                services.metrics.rejections.labels("queue_full").inc()
+            elif isinstance(error, UsageError):
+                services.metrics.rejections.labels("invalid").inc()
+            refused = api_error(error, ALL_FIELDS)
+            if refused.param not in body and (sent := _OPENAIS.get(str(refused.param))) in body:
+                refused.param = sent
+            raise refused from error
+        except (ClientGoneError, ClientDisconnect):
+            return Response(status_code=_GONE)
+        return Response(content, media_type="application/json")
+
+    def _submitted(asked: Asked, model: str, request_id: str) -> Ticket:
+        return worker.submit(
+            model,
+            priority=asked.priority,
+            timeout=asked.timeout,
+            previews=asked.partial_images,
+            request_id=request_id,
+            **asked.settings,
+        )
+
+    schema = body_schema(limits)
+    bodies: dict[str, Any] = {"application/json": {"schema": schema}}
+    responses: dict[int | str, dict[str, Any]] = {
+        status: {"description": text, "content": {"application/json": {"schema": error_schema()}}}
+        for status, text in _STATUSES.items()
+    }
+    described = {"required": True, "content": bodies}
+
+    @router.post("/generations", responses=responses, openapi_extra={"requestBody": described})
+    async def generations(request: Request) -> Response:
+        """Draw images of a prompt."""
+        return await answer(request, "image_generation", form=False)
+
+    edited = {**schema, "required": ["prompt", "image"]}
+    both = {**described, "content": {"application/json": {"schema": edited}, "multipart/form-data": {"schema": edited}}}
+
+    @router.post("/edits", responses=responses, openapi_extra={"requestBody": both})
+    async def edits(request: Request) -> Response:
+        """Draw over an image, or anew where a mask says so."""
+        return await answer(request, "image_edit", form=True)
+
+    return router
+
+
+_OPENAIS = {"height": "size", "width": "size", "num_images_per_prompt": "n", "mask_image": "mask"}
+"""OpenAI's names for fields of a request."""
+_STATUSES = {
+    400: "A field cannot be obeyed.",
+    401: "The API key is missing or wrong.",
+    404: "There is no such model.",
+    408: "The body did not come.",
+    413: "The body is too large.",
+    415: "The body is of another type.",
+    422: "The images are not finite with these settings.",
+    429: "Too many requests wait.",
+    503: "The server warms up, ends, or cannot draw.",
+    504: "The request's time was over.",
+}
+
+
+async def _content(asked: Asked, ticket: Ticket, model: str, request_id: str) -> bytes:
+    outcome = await ticket.result()
+    return await asyncio.to_thread(_json, asked, outcome, model, request_id)
+
+
+def _json(asked: Asked, outcome: Outcome, model: str, request_id: str) -> bytes:
+    return json.dumps(images_answer(asked, outcome, model, request_id), separators=(",", ":")).encode()
+
+
+async def _events(kind: str, asked: Asked, ticket: Ticket, model: str, request_id: str) -> AsyncIterator[bytes]:
+    """Yield the events of a stream; images are encoded on other threads."""
+    try:
+        async with aclosing(ticket.events()) as happened:
+            async for one in happened:
+                if isinstance(one, Progress):
+                    if asked.progress:
+                        yield event(progress_event(kind, one))
+                elif isinstance(one, Preview):
+                    yield event(await asyncio.to_thread(partial_event, kind, asked, one))
+                else:
+                    yield event(await asyncio.to_thread(completed_event, kind, asked, one, model, request_id))
+    except SdengineError as error:
+        yield event(api_error(error, ALL_FIELDS).body)

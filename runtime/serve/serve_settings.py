@@ -1,0 +1,104 @@
+"""Everything about a server that is decided before it starts: plain values, which other processes can be given."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...engines.errors import UsageError
+from .asked import Limits
+
+if TYPE_CHECKING:
+    from ..pipeline import Pipeline
+
+__all__ = ["ServeSettings", "open_pipelines", "parse_size"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings:
+    """A server's settings.
+
+    Attributes:
+        bundles: folders.
+        served_model_name: what requests call them: one for each bundle, or several for one. Empty: the folders' names.
+        opening: arguments of :meth:`~sdengine.runtime.pipeline.Pipeline.load`.
+        policy: see :class:`~.worker.Worker`, as for the next two.
+        max_num_seqs: images that share a launch at most.
+        max_num_queued_reqs: requests that may wait.
+        limits: of one request.
+        api_keys: one of which requests to ``/v1`` must carry.
+        allowed_origins: of pages elsewhere that may use the server.
+        warm_up: sizes (width, height) to be drawn before the server is ready; None is each bundle's default.
+        sse_keep_alive_interval: seconds between heartbeats of a stream.
+        shutdown_timeout: seconds in which accepted requests may end when the server is to end.
+
+    """
+
+    bundles: tuple[str, ...]
+    served_model_name: tuple[str, ...] = ()
+    opening: dict[str, Any] = field(default_factory=dict)
+    policy: str = "step"
+    max_num_seqs: int | None = None
+    max_num_queued_reqs: int = 256
+    limits: Limits = field(default_factory=Limits)
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    allowed_origins: tuple[str, ...] = ()
+    warm_up: tuple[tuple[int, int], ...] | None = None
+    sse_keep_alive_interval: float = 10.0
+    shutdown_timeout: float = 25.0
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The first name of each bundle -> its folder.
+
+        Raises:
+            UsageError: there are more bundles than names, or two of one name.
+
+        """
+        given = self.served_model_name
+        if len(self.bundles) > 1 and given and len(given) != len(self.bundles):
+            raise UsageError(f"{len(given)} served model names for {len(self.bundles)} bundles: give one for each")
+        names = given[: len(self.bundles)] or tuple(Path(bundle).resolve().name for bundle in self.bundles)
+        if len(set(names)) < len(names):
+            raise UsageError(f"two bundles are called {names[0]}: name each with --served-model-name")
+        return dict(zip(names, self.bundles, strict=True))
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """Every name that requests may use -> the first name of its bundle."""
+        names = list(self.names)
+        return {**{name: names[0] for name in self.served_model_name if len(names) == 1}, **{n: n for n in names}}
+
+
+def open_pipelines(settings: ServeSettings) -> "dict[str, Pipeline]":
+    """Open the bundles, by their names.
+
+    Raises:
+        UsageError: a setting cannot be met.
+        BundleError: a bundle is missing or damaged.
+        EngineError: no engine can run it.
+
+    """
+    from ..pipeline import Pipeline
+
+    opened: dict[str, Pipeline] = {}
+    try:
+        for name, bundle in settings.names.items():
+            opened[name] = Pipeline.load(bundle, **settings.opening)
+    except BaseException:
+        for pipeline in opened.values():
+            pipeline.close()
+        raise
+    return opened
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read ``WIDTHxHEIGHT``.
+
+    Raises:
+        UsageError: it is not that.
+
+    """
+    width, sign, height = text.partition("x")
+    if not sign or not width.isdecimal() or not height.isdecimal():
+        raise UsageError(f"the size {text!r} is not WIDTHxHEIGHT, like 1024x768")
+    return int(width), int(height)

@@ -1,0 +1,125 @@
+"""Runs the application on uvicorn, from its socket to its orderly end."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+
+from ...engines.errors import SdengineError
+from .app import build_app
+from .failures import ClosedError
+from .serve_settings import ServeSettings
+from .services import Services
+
+__all__ = ["serve"]
+
+_log = logging.getLogger("sdengine.serve")
+
+_ANSWERS_S = 5.0
+"""Seconds for answers to be read when the grace period is over."""
+_BACKLOG = 2048
+_STALLED_MS = 120_000
+"""A client that reads nothing for so long is disconnected."""
+
+
+def serve(
+    settings: ServeSettings,
+    *,
+    host: str,
+    port: int,
+    root_path: str = "",
+    ssl_keyfile: Path | None = None,
+    ssl_certfile: Path | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        SdengineError: a bundle cannot be opened, or the address cannot be listened on.
+
+    """
+    listening = _listening(host, port)
+    try:
+        app = build_app(settings)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            root_path=root_path,
+            ssl_keyfile=ssl_keyfile,
+            ssl_certfile=ssl_certfile,
+            backlog=_BACKLOG,
+            timeout_graceful_shutdown=int(settings.shutdown_timeout + _ANSWERS_S),
+        )
+        scheme, address = ("https" if ssl_certfile else "http"), listening.getsockname()
+        shown = f"[{address[0]}]" if ":" in address[0] else address[0]
+        _log.info("listening", extra={"url": f"{scheme}://{shown}:{address[1]}", "models": list(settings.aliases)})
+        asyncio.run(_Server(config, app.state.services).serve([listening]))
+    finally:
+        listening.close()
+
+
+class _Server(uvicorn.Server):
+    """Lets what was accepted end when it is to end itself, and answers the rest with an error."""
+
+    def __init__(self, config: uvicorn.Config, services: Services) -> None:
+        super().__init__(config)
+        self._services = services
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """End in order at the first signal, and with status 0; a second one ends the process at once."""
+        loop, numbers = asyncio.get_running_loop(), (signal.SIGTERM, signal.SIGINT)
+
+        def stop(number: int) -> None:
+            _log.info("ending", extra={"signal": signal.Signals(number).name})
+            self.should_exit = True
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+        for number in numbers:
+            loop.add_signal_handler(number, stop, number)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See :class:`uvicorn.Server`."""
+        aborting = asyncio.ensure_future(self._drain())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            aborting.cancel()
+
+    async def _drain(self) -> None:
+        worker, seconds = self._services.worker, self._services.settings.shutdown_timeout
+        worker.drain("the server is shutting down")
+        if not await worker.idle(seconds):
+            worker.abort(ClosedError(f"the server is shutting down, and the request was not done within {seconds:g} s"))
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound, but does not listen yet.
+
+    Raises:
+        SdengineError: the address is not this machine's, or in use.
+
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.socket(family, kind, protocol)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sys.platform == "linux":
+            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STALLED_MS)
+        found.bind(address)
+    except OSError as error:
+        raise SdengineError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+    return found

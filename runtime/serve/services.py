@@ -1,0 +1,117 @@
+"""What the routes of a server share, and whether it is ready."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ...engines.errors import SdengineError
+from .api_error import ApiError
+from .metrics import Metrics
+from .model import Model
+from .serve_settings import ServeSettings
+from .worker import Worker
+
+__all__ = ["Services"]
+
+_log = logging.getLogger("sdengine.serve")
+
+_FAILURES_MOST = 3
+"""Errors of an engine in a row after which it is not believed to recover."""
+
+
+@dataclass(kw_only=True)
+class Services:
+    """A worker, and what is known of the server around it.
+
+    Attributes:
+        worker: draws.
+        settings: of the server.
+        metrics: what is counted.
+        warm: whether warming up has ended.
+        warming_failed: why it did not.
+
+    """
+
+    worker: Worker
+    settings: ServeSettings
+    metrics: Metrics
+    warm: bool = False
+    warming_failed: str | None = None
+    _aliases: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._aliases = self.settings.aliases
+
+    def model(self, name: str | None) -> Model:
+        """Return the model that a request names, or the first.
+
+        Raises:
+            ApiError: there is none of that name.
+
+        """
+        if name is not None and name not in self._aliases:
+            known = ", ".join(self._aliases)
+            message = f"The model {name[:200]!r} does not exist; this server has {known}"
+            raise ApiError(404, message, param="model", code="model_not_found")
+        return self.worker.model(None if name is None else self._aliases[name])
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Every name that requests may use -> the name of its model."""
+        return self._aliases
+
+    async def warm_up(self) -> None:
+        """Draw each size that was asked for once; then the server is ready."""
+        try:
+            for name, model in self.worker.models.items():
+                height, width = model.pipeline.bundle.manifest.default_size
+                sizes = [(width, height)] if self.settings.warm_up is None else self.settings.warm_up
+                for width, height in sizes:
+                    await asyncio.wrap_future(self.worker.warm_up(name, height, width))
+        except SdengineError as error:
+            self.warming_failed = str(error)
+            _log.error("warming up failed: %s", error)
+            return
+        self.warm = True
+        _log.info("ready", extra={"engines": self.engines(), "costs_s": self.worker.costs.table()})
+
+    def engines(self) -> dict[str, dict[str, str]]:
+        """Return the engines that run each model's components."""
+        return {name: dict(model.pipeline.components.ran) for name, model in self.worker.models.items()}
+
+    def unhealthy(self) -> str | None:
+        """Return why the server can draw no more, None where it can."""
+        status = self.worker.status()
+        if not status.alive:
+            return status.error or "the worker does not run"
+        if status.failures >= _FAILURES_MOST:
+            return f"the last {status.failures} launches failed"
+        return self.warming_failed
+
+    def check(self) -> None:
+        """Refuse a request before its body is read, where it could not be accepted.
+
+        Raises:
+            ApiError: the server is not ready.
+            SdengineError: see :meth:`.Worker.check`.
+
+        """
+        self.check_warm()
+        self.worker.check()
+
+    def check_warm(self) -> None:
+        """Raise ApiError before warming up has ended."""
+        if not self.warm:
+            if self.warming_failed is not None:
+                raise ApiError(
+                    503, f"warming up failed: {self.warming_failed}", kind="service_unavailable", code="not_ready"
+                )
+            headers = {"retry-after": "1"}
+            raise ApiError(
+                503, "the server is warming up", kind="service_unavailable", code="not_ready", headers=headers
+            )
+
+
+def _not_ready(message: str, headers: Mapping[str, str] | None = None) -> ApiError:
+    return ApiError(503, message, kind="service_unavailable", code="not_ready", headers=headers)
