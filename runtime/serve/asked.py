@@ -12,12 +12,13 @@ from typing import Any
 from PIL import Image
 
 from ...engines.errors import nearest
+from ..request.argument import IMAGE, IMAGES, argument_of
 from ..request.request import Request
 from ..request.scalars import finite_number, shortened, whole_number
 from .api_error import ApiError
 from .uploads import Upload, has_alpha, mask_from_alpha, opened, upload_from_text
 
-__all__ = ["ALL_FIELDS", "IMAGES", "OPENAI", "OWN", "REQUEST", "Asked", "Limits", "asked_for"]
+__all__ = ["ALL_FIELDS", "OPENAI", "OWN", "PICTURES", "REQUEST", "Asked", "Limits", "asked_for"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +75,6 @@ class Asked:
     warnings: tuple[str, ...]
 
 
-IMAGES = ("image", "mask_image", "control_image")
-"""Fields of a request that are pictures."""
 _ELSEWHERE = {
     "generator": "send seed",
     "callback_on_step_end": "stream, with partial_images or progress",
@@ -85,6 +84,8 @@ _ELSEWHERE = {
 """Fields of a request that mean nothing in a body, and what does."""
 REQUEST = {f.name: f for f in dataclasses.fields(Request) if f.name not in _ELSEWHERE}
 """Fields of a request that a body may hold."""
+PICTURES = tuple(name for name, field in REQUEST.items() if argument_of(field).kind in (IMAGE, IMAGES))
+"""Those that are pictures."""
 OPENAI = (
     "model",
     "prompt",
@@ -230,7 +231,7 @@ def _add_images(given: Mapping[str, Any], settings: dict[str, Any], limits: Limi
 
     if "mask" in given and "mask_image" in given:
         raise _invalid("mask", "mask and mask_image were both given: send one of them")
-    for name in IMAGES:
+    for name in PICTURES:
         if name in given:
             several = pictures(name)
             settings[name] = several[0] if len(several) == 1 else several

@@ -53,7 +53,7 @@ def plan_for(name: str, pipeline: "Pipeline", settings: Mapping[str, Any]) -> Pl
         UsageError: it cannot be met as given.
 
     """
-    request = Request.from_settings(settings)
+    request = Request.from_settings(**settings)
     if request.callback_on_step_end is not None or request.output_type != "pil":
         raise UsageError("a worker gives PIL images, and events in place of callback_on_step_end")
     if request.generator is not None:

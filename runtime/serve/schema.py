@@ -1,24 +1,15 @@
 """JSON schemas of the fields of a body, for the API's description and for reading forms."""
 
-import types
-import typing
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
-from ..request.request import Request
-from .asked import IMAGES, OPENAI, OWN, REQUEST, Limits
+from ..request.argument import FLAG, IMAGE, IMAGES, PAIR, SERIES, Kind, argument_of
+from .asked import OPENAI, OWN, REQUEST, Limits
 
 __all__ = ["body_schema", "error_schema", "field_schemas", "is_text"]
 
 _TEXT = {"type": "string"}
 _PICTURE = {"type": "string", "description": "A data URL or base64 of a PNG, JPEG or WebP; in a form, a file."}
-_HINTS = typing.get_type_hints(Request)
-_PLAIN: Mapping[Any, dict[str, Any]] = {
-    str: _TEXT,
-    bool: {"type": "boolean"},
-    int: {"type": "integer"},
-    float: {"type": "number"},
-}
 
 
 def field_schemas(limits: Limits) -> dict[str, dict[str, Any]]:
@@ -38,16 +29,15 @@ def field_schemas(limits: Limits) -> dict[str, dict[str, Any]]:
         "priority": {"type": "integer", "minimum": -1000, "maximum": 1000, "default": 0},
         "timeout": {"type": "number", "exclusiveMinimum": 0, "maximum": limits.timeout},
         "progress": {"type": "boolean", "default": False},
-        "scheduler": _TEXT,
         "scheduler_config": {"type": "object"},
-        "num_inference_steps": {"type": "integer", "minimum": 1, "maximum": limits.steps},
-        "prompt_2": _TEXT,
-        "negative_prompt": _TEXT,
-        "negative_prompt_2": _TEXT,
-        **dict.fromkeys(IMAGES, _PICTURE),
     }
-    names = dict.fromkeys((*OPENAI, *OWN, *REQUEST))
-    return {name: own[name] if name in own else _schema(_HINTS[name]) for name in names}
+    own["num_inference_steps"] = {"type": "integer", "minimum": 1, "maximum": limits.steps}
+    found = {}
+    for name in dict.fromkeys((*OPENAI, *OWN, *REQUEST)):
+        declared = argument_of(REQUEST[name]) if name in REQUEST else None
+        schema = own[name] if name in own or declared is None else _schema(declared.kind)
+        found[name] = schema if declared is None else {"description": declared.about, **schema}
+    return found
 
 
 def is_text(name: str) -> bool:
@@ -76,23 +66,24 @@ def _with_null(schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"enum": [*schema["enum"], None]} if "enum" in schema else {}
 
 
-def _schema(hint: Any) -> dict[str, Any]:
-    """Return the schema of a type."""
-    if hint in _PLAIN:
-        return _PLAIN[hint]
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        several = [_schema(one) for one in arguments if one is not type(None)]
-        return several[0] if len(several) == 1 else {"anyOf": several}
-    if origin is Literal:
-        return {"type": "string", "enum": list(arguments)}
-    if origin is tuple:
-        return {"type": "array", "items": _schema(arguments[0]), "minItems": len(arguments), "maxItems": len(arguments)}
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return {"type": "object"}
-    if isinstance(origin, type) and issubclass(origin, Sequence):
-        return {"type": "array", "items": _schema(arguments[0])}
-    return {"type": "array"}  # of any depth: embeddings and latents
+def _schema(kind: Kind) -> dict[str, Any]:
+    """Return the schema of a kind of values."""
+    if kind is IMAGE or kind is IMAGES:
+        return _PICTURE
+    if kind is PAIR:
+        return {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+    if kind is SERIES:
+        return {"type": "array", "items": {"type": "number"}}
+    if kind is FLAG:
+        return {"type": "boolean"}
+    if kind.written is None:
+        return {"type": "array"}  # of arrays: embeddings and latents
+    if kind.written is str:
+        return {"type": "string", **({"enum": list(kind.choices)} if kind.choices else {})}
+    bounds = {"minimum": kind.least, "maximum": kind.most}
+    one: dict[str, Any] = {"type": "integer" if kind.written is int else "number"}
+    one |= {name: value for name, value in bounds.items() if value is not None}
+    return {"anyOf": [one, {"type": "array", "items": one}]} if kind.many else one
 
 
 _ALL = field_schemas(Limits())
