@@ -98,7 +98,14 @@ def export_bundle(
     link_weights: bool = True,
     overwrite: bool = False,
     report: Report | None = None,
-    **opening: Any,
+    vae: str | Path | None = None,
+    tokenizer: str | Path | None = None,
+    config: str | Path | None = None,
+    prediction_type: str | None = None,
+    variant: str | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    offline: bool = False,
 ) -> Bundle:
     """Export a checkpoint to a bundle.
 
@@ -119,8 +126,14 @@ def export_bundle(
             refuses external data with more than one hard link.
         overwrite: replace a bundle of that name; a folder in which anything else lies is refused.
         report: told about each step.
-        opening: options of ``open_checkpoint``: ``vae``, ``tokenizer``, ``variant``, ``revision``, ``token``,
-            ``offline``, ``config``, ``prediction_type``.
+        vae: see :func:`~sdengine.export.checkpoint.open_checkpoint`, as for all that follow.
+        tokenizer: folder with the tokenizers, for a single file.
+        config: folder with configs, for a single file.
+        prediction_type: what the UNet predicts, where the checkpoint does not say it or is wrong.
+        variant: which weights of a folder.
+        revision: branch, tag or commit on the Hub.
+        token: access token for the Hub.
+        offline: do not use the network.
 
     Returns:
         The bundle, opened.
@@ -137,17 +150,28 @@ def export_bundle(
     build = build or BuildOptions()
     planned = _planned_engines(engines, stop_after, build)
     # Both before anything is downloaded.
-    named = (opening.get(name) for name in ("vae", "tokenizer", "config"))
     check_apart(
         output,
         (
             *(() if checkpoint == "demo" else (checkpoint,)),
             *controlnets,
             *(path for path, _ in sources_of(loras)),
-            *named,
+            vae,
+            tokenizer,
+            config,
         ),
     )
     check_target(Path(output), overwrite=overwrite, foreign=foreign_files)
+    opening = {
+        "vae": vae,
+        "tokenizer": tokenizer,
+        "config": config,
+        "prediction_type": prediction_type,
+        "variant": variant,
+        "revision": revision,
+        "token": token,
+        "offline": offline,
+    }
     request = _resolve(checkpoint, engines, precision, sizes, batch, controlnets, loras, opening)
     for note in request.checkpoint.notes:
         say(f"note: {note}")

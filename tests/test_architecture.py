@@ -45,6 +45,8 @@ def test_imports_go_one_way(package: str, forbidden: tuple[str, ...]) -> None:
     files = list((ROOT / package).rglob("*.py"))
     assert files
     for file in files:
+        if package == "runtime" and file.parent.name == "cli":
+            continue  # commands import what they need; what `run` loads is looked at below
         for name in imported(file):
             assert not name.startswith(forbidden), f"{file.relative_to(ROOT)} imports {name}"
 
@@ -53,6 +55,13 @@ def test_diffusers_is_an_oracle_only() -> None:
     for package in ("benchmarks/bench", "engines", "export", "runtime"):
         for file in (ROOT / package).rglob("*.py"):
             assert not {name for name in imported(file) if name.split(".")[0] == "diffusers"}, file
+
+
+def test_only_the_command_line_uses_its_library() -> None:
+    for package in ("benchmarks/bench", "engines", "export", "runtime"):
+        for file in (ROOT / package).rglob("*.py"):
+            if file.parent != ROOT / "runtime" / "cli":
+                assert not {name for name in imported(file) if name.split(".")[0] in ("typer", "click")}, file
 
 
 def test_runtime_never_names_a_heavy_module() -> None:
@@ -97,6 +106,23 @@ print(json.dumps(sorted(sys.modules)))
     modules = set(json.loads(fresh(code, str(bundle_of("sdxl")))))
     assert "onnxruntime" in modules
     assert not modules & HEAVY
+
+
+def test_run_loads_neither_export_nor_benchmarks(tmp_path: Path) -> None:
+    code = """
+import json, sys
+from sdengine.runtime.cli import main
+try:
+    main()
+except SystemExit as done:
+    assert not done.code, done.code
+print(json.dumps(sorted(sys.modules)))
+"""
+    run = ("run", str(bundle_of("sdxl")), "a cat", "--steps", "1", "-o", str(tmp_path / "a.png"))
+    modules = set(json.loads(fresh(code, *run).splitlines()[-1]))
+    assert "onnxruntime" in modules
+    assert not modules & HEAVY
+    assert not [m for m in modules if m.startswith(("sdengine.export", "sdengine.benchmarks"))]
 
 
 def test_importing_the_runtime_loads_no_engine() -> None:

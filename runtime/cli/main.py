@@ -1,7 +1,7 @@
 """Assembles the commands, and turns errors into a message and an exit status.
 
-Commands that need more than the lean runtime (``export``, ``bench``) plug themselves in through the entry-point group
-``sdengine.commands``, so that the runtime never imports them.
+The packages that only some commands need (``sdengine.export``, ``sdengine.benchmarks``) are imported inside them: a
+process that generates images loads neither.
 """
 
 import errno
@@ -9,17 +9,19 @@ import os
 import signal
 import sys
 import traceback
-from importlib.metadata import entry_points
 from typing import Annotated, NoReturn
 
 import typer
 
 from ...engines.errors import SdengineError
+from .bench import bench
 from .build import build
 from .bundle_info import inspect
 from .console import fail
+from .debug import debug
 from .demo import demo
 from .doctor import doctor
+from .export import export
 from .run import run
 from .serve import serve
 
@@ -49,14 +51,8 @@ def _app() -> typer.Typer:
     ) -> None:
         pass
 
-    app.command()(demo)
-    for entry in sorted(entry_points(group="sdengine.commands"), key=lambda e: e.name):
-        entry.load()(app)
-    app.command()(build)
-    app.command()(run)
-    app.command()(serve)
-    app.command()(inspect)
-    app.command()(doctor)
+    for command in (demo, export, build, run, serve, bench, inspect, debug, doctor):
+        app.command()(command)
     return app
 
 

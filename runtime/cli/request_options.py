@@ -1,7 +1,6 @@
 """A request's fields as options of a command: made of what each field says of itself."""
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any
 
@@ -9,8 +8,9 @@ import typer
 
 from ..request.argument import Kind, argument_of
 from ..request.request import Request
+from .made_options import with_options
 
-__all__ = ["settings_from", "with_request_options"]
+__all__ = ["with_request_options"]
 
 _OPTIONS = {
     field.name: (argument_of(field), field.default)
@@ -19,25 +19,7 @@ _OPTIONS = {
 }
 
 
-def with_request_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command that ends with ``**request`` an option for every field of a request that text can say.
-
-    What was not given is not in ``request``; see :func:`settings_from` for the rest.
-    """
-    signature = inspect.signature(command)
-    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    first = next((i for i, p in enumerate(own) if p.name == "engine"), len(own))
-    made = [
-        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=_annotation(name))
-        for name in _OPTIONS
-    ]
-    parameters = [*own[:first], *made, *own[first:]]
-    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
-    return command
-
-
-def settings_from(options: Mapping[str, Any]) -> dict[str, Any]:
+def _settings_from(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that options give: one value of several that are allowed stands alone.
 
     Raises:
@@ -87,3 +69,10 @@ def _help(about: str) -> str:
 
 def _default(default: Any) -> str:
     return "" if default is None else f" [{','.join(map(str, default)) if isinstance(default, tuple) else default}]"
+
+
+with_request_options = with_options("settings", {name: (_annotation(name), None) for name in _OPTIONS}, _settings_from)
+"""Give a command that has a parameter ``settings``, of arguments of a request, an option for each that text can say.
+
+What was not given is not in ``settings``.
+"""

@@ -26,7 +26,7 @@ from .options import (
     parse_inversion,
     parse_scheduler_options,
 )
-from .request_options import settings_from, with_request_options
+from .request_options import with_request_options
 
 __all__ = ["run"]
 
@@ -66,6 +66,7 @@ def run(
     refiner_strength: Annotated[
         float | None, typer.Option(help="Draw to the end with the base and this much over it with the refiner.")
     ] = None,
+    settings: Any = None,
     engine: Engine = "auto",
     precision: Precision = None,
     fallback: Fallback = None,
@@ -77,12 +78,11 @@ def run(
     memory_limit: MemoryLimit = None,
     low_memory: LowMemory = False,
     verify: VerifyFiles = "once",
-    **given: Any,
 ) -> None:
     """Generate images with a bundle."""
     from .outputs import check_standard_output, output_files
 
-    settings = {"prompt": _one_or_list(prompt), **settings_from(given)}
+    settings = {"prompt": _one_or_list(prompt), **settings}
     if scheduler_config is not None:
         settings["scheduler"] = _whole_config(scheduler_config, settings.get("scheduler"))
     if scheduler_option:

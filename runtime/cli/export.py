@@ -1,32 +1,16 @@
-"""``sdengine export``: the command; it plugs itself into the command line, and ``sdengine debug`` with it."""
+"""``sdengine export``: compile a checkpoint into a bundle."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ..engines.trt.arguments import (
-    HardwareCompatible,
-    OptimizationLevel,
-    Refit,
-    Strip,
-    Targets,
-    TimingCache,
-    VersionCompatible,
-    WeightStreaming,
-    WorkspaceMiB,
-)
-from .debug.debug_command import debug
+from .plan_options import with_plan_options
 
-__all__ = ["register"]
+__all__ = ["export"]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands that need torch."""
-    app.command()(export)
-    app.command()(debug)
-
-
+@with_plan_options
 def export(
     checkpoint: Annotated[
         str,
@@ -58,15 +42,7 @@ def export(
     stop_after: Annotated[
         str | None, typer.Option(help="graphs: build no engines ahead of time; works for every precision anywhere.")
     ] = None,
-    target: Targets = None,
-    workspace: WorkspaceMiB = None,
-    optimization_level: OptimizationLevel = None,
-    timing_cache: TimingCache = False,
-    weight_streaming: WeightStreaming = False,
-    refit: Refit = False,
-    strip: Strip = False,
-    hardware_compatible: HardwareCompatible = False,
-    version_compatible: VersionCompatible = False,
+    plans: Any = None,
     copy_weights: Annotated[
         bool, typer.Option("--copy-weights", help="Copy large weights files, too, rather than hard-link them.")
     ] = False,
@@ -79,28 +55,16 @@ def export(
 
     from rich.console import Console
 
-    from ..engines.errors import SdengineError
-    from ..engines.lora import parse_lora
-    from ..engines.trt import BuildOptions
+    from ...engines.errors import SdengineError
+    from ...engines.lora import parse_lora
 
-    plans = BuildOptions(
-        workspace=None if workspace is None else workspace << 20,
-        optimization_level=optimization_level,
-        timing_cache=timing_cache,
-        weight_streaming=weight_streaming,
-        refit=refit,
-        strip=strip,
-        hardware_compatible=hardware_compatible,
-        version_compatible=version_compatible,
-        targets=tuple(target or ()),
-    )
     console = Console(stderr=True, quiet=quiet, highlight=False, emoji=False)
     started = time.perf_counter()
     with console.status("loading torch") as status:
         missing = [name for name in ("torch", "onnx", "onnx_ir") if find_spec(name) is None]
         if missing:
             raise SdengineError(f'export needs {", ".join(missing)}; pip install "sdengine[export]"')
-        from .write_bundle import export_bundle
+        from ...export.write_bundle import export_bundle
 
         def report(line: str) -> None:
             console.print(f"[dim]{time.perf_counter() - started:6.1f} s[/dim]  ", end="")

@@ -1,4 +1,4 @@
-"""``sdengine debug``: the command; it plugs itself into the command line."""
+"""``sdengine debug``: where a compiled component departs from the reference."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from .departure import Departure, LayerDifference
+    from ...export.debug.departure import Departure, LayerDifference
 
 __all__ = ["debug"]
 
@@ -54,7 +54,7 @@ def debug(
     console = Console(stderr=True, highlight=False)
     with console.status("loading torch") as status:
         from ...engines.bundle.bundle import Bundle
-        from .find import Settings, find_departure
+        from ...export.debug.find import Settings, find_departure
 
         opened = Bundle(bundle)
 
@@ -172,7 +172,7 @@ def _print(found: "Departure", folder: Path | None) -> None:
     if found.departs and not found.first:
         line("a fusion that marking the values undoes may be the cause")
     if folder is not None:
-        from .save import COMMAND
+        from ...export.debug.save import COMMAND
 
         line(f"saved to {folder}; to repeat: cd {folder} && sh {COMMAND}")
         line(f"  {(folder / COMMAND).read_text().splitlines()[-1]}", "dim")

@@ -9,28 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...engines.errors import SdengineError, UsageError
-from ...runtime.cli.console import err, work_progress
-from ...runtime.cli.options import Compile, CudaGraph, Device, Threads
+from .console import err, work_progress
+from .options import Compile, CudaGraph, Device, Threads
 
 if TYPE_CHECKING:
-    from . import Report
-    from .compare import Change, Comparison
-    from .settings import Asked
+    from ...benchmarks.bench import Report
+    from ...benchmarks.bench.compare import Change, Comparison
+    from ...benchmarks.bench.settings import Asked
 
-__all__ = ["register"]
+__all__ = ["bench"]
 
 _FILES = ("report.json", "report.html")
 _PAGE_NEEDS = ("jinja2", "matplotlib")
 
 
-def register(app: typer.Typer) -> None:
-    """Add ``sdengine bench``."""
-    app.command()(bench)
-
-
 def _print_schema(wanted: bool) -> None:
     if wanted:
-        from . import report_schema
+        from ...benchmarks.bench import report_schema
 
         typer.echo(report_schema(), nl=False)
         raise typer.Exit
@@ -87,10 +82,10 @@ def bench(
     ] = False,
 ) -> None:
     """Measure a bundle: latency, cold start, memory, throughput, and how true the pictures are."""
+    from ...benchmarks.bench.compare import compare_reports
+    from ...benchmarks.bench.saved import read_report, report_json
+    from ...benchmarks.bench.settings import Asked
     from .bench_tables import print_comparison, print_report
-    from .compare import compare_reports
-    from .saved import read_report, report_json
-    from .settings import Asked
 
     _check_destination(report, overwrite=overwrite)
     old = None if compare is None else read_report(compare)
@@ -140,10 +135,10 @@ def _told(change: "Change") -> str:
 
 
 def _measured(bundle: Path, asked: "Asked", old: "Report | None", *, quiet: bool) -> "Report":
+    from ...benchmarks.bench.compare import check_comparable
+    from ...benchmarks.bench.measure import bundle_record, calls_in_all, measure
+    from ...benchmarks.bench.settings import settings_for
     from ...engines.bundle.bundle import Bundle
-    from .compare import check_comparable
-    from .measure import bundle_record, calls_in_all, measure
-    from .settings import settings_for
 
     opened = Bundle(bundle)
     settings, left_out = settings_for(asked, opened, None if old is None else old.settings)
@@ -172,8 +167,8 @@ def _check_destination(folder: Path | None, *, overwrite: bool) -> None:
 
 def _write(report: "Report", comparison: "Comparison | None", folder: Path) -> None:
     """Write both files, or none."""
-    from .page import page_of
-    from .saved import report_json, write_all
+    from ...benchmarks.bench.page import page_of
+    from ...benchmarks.bench.saved import report_json, write_all
 
     contents = dict(zip(_FILES, (report_json(report), page_of(report, comparison).encode()), strict=True))
     write_all(folder, contents)

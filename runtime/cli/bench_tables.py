@@ -6,12 +6,12 @@ from typing import Any
 
 from rich.table import Table
 
-from ...runtime.cli.console import err, out, table
-from .compare import Change, Comparison
-from .figure import QUANTILES, Absent
-from .figure_text import difference_text, figure_text, number
-from .remarks import published_beside_ours, remarks_on
-from .report import Case, EngineReport, Report, Stages
+from ...benchmarks.bench.compare import Change, Comparison
+from ...benchmarks.bench.figure import QUANTILES, Absent
+from ...benchmarks.bench.figure_text import difference_text, figure_text, number
+from ...benchmarks.bench.remarks import published_beside_ours, remarks_on
+from ...benchmarks.bench.report import Case, EngineReport, Report, Stages
+from .console import err, out, table
 
 __all__ = ["print_comparison", "print_report"]
 
