@@ -1,5 +1,7 @@
 """Reads a request's body, JSON or a form, to its fields."""
 
+import asyncio
+import contextlib
 import json
 import re
 from collections.abc import Iterable
@@ -9,12 +11,13 @@ import msgspec
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
 
 from .api_error import ApiError
 from .schema import is_text
 from .uploads import Upload
 
-__all__ = ["ClientDisconnect", "fields_of"]
+__all__ = ["ClientDisconnect", "discard", "fields_of"]
 
 _FIELDS_MOST = 1000
 _FILES_MOST = 32
@@ -39,6 +42,22 @@ async def fields_of(request: Request, *, form: bool) -> dict[str, Any]:
         return await _from_form(request)
     accepted = "application/json or multipart/form-data" if form else "application/json"
     raise ApiError(415, f"the content type {kind[:100]!r} is not read here; send {accepted}", code="unsupported_type")
+
+
+_DISCARD_MOST = 2**20
+_DISCARD_S = 2.0
+
+
+async def discard(receive: Receive) -> None:
+    """Read a small body to its end: a client that still sends might not see an answer that comes before."""
+    read = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DISCARD_S):
+            while read < _DISCARD_MOST:
+                message = await receive()
+                read += len(message.get("body", b""))
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
 
 
 def _from_json(data: bytes) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ...engines.errors import SdengineError, UsageError
 from .answer import completed_event, event, images_answer, partial_event, progress_event
 from .api_error import ApiError, api_error
 from .asked import ALL_FIELDS, Asked, asked_for
-from .body import fields_of
+from .body import discard, fields_of
 from .events import ClientGoneError, EventStream, unless_gone
 from .failures import QueueFullError
 from .schema import body_schema, error_schema
@@ -35,7 +35,11 @@ def image_routes(services: Services) -> APIRouter:
     async def answer(request: Request, kind: str, *, form: bool) -> Response:
         request_id, body = request.state.request_id, dict[str, Any]()
         try:
-            services.check()
+            try:
+                services.check()
+            except (ApiError, SdengineError):
+                await discard(request.receive)
+                raise
             body = await fields_of(request, form=form)
             if form and body.get("image") is None:
                 raise ApiError(400, "image is missing: send the picture to edit", param="image", code="missing_field")

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse
 
 from .api_error import ApiError
 from .asked import Limits
+from .body import discard
 from .json_logs import REQUEST_ID
 from .metrics import Metrics
 
@@ -74,6 +75,8 @@ class Guard:
             except ApiError as error:  # also what reading a body raises, far within
                 if status:
                     raise
+                if error.status == 401:
+                    await discard(receive)
                 await JSONResponse(error.body, error.status, error.headers)(scope, receive, sending)
         finally:
             self._note(scope, status, time.monotonic() - started)
