@@ -107,7 +107,8 @@ class DeviceTorchEngine:
             pool: Any = contextlib.nullcontext()
         else:
             pool = self._torch.pool()
-            device.recording.append((sources, targets, self._torch))
+            # The pool itself: what was captured may be replayed after this engine has been closed.
+            device.recording.append((sources, targets, self._torch.captures))
         with self._torch.current(), pool:
             self._module.run(sources, targets)
 
@@ -144,7 +145,7 @@ class TorchStream:
         self._stream: Any = torch.cuda.ExternalStream(stream, device=self.device)  # type: ignore[no-untyped-call]
         # One pool for all captures of an engine: they are replayed one after another in one stream, and none expects
         # anything in this memory when it begins.
-        self._pool: Any = torch.cuda.MemPool()
+        self.captures: Any = torch.cuda.MemPool()
 
     def tensor(self, array: DeviceArray) -> Any:
         """Return a tensor on the same bytes, which it keeps alive."""
@@ -161,15 +162,15 @@ class TorchStream:
             yield
 
     def pool(self) -> Any:
-        """Let what is allocated meanwhile lie in memory that nobody else is given, for as long as this object lives."""
+        """Let what is allocated meanwhile lie in memory that nobody else is given while ``captures`` is referred to."""
         import torch
 
-        return torch.cuda.use_mem_pool(self._pool, device=self.device)
+        return torch.cuda.use_mem_pool(self.captures, device=self.device)
 
     def close(self) -> None:
         """Give back what torch holds for later, as other engines may need it."""
         import torch
 
-        self._pool = None
+        self.captures = None
         torch._C._cuda_clearCublasWorkspaces()  # they belong to the stream, which may end here
         torch.cuda.empty_cache()

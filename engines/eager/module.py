@@ -2,7 +2,8 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from ..bundle.bundle import Bundle
@@ -38,6 +39,7 @@ class Module:
         graph = record.graphs.get(precision) or next(iter(record.graphs.values()))
         self.spec = graph.spec
         self._component = component
+        self._quiet: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
         self._call: Any = component_module(
             record.kind, load_network(bundle, record.network, precision, device), graph.spec
         )
@@ -45,6 +47,9 @@ class Module:
             # Sizes are constants of what is compiled: kernels for open ones are slower, and few sizes are drawn.
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_SHAPES)
             self._call = torch.compile(self._call, dynamic=False, fullgraph=True)
+            # torch's compiler warns of its own use of what torch will drop. Filters are the whole process's, so that
+            # nothing but a compiled component changes them.
+            self._quiet = _without_warnings
 
     def run(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Run once, into ``outputs``.
@@ -56,7 +61,7 @@ class Module:
         import torch
 
         try:
-            with torch.inference_mode(), _settings():
+            with torch.inference_mode(), _settings(), self._quiet():
                 for target, value in zip(outputs, self._call(*inputs), strict=True):
                     target.copy_(value)
         except torch.OutOfMemoryError as error:
@@ -77,9 +82,14 @@ def _settings() -> Iterator[None]:
 
     order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
     with (
-        warnings.catch_warnings(),
         torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=False),
         sdpa_kernel(order, set_priority=True),
     ):
-        warnings.filterwarnings("ignore", module="torch")  # of its own use of what it will drop
+        yield
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="torch")
         yield
