@@ -21,7 +21,7 @@ from ..errors import BundleError, DamagedBundleError, UsageError
 from .manifest import FileRecord
 from .user_cache import CacheUnusableError, cached_file, prune, read_cached, write_cached
 
-__all__ = ["HASH_POLICIES", "FileChecks", "HashPolicy", "file_sha256"]
+__all__ = ["HASH_POLICIES", "FileChecks", "FileState", "HashPolicy", "file_sha256", "state_of"]
 
 HashPolicy = Literal["always", "once", "never"]
 """When files are hashed: at every start; large ones only at the first start and after a change; weights never."""
@@ -41,7 +41,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class _State(NamedTuple):
+class FileState(NamedTuple):
     """What changes when a file does."""
 
     size: int
@@ -50,10 +50,15 @@ class _State(NamedTuple):
     inode: int
     device: int
 
+    @property
+    def settled(self) -> bool:
+        """Whether the next change will carry another time, so that what is remembered with this state holds."""
+        return time.time_ns() - max(self.mtime_ns, self.ctime_ns) > _SETTLED_NS
+
 
 class _Remembered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
-    state: _State
+    state: FileState
 
 
 @dataclass
@@ -78,7 +83,7 @@ class FileChecks:
     unchecked_bytes: int = 0
     hash_ms: float = 0.0
     notes: list[str] = field(default_factory=list)
-    _checked: dict[str, tuple[_State, str]] = field(default_factory=dict)
+    _checked: dict[str, tuple[FileState, str]] = field(default_factory=dict)
     _locks: dict[str, threading.Lock] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _remembered: dict[str, _Remembered] | None = None
@@ -110,7 +115,7 @@ class FileChecks:
             lock = self._locks.setdefault(name, threading.Lock())
         with lock:  # components of one network wait for its file, others do not
             try:
-                state = _state_of(file)
+                state = state_of(file)
                 before = self._checked.get(name)
                 if before is None or before[0] != state:
                     before = state, self._identified(name, file, state, record, skippable=skippable)
@@ -129,7 +134,7 @@ class FileChecks:
             "hash_ms": round(self.hash_ms, 3),
         }
 
-    def _identified(self, name: str, file: Path, state: _State, record: FileRecord, *, skippable: bool) -> str:
+    def _identified(self, name: str, file: Path, state: FileState, record: FileRecord, *, skippable: bool) -> str:
         if self.policy == "never" and skippable:
             with self._lock:
                 self.unchecked_bytes += state.size
@@ -141,7 +146,7 @@ class FileChecks:
                 self.remembered_bytes += state.size
             return record.sha256
         started = time.perf_counter()
-        changed = file_sha256(file) != record.sha256 or _state_of(file) != state
+        changed = file_sha256(file) != record.sha256 or state_of(file) != state
         with self._lock:
             self.hashed_bytes += state.size
             self.hash_ms += (time.perf_counter() - started) * 1e3
@@ -150,7 +155,7 @@ class FileChecks:
                 f"{self.folder} is damaged: {name} is not the file that was exported (its SHA-256 differs); "
                 "copy it again, or export the checkpoint again"
             )
-        if large and time.time_ns() - max(state.mtime_ns, state.ctime_ns) > _SETTLED_NS:
+        if large and state.settled:
             self._remember(name, _Remembered(record.sha256, state))
         return record.sha256
 
@@ -182,6 +187,12 @@ class FileChecks:
         return cached_file("verified", hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:32] + ".json")
 
 
-def _state_of(file: Path) -> _State:
+def state_of(file: Path) -> FileState:
+    """Return what changes when a file does.
+
+    Raises:
+        OSError: it cannot be read.
+
+    """
     status = file.stat()
-    return _State(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
+    return FileState(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)

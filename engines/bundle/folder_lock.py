@@ -3,11 +3,12 @@
 __all__ = ["locked_now"]
 
 
-def locked_now(descriptor: int, *, unsupported: bool = True) -> bool:
+def locked_now(descriptor: int, *, shared: bool = False, unsupported: bool = True) -> bool:
     """Lock an open file or folder without waiting.
 
     Args:
         descriptor: the lock is held until it is closed, in this process and in those forked from it.
+        shared: whether others may hold it beside this process, if they share it too.
         unsupported: what to return where there are no such locks: another system, or a file system of the network.
 
     Returns:
@@ -17,7 +18,7 @@ def locked_now(descriptor: int, *, unsupported: bool = True) -> bool:
     try:
         import fcntl
 
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except (ImportError, OSError):

@@ -21,7 +21,7 @@ from .exchange import exchanged
 from .folder_lock import locked_now
 from .manifest import MANIFEST
 
-__all__ = ["check_target", "restore_replaced", "whole_folder"]
+__all__ = ["check_target", "remove_folder", "restore_replaced", "whole_folder"]
 
 _PARTIAL, _OLD = "partial", "old"
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
@@ -91,7 +91,7 @@ def whole_folder(target: Path, *, overwrite: bool, foreign: Callable[[Path], lis
         raise SdengineError(f"{target} could not be written: {error.strerror}") from error
     finally:
         os.close(lock)
-        _remove(partial)
+        remove_folder(partial)
 
 
 def restore_replaced(target: Path) -> bool:
@@ -130,7 +130,7 @@ def _put_in_place(partial: Path, target: Path) -> None:
         except BaseException:
             old.rename(target)
             raise
-        _remove(old)
+        remove_folder(old)
     finally:
         if lock is not None:
             os.close(lock)
@@ -142,10 +142,10 @@ def _tidy(target: Path) -> None:
     for left in (*_left(target, _PARTIAL), *_left(target, _OLD)):
         with contextlib.suppress(OSError), _dead(left) as dead:
             if dead:
-                _remove(left)
+                remove_folder(left)
 
 
-def _remove(folder: Path) -> None:
+def remove_folder(folder: Path) -> None:
     """Remove a folder, its manifest first, so that what is left if that is interrupted is no bundle."""
     with contextlib.suppress(OSError):
         (folder / MANIFEST).unlink()

@@ -17,7 +17,7 @@ from .verify import check_components, check_scheduler
 from .vocabulary import clip_tokenizers
 from .weight_files import WEIGHT_SUFFIXES, read_weights
 
-__all__ = ["open_checkpoint", "open_controlnet"]
+__all__ = ["locate", "open_checkpoint", "open_controlnet"]
 
 _DEMO = Path(__file__).parent.parent / "demo" / "checkpoint"
 _PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -59,7 +59,7 @@ def open_checkpoint(
         known = ", ".join(_PREDICTIONS)
         raise UsageError(f"prediction_type is {known}; not {prediction_type!r}{nearest(prediction_type, _PREDICTIONS)}")
     hub = Hub(revision=revision, token=token, offline=offline)
-    path, notes = _locate(source, hub, variant)
+    path, notes = locate(source, hub, variant)
     replaced = () if vae is None else ("vae",)
     tokenizers = None if tokenizer is None else Path(tokenizer)
     if path.is_dir():
@@ -110,7 +110,7 @@ def open_controlnet(
         UsageError: an option does not apply to this source.
 
     """
-    path, _ = _locate(source, Hub(revision=revision, token=token, offline=offline), variant, part="controlnet")
+    path, _ = locate(source, Hub(revision=revision, token=token, offline=offline), variant, part="controlnet")
     if path.is_dir():
         if config is not None:
             raise UsageError(f"config goes with a single file; {source} is a folder with a config of its own")
@@ -136,8 +136,20 @@ def _controlnet_from_file(path: Path, config: Path | None) -> CheckpointComponen
         raise CheckpointError(f"{path}, taken as a ControlNet: {error}") from error
 
 
-def _locate(source: str | Path, hub: Hub, variant: str | None, part: str | None = None) -> tuple[Path, list[str]]:
-    """Return the folder or file that is meant, fetched if need be, and notes."""
+def locate(source: str | Path, hub: Hub, variant: str | None, part: str | None = None) -> tuple[Path, list[str]]:
+    """Return the folder or file that is meant, fetched if need be, and notes.
+
+    Args:
+        source: as for :func:`open_checkpoint`.
+        hub: where and how to look for what is no path.
+        variant: which weights are fetched.
+        part: fetch only this component of a repository that is a whole pipeline.
+
+    Raises:
+        CheckpointError: it is missing.
+        UsageError: a revision was given for a path.
+
+    """
     if source == "demo":
         path = _DEMO
         if not is_checkpoint(path):
@@ -205,7 +217,7 @@ def _from_file(
 
 
 def _open_vae(source: str | Path, family: Family, hub: Hub) -> tuple[CheckpointComponent, list[str]]:
-    path, notes = _locate(source, hub, None, part="vae")
+    path, notes = locate(source, hub, None, part="vae")
     if path.is_dir():
         component, more = _component_in(path, "vae", None)
         return component, notes + more

@@ -17,11 +17,13 @@ from ...engines.errors import SdengineError
 from .bench import bench
 from .build import build
 from .bundle_info import inspect
+from .cache import cache
 from .console import fail
 from .debug import debug
 from .demo import demo
 from .doctor import doctor
 from .export import export
+from .fetch import fetch
 from .run import run
 from .serve import serve
 
@@ -51,8 +53,9 @@ def _app() -> typer.Typer:
     ) -> None:
         pass
 
-    for command in (demo, export, build, run, serve, bench, inspect, debug, doctor):
+    for command in (demo, export, build, run, serve, bench, inspect, cache, debug, doctor):
         app.command()(command)
+    app.command(hidden=True)(fetch)
     return app
 
 

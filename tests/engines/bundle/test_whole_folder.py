@@ -23,7 +23,7 @@ from ...bundles import bundle_of
 COPY = """
 import os, shutil, signal, sys
 from pathlib import Path
-from sdengine.engines import whole_folder as module
+from sdengine.engines.bundle import whole_folder as module
 from sdengine.engines.bundle.foreign_files import foreign_files
 
 source, target, stop, exchange = sys.argv[1:]

@@ -1,0 +1,105 @@
+"""diffusers' pipeline classes, one for each family and task; what differs is data, see :mod:`.calls`."""
+
+from .calls import CALLS
+from .pipeline import DiffusionPipeline
+
+__all__ = [
+    "LatentConsistencyModelImg2ImgPipeline",
+    "LatentConsistencyModelPipeline",
+    "StableDiffusionControlNetImg2ImgPipeline",
+    "StableDiffusionControlNetInpaintPipeline",
+    "StableDiffusionControlNetPipeline",
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionInpaintPipeline",
+    "StableDiffusionPipeline",
+    "StableDiffusionXLControlNetImg2ImgPipeline",
+    "StableDiffusionXLControlNetInpaintPipeline",
+    "StableDiffusionXLControlNetPipeline",
+    "StableDiffusionXLImg2ImgPipeline",
+    "StableDiffusionXLInpaintPipeline",
+    "StableDiffusionXLPipeline",
+]
+
+
+class StableDiffusionPipeline(DiffusionPipeline):
+    """Text-to-image with Stable Diffusion 1 and 2."""
+
+    _call = CALLS["StableDiffusionPipeline"]
+
+
+class StableDiffusionImg2ImgPipeline(DiffusionPipeline):
+    """Image-to-image with Stable Diffusion 1 and 2."""
+
+    _call = CALLS["StableDiffusionImg2ImgPipeline"]
+
+
+class StableDiffusionInpaintPipeline(DiffusionPipeline):
+    """Inpainting with Stable Diffusion 1 and 2, with either kind of UNet."""
+
+    _call = CALLS["StableDiffusionInpaintPipeline"]
+
+
+class StableDiffusionControlNetPipeline(DiffusionPipeline):
+    """Text-to-image with Stable Diffusion 1 and 2 and ControlNets."""
+
+    _call = CALLS["StableDiffusionControlNetPipeline"]
+
+
+class StableDiffusionControlNetImg2ImgPipeline(DiffusionPipeline):
+    """Image-to-image with Stable Diffusion 1 and 2 and ControlNets."""
+
+    _call = CALLS["StableDiffusionControlNetImg2ImgPipeline"]
+
+
+class StableDiffusionControlNetInpaintPipeline(DiffusionPipeline):
+    """Inpainting with Stable Diffusion 1 and 2 and ControlNets."""
+
+    _call = CALLS["StableDiffusionControlNetInpaintPipeline"]
+
+
+class StableDiffusionXLPipeline(DiffusionPipeline):
+    """Text-to-image with SDXL."""
+
+    _call = CALLS["StableDiffusionXLPipeline"]
+
+
+class StableDiffusionXLImg2ImgPipeline(DiffusionPipeline):
+    """Image-to-image with SDXL and its refiner."""
+
+    _call = CALLS["StableDiffusionXLImg2ImgPipeline"]
+
+
+class StableDiffusionXLInpaintPipeline(DiffusionPipeline):
+    """Inpainting with SDXL and its refiner, with either kind of UNet."""
+
+    _call = CALLS["StableDiffusionXLInpaintPipeline"]
+
+
+class StableDiffusionXLControlNetPipeline(DiffusionPipeline):
+    """Text-to-image with SDXL and ControlNets."""
+
+    _call = CALLS["StableDiffusionXLControlNetPipeline"]
+
+
+class StableDiffusionXLControlNetImg2ImgPipeline(DiffusionPipeline):
+    """Image-to-image with SDXL and ControlNets."""
+
+    _call = CALLS["StableDiffusionXLControlNetImg2ImgPipeline"]
+
+
+class StableDiffusionXLControlNetInpaintPipeline(DiffusionPipeline):
+    """Inpainting with SDXL and ControlNets."""
+
+    _call = CALLS["StableDiffusionXLControlNetInpaintPipeline"]
+
+
+class LatentConsistencyModelPipeline(DiffusionPipeline):
+    """Text-to-image with a latent consistency model."""
+
+    _call = CALLS["LatentConsistencyModelPipeline"]
+
+
+class LatentConsistencyModelImg2ImgPipeline(DiffusionPipeline):
+    """Image-to-image with a latent consistency model."""
+
+    _call = CALLS["LatentConsistencyModelImg2ImgPipeline"]

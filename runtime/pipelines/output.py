@@ -1,0 +1,84 @@
+"""What a call returns: as diffusers' outputs, by name, by key or by place."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...engines.errors import UsageError, nearest
+from ..result import Result
+from .torch_values import tensor_of, torch_here
+
+__all__ = ["OUTPUT_TYPES", "ImageOutput", "images_as"]
+
+OUTPUT_TYPES = {"pil": "pil", "np": "np", "latent": "latent", "pt": "np"}
+"""diffusers' output types, and what the pipeline is asked for."""
+
+
+@dataclass(frozen=True)
+class ImageOutput:
+    """The images of a call.
+
+    Attributes:
+        images: as asked for: PIL images, or arrays or tensors.
+        nsfw_content_detected: of Stable Diffusion 1 and 2, None: no safety checker has looked at the images.
+        result: everything about how they were made.
+
+    """
+
+    images: Any
+    nsfw_content_detected: None
+    result: Result
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know."""
+        return self.result.warnings
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """Return the images alone; diffusers leaves out what is None."""
+        return (self.images,)
+
+    def keys(self) -> list[str]:
+        """Return the names of what is there."""
+        return ["images"]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str):
+            if key not in ("images", "nsfw_content_detected"):
+                raise KeyError(key)
+            return getattr(self, key)
+        return self.to_tuple()[key]
+
+
+def images_as(output_type: str, images: Any) -> Any:
+    """Return what the pipeline gave as the output type asks for.
+
+    Raises:
+        UsageError: ``pt`` where nobody has imported torch.
+
+    """
+    if output_type == "pil":
+        return images
+    if output_type == "pt":
+        if torch_here() is None:
+            raise UsageError("output_type='pt' gives torch tensors: import torch, or take output_type='np'")
+        return tensor_of(np.ascontiguousarray(np.transpose(images, (0, 3, 1, 2))))
+    return tensor_of(images) if output_type == "latent" else images
+
+
+def known_output_type(output_type: Any) -> str:
+    """Return what to ask the pipeline for.
+
+    Raises:
+        UsageError: diffusers has no such output type.
+
+    """
+    if output_type not in OUTPUT_TYPES:
+        known = ", ".join(OUTPUT_TYPES)
+        raise UsageError(f"output_type={output_type!r} is none of {known}{nearest(output_type, OUTPUT_TYPES)}")
+    return OUTPUT_TYPES[output_type]

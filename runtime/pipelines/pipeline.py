@@ -1,0 +1,628 @@
+"""diffusers' pipelines, by their names: code that was written for them runs with one import changed.
+
+They translate. What draws is :class:`sdengine.runtime.Pipeline`; a checkpoint is exported at its first use
+(:mod:`.bundle_cache`).
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+from ...engines.bundle.bundle import Bundle
+from ...engines.cuda.gpu import no_gpu
+from ...engines.errors import CheckpointError, UsageError, nearest
+from ...engines.families import FAMILIES
+from ...engines.scheduler_fixes import fixed_scheduler, fixes_for
+from ..request.request import Request
+from .attributes import CONSTANTS, NOTED, OPENING_NOTED, OPENING_REFUSED, REFUSED
+from .calls import CALLS, Call, class_for
+from .composed import saved_part
+from .locate import located
+from .opening import PARTS, Opening, Options, check_device, engine_for
+from .output import ImageOutput, images_as
+from .parts import Part, PartOf, UnknownAttributeError, unwrapped
+from .request import asked
+from .say import note, progress
+from .schedulers import SCHEDULERS, Config, Scheduler
+from .torch_values import default_generator, precision_of
+
+__all__ = ["LEFT_OUT", "OPENING_OBEYED", "DiffusionPipeline", "opened", "with_parts"]
+
+_FLAGS = ("force_zeros_for_empty_prompt", "requires_aesthetics_score")
+_LOCATING = ("revision", "token", "local_files_only", "variant")
+_OWN = ("engine", "sizes", "batch")
+LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
+"""Parts of checkpoints that are not exported."""
+
+OPENING_OBEYED = (*_LOCATING, *_OWN, *_FLAGS, "torch_dtype", "dtype", "controlnet", "scheduler", "add_watermarker")
+"""Options of ``from_pretrained`` that are obeyed, beside parts that take the place of the checkpoint's own."""
+
+
+class DiffusionPipeline:
+    """A pipeline of diffusers. Its subclasses have a task; ``from_pretrained`` of this one chooses among them.
+
+    Made of another pipeline's parts, as diffusers' are: ``StableDiffusionImg2ImgPipeline(**pipe.components)``.
+    """
+
+    _call: ClassVar[Call]
+    _opening: Opening
+    _scheduler: Any
+    _watermark: bool | None
+    _progress: Mapping[str, Any]
+    _asked: Mapping[str, Any]
+    _evaluations: int | None
+
+    def __init__(self, **components: Any) -> None:
+        if type(self) is DiffusionPipeline:
+            raise UsageError("make a pipeline with from_pretrained(), or with a class that has a task")
+        parts = [part for part in components.values() if isinstance(part, PartOf)]
+        if not parts:
+            raise UsageError(
+                f"{type(self).__name__} is made of the parts of another pipeline, pipe.components; open a checkpoint "
+                "with from_pretrained()"
+            )
+        first = next((part for part in parts if part.name == "unet"), parts[0])
+        others = {name: part for name, part in components.items() if not _belongs(part, first.opening)}
+        self._begin(with_parts(first.opening, others), components.get("scheduler"))
+        self._watermark = components.get("add_watermarker")
+
+    def _begin(self, opening: Opening, scheduler: Any) -> None:
+        set_ = super().__setattr__
+        set_("_opening", opening)
+        set_("_scheduler", None)
+        set_("_watermark", None)
+        set_("_progress", {})
+        set_("_asked", {})
+        set_("_evaluations", None)
+        if scheduler is not None:
+            self.scheduler = scheduler
+
+    @classmethod
+    def _of(cls, opening: Opening, scheduler: Any = None, watermark: bool | None = None) -> Self:
+        made = cls.__new__(cls)
+        made._begin(opening, scheduler)
+        made._watermark = watermark
+        made._check_family()
+        return made
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Self:
+        """Open a checkpoint, or a bundle.
+
+        Nothing is exported before the first use, since :meth:`to` may still say where and in what precision it runs.
+
+        Args:
+            pretrained_model_name_or_path: a folder, a name on the Hub, or a bundle's folder.
+            options: diffusers' (``torch_dtype``, ``variant``, ``revision``, ``token``, ``local_files_only``, parts such
+                as ``vae``, ``controlnet``, ``scheduler``), and ``engine``, ``sizes`` and ``batch`` of the export.
+
+        Raises:
+            CheckpointError: there is no such checkpoint.
+            UsageError: an option is unknown or cannot be met, or the checkpoint is of another family.
+
+        """
+        opening, scheduler, watermark = opened(pretrained_model_name_or_path, options)
+        return cls._class(opening)._of(opening, scheduler, watermark)
+
+    @classmethod
+    def from_single_file(cls, pretrained_model_link_or_path: str | Path, **options: Any) -> Self:
+        """Open a checkpoint of one file; see :meth:`from_pretrained`.
+
+        Raises:
+            CheckpointError: there is no such file.
+            UsageError: an option is unknown or cannot be met.
+
+        """
+        if cls is DiffusionPipeline:
+            raise UsageError("from_single_file needs a class that has a task, such as StableDiffusionXLPipeline")
+        opening, scheduler, watermark = opened(pretrained_model_link_or_path, options)
+        return cls._of(opening, scheduler, watermark)
+
+    @classmethod
+    def from_pipe(cls, pipeline: "DiffusionPipeline", **options: Any) -> Self:
+        """Make a pipeline for another task of the same checkpoint; engines are shared.
+
+        Args:
+            pipeline: the one to share with.
+            options: parts that are to be others' (``controlnet``, ``vae``, ``scheduler``, ...).
+
+        Raises:
+            UsageError: an option is unknown, or the checkpoint is not of this class's family.
+
+        """
+        if not isinstance(pipeline, DiffusionPipeline):
+            raise UsageError(
+                f"from_pipe takes a pipeline of this package, not diffusers' {type(pipeline).__name__}; "
+                "from_pretrained opens its checkpoint"
+            )
+        scheduler = options.pop("scheduler", pipeline._scheduler)
+        dtype = options.pop("torch_dtype", options.pop("dtype", None))
+        opening = with_parts(pipeline._opening, options)
+        made = cls._class(opening)._of(opening, scheduler, pipeline._watermark)
+        return made if dtype is None else made.to(dtype)
+
+    @classmethod
+    def download(cls, pretrained_model_name: str | Path, **options: Any) -> str:
+        """Fetch a checkpoint from the Hub into its local cache; return the folder."""
+        locating = {name: options.pop(name) for name in _LOCATING if name in options}
+        _check_options(options)
+        return str(located(pretrained_model_name, say=progress, **locating).path)
+
+    @classmethod
+    def _class(cls, opening: Opening) -> type[Self]:
+        """Return the class to make: this one, or the checkpoint's own."""
+        if cls is not DiffusionPipeline:
+            return cls
+        from . import classes
+
+        name = str(opening.index().get("_class_name"))
+        if opening.controlnets and name in CALLS:
+            call = CALLS[name]
+            name = class_for(call.label, call.task, controlled=True, distilled=False).name
+        if name not in CALLS:
+            raise CheckpointError(f"{opening.source.name} is a {name}; there are {', '.join(CALLS)}")
+        found: type[Self] = getattr(classes, name)
+        return found
+
+    def _check_family(self) -> None:
+        """Check that the checkpoint is of the class's family, as far as that is known before it is exported."""
+        call, source = self._call, self._opening.source
+        if self._opening.controlnets and not call.controlled:
+            raise UsageError(f"{call.name} has no ControlNet; {_relative(call, controlled=True)} has")
+        if call.controlled and not self._opening.controlnets and not source.is_bundle:
+            raise UsageError(f"{call.name} needs controlnet=ControlNetModel.from_pretrained(...)")
+        if source.is_bundle:
+            bundle = Bundle(source.path)
+            label = bundle.family.label
+            if call.controlled and not bundle.manifest.controlnets:
+                raise UsageError(f"{source.path} holds no ControlNet; export it with --controlnet PATH")
+        elif source.path.is_dir():
+            named = str(source.index().get("_class_name"))
+            label = CALLS[named].label if named in CALLS else _label_named(named)
+        else:
+            return
+        if label != call.label:
+            fitting = class_for(label, call.task, controlled=call.controlled, distilled=False).name
+            raise UsageError(f"{source.name} is of the family {label}: take {fitting} in place of {call.name}")
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """Draw.
+
+        Args:
+            arguments: in the order of diffusers' class of this name.
+            named: the others, by diffusers' names; and ``seed``, ``scheduler``, ``weighting`` and others of
+                :class:`~sdengine.runtime.request.Request`.
+
+        Returns:
+            An :class:`.ImageOutput`, or a tuple of images with ``return_dict=False``.
+
+        Raises:
+            UsageError: an argument is unknown or cannot be met.
+            SdengineError: the checkpoint cannot be exported, or an engine failed.
+
+        """
+        call = asked(self._call, arguments, named, self)
+        settings = call.settings
+        seeded = settings.get("generator") is not None or settings.get("seed") is not None
+        if not seeded:
+            settings["generator"] = default_generator(self._opening.options.device or "cpu")
+        settings.setdefault("scheduler", self._own_scheduler())
+        settings.setdefault("watermark", self._watermark)
+        request = Request.from_settings(**{name: value for name, value in settings.items() if value is not None})
+        super().__setattr__("_asked", settings)
+        pipeline = self._opening.pipeline()
+        with self._shown_progress(pipeline, request) as shown:
+            result = pipeline.draw(request, shown)
+        for text in (*call.notes, *result.warnings):
+            if seeded or not text.startswith("generator:"):  # nobody has given this one
+                note(text)
+        for fallback in result.fallbacks:
+            note(f"{fallback.skipped} skipped: {fallback.reason}")
+        output = ImageOutput(images_as(call.output_type, result.images), None, result)
+        return output if call.return_dict else (*output.to_tuple(), *([None] if self._call.label == "SD" else []))
+
+    @contextlib.contextmanager
+    def _shown_progress(self, pipeline: Any, request: Request) -> Iterator[Callable[[int, int], None]]:
+        """Show the steps on a terminal, as diffusers does, unless ``set_progress_bar_config(disable=True)``."""
+        from ..cli.console import step_progress
+
+        most = pipeline.components.spec("denoiser").axes["S"].max
+        launches = -(-request.prompts * request.num_images_per_prompt // most)
+        with step_progress(self._progress.get("desc") or "drawing", quiet=bool(self._progress.get("disable"))) as bar:
+
+            def shown(done: int, total: int) -> None:
+                object.__setattr__(self, "_evaluations", total // launches)
+                bar(done, total)
+
+            yield shown
+
+    def to(self, *arguments: Any, **named: Any) -> Self:
+        """Say where the pipeline runs, in what precision, or both; as torch's and diffusers' ``to``.
+
+        Raises:
+            UsageError: engines do not run there, or not in that type.
+            EngineUnavailableError: that device is not here.
+
+        """
+        device = named.pop("torch_device", named.pop("device", None))
+        dtype = named.pop("torch_dtype", named.pop("dtype", None))
+        named.pop("silence_dtype_warnings", None)
+        if named:
+            raise UsageError(f"to() has no argument {next(iter(named))!r}")
+        for argument in arguments:
+            text = str(argument)
+            if text.startswith("torch.") or text in ("float32", "float16", "bfloat16"):
+                dtype = argument
+            else:
+                device = argument
+        changes: dict[str, Any] = {}
+        if device is not None:
+            check_device(str(device))
+            changes["device"] = str(device)
+        if dtype is not None:
+            changes["precision"] = precision_of(dtype)
+        self._check_engine({**vars(self._opening.options), **changes})
+        self._opening.change(**changes)
+        return self
+
+    def _check_engine(self, options: Mapping[str, Any]) -> None:
+        if not self._opening.source.is_bundle:
+            engine_for(options["device"] or "cpu", options["precision"] or "fp32", options["engine"])
+
+    def cuda(self) -> Self:
+        """Run on the first GPU."""
+        return self.to("cuda")
+
+    def cpu(self) -> Self:
+        """Run on the CPU."""
+        return self.to("cpu")
+
+    @property
+    def scheduler(self) -> Any:
+        """The scheduler: the one that was set, else the checkpoint's. Any of diffusers, or of this package, can be."""
+        if self._scheduler is not None:
+            return self._scheduler
+        config = self._opening.scheduler_config()
+        name = str(config.get("_class_name"))
+        if name not in SCHEDULERS:
+            raise UsageError(f"the checkpoint's scheduler is {name}{nearest(name, SCHEDULERS)}")
+        fixes = fixes_for(self._family(), self._named_class(), self._call.task, controlled=self._call.controlled)
+        return SCHEDULERS[name].from_config(fixed_scheduler(config, fixes))
+
+    @scheduler.setter
+    def scheduler(self, scheduler: Any) -> None:
+        if not hasattr(scheduler, "config"):
+            raise UsageError(
+                f"scheduler is an object such as EulerDiscreteScheduler.from_config(...), not {scheduler!r}"
+            )
+        super().__setattr__("_scheduler", scheduler)
+
+    def _own_scheduler(self) -> Any:
+        return self._scheduler.own_config if isinstance(self._scheduler, Scheduler) else self._scheduler
+
+    def _named_class(self) -> str:
+        return str(self._opening.index().get("_class_name", ""))
+
+    def _family(self) -> str:
+        return next(name for name, family in FAMILIES.items() if family.label == self._call.label)
+
+    @property
+    def components(self) -> dict[str, Any]:
+        """The parts, for another pipeline: networks and tokenizers, the scheduler, and ControlNets."""
+        index = self._opening.index() if self._opening.source.path.is_dir() else {}
+        names = [name for name in PARTS if not index or index.get(name) is not None or self._opening.source.is_bundle]
+        found: dict[str, Any] = {name: PartOf(self._opening, name) for name in names}
+        if self._call.controlled:
+            found["controlnet"] = PartOf(self._opening, "controlnet")
+        return found | {"scheduler": self._scheduler}
+
+    @property
+    def config(self) -> Config:
+        """The checkpoint's ``model_index.json``."""
+        return Config({**self._opening.index(), "_name_or_path": self._opening.source.name})
+
+    @property
+    def name_or_path(self) -> str:
+        """What was opened."""
+        return self._opening.source.name
+
+    @property
+    def bundle(self) -> Path:
+        """The folder of the bundle that is drawn with; asking for it exports the checkpoint."""
+        return self._opening.bundle()
+
+    @property
+    def device(self) -> Any:
+        """The device of torch, where torch is here; else its name."""
+        return self._opening.device_value
+
+    @property
+    def dtype(self) -> Any:
+        """The type of the precision, where torch is here; else its name."""
+        return self._opening.dtype
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels per latent."""
+        channels = self.vae.config.block_out_channels
+        return int(2 ** (len(channels) - 1))
+
+    @property
+    def guidance_scale(self) -> Any:
+        """Of the call under way, or of the last one."""
+        return self._asked.get("guidance_scale")
+
+    @property
+    def guidance_rescale(self) -> Any:
+        """The same."""
+        return self._asked.get("guidance_rescale", 0.0)
+
+    @property
+    def clip_skip(self) -> Any:
+        """The same."""
+        return self._asked.get("clip_skip")
+
+    @property
+    def denoising_start(self) -> Any:
+        """The same."""
+        return self._asked.get("denoising_start")
+
+    @property
+    def denoising_end(self) -> Any:
+        """The same."""
+        return self._asked.get("denoising_end")
+
+    @property
+    def cross_attention_kwargs(self) -> None:
+        """None: there are no attention processors."""
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        """Whether the call under way, or the last one, draws with guidance."""
+        scale = self.guidance_scale
+        return scale is None or bool(scale > 1)
+
+    @property
+    def num_timesteps(self) -> int | None:
+        """Evaluations of the network in the call under way, or in the last one."""
+        return self._evaluations
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether the call under way has been asked to stop."""
+        return self._opening.pipeline().interrupt
+
+    @property
+    def _interrupt(self) -> bool:
+        return self.interrupt
+
+    @_interrupt.setter
+    def _interrupt(self, stop: bool) -> None:
+        self._opening.pipeline()._interrupt = stop
+
+    def set_progress_bar_config(self, **options: Any) -> None:
+        """Set options of the bar: ``disable`` and ``desc`` are obeyed, others of tqdm's have no meaning here."""
+        super().__setattr__("_progress", options)
+
+    def enable_model_cpu_offload(self, gpu_id: int | None = None, device: Any = None) -> None:
+        """Keep one component open at a time, on a GPU where there is one."""
+        wanted = str(device) if device is not None else "cuda" if gpu_id is None else f"cuda:{gpu_id}"
+        if (reason := no_gpu()) is not None:
+            note(f"enable_model_cpu_offload: one component is open at a time, on the CPU: {reason}")
+            wanted = "cpu"
+        self._opening.change(device=wanted, low_memory=True)
+
+    def enable_sequential_cpu_offload(self, gpu_id: int | None = None, device: Any = None) -> None:
+        """Do the same as :meth:`enable_model_cpu_offload`: a component is the least that can be open."""
+        self.enable_model_cpu_offload(gpu_id, device)
+
+    def load_textual_inversion(self, pretrained_model_name_or_path: Any, token: Any = None, **options: Any) -> None:
+        """Add embeddings of new words.
+
+        Args:
+            pretrained_model_name_or_path: a file or a folder; or a list of them.
+            token: the word, or one for each file; without, the file's own.
+            options: ``weight_name`` and ``subfolder`` name a file in the folder.
+
+        Raises:
+            UsageError: they do not fit the text encoders, or an option cannot be obeyed.
+
+        """
+        paths = pretrained_model_name_or_path
+        several = isinstance(paths, (list, tuple))
+        listed = list(paths) if several else [paths]
+        words = list(token) if several and isinstance(token, (list, tuple)) else [token] * len(listed)
+        inside = [options.pop(name) for name in ("subfolder", "weight_name") if options.get(name)]
+        options = {name: value for name, value in options.items() if value is not None and name not in OPENING_NOTED}
+        if options:
+            raise UsageError(f"load_textual_inversion: {', '.join(options)} cannot be obeyed; give a path and a token")
+        sources = []
+        for path, word in zip(listed, words, strict=True):
+            if not isinstance(path, (str, Path)):
+                raise UsageError("load_textual_inversion takes files: write the embeddings with safetensors first")
+            file = Path(path, *inside)
+            if not file.exists():
+                raise UsageError(f"load_textual_inversion: there is no {file}; give a local path")
+            sources.append(file if word is None else (file, word))
+        self._opening.change(textual_inversions=(*self._opening.options.textual_inversions, *sources))
+
+    def unload_textual_inversion(self, tokens: Any = None, tokenizer: Any = None, text_encoder: Any = None) -> None:
+        """Remove all embeddings that were added.
+
+        Raises:
+            UsageError: only some are to be removed.
+
+        """
+        if tokens is not None:
+            raise UsageError("unload_textual_inversion removes all of them: load those that are to stay again")
+        self._opening.change(textual_inversions=())
+
+    @staticmethod
+    def numpy_to_pil(images: Any) -> list[Any]:
+        """Return PIL images of an array [N, H, W, 3] of 0 to 1."""
+        from ..decode.image_file import pictures_from_pixels
+
+        array = images if images.ndim == 4 else images[None]
+        return pictures_from_pixels((array * 255).round().astype("uint8"))
+
+    def close(self) -> None:
+        """Release the engines; the next call opens them again."""
+        self._opening.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_opening":
+            raise AttributeError(name)
+        if name in PARTS or (name == "controlnet" and self._call.controlled):
+            return self.components.get(name)
+        if name in (*LEFT_OUT, "watermark"):
+            return None
+        if name in CONSTANTS:
+            return CONSTANTS[name]
+        if name in NOTED:
+            return self._noted(name)
+        if name in REFUSED:
+            raise UnknownAttributeError(f"{name}: {REFUSED[name]}")
+        raise UnknownAttributeError(f"{type(self).__name__} has no {name!r}{nearest(name, _names())}")
+
+    def _noted(self, name: str) -> Callable[..., "DiffusionPipeline"]:
+        def accepted(*_: object, **__: object) -> "DiffusionPipeline":
+            note(f"{name}() changes nothing: {NOTED[name]}")
+            return self
+
+        return accepted
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in (*PARTS, "controlnet"):
+            part = unwrapped(value)
+            if not isinstance(part, PartOf) or part.opening is not self._opening or part.name != name:
+                raise UnknownAttributeError(f"{name} cannot be replaced here: give it to from_pretrained({name}=...)")
+            if part is not value:
+                note(f"torch.compile of the {name} changes nothing: it is compiled already")
+        elif name == "watermark":
+            super().__setattr__("_watermark", False if value is None else None)
+        elif name in LEFT_OUT or name == "requires_safety_checker":
+            note(f"{name} has no effect: the safety checker is not exported")
+        elif name in ("scheduler", "_interrupt", "_watermark"):
+            super().__setattr__(name, value)
+        else:
+            raise UnknownAttributeError(
+                f"{type(self).__name__}.{name} cannot be set{nearest(name, [*PARTS, 'scheduler', '_interrupt'])}"
+            )
+
+
+def _names() -> list[str]:
+    return [name for name in (*dir(DiffusionPipeline), *NOTED, *PARTS) if not name.startswith("_")]
+
+
+def _relative(call: Call, *, controlled: bool) -> str:
+    return class_for(call.label, call.task, controlled=controlled, distilled=False).name
+
+
+def _label_named(name: str) -> str:
+    """Return the family of a checkpoint whose own class is none of these."""
+    raise CheckpointError(f"the checkpoint is a {name}; checkpoints of {', '.join(CALLS)} can be exported")
+
+
+def _belongs(part: Any, opening: Opening) -> bool:
+    return part is None or (isinstance(part, PartOf) and part.opening is opening)
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Say which options have no effect.
+
+    Raises:
+        UsageError: one is unknown, or cannot be had.
+
+    """
+    for name, value in options.items():
+        if value is None:
+            continue
+        if name in OPENING_REFUSED:
+            raise UsageError(f"{name}: {OPENING_REFUSED[name]}")
+        if name not in OPENING_NOTED:
+            known = (*PARTS, *OPENING_OBEYED, *OPENING_NOTED)
+            raise UsageError(f"from_pretrained has no option {name!r}{nearest(name, known)}")
+        if name not in ("use_safetensors", "low_cpu_mem_usage", "requires_safety_checker"):
+            note(f"{name} has no effect: {OPENING_NOTED[name]}")
+
+
+def opened(source: str | Path, options: Mapping[str, Any]) -> tuple[Opening, Any, bool | None]:
+    """Return what is opened, the scheduler that was given, and whether there is to be a watermark."""
+    given = dict(options)
+    locating = {name: given.pop(name, None) for name in _LOCATING}
+    dtype = given.pop("torch_dtype", None)
+    dtype = given.pop("dtype", dtype)
+    own = {name: given.pop(name) for name in _OWN if given.get(name) is not None}
+    scheduler, watermark = given.pop("scheduler", None), given.pop("add_watermarker", None)
+    kept = given.pop("safety_checker", ...) is not None
+    parts = {name: given.pop(name) for name in (*PARTS, "controlnet", *_FLAGS) if name in given}
+    _check_options(given)
+    found = located(source, say=progress, **locating)
+    bundle = found.is_bundle
+    if not bundle and found.path.is_dir() and kept and _has_safety_checker(found.index()):
+        note(
+            f"{found.name} has a safety checker, which is not exported: nothing looks at the images that are drawn; "
+            "safety_checker=None says that this is known"
+        )
+    precision = (None if bundle else "fp32") if dtype is None else precision_of(dtype)
+    made = Opening(
+        source=found,
+        variant=locating["variant"],
+        options=Options(device=None if bundle else "cpu", precision=precision, **own),
+    )
+    return with_parts(made, parts), scheduler, watermark
+
+
+def _has_safety_checker(index: Mapping[str, Any]) -> bool:
+    named = index.get("safety_checker")
+    return isinstance(named, list) and named != [None, None]
+
+
+def with_parts(opening: Opening, parts: Mapping[str, Any]) -> Opening:
+    """Return the same checkpoint with other parts; itself, if there are none."""
+    given = {name: unwrapped(part) for name, part in parts.items() if not (part is None and name in LEFT_OUT)}
+    flags = {name: given.pop(name) for name in _FLAGS if name in given}
+    nets = given.pop("controlnet", ...)
+    changed = {name: given.pop(name) for name in PARTS if given.get(name) is not None}
+    given = {name: part for name, part in given.items() if part is not None}
+    _check_options(given)
+    same = all(_belongs(part, opening) for part in changed.values()) and (nets is ... or _belongs(nets, opening))
+    if same and not flags and not (nets is None and opening.controlnets):
+        return opening
+    folders = {name: _folder(name, part) for name, part in changed.items() if not _belongs(part, opening)}
+    if nets is ... or (nets is not None and _belongs(nets, opening)):
+        controlnets = opening.controlnets
+    else:
+        listed: Sequence[Any] = nets if isinstance(nets, (list, tuple)) else [nets]
+        controlnets = tuple(p for net in listed if net is not None for p in _net_folders(net))
+    return Opening(
+        source=opening.source,
+        variant=opening.variant,
+        parts={**opening.parts, **folders},
+        flags={**opening.flags, **flags},
+        controlnets=controlnets,
+        options=opening.options,
+    )
+
+
+def _net_folders(net: Any) -> list[Path]:
+    if isinstance(net, PartOf):
+        return list(net.opening.controlnets)
+    several = getattr(net, "nets", None)  # diffusers' MultiControlNetModel
+    if several is not None and not isinstance(net, Part):
+        return [saved_part("controlnet", one) for one in several]
+    return [_folder("controlnet", net)]
+
+
+def _folder(name: str, part: Any) -> Path:
+    return part.folder() if isinstance(part, Part) else saved_part(name, part)

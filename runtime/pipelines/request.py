@@ -1,0 +1,140 @@
+"""A call as diffusers' class takes it -> what the pipeline is asked for."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from ...engines.errors import UsageError, nearest
+from ..request.request import Request
+from .calls import CALLS, Call
+from .output import known_output_type
+from .schedulers import Scheduler
+from .torch_values import tensor_of, torch_here
+
+__all__ = ["OLD_CALLBACK", "OURS", "TRANSLATED", "Asked", "asked"]
+
+OURS = ("height", "width", "seed", "rng", "scheduler", "scheduler_config", "weighting", "long_prompt", "watermark")
+"""Arguments that every class takes, though diffusers' may not."""
+
+OLD_CALLBACK = ("callback", "callback_steps")
+"""What diffusers' classes still take as further keywords, in place of ``callback_on_step_end``."""
+
+TRANSLATED = ("return_dict", "cross_attention_kwargs")
+"""Arguments that are obeyed here, and that requests do not have."""
+
+_SCALE = "scale"
+
+
+class Asked:
+    """A call, translated.
+
+    Attributes:
+        settings: what :class:`~sdengine.runtime.request.Request` takes.
+        output_type: as diffusers has it.
+        return_dict: whether an output is returned, or a tuple.
+        notes: what has no effect.
+
+    """
+
+    def __init__(self) -> None:
+        self.settings: dict[str, Any] = {}
+        self.output_type = "pil"
+        self.return_dict = True
+        self.notes: list[str] = []
+
+
+def asked(call: Call, arguments: Sequence[Any], named: Mapping[str, Any], pipeline: Any) -> Asked:
+    """Translate a call.
+
+    Args:
+        call: of the class that was called.
+        arguments: positional ones.
+        named: the others.
+        pipeline: what a callback is given.
+
+    Raises:
+        UsageError: an argument is unknown to the class, given twice, missing, or cannot be obeyed.
+
+    """
+    found, given = Asked(), _named(call, arguments, named)
+    for name in call.needs:
+        if given.get(name) is None:
+            others = [other.name for other in CALLS.values() if other.label == call.label and name not in other.needs]
+            raise UsageError(f"{call.name} needs {name}; {', '.join(others[:3])} do without")
+    given = {name: value for name, value in given.items() if value is not None}
+    found.output_type = given.pop("output_type", "pil")
+    found.return_dict = bool(given.pop("return_dict", True))
+    _check_attention(given.pop("cross_attention_kwargs", None), found.notes)
+    if "callback" in given:
+        given["callback_on_step_end"] = _old_callback(given.pop("callback"), int(given.pop("callback_steps", 1)))
+    given.pop("callback_steps", None)
+    if "callback_on_step_end" in given:
+        given["callback_on_step_end"] = _callback(given["callback_on_step_end"], pipeline)
+    if isinstance(given.get("scheduler"), Scheduler):
+        given["scheduler"] = given["scheduler"].own_config
+    settings = {call.renamed.get(name, name): value for name, value in given.items()}
+    # diffusers reads prompts as they stand.
+    found.settings = {"weighting": False, **settings, "output_type": known_output_type(found.output_type)}
+    return found
+
+
+def _named(call: Call, arguments: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all arguments by name."""
+    if len(arguments) > len(call.arguments):
+        raise UsageError(f"{call.name} takes {len(call.arguments)} arguments, not {len(arguments)}")
+    given = dict(zip(call.arguments, arguments, strict=False))
+    known = (*call.arguments, *OURS, *OLD_CALLBACK)
+    for name, value in named.items():
+        if name in given:
+            raise UsageError(f"{call.name}: {name} was given twice, by its place and by its name")
+        if name not in known:
+            raise UsageError(f"{call.name} has no argument {name!r}{_instead(call, name, known)}")
+        given[name] = value
+    return given
+
+
+def _instead(call: Call, name: str, known: Sequence[str]) -> str:
+    """Return which class takes an argument that this one does not."""
+    others = [other.name for other in CALLS.values() if other.label == call.label and name in other.arguments]
+    if others:
+        return f"; {', '.join(others[:3])} {'have' if len(others) > 1 else 'has'}"
+    extras = [field.name for field in fields(Request) if field.name == name]
+    return f"; sdengine.runtime.Pipeline has {name}" if extras else nearest(name, known)
+
+
+def _check_attention(options: Any, notes: list[str]) -> None:
+    """Check ``cross_attention_kwargs``: a LoRA's scale alone is known, and there are none."""
+    if options is None:
+        return
+    if not isinstance(options, Mapping) or any(name != _SCALE for name in options):
+        raise UsageError(
+            f"cross_attention_kwargs={options!r}: attention processors do not exist in a compiled engine; "
+            "the scale of LoRAs is all that can be given"
+        )
+    if options:
+        notes.append("cross_attention_kwargs: scale has no effect: no LoRA is loaded")
+
+
+def _callback(function: Callable[..., Any], pipeline: Any) -> Callable[..., Any]:
+    """Give a callback what diffusers' would get: the front door's pipeline, and tensors where torch is here."""
+    if not callable(function):
+        raise UsageError(f"callback_on_step_end={function!r} is no function")
+
+    def called(_: Any, step: int, timestep: Any, tensors: Mapping[str, Any]) -> Any:
+        torch = torch_here()
+        shown = {name: tensor_of(array) for name, array in tensors.items()}
+        return function(pipeline, step, timestep if torch is None else torch.tensor(timestep), shown)
+
+    return called
+
+
+def _old_callback(function: Callable[..., Any], steps: int) -> Callable[..., Any]:
+    """Return a callback of today that calls one of old, ``callback(step, timestep, latents)``."""
+    if not callable(function) or steps < 1:
+        raise UsageError("callback is a function, and callback_steps a whole number from 1 on")
+
+    def called(_: Any, step: int, timestep: Any, tensors: Mapping[str, Any]) -> None:
+        if step % steps == 0:
+            function(step, timestep, tensors["latents"])
+
+    return called

@@ -1,0 +1,186 @@
+"""diffusers' guides as programs: written for diffusers, and run with its imports or with ours.
+
+Sources: the documentation of diffusers 0.42, "Stable Diffusion XL" (using-diffusers/sdxl), "Text-to-image"
+(conditional_image_generation), "Image-to-image" (img2img), "Inpainting" (inpaint) and "ControlNet" (controlnet). What
+is changed: the checkpoints are tiny, and so are sizes and step counts; pictures come from the test; ``DTYPE`` is
+float32. Each leaves its pictures in ``images``.
+"""
+
+__all__ = ["PROGRAMS"]
+
+PROGRAMS: dict[str, str] = {
+    "sdxl_text_to_image": """
+from diffusers import AutoPipelineForText2Image
+import torch
+
+pipeline_text2image = AutoPipelineForText2Image.from_pretrained(
+    SDXL, torch_dtype=DTYPE, use_safetensors=True
+).to("cpu")
+
+prompt = "a cat in a jungle, cold color palette, (detailed:1.3), 8k"
+generator = torch.Generator("cpu").manual_seed(31)
+image = pipeline_text2image(prompt=prompt, height=64, width=72, num_inference_steps=4, generator=generator).images[0]
+again = pipeline_text2image(prompt=prompt, num_inference_steps=3, generator=generator).images[0]
+images = [image, again]
+""",
+    "sdxl_image_to_image": """
+from diffusers import AutoPipelineForImage2Image, AutoPipelineForText2Image
+import torch
+
+pipeline_text2image = AutoPipelineForText2Image.from_pretrained(SDXL, torch_dtype=DTYPE)
+pipeline = AutoPipelineForImage2Image.from_pipe(pipeline_text2image).to("cpu")
+
+prompt = "a dog catching a frisbee in the jungle"
+image = pipeline(prompt, image=PICTURE, strength=0.8, guidance_scale=10.5, num_inference_steps=5,
+                 generator=torch.manual_seed(7)).images[0]
+images = [image]
+""",
+    "sdxl_inpainting": """
+from diffusers import AutoPipelineForInpainting, AutoPipelineForText2Image
+import torch
+
+pipeline_text2image = AutoPipelineForText2Image.from_pretrained(SDXL, torch_dtype=DTYPE)
+pipeline = AutoPipelineForInpainting.from_pipe(pipeline_text2image).to("cpu")
+
+prompt = "a deep sea diver floating"
+image = pipeline(prompt=prompt, image=PICTURE, mask_image=MASK, strength=0.85, guidance_scale=12.5, height=64, width=64,
+                 num_inference_steps=4, generator=torch.manual_seed(7)).images[0]
+images = [image]
+""",
+    "sdxl_base_and_refiner": """
+from diffusers import DiffusionPipeline
+import torch
+
+base = DiffusionPipeline.from_pretrained(SDXL, torch_dtype=DTYPE, use_safetensors=True).to("cpu")
+refiner = DiffusionPipeline.from_pretrained(REFINER, torch_dtype=DTYPE, use_safetensors=True).to("cpu")
+
+prompt = "a majestic lion jumping from a big stone at night"
+generator = torch.Generator().manual_seed(3)
+image = base(prompt=prompt, height=64, width=64, num_inference_steps=5, denoising_end=0.8, output_type="latent",
+             generator=generator).images
+image = refiner(prompt=prompt, num_inference_steps=5, denoising_start=0.8, image=image, generator=generator).images[0]
+
+latents = base(prompt=prompt, num_inference_steps=3, output_type="latent", generator=generator).images[0]
+refined = refiner(prompt=prompt, image=latents[None, :], num_inference_steps=5, generator=generator).images[0]
+images = [image, refined]
+""",
+    "sdxl_micro_conditioning": """
+from diffusers import StableDiffusionXLPipeline
+import torch
+
+pipe = StableDiffusionXLPipeline.from_pretrained(SDXL, torch_dtype=DTYPE, use_safetensors=True).to("cpu")
+
+prompt = "a cat in a jungle"
+prompt_2 = "a dog"
+image = pipe(
+    prompt=prompt,
+    prompt_2=prompt_2,
+    negative_prompt="a hat",
+    negative_prompt_2="red",
+    negative_original_size=(32, 32),
+    negative_target_size=(64, 64),
+    negative_crops_coords_top_left=(0, 8),
+    crops_coords_top_left=(16, 0),
+    num_inference_steps=3,
+    guidance_rescale=0.5,
+    num_images_per_prompt=2,
+    generator=[torch.Generator().manual_seed(i) for i in range(2)],
+    output_type="np",
+).images
+images = list(image)
+""",
+    "text_to_image": """
+from diffusers import AutoPipelineForText2Image, EulerAncestralDiscreteScheduler, UniPCMultistepScheduler
+import torch
+
+pipeline = AutoPipelineForText2Image.from_pretrained(
+    SD, torch_dtype=DTYPE, safety_checker=None
+).to("cpu")
+generator = torch.Generator("cpu").manual_seed(31)
+image = pipeline("a cat in a hat, elegant, 8k", 64, 56, 3, guidance_scale=3.5, generator=generator).images[0]
+
+pipeline.scheduler = UniPCMultistepScheduler.from_config(pipeline.scheduler.config, use_karras_sigmas=True)
+second = pipeline(["a cat", "a dog"], num_inference_steps=4, negative_prompt=["red", "ugly"],
+                  generator=generator, return_dict=False)[0]
+
+pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(pipeline.scheduler.config)
+torch.manual_seed(5)
+third = pipeline("a dog", num_inference_steps=3, output_type="pt").images.permute(0, 2, 3, 1).numpy()
+images = [image, *second, *third]
+""",
+    "callbacks": """
+from diffusers import StableDiffusionPipeline
+import torch
+
+pipeline = StableDiffusionPipeline.from_pretrained(SD, torch_dtype=DTYPE)
+pipeline.set_progress_bar_config(disable=True)
+
+seen = []
+
+def stop_early(pipeline, i, t, callback_kwargs):
+    latents = callback_kwargs["latents"]
+    seen.append((i, int(t), tuple(latents.shape), pipeline.num_timesteps))
+    callback_kwargs["latents"] = latents * 0.9
+    if i == 2:
+        pipeline._interrupt = True
+    return callback_kwargs
+
+image = pipeline("a dog", num_inference_steps=5, generator=torch.manual_seed(1), callback_on_step_end=stop_early,
+                 callback_on_step_end_tensor_inputs=["latents"]).images[0]
+images = [image]
+values = seen
+""",
+    "image_to_image": """
+from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+import torch
+
+text2img = StableDiffusionPipeline.from_pretrained(SD, torch_dtype=DTYPE)
+text2img.enable_attention_slicing()
+pipeline = StableDiffusionImg2ImgPipeline(**text2img.components)
+
+image = pipeline("a cat", PICTURE, 0.6, 5, guidance_scale=7.5, generator=torch.manual_seed(0)).images[0]
+images = [image]
+""",
+    "inpainting_checkpoint": """
+from diffusers import AutoPipelineForInpainting, DDIMScheduler
+import torch
+
+pipeline = AutoPipelineForInpainting.from_pretrained(SD_INPAINT, torch_dtype=DTYPE)
+pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+pipeline.unet = torch.compile(pipeline.unet, mode="reduce-overhead", fullgraph=True) if OURS else pipeline.unet
+
+prompt = "concept art digital painting of an elven castle"
+image = pipeline(prompt=prompt, image=PICTURE, mask_image=MASK, num_inference_steps=4, eta=0.5,
+                 generator=torch.manual_seed(0)).images[0]
+images = [image]
+""",
+    "controlnet": """
+from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, UniPCMultistepScheduler
+import torch
+
+controlnet = ControlNetModel.from_pretrained(CONTROLNET, torch_dtype=DTYPE, use_safetensors=True)
+pipe = StableDiffusionControlNetPipeline.from_pretrained(
+    SD, controlnet=controlnet, torch_dtype=DTYPE, use_safetensors=True
+)
+pipe.scheduler = UniPCMultistepScheduler.from_config(pipe.scheduler.config)
+pipe.enable_model_cpu_offload() if OURS else None
+
+output = pipe("the mona lisa", image=PICTURE, num_inference_steps=4, controlnet_conditioning_scale=0.7,
+              control_guidance_end=0.8, generator=torch.manual_seed(2)).images[0]
+images = [output]
+""",
+    "several_controlnets": """
+from diffusers import ControlNetModel, StableDiffusionXLControlNetPipeline
+import torch
+
+controlnets = [
+    ControlNetModel.from_pretrained(SDXL_CONTROLNET, torch_dtype=DTYPE),
+    ControlNetModel.from_pretrained(SDXL_CONTROLNET_2, torch_dtype=DTYPE),
+]
+pipe = StableDiffusionXLControlNetPipeline.from_pretrained(SDXL, controlnet=controlnets, torch_dtype=DTYPE)
+image = pipe("a room", image=[PICTURE, PICTURE.rotate(90)], num_inference_steps=3, generator=torch.manual_seed(2),
+             controlnet_conditioning_scale=[1.0, 0.8]).images[0]
+images = [image]
+""",
+}
+"""By name."""
