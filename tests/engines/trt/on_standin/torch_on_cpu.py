@@ -32,6 +32,7 @@ class StandinStream:
         self.stream = stream
         self.active = 0
         self.pools = 0
+        self.captures: object = None  # the stand-in's memory belongs to the arrays alone
         self.made.append(self)
 
     def tensor(self, array: DeviceArray) -> torch.Tensor:
