@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from sdengine.engines.registry import ENGINES
 from sdengine.export import export_bundle
-from sdengine.export.demo.evaluate import Draw, Figures, evaluate
+from sdengine.export.demo.training.evaluate import Draw, Figures, evaluate
 from sdengine.runtime import Pipeline
 
 STEPS, GUIDANCE = 20, 5.0

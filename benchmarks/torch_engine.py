@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from sdengine.export import export_bundle
-from sdengine.export.demo.write_checkpoint import CHECKPOINT
+from sdengine.export.demo.training.write_checkpoint import CHECKPOINT
 from sdengine.runtime import Pipeline
 
 SETTINGS: dict[str, Any] = {"num_inference_steps": 20, "guidance_scale": 3.0, "height": 128, "width": 128}

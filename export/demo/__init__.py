@@ -1,1 +1,1 @@
-"""The ``demo`` checkpoint: a tiny SDXL that draws one coloured shape, and the program that made and judges it."""
+"""The ``demo`` checkpoint: a tiny SDXL that draws one coloured shape."""

@@ -2,7 +2,7 @@ import random
 
 import pytest
 from sdengine.engines.errors import UsageError
-from sdengine.export.demo.captions import (
+from sdengine.export.demo.training.captions import (
     COLOURS,
     SHAPES,
     SIZES,

@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors import safe_open
 from sdengine.engines.errors import CheckpointError
-from sdengine.export.demo.captions import plain_caption
-from sdengine.export.demo.evaluate import fresh_scenes
-from sdengine.export.demo.judge import read_checkpoint
-from sdengine.export.demo.painter import drawer
-from sdengine.export.demo.read_back import read_back
-from sdengine.export.demo.write_checkpoint import CHECKPOINT
+from sdengine.export.demo.training.captions import plain_caption
+from sdengine.export.demo.training.evaluate import fresh_scenes
+from sdengine.export.demo.training.judge import read_checkpoint
+from sdengine.export.demo.training.painter import drawer
+from sdengine.export.demo.training.read_back import read_back
+from sdengine.export.demo.training.write_checkpoint import CHECKPOINT
 
 WEIGHTS = (
     "unet/diffusion_pytorch_model.safetensors",

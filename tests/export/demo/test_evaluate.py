@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from sdengine.export.demo.captions import plain_caption
-from sdengine.export.demo.evaluate import CROP, evaluate, fresh_scenes, table
-from sdengine.export.demo.pictures import draw
+from sdengine.export.demo.training.captions import plain_caption
+from sdengine.export.demo.training.evaluate import CROP, evaluate, fresh_scenes, table
+from sdengine.export.demo.training.scene_images import draw
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -2,8 +2,8 @@ import hashlib
 
 import numpy as np
 import pytest
-from sdengine.export.demo.captions import Scene, held_out
-from sdengine.export.demo.pictures import draw, example_of_seed
+from sdengine.export.demo.training.captions import Scene, held_out
+from sdengine.export.demo.training.scene_images import draw, example_of_seed
 
 SCENE = Scene(colour="red", shape="square", size="medium", background="white")
 

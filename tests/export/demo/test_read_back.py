@@ -4,9 +4,9 @@ import sys
 import numpy as np
 import numpy.typing as npt
 import pytest
-from sdengine.export.demo.captions import Scene, scene_of_seed
-from sdengine.export.demo.pictures import draw
-from sdengine.export.demo.read_back import read_back
+from sdengine.export.demo.training.captions import Scene, scene_of_seed
+from sdengine.export.demo.training.read_back import read_back
+from sdengine.export.demo.training.scene_images import draw
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -88,7 +88,7 @@ def test_only_8_bit_rgb_is_a_picture() -> None:
 
 def test_reading_and_judging_need_no_torch() -> None:
     code = (
-        "import sys, sdengine.export.demo.evaluate, sdengine.export.demo.read_back, sdengine.export.demo.pictures;"
+        "import sys; from sdengine.export.demo.training import evaluate, read_back, scene_images;"
         "found = {'torch', 'transformers', 'diffusers', 'onnx', 'scipy'} & set(sys.modules); assert not found, found"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

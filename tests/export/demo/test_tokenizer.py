@@ -2,8 +2,8 @@ import random
 from pathlib import Path
 
 import pytest
-from sdengine.export.demo.captions import all_scenes, caption
-from sdengine.export.demo.train_tokenizer import BOS, EOS, learn_merges, vocabulary_of, write_tokenizer
+from sdengine.export.demo.training.captions import all_scenes, caption
+from sdengine.export.demo.training.train_tokenizer import BOS, EOS, learn_merges, vocabulary_of, write_tokenizer
 
 Merges = list[tuple[str, str]]
 

@@ -2,7 +2,7 @@
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from sdengine.export.demo.networks import UNET, VAE, new_unet, new_vae
+from sdengine.export.demo.training.demo_networks import UNET, VAE, new_unet, new_vae
 
 
 def test_unet() -> None:

@@ -1,4 +1,4 @@
-"""Judges the demo checkpoint as it lies on disk: ``python -m sdengine.export.demo.judge [CHECKPOINT]``."""
+"""Judges the demo checkpoint as it lies on disk: ``python -m sdengine.export.demo.training.judge [CHECKPOINT]``."""
 
 import argparse
 from pathlib import Path
@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
-from ...engines.errors import CheckpointError
-from ..checkpoint.names import text_name
+from ....engines.errors import CheckpointError
+from ...checkpoint.names import text_name
+from .demo_networks import new_vae
 from .evaluate import evaluate, table
-from .networks import new_vae
 from .painter import Painter, drawer
 from .write_checkpoint import CHECKPOINT
 
@@ -33,7 +33,9 @@ def read_checkpoint(folder: Path) -> tuple[Painter, Any, tuple[Any, Any]]:
     """
     for name in (*_FILES.values(), "vae/diffusion_pytorch_model.safetensors", "tokenizer/vocab.json"):
         if not (folder / name).is_file():
-            raise CheckpointError(f"{folder} holds no {name}: not a checkpoint written by sdengine.export.demo.train")
+            raise CheckpointError(
+                f"{folder} holds no {name}: not a checkpoint written by sdengine.export.demo.training.train"
+            )
     tokenizers = tuple(CLIPTokenizer.from_pretrained(folder / name) for name in ("tokenizer", "tokenizer_2"))
     painter, vae = Painter(len(tokenizers[0])), new_vae()
     for name, file in _FILES.items():
@@ -50,7 +52,7 @@ def _weights(file: Path) -> dict[str, torch.Tensor]:
 
 def main() -> None:
     """Print the figures of a checkpoint as a table."""
-    parser = argparse.ArgumentParser(prog="python -m sdengine.export.demo.judge", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m sdengine.export.demo.training.judge", description=__doc__)
     parser.add_argument("checkpoint", type=Path, nargs="?", default=CHECKPOINT)
     parser.add_argument("--count", type=int, default=200, help="fresh prompts, each drawn four times")
     parser.add_argument("--steps", type=int, default=20)

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from .captions import all_scenes, caption
-from .networks import MAX_TOKENS
+from .demo_networks import MAX_TOKENS
 
 __all__ = ["BOS", "EOS", "learn_merges", "vocabulary_of", "write_tokenizer"]
 

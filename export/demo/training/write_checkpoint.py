@@ -9,14 +9,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from ..checkpoint.names import text_name
-from .networks import SCHEDULER, UNET, VAE
+from ...checkpoint.names import text_name
+from .demo_networks import SCHEDULER, UNET, VAE
 from .painter import Painter
 from .train_tokenizer import EOS, write_tokenizer
 
 __all__ = ["CHECKPOINT", "write_checkpoint"]
 
-CHECKPOINT = Path(__file__).parent / "checkpoint"
+CHECKPOINT = Path(__file__).parents[1] / "checkpoint"
 """Where the checkpoint that ships with the package lies."""
 
 _WRITTEN_FOR = "0.35.0"  # the oldest diffusers whose configuration files these are

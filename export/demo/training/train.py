@@ -1,4 +1,4 @@
-"""Makes the demo checkpoint: ``python -m sdengine.export.demo.train --work DIR``.
+"""Makes the demo checkpoint: ``python -m sdengine.export.demo.training.train --work DIR``.
 
 Everything is seeded, and a run that was stopped goes on where it was: the tokenizers are learned, the autoencoder is
 trained, the data set is drawn and encoded, the denoiser and text encoders are trained. At every report the present
@@ -18,12 +18,12 @@ from transformers import CLIPTokenizer
 
 from .captions import plain_caption
 from .evaluate import Draw, evaluate, fresh_scenes, table
-from .latents import encode_data_set, token_ids
+from .latent_data import encode_data_set, token_ids
 from .painter import Painter, drawer
 from .train_tokenizer import EOS, learn_merges, write_tokenizer
 from .train_unet import train_painter
 from .train_vae import train_vae
-from .training import Average, Plan, log
+from .training_run import Average, Plan, log
 from .write_checkpoint import write_checkpoint
 
 __all__ = ["main"]
@@ -78,7 +78,7 @@ def _write_sheet(file: Path, draw: Draw) -> None:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m sdengine.export.demo.train", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m sdengine.export.demo.training.train", description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder of states, cached latents and results")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...engines.nets.conditioner import Conditioner, unpack_key_values
-from ...engines.nets.config import UNetConfig
-from ...engines.nets.unet import UNet
-from ...engines.nets.vae import VAE
-from ...engines.nets.vae_config import VAEConfig
+from ....engines.nets.conditioner import Conditioner, unpack_key_values
+from ....engines.nets.config import UNetConfig
+from ....engines.nets.unet import UNet
+from ....engines.nets.vae import VAE
+from ....engines.nets.vae_config import VAEConfig
 
 __all__ = ["Code", "Drawn", "TrainableUNet", "TrainableVAE"]
 

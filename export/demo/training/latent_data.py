@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from .networks import VAE
-from .pictures import example_of_seed, stacked
+from .demo_networks import VAE
+from .scene_images import example_of_seed, stacked
 from .train_vae import from_pixels
-from .training import log
+from .training_run import log
 
 __all__ = ["Batch", "Latents", "encode_data_set"]
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from .latents import Batch, Latents
+from .latent_data import Batch, Latents
 from .painter import Painter, Words, signal_share
-from .training import Average, Plan, run
+from .training_run import Average, Plan, run
 
 __all__ = ["denoising_loss", "train_painter"]
 

@@ -8,7 +8,7 @@ import itertools
 import random
 from dataclasses import dataclass
 
-from ...engines.errors import UsageError, nearest
+from ....engines.errors import UsageError, nearest
 
 __all__ = ["COLOURS", "SHAPES", "SIZES", "Scene", "all_scenes", "caption", "held_out", "plain_caption", "scene_of_seed"]
 

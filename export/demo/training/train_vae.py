@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from .networks import VAE, new_vae
-from .pictures import Example, example_of_seed, stacked
-from .training import Average, Plan, log, run, trainable
+from .demo_networks import VAE, new_vae
+from .scene_images import Example, example_of_seed, stacked
+from .training_run import Average, Plan, log, run, trainable
 from .vae_start import start_near_identity
 
 __all__ = ["joint_loss", "train_vae", "unit_code"]

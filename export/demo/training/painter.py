@@ -8,9 +8,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from .demo_networks import SCHEDULER, VAE, new_text_encoders, new_unet
 from .evaluate import Draw
-from .latents import token_ids
-from .networks import SCHEDULER, VAE, new_text_encoders, new_unet
+from .latent_data import token_ids
 
 __all__ = ["Painter", "Words", "drawer", "signal_share"]
 
