@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from sdengine.export.demo.training import train, train_vae
 from sdengine.export.demo.training.demo_networks import VAE, new_vae
 from sdengine.export.demo.training.judge import read_checkpoint
 from sdengine.export.demo.training.latent_data import Latents
 from sdengine.export.demo.training.painter import signal_share
 from sdengine.export.demo.training.train_unet import train_painter
-from sdengine.export.demo.training.training_run import Plan, learning_rate, run, train, train_vae
+from sdengine.export.demo.training.training_run import Plan, learning_rate, run
 from sdengine.export.demo.training.vae_start import start_near_identity
 
 Weights = dict[str, torch.Tensor]
