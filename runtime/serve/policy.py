@@ -149,16 +149,19 @@ def step_level(
     *,
     slots: Callable[[Bucket], int],
     stepped: bool,
-    ageing: float = 2.0,
+    ageing: float = 1.5,
 ) -> Turn | None:
     """Choose at every evaluation: shortest remaining work first, with ageing, deadlines and priorities.
 
-    Every image has an urgency: its weight over its remaining time alone. The weight is ``slowdown ** ageing / time
-    alone``, with the slowdown that the image would have if it ran alone from now on. Without the power this is the rule
-    that makes the mean slowdown smallest; with it, an image that waits becomes urgent without limit, so that none
-    starves. The images of one bucket and their number are chosen so that the urgency served for each second is largest,
-    with the costs as measured: where a larger batch costs nothing, it is taken; where it costs as much as its members
-    one after the other, the most urgent one runs alone. Buckets compete by the same number.
+    Every image has a weight, what a second of its delay costs: ``slowdown ** ageing / time alone``, with the slowdown
+    that it would have if it ran alone from now on. Images are ranked by weight over remaining time, which without the
+    power is the order that makes the mean slowdown smallest (Smith's rule); with it, an image that waits becomes urgent
+    without limit, so that none starves.
+
+    A second of work on an image brings forward itself and all that are ranked after it, so it is worth the sum of
+    their weights. Of every bucket's images, ranked, so many share the launch that what is gained for each second is
+    largest, by the costs as measured: where a launch of several takes hardly longer, or many wait, they run together;
+    where it takes as long as its members one after the other, the first runs alone. Buckets compete by the same number.
     """
     ready = [item for item in active if not item.left]
     running = [item for item in (*waiting, *active) if item.left]
@@ -249,34 +252,46 @@ def _best_group(
     slots: Callable[[Bucket], int],
     ageing: float,
 ) -> list[Item]:
-    """Return the images of one bucket whose urgency for each second of their common launch is largest."""
-    by_bucket: dict[Bucket, list[tuple[float, Item]]] = {}
+    """Return the images of one bucket by whose common launch most is gained for each second."""
+    ranked = []
     for item in items:
-        urgency = _urgency(item, costs, ageing) * (_HELD if item.key in held else 1.0)
-        # By its part in a launch: what one evaluation takes of its remaining work.
-        by_bucket.setdefault(item.bucket, []).append((urgency * costs.step(item.bucket, item.rows), item))
-    best, most = [], -1.0
-    for bucket, ranked in by_bucket.items():
-        ranked.sort(key=lambda pair: (-pair[0], pair[1].order, pair[1].key))
-        served, rows = 0.0, 0
-        for count, (urgency, item) in enumerate(ranked[: slots(bucket)], start=1):
-            served, rows = served + urgency, rows + item.rows
-            rate = served / max(costs.step(bucket, rows), _LEAST_S)
+        weight, remaining = _weight(item, costs, ageing)
+        preferred = _HELD if item.key in held else 1.0
+        ranked.append((-preferred * weight / remaining, item.order, item.key, weight, item))
+    ranked.sort()
+    groups: dict[Bucket, list[tuple[float, Item]]] = {}
+    behind = sum(weight for *_, weight, _ in ranked)
+    for *_, weight, item in ranked:
+        group = groups.setdefault(item.bucket, [])
+        if len(group) < slots(item.bucket):
+            group.append((behind * costs.step(item.bucket, item.rows), item))
+        behind = max(0.0, behind - weight)
+    best: list[Item] = []
+    most = -1.0
+    for bucket, group in groups.items():
+        gained, rows = 0.0, 0
+        for count, (gain, item) in enumerate(group, start=1):
+            gained, rows = gained + gain, rows + item.rows
+            rate = gained / max(costs.step(bucket, rows), _LEAST_S)
             if rate > most * (1 + 1e-9):
-                most, best = rate, [i for _, i in ranked[:count]]
+                most, best = rate, [one for _, one in group[:count]]
     return best
 
 
 def _most_urgent(items: Iterable[Item], costs: CostTable, ageing: float) -> Item:
-    return max(items, key=lambda item: (_urgency(item, costs, ageing), -item.order, -item.key))
+    def urgency(item: Item) -> float:
+        weight, remaining = _weight(item, costs, ageing)
+        return weight / remaining
+
+    return max(items, key=lambda item: (urgency(item), -item.order, -item.key))
 
 
-def _urgency(item: Item, costs: CostTable, ageing: float) -> float:
-    """Return an image's weight over the seconds that it still needs."""
+def _weight(item: Item, costs: CostTable, ageing: float) -> tuple[float, float]:
+    """Return what a second of an image's delay costs, and the seconds that it still needs alone."""
     alone = max(alone_s(item, costs, item.total), _LEAST_S)
     remaining = max(alone_s(item, costs, item.left), _LEAST_S)
     slowdown = max(1.0, (item.age + remaining) / alone)
     boost = float(_PRIORITY ** -max(-10, min(10, item.priority)))
     if remaining < item.deadline < math.inf:  # one that cannot be met any more is nothing to hurry for
         boost *= min(_DEADLINE, item.deadline / (item.deadline - remaining))
-    return boost * float(min(slowdown**ageing, 1e100)) / (alone * remaining)
+    return boost * float(min(slowdown**ageing, 1e100)) / alone, remaining
