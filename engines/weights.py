@@ -1,7 +1,10 @@
 """The weights of a network: the bundle's file, and tensors in the place of some of those in it."""
 
 import hashlib
-from collections.abc import Mapping
+import os
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +14,56 @@ from numpy.typing import NDArray
 
 from .errors import UsageError, nearest
 
-__all__ = ["Overlay", "WeightSet"]
+__all__ = ["ComputedOverlay", "Overlay", "WeightSet", "changed_tensors"]
 
 Overlay = Mapping[str, NDArray[np.generic]]
 """Tensors by their names in the weights file, of the stored shape and type; bfloat16 as its bits, uint16."""
 
 _STORED = {"F16": "float16", "F32": "float32", "F64": "float64", "BF16": "uint16"}
+
+
+class ComputedOverlay(Overlay):
+    """Changes that are computed whenever they are asked for: nothing holds a second network's worth of memory.
+
+    Args:
+        recipe: what they are computed from. It stands for their contents, whose hash would take longer to compute than
+            the changes themselves.
+        names: of the tensors.
+        compute: from a name to the tensor.
+
+    """
+
+    def __init__(self, recipe: str, names: Collection[str], compute: Callable[[str], NDArray[np.generic]]) -> None:
+        self.recipe = recipe
+        self._names = frozenset(names)
+        self._compute = compute
+
+    def __getitem__(self, name: str) -> NDArray[np.generic]:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._compute(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._names))
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+
+def changed_tensors(changes: Overlay, names: Collection[str]) -> Iterator[tuple[str, NDArray[np.generic]]]:
+    """Yield those of the changes that have one of these names; a few are computed ahead, on other threads."""
+    several = min(4, os.cpu_count() or 1)
+    wanted = [name for name in changes if name in names]
+    with ThreadPoolExecutor(several) as pool:
+        ahead = deque((name, pool.submit(changes.__getitem__, name)) for name in wanted[:several])
+        for following in (*wanted[several:], *[None] * len(ahead)):
+            name, future = ahead.popleft()
+            if following is not None:
+                ahead.append((following, pool.submit(changes.__getitem__, following)))
+            yield name, future.result()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +87,9 @@ class WeightSet:
         if not self.changes:
             return self.base
         found = hashlib.sha256(self.base.encode())
+        if isinstance(self.changes, ComputedOverlay):
+            found.update(self.changes.recipe.encode())
+            return found.hexdigest()
         for name, array in sorted(self.changes.items()):
             found.update(f"{name}\0{array.dtype}\0{array.shape}\0".encode() + np.ascontiguousarray(array).tobytes())
         return found.hexdigest()
@@ -53,6 +103,8 @@ class WeightSet:
         """
         from safetensors import safe_open
 
+        if isinstance(changes, ComputedOverlay):  # made for these weights
+            return WeightSet(file=self.file, base=self.base, changes=changes)
         checked = {}
         with safe_open(self.file, framework="np") as stored:
             names = set(stored.keys())

@@ -32,6 +32,8 @@ _BASE_ONLY = (
     "control_guidance_end",
     "target_size",
     "negative_target_size",
+    "loras",
+    "cross_attention_kwargs",
 )
 _REFINER_ONLY = ("aesthetic_score", "negative_aesthetic_score", "output_type", "watermark")
 _EMBEDDINGS = (

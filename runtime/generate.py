@@ -14,7 +14,7 @@ from .decode.decode import images_of, latents_of, pixels_of
 from .denoise import Denoising, Sample, Step
 from .open_engines import Components
 from .prepare import Preparer
-from .prompt import InversionSource
+from .prompt import InversionSource, TextualInversion
 from .request.request import Request
 from .request.resolve import resolve, settings_of
 from .result import Result, Timings, timed
@@ -31,17 +31,24 @@ class Generation:
         bundle: the bundle.
         components: its engines; they need not be open yet.
         textual_inversions: see :class:`~.prepare.Preparer`.
+        words: see there.
 
     Attributes:
         denoising: the loop, and the batches that it uses.
 
     """
 
-    def __init__(self, bundle: Bundle, components: Components, textual_inversions: Sequence[InversionSource]) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        components: Components,
+        textual_inversions: Sequence[InversionSource],
+        words: Sequence[TextualInversion] = (),
+    ) -> None:
         self.bundle = bundle
         self.components = components
         self.denoising = Denoising(components)
-        self._preparer = Preparer(bundle, components, textual_inversions)
+        self._preparer = Preparer(bundle, components, textual_inversions, words)
 
     def close(self) -> None:
         """Release what is held for later requests."""
@@ -66,10 +73,14 @@ class Generation:
         """Decode samples to images.
 
         Raises:
-            UsageError: a sample was prepared with another bundle, or with other weights.
+            UsageError: a sample was prepared with another bundle.
 
         """
-        return [image for sample in self.denoising.check(samples) for image in images_of(self.components, [sample], [])]
+        return [
+            image
+            for sample in self.denoising.check(samples, loras=False)
+            for image in images_of(self.components, [sample], [])
+        ]
 
     def whole(self, request: Request, progress: Progress | None, *, pipeline: Any, load_ms: float) -> Result:
         """See a request through.

@@ -24,6 +24,27 @@ _SMALL = 256 << 20
 """Bytes of weights, of a component that is opened beside others: what opening takes for a while should not add up."""
 
 
+class _Holders:
+    """Counts who holds an engine; the last one closes it. Shared by all sets of weights of a pipeline."""
+
+    def __init__(self) -> None:
+        self._count: Counter[int] = Counter()
+        self._lock = threading.Lock()
+
+    def hold(self, engine: Engine) -> None:
+        with self._lock:
+            self._count[id(engine)] += 1
+
+    def release(self, engine: Engine) -> None:
+        with self._lock:
+            self._count[id(engine)] -= 1
+            last = self._count[id(engine)] <= 0
+            if last:
+                del self._count[id(engine)]
+        if last:
+            engine.close()
+
+
 class Components:
     """Opens components when they are needed and keeps them, or, to save memory, closes them after each use.
 
@@ -36,6 +57,7 @@ class Components:
         fallback: see :func:`~sdengine.engines.registry.open_engine`.
         low_memory: keep at most one component open.
         options: of the engines.
+        shared: other sets of weights of the same bundle, whose engines may be held here too.
 
     Attributes:
         ran: component -> engine, of all that have been open.
@@ -53,6 +75,7 @@ class Components:
         fallback: FallbackPolicy | None,
         low_memory: bool,
         options: OpeningOptions | None = None,
+        shared: "Components | None" = None,
     ) -> None:
         self.bundle = bundle
         self.low_memory = low_memory
@@ -65,9 +88,38 @@ class Components:
         self._fallback = fallback
         self._options = options or OpeningOptions()
         self._open: dict[str, Engine] = {}
+        self._holders: _Holders = _Holders() if shared is None else shared._holders
         self._in_use: Counter[str] = Counter()
         self._opening = threading.Lock()
         self._ran_in: dict[str, str] = {}
+
+    def with_bundle(self, bundle: Bundle) -> "Components":
+        """Return the same for other weights of the bundle.
+
+        Engines that are open and whose weights are no others are held by both. The caller closes what is returned.
+        """
+        other = Components(
+            bundle,
+            engine=self._engine,
+            precision=self._precision,
+            fallback=self._fallback,
+            low_memory=self.low_memory,
+            options=self._options,
+            shared=self,
+        )
+        with self._opening:
+            for name, engine in self._open.items():
+                if self.weights_of([name]) == other.weights_of([name]):
+                    self._holders.hold(engine)
+                    other._open[name], other.ran[name] = engine, engine.name
+            other._notes = list(self._notes)
+            other.fallbacks = [fallback for fallback in self.fallbacks if fallback.component in other._open]
+        return other
+
+    @property
+    def open(self) -> tuple[str, ...]:
+        """Names of the components that are open."""
+        return tuple(self._open)
 
     @contextlib.contextmanager
     def opening(self, names: Sequence[str]) -> Iterator[None]:
@@ -126,7 +178,7 @@ class Components:
             self._in_use.subtract(names)
             if self.low_memory:
                 for name in [name for name in self._open if not self._in_use[name]]:
-                    self._open.pop(name).close()
+                    self._holders.release(self._open.pop(name))
 
     @property
     def notes(self) -> list[str]:
@@ -138,10 +190,11 @@ class Components:
         """Return a component's shapes; its engine need not be open."""
         return next(iter(self.bundle.component(name).graphs.values())).spec
 
-    def weights_of(self, names: Sequence[str]) -> tuple[str | None, ...]:
-        """Return what identifies the weights of components; None for one that the bundle lacks."""
-        components, weights = self.bundle.manifest.components, self.bundle.weights
-        return tuple(weights(components[n].network).identity if n in components else None for n in names)
+    def weights_of(self, names: Sequence[str]) -> tuple[tuple[str, str] | None, ...]:
+        """Return what identifies the weights of components, as exported and as they are; None for what is not there."""
+        components = self.bundle.manifest.components
+        found = (self.bundle.weights(components[n].network) if n in components else None for n in names)
+        return tuple(None if weights is None else (weights.base, weights.identity) for weights in found)
 
     def records_loop(self, *names: str) -> bool:
         """Whether all steps of a loop over these components are to be given to their engines at once.
@@ -191,9 +244,8 @@ class Components:
 
     def close(self) -> None:
         """Close all of them."""
-        for engine in self._open.values():
-            engine.close()
-        self._open.clear()
+        while self._open:
+            self._holders.release(self._open.popitem()[1])
 
     def _get(self, name: str) -> Engine:
         with self._opening:
@@ -204,6 +256,7 @@ class Components:
 
     def _keep(self, name: str, opened: Opened) -> None:
         self._open[name] = opened.engine
+        self._holders.hold(opened.engine)
         if name not in self.ran:
             self.fallbacks += opened.fallbacks
         self.ran[name] = opened.engine.name

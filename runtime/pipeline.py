@@ -7,17 +7,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..engines.bundle.bundle import Bundle
 from ..engines.bundle.file_checks import HashPolicy
 from ..engines.errors import UsageError, nearest
+from ..engines.lora import LoraSource
 from ..engines.opening_options import OpeningOptions
 from ..engines.registry import FallbackPolicy
 from .denoise.interrupts import Interrupts
 from .life import Life
+from .loaded import Loaded
+from .lora_set import LoraFolder, LoraSet, LoraSources
 from .open_engines import Components
 from .request.from_arguments import from_arguments
+from .request.lora_request import asked_for
 from .request.request import Request
 from .result import Result
 
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from .denoise import Batch, Sample, Step
-    from .generate import Generation, Progress
+    from .generate import Progress
     from .prompt import InversionSource
 
 __all__ = ["Pipeline"]
@@ -45,22 +49,58 @@ class Pipeline:
     A callback stops its call with ``pipeline._interrupt = True``, as in diffusers: what there is by then is decoded.
     Other attributes cannot be set; what diffusers changes that way is an argument here.
 
-    Attributes:
-        bundle: the bundle.
-        components: its open engines.
-
     """
 
-    __slots__ = ("_generation", "_interrupts", "_life", "_load_ms", "_turn", "bundle", "components")
+    __slots__ = (
+        "_alive",
+        "_folder",
+        "_interrupts",
+        "_inversions",
+        "_life",
+        "_load_ms",
+        "_loaded",
+        "_plain",
+        "_sources",
+        "_switching",
+        "_turn",
+    )
 
-    def __init__(self, bundle: Bundle, components: Components, generation: "Generation", load_ms: float) -> None:
-        self.bundle = bundle
-        self.components = components
-        self._generation = generation
+    def __init__(
+        self,
+        loaded: Loaded,
+        *,
+        plain: Bundle,
+        sources: LoraSources,
+        folder: LoraFolder | None,
+        inversions: "Sequence[InversionSource]",
+        load_ms: float,
+    ) -> None:
+        self._loaded = loaded
+        self._alive = [loaded]  # the current one, and those that somebody still uses
+        self._plain = plain
+        self._sources = sources
+        self._folder = folder
+        self._inversions = inversions
         self._load_ms = load_ms
         self._interrupts = Interrupts()
-        self._life = Life(self._release, components, generation)
-        self._turn = threading.RLock() if components.low_memory else contextlib.nullcontext()
+        self._life = Life(self._release, self._alive)
+        self._switching = threading.RLock()
+        self._turn = threading.RLock() if loaded.components.low_memory else contextlib.nullcontext()
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle, with the LoRAs that are over its weights now."""
+        return self._loaded.bundle
+
+    @property
+    def components(self) -> Components:
+        """The engines with those weights."""
+        return self._loaded.components
+
+    @property
+    def loras(self) -> list[dict[str, Any]]:
+        """The LoRAs that are over the weights now: name, SHA-256, strength, kinds and how many weights they change."""
+        return self._loaded.loras.report
 
     def __setattr__(self, name: str, value: object) -> None:
         if not hasattr(type(self), name):
@@ -97,6 +137,8 @@ class Pipeline:
         compile: bool | None = None,  # noqa: A002 - torch's own word for it
         memory_limit: int | None = None,
         textual_inversions: "Sequence[InversionSource]" = (),
+        loras: Sequence[LoraSource] = (),
+        lora_folder: str | Path | None = None,
         verify: HashPolicy = "once",
     ) -> "Pipeline":
         """Open a bundle.
@@ -116,18 +158,26 @@ class Pipeline:
                 refuses to run with is an error. None is what is free as the component is opened.
             textual_inversions: files with embeddings of new words, or pairs of a file and the word (or the list of
                 words, one for each row) to use; without, a word is what the file says, or the file's name.
+            loras: LoRAs to put over the weights: files, or pairs of a file and its strength, see :meth:`set_loras`.
+            lora_folder: a folder whose LoRAs may be named without their endings, here, in requests, and in prompts as
+                ``<lora:NAME:STRENGTH>``.
             verify: when files are compared with their SHA-256 before they are used: ``always`` at every start;
                 ``once`` for files of more than 1 MiB only when they have changed since an earlier start compared
                 them; ``never`` leaves out the weights, and only them. The result's ``checks`` say what was done.
 
         Raises:
-            UsageError: a textual inversion does not fit the text encoders.
+            UsageError: a textual inversion does not fit the text encoders, or a LoRA is for other networks.
+            CheckpointError: a LoRA is damaged.
             BundleError: the bundle is missing or damaged.
             EngineError: no engine can run it.
 
         """
         started = time.perf_counter()
-        bundle = Bundle(path, verify=verify)
+        plain = Bundle(path, verify=verify)
+        folder = None if lora_folder is None else LoraFolder(lora_folder)
+        sources = LoraSources.of(loras, folder)
+        applied = LoraSet.read(sources, plain)
+        bundle = applied.over(plain)
         components = Components(
             bundle,
             engine=engine,
@@ -149,8 +199,15 @@ class Pipeline:
                 # Engines open on other threads while this one imports the rest and reads the tokenizers.
                 from .generate import Generation
 
-                generation = Generation(bundle, components, textual_inversions)
-            return cls(bundle, components, generation, (time.perf_counter() - started) * 1e3)
+                generation = Generation(bundle, components, textual_inversions, applied.words)
+            return cls(
+                Loaded(components, generation, applied),
+                plain=plain,
+                sources=sources,
+                folder=folder,
+                inversions=textual_inversions,
+                load_ms=(time.perf_counter() - started) * 1e3,
+            )
         except BaseException:
             components.close()
             raise
@@ -171,8 +228,67 @@ class Pipeline:
         self._life.close()
 
     def _release(self) -> None:
-        self._generation.close()
-        self.components.close()
+        for loaded in self._alive:
+            loaded.close()
+
+    def set_loras(self, loras: Sequence[LoraSource]) -> None:
+        """Put other LoRAs over the weights, in place of those there are; ``[]`` takes them all away.
+
+        The weights are always made of the exported ones and the whole list, so that nothing of earlier LoRAs is left.
+        Calls and batches that have begun end with the weights that they began with; samples that were prepared but are
+        in no batch are not taken by later ones. Where this fails, everything is as before.
+
+        Args:
+            loras: files, or pairs of a file and its strength: a number, or numbers by component and block as in
+                diffusers' ``set_adapters``; with a ``lora_folder``, names in it.
+
+        Raises:
+            UsageError: a file is for other networks, holds what cannot be applied, or a strength means nothing.
+            CheckpointError: a file is damaged.
+            EngineError: an engine cannot take other weights; a plan must have been built with ``--refit``.
+
+        """
+        with self._life.use(), self._turn, self._switching:
+            sources = LoraSources.of(loras, self._folder)
+            self._switch(sources)
+            self._sources = sources
+
+    def _switch(self, sources: LoraSources) -> None:
+        """Open what other LoRAs change; the caller holds the lock."""
+        from .generate import Generation
+
+        started = time.perf_counter()
+        old = self._loaded
+        applied = LoraSet.read(sources, self._plain)
+        bundle = applied.over(self._plain)
+        components = old.components.with_bundle(bundle)
+        try:
+            with components.opening(old.components.open):
+                generation = Generation(bundle, components, self._inversions, applied.words)
+        except BaseException:
+            components.close()
+            raise
+        switch_ms = (time.perf_counter() - started) * 1e3
+        self._loaded = Loaded(components, generation, applied, switch_ms=switch_ms)
+        self._alive[:] = [*(loaded for loaded in self._alive if not loaded.released), self._loaded]
+        old.retire()
+
+    @contextlib.contextmanager
+    def _using(self, sources: LoraSources | None = None) -> "Iterator[tuple[Loaded, float]]":
+        """Give what a call works with, and how long it took to change to the LoRAs that it asks for, in ms."""
+        loaded, switch_ms = self._held(sources)
+        with loaded.use():
+            yield loaded, switch_ms
+
+    def _held(self, sources: LoraSources | None = None) -> "tuple[Loaded, float]":
+        """Return what there is, changed to these LoRAs if others are asked for; the caller lets it go."""
+        with self._switching:
+            switch_ms = 0.0
+            if sources is not None and sources.key != self._loaded.loras.key:
+                self._switch(sources)
+                switch_ms = self._loaded.switch_ms
+            self._loaded.hold()
+            return self._loaded, switch_ms
 
     @from_arguments(Request)
     def __call__(self, request: Request) -> Result:
@@ -198,9 +314,13 @@ class Pipeline:
             progress: called with (evaluations done, evaluations in all), before the first and after each.
 
         """
-        with self._life.use(), self._turn, self._interrupts.call():
-            result = self._generation.whole(request, progress, pipeline=self, load_ms=self._load_ms)
-        return replace(result, checks=self.bundle.checks.report())
+        request, sources = asked_for(request, self._sources, self._folder)
+        with self._life.use(), self._turn, self._interrupts.call(), self._using(sources) as (loaded, switch_ms):
+            result = loaded.generation.whole(request, progress, pipeline=self, load_ms=self._load_ms)
+        result.timings_ms.loras = switch_ms
+        loras = loaded.loras.report
+        settings = {**result.settings, "loras": loras} if loras else result.settings
+        return replace(result, checks=self.bundle.checks.report(), loras=tuple(loras), settings=settings)
 
     @from_arguments(Request)
     def prepare(self, request: Request) -> "list[Sample]":
@@ -218,8 +338,9 @@ class Pipeline:
             EngineError: an engine failed.
 
         """
-        with self._life.use(), self._turn:
-            return self._generation.prepare(request)
+        request, sources = asked_for(request, self._sources, self._folder)
+        with self._life.use(), self._turn, self._using(sources) as (loaded, _):
+            return loaded.generation.prepare(request)
 
     def batch(self, sample: "Sample", *, slots: int = 1) -> "Batch":
         """Make a batch for samples that can share launches with this one; close it, or use it with ``with``.
@@ -239,7 +360,8 @@ class Pipeline:
         if not 1 <= slots <= most:
             raise UsageError(f"slots={slots}: this bundle takes 1 to {most} samples at once; export with --batch")
         with self._life.use():
-            return self._generation.denoising.batch(sample, slots=slots)
+            loaded, _ = self._held()
+            return loaded.generation.denoising.batch(sample, slots=slots, on_close=loaded.let_go)
 
     def denoise(self, samples: "Sequence[Sample]") -> "Iterator[Step]":
         """Take samples to their end, yielding after each launch; as many run together as the bundle takes.
@@ -247,7 +369,11 @@ class Pipeline:
         Where the iteration is left early, the samples stay as they are, and can be denoised further.
         """
         with self._life.use():
-            return self._generation.denoising.steps(samples)
+            return self._steps(samples)
+
+    def _steps(self, samples: "Sequence[Sample]") -> "Iterator[Step]":
+        with self._using() as (loaded, _):
+            yield from loaded.generation.denoising.steps(samples)
 
     def decode(self, samples: "Sequence[Sample]") -> "list[Image]":
         """Decode samples to images, finished or not.
@@ -257,5 +383,5 @@ class Pipeline:
             EngineError: an engine failed.
 
         """
-        with self._life.use(), self._turn:
-            return self._generation.decode(samples)
+        with self._life.use(), self._turn, self._using() as (loaded, _):
+            return loaded.generation.decode(samples)

@@ -19,6 +19,7 @@ from .open_engines import Components
 from .prompt import (
     EncodedPrompts,
     InversionSource,
+    TextualInversion,
     encode_prompts,
     inversion_notes,
     load_inversions,
@@ -41,6 +42,7 @@ class Preparer:
         bundle: the bundle.
         components: its engines; they need not be open yet.
         textual_inversions: files with embeddings of new words; see :func:`~.prompt.load_inversions`.
+        words: new words that have been read already.
 
     Raises:
         UsageError: a textual inversion does not fit the text encoders.
@@ -49,13 +51,17 @@ class Preparer:
     """
 
     def __init__(
-        self, bundle: Bundle, components: Components, textual_inversions: Sequence[InversionSource] = ()
+        self,
+        bundle: Bundle,
+        components: Components,
+        textual_inversions: Sequence[InversionSource] = (),
+        words: Sequence[TextualInversion] = (),
     ) -> None:
         self.bundle = bundle
         self.components = components
         self._scheduler = bundle.scheduler()
         sources = [textual_inversions] if isinstance(textual_inversions, (str, Path)) else textual_inversions
-        inversions = [word for source in sources for word in load_inversions(source)]
+        inversions = [*(word for source in sources for word in load_inversions(source)), *words]
         encoders = list(text_encoders(bundle, components))
         self._encoders = tuple(with_inversions(encoders, inversions) if inversions else encoders)
         self._notes = inversion_notes(encoders, inversions)

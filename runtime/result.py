@@ -16,9 +16,14 @@ __all__ = ["Result", "Timings", "timed"]
 
 @dataclass(kw_only=True)
 class Timings:
-    """Milliseconds of each stage; ``steps`` has one entry per evaluation of the network, or per recorded loop."""
+    """Milliseconds of each stage.
+
+    ``loras`` is what changing to the LoRAs that the call asks for took. ``steps`` has one entry per evaluation of the
+    network, or per recorded loop.
+    """
 
     load: float = 0.0
+    loras: float = 0.0
     text: float = 0.0
     condition: float = 0.0
     encode: float = 0.0
@@ -45,6 +50,8 @@ class Result:
         checks: which of the bundle's bytes were compared with their hashes before they were used: ``verify`` as asked
             for, ``hashed_bytes`` since the bundle was opened, ``remembered_bytes`` that were compared at an earlier
             start and have not changed, ``unchecked_bytes``, and ``hash_ms``.
+        loras: what was over the weights: ``name``, ``sha256``, ``strength``, ``scale``, ``kinds``, and ``weights``, how
+            many of each network it changes.
 
     """
 
@@ -58,6 +65,7 @@ class Result:
     warnings: tuple[str, ...]
     settings: dict[str, Any]
     checks: dict[str, Any] = field(default_factory=dict)
+    loras: tuple[dict[str, Any], ...] = ()
 
     @property
     def latents(self) -> NDArray[np.float32]:

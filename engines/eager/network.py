@@ -6,6 +6,7 @@ from typing import Any
 
 from ..bundle.bundle import Bundle
 from ..errors import DamagedBundleError
+from ..weights import changed_tensors
 from . import kernels
 
 __all__ = ["DTYPES", "fuse_projections", "load_network"]
@@ -55,7 +56,7 @@ def _read(bundle: Bundle, name: str, precision: str, device: str) -> Any:
         network: Any = network_from_config(bundle.config(name), dtype)
     chosen = bundle.weights(name)
     weights = load_file(chosen.file, device=device)
-    for changed, array in chosen.changes.items():
+    for changed, array in changed_tensors(chosen.changes, weights):
         tensor = torch.from_numpy(array)
         weights[changed] = tensor.view(weights[changed].dtype).to(device)
     try:

@@ -7,6 +7,7 @@ they mean, ``strength.py`` how strongly they are applied.
 from .file import Lora, read_lora
 from .merge import Merge, merges, rounded
 from .names import Networks
+from .overlay import networks_of, with_loras
 from .source import LoraSource, parse_lora, read_loras, sources_of
 from .strength import Strength, Strengths, strengths_of
 
@@ -18,10 +19,12 @@ __all__ = [
     "Strength",
     "Strengths",
     "merges",
+    "networks_of",
     "parse_lora",
     "read_lora",
     "read_loras",
     "rounded",
     "sources_of",
     "strengths_of",
+    "with_loras",
 ]

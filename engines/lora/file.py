@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UsageError
+from ..errors import CheckpointError, UsageError
 from ..files.stored_file import StoredFile, open_stored
 from .change import Change, MisfitError, changes_of
 from .family import checkpoint_in, family_of_file, family_of_networks
@@ -82,6 +82,7 @@ def read_lora(path: str | Path, networks: Networks) -> Lora:
     for file in files:
         keys = sorted_keys(file.tensors)
         _refuse(file, keys, known, networks)
+        _check_finite(file)
         for word, parts in keys.embeddings.items():
             embeddings.setdefault(word, {}).update({p: file.values(file.tensors[k]) for p, k in parts.items()})
         changes += [(file, change) for change in _changes(file, keys, known, networks)]
@@ -144,6 +145,15 @@ def _refuse(file: StoredFile, keys: Keys, known: Mapping[str, Sequence[Target]],
         f"{file.path}: {len(strange)} of its {len(file.tensors)} tensors belong to nothing in these networks ({here}): "
         f"{some}; nothing of it was applied"
     )
+
+
+def _check_finite(file: StoredFile) -> None:
+    """Look at all numbers now: later, some of the weights may be changed already."""
+    for name, tensor in file.tensors.items():
+        if not np.isfinite(file.values(tensor)).all():
+            raise CheckpointError(
+                f"{file.path}: {name!r} holds NaN or infinity: the file is damaged; download it again"
+            )
 
 
 def _changes(file: StoredFile, keys: Keys, known: Mapping[str, Sequence[Target]], networks: Networks) -> list[Change]:

@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from ..files.floats import stored_from
 from ..files.stored_file import StoredFile
 from .change import Change
 from .file import Lora
@@ -37,7 +36,7 @@ class Merge:
         """Return the weight with all changes: each one's difference from the weight given, summed in the given order.
 
         Raises:
-            CheckpointError: a file holds NaN or infinity, or has been changed.
+            CheckpointError: a file has become shorter.
 
         """
         file, change, strength = self.parts[0]
@@ -77,8 +76,3 @@ def rounded(
             "export with --precision fp32"
         )
     return stored
-
-
-def stored(merge: Merge, values: F32, dtype: str) -> NDArray[np.generic]:
-    """Round a merged weight to one of safetensors' types; see :func:`rounded`."""
-    return rounded(merge, values, lambda v: stored_from(v, dtype), dtype)

@@ -57,10 +57,10 @@ class Strengths:
             {place: factor * number for place, number in self._blocks.items()},
         )
 
-    @property
-    def key(self) -> str:
-        """What tells them from others."""
-        return repr((sorted(self._whole.items()), sorted(self._blocks.items())))
+    def of_network(self, network: str) -> str:
+        """Return what tells a network's from others."""
+        blocks = sorted(self._blocks.items()) if network == "unet" else []
+        return repr((self._whole[network], blocks))
 
 
 def strengths_of(strength: Strength, networks: Networks) -> Strengths:

@@ -9,6 +9,7 @@ from ..bundle.bundle import Bundle
 from ..bundle.compiled_cache import Kept
 from ..bundle.graph_file import read_graph
 from ..errors import EngineError
+from ..weights import changed_tensors
 
 __all__ = ["open_session", "provider_missing"]
 
@@ -91,9 +92,11 @@ def open_session(
         if replaced:
             settings.add_external_initializers(list(replaced), list(replaced.values()))
         # Without its own fallback, which would go to the CPU and tell only the terminal.
-        return onnxruntime.InferenceSession(
+        opened: Any = onnxruntime.InferenceSession(
             source, settings, providers=[(provider, dict(options or {}))], enable_fallback=0
         )
+        opened.replaced_weights = replaced  # it computes with this memory, and does not hold it
+        return opened
 
     try:
         return session(changed or str(file)) if kept is None else _kept_session(str(file), session, kept)
@@ -110,7 +113,8 @@ def _replaced(bundle: Bundle, component: str, graph: Path) -> dict[str, Any]:
 
     initialisers = read_graph(graph).initialisers
     make = onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type
-    return {name: make(array, initialisers[name].type) for name, array in changes.items() if name in initialisers}
+    found = changed_tensors(changes, initialisers)
+    return {name: make(array, initialisers[name].type) for name, array in found}
 
 
 def _kept_session(file: str, session: Callable[..., Any], kept: Kept) -> Any:

@@ -18,7 +18,7 @@ from ..bundle.compiled_cache import Kept
 from ..bundle.manifest import Graph
 from ..resident import release_freed, release_mapped
 from ..spec import ComponentSpec, resolve_dim, split_dim
-from ..weights import Overlay
+from ..weights import Overlay, changed_tensors
 from .extra_outputs import mark_outputs
 from .float32_sinusoids import split_sinusoids
 from .openvino_library import core, library
@@ -210,10 +210,9 @@ def _with_changes(model: Any, changes: Overlay) -> list[Any]:
     from openvino import opset13 as ops
 
     held = []
-    for constant in model.get_ordered_ops():
-        array = changes.get(constant.get_friendly_name())
-        if array is None or constant.get_type_name() != "Constant":
-            continue
+    constants = {op.get_friendly_name(): op for op in model.get_ordered_ops() if op.get_type_name() == "Constant"}
+    for name, array in changed_tensors(changes, constants):
+        constant = constants[name]
         port = constant.output(0)
         held.append(library().Tensor(array, port.get_shape(), port.get_element_type()))
         other = ops.constant(held[-1], shared_memory=True)

@@ -10,6 +10,7 @@ from ..bundle.bundle import Bundle
 from ..bundle.graph_file import Initialiser, read_graph
 from ..engine import Array
 from ..errors import EngineError, UsageError, nearest
+from ..weights import changed_tensors
 from .messages import Messages, logger_for
 
 __all__ = ["PlanWeights"]
@@ -42,7 +43,7 @@ class PlanWeights:
         if not changes:
             return {}
         names = read_graph(self._graph()).initialisers
-        return {name: array for name, array in changes.items() if name in names}
+        return dict(changed_tensors(changes, names))
 
     def _graph(self) -> Path:
         return self._bundle.checked_file(self._bundle.graph(self._component, self._precision).file)

@@ -51,6 +51,13 @@ def run(
             help="Embeddings of new words (.safetensors, .pt, .bin), and what to call them; repeatable.",
         ),
     ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE[:WEIGHT]", help="LoRA to put over the weights, and how strongly; repeatable."),
+    ] = None,
+    lora_folder: Annotated[
+        Path | None, typer.Option(help="Folder of LoRAs that prompts may name: <lora:NAME:0.8>, as may --lora.")
+    ] = None,
     scheduler_option: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE on top of the scheduler's config; repeatable.")
     ] = None,
@@ -80,6 +87,7 @@ def run(
     verify: VerifyFiles = "once",
 ) -> None:
     """Generate images with a bundle."""
+    from ...engines.lora import parse_lora
     from .outputs import check_standard_output, output_files
 
     settings = {"prompt": _one_or_list(prompt), **settings}
@@ -109,15 +117,18 @@ def run(
         "memory_limit": None if memory_limit is None else memory_limit << 20,
         "verify": verify,
     }
+    loras = {"loras": [parse_lora(text) for text in lora or ()], "lora_folder": lora_folder}
     if refiner is None:
         if denoising_split is not None or refiner_strength is not None:
             raise UsageError("--denoising-split and --refiner-strength need --refiner BUNDLE")
         inversions = [parse_inversion(text) for text in textual_inversion or ()]
-        result = _draw(bundle, request, {**opening, "textual_inversions": inversions}, json)
+        result = _draw(bundle, request, {**opening, **loras, "textual_inversions": inversions}, json)
     elif textual_inversion:
         raise UsageError("--textual-inversion is not supported together with --refiner")
     else:
-        result, request = _draw_refined(bundle, refiner, settings, opening, denoising_split, refiner_strength, json)
+        result, request = _draw_refined(
+            bundle, refiner, settings, opening, loras, denoising_split, refiner_strength, json
+        )
     _save(result, request, files)
     if json:
         print_json(_report(result, files))
@@ -142,9 +153,14 @@ def run(
 
 
 def _draw(bundle: Path, request: Request, opening: dict[str, Any], quiet: bool) -> Any:
-    """Draw with one bundle."""
+    """Draw with one bundle; what the prompt asks for of LoRAs is opened at once."""
+    from ..lora_set import LoraFolder, LoraSources
     from ..pipeline import Pipeline
+    from ..request.lora_request import asked_for
 
+    folder = None if opening["lora_folder"] is None else LoraFolder(opening["lora_folder"])
+    _, sources = asked_for(request, LoraSources.of(opening["loras"], folder), folder)
+    opening = {**opening, "loras": sources.sources}
     with Pipeline.load(bundle, **opening) as pipeline, step_progress("drawing", quiet=quiet) as progress:
         return pipeline.draw(request, progress)
 
@@ -154,6 +170,7 @@ def _draw_refined(
     refiner: Path,
     settings: dict[str, Any],
     opening: dict[str, Any],
+    loras: dict[str, Any],
     split: float | None,
     strength: float | None,
     quiet: bool,
@@ -165,7 +182,7 @@ def _draw_refined(
     if split is not None and strength is not None:
         raise UsageError("--denoising-split and --refiner-strength were both given: split the drawing, or draw over it")
     share = 0.8 if split is None and strength is None else split
-    with Pipeline.load(bundle, **opening) as base, Pipeline.load(refiner, **opening) as second:
+    with Pipeline.load(bundle, **opening, **loras) as base, Pipeline.load(refiner, **opening) as second:
         both = Ensemble(base, second)
         requests = both.requests(settings, share, {} if strength is None else {"strength": strength})
         with step_progress("drawing", quiet=quiet) as progress:
@@ -218,4 +235,5 @@ def _report(result: Any, files: list[Path]) -> dict[str, Any]:
         "warnings": list(result.warnings),
         "settings": result.settings,
         "checks": result.checks,
+        "loras": list(result.loras),
     }

@@ -4,8 +4,9 @@ import contextlib
 import threading
 import weakref
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ...engines.errors import UsageError
 from ...engines.memory import Mark, Memory
@@ -49,8 +50,12 @@ class Denoising:
         self._alive: weakref.WeakSet[Batch] = weakref.WeakSet()
         self._lock = threading.Lock()
 
-    def check(self, samples: Iterable[Sample]) -> list[Sample]:
+    def check(self, samples: Iterable[Sample], *, loras: bool = True) -> list[Sample]:
         """Return samples as a list.
+
+        Args:
+            samples: the samples.
+            loras: whether they must have been prepared with the LoRAs that are over the weights now.
 
         Raises:
             UsageError: they are no samples, or were prepared with other components or weights than these.
@@ -58,23 +63,37 @@ class Denoising:
         """
         several = checked_samples(samples)
         for sample in several:
-            if sample.weights != self._components.weights_of(sample.components):
+            here: Any = self._components.weights_of(sample.components)
+            there: Any = sample.weights
+            if not loras and isinstance(there, tuple):
+                here, there = (tuple(w and w[0] for w in weights) for weights in (here, there))
+            if here != there:
                 raise UsageError(
                     "this sample was prepared with another bundle, or with other weights: take it to the pipeline that "
                     "prepared it"
                 )
         return several
 
-    def batch(self, sample: Sample, *, slots: int, rows: int | None = None) -> Batch:
+    def batch(
+        self, sample: Sample, *, slots: int, rows: int | None = None, on_close: Callable[[], None] | None = None
+    ) -> Batch:
         """Make a batch for samples like this one; the caller closes it. See :class:`.Batch`.
+
+        Args:
+            sample: see there, as for the next two.
+            slots: see there.
+            rows: see there.
+            on_close: called when the batch is closed, or cannot be made.
 
         Raises:
             UsageError: the sample was prepared with other components or weights than these.
 
         """
-        self.check([sample])
         held = contextlib.ExitStack()
+        if on_close is not None:
+            held.callback(on_close)
         try:
+            self.check([sample])
             engines = held.enter_context(self._components.use(*sample.components))
             home = self._components.memory_of("vae_decoder")
             batch = Batch(engines, sample, slots=slots, rows=rows, home=home, on_close=held.close)
@@ -134,6 +153,12 @@ class Denoising:
                     self._idle.append(batch)
             else:
                 batch.close()
+
+    def close_idle(self) -> None:
+        """Close the batches that are held for later requests."""
+        with self._lock:
+            while self._idle:
+                self._idle.pop().close()
 
     def close(self) -> None:
         """Close all batches, also those that somebody has open."""

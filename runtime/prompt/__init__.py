@@ -4,7 +4,14 @@ from .bracket_weights import Fragment, parse_weights
 from .embeddings import load_embeddings
 from .encode import EncodedPrompts, encode_prompts
 from .encoder import TextEncoder, TextEncoderCall
-from .inversion import InversionSource, TextualInversion, inversion_notes, load_inversions, with_inversions
+from .inversion import (
+    InversionSource,
+    TextualInversion,
+    inversion_notes,
+    inversions_in_lora,
+    load_inversions,
+    with_inversions,
+)
 from .layout import LongPrompt
 from .prompt_request import PromptRequest
 from .tokenizer import Tokenizer
@@ -21,6 +28,7 @@ __all__ = [
     "Tokenizer",
     "encode_prompts",
     "inversion_notes",
+    "inversions_in_lora",
     "load_embeddings",
     "load_inversions",
     "parse_weights",

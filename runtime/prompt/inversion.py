@@ -21,7 +21,14 @@ from ...engines.errors import UsageError
 from .encoder import TextEncoder
 from .tensors import read_content
 
-__all__ = ["InversionSource", "TextualInversion", "inversion_notes", "load_inversions", "with_inversions"]
+__all__ = [
+    "InversionSource",
+    "TextualInversion",
+    "inversion_notes",
+    "inversions_in_lora",
+    "load_inversions",
+    "with_inversions",
+]
 
 InversionSource = str | Path | tuple[str | Path, str | Sequence[str]]
 """A file, or a file and its word or words."""
@@ -95,6 +102,25 @@ def load_inversions(source: InversionSource) -> list[TextualInversion]:
                 f"(--textual-inversion {file}=WORD, or in Python (file, word))"
             )
         found.append(TextualInversion(token=token, vectors=vectors))
+    return found
+
+
+def inversions_in_lora(name: str, embeddings: Mapping[str, Mapping[str, _F32]]) -> list[TextualInversion]:
+    """Return the words that a LoRA brings (pivotal tuning).
+
+    Args:
+        name: of its file; the word where it does not say one.
+        embeddings: as :class:`~sdengine.engines.lora.Lora` has them.
+
+    Raises:
+        UsageError: what is there is no embedding.
+
+    """
+    file = Path(f"{name}.safetensors")
+    found = []
+    for word, parts in embeddings.items():
+        for own, vectors in _groups(file, {part or word: rows for part, rows in parts.items()}):
+            found.append(TextualInversion(token=word or own or name, vectors=vectors))
     return found
 
 

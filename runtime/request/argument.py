@@ -4,7 +4,7 @@
 options of that list, and have none of their own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ __all__ = [
     "FLAG",
     "IMAGE",
     "IMAGES",
+    "LORA_SCALE",
     "NUMBER",
     "PAIR",
     "PIXELS_MOST",
@@ -187,6 +188,12 @@ def _parsed_pair(option: str, text: str) -> tuple[int, int]:
         raise UsageError(f"{option} {text!r}: write two whole numbers with a comma between, like 1024,768") from error
 
 
+def _lora_scale(name: str, value: Any) -> dict[str, float]:
+    if not isinstance(value, Mapping) or not set(value) <= {"scale"}:
+        raise UsageError(f"{name}={shortened(value)}: there is scale, the strength of LoRAs, and nothing else")
+    return {key: finite_number(f"{name}[{key!r}]", number) for key, number in value.items()}
+
+
 def _unchecked(_: str, value: Any) -> Any:
     return value
 
@@ -201,6 +208,7 @@ IMAGE = Kind(_unchecked, written=Path)
 IMAGES = Kind(_unchecked, written=Path, many=True)
 CALLBACK = Kind(lambda _, value: checked_callback(value))
 FLAG = Kind(_flag, written=bool)
+LORA_SCALE = Kind(_lora_scale)
 NUMBER = Kind(finite_number, written=float)
 SHARE = Kind(_share, written=float, least=0, most=1)
 BY_CONTROLNET = Kind(_one_or_series, written=float, many=True)

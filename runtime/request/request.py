@@ -14,6 +14,7 @@ from .argument import (
     FLAG,
     IMAGE,
     IMAGES,
+    LORA_SCALE,
     NUMBER,
     PAIR,
     PIXELS_MOST,
@@ -41,7 +42,6 @@ STEPS_MOST = SERIES_MOST
 _REFUSED = {
     "ip_adapter_image": "IP-Adapter is not supported yet",
     "ip_adapter_image_embeds": "IP-Adapter is not supported yet",
-    "cross_attention_kwargs": "attention processors do not exist in a compiled engine",
     "callback": "it has been replaced by callback_on_step_end",
     "callback_steps": "it has been replaced by callback_on_step_end",
     "return_dict": "a call always returns a Result",
@@ -253,6 +253,16 @@ class Request:
     )
     aesthetic_score: float = argument(6.0, "condition of the refiner.", NUMBER, group="SDXL's conditions")
     negative_aesthetic_score: float = argument(2.5, "condition of the refiner.", NUMBER, group="SDXL's conditions")
+    loras: Sequence[Any] | None = argument(
+        None,
+        "LoRAs in place of the pipeline's, for this call: files, or names in its ``lora_folder``, or pairs of one and "
+        "its strength. Other ones than before take time, see ``timings_ms.loras``.",
+        ANYTHING,
+        group="LoRA",
+    )
+    cross_attention_kwargs: Mapping[str, Any] | None = argument(
+        None, '``{"scale": s}``: the strengths of all LoRAs are multiplied with s.', LORA_SCALE, group="LoRA"
+    )
     original_inference_steps: int | None = argument(None, "LCM's teacher steps.", whole(1, STEPS_MOST), group="Steps")
     output_type: str = argument(
         "pil",

@@ -299,7 +299,7 @@ def _windows(request: Request, count: int) -> tuple[tuple[float, float], ...]:
 def settings_of(request: Request) -> Mapping[str, Any]:
     """Return what was given and can be written as JSON, for the record inside a picture."""
     plain = (str, int, float, bool, list, tuple)
-    left_out = ("prompt", "negative_prompt", "seed", "height", "width", "output_type", "callback_on_step_end")
+    left_out = ("prompt", "negative_prompt", "seed", "height", "width", "output_type", "callback_on_step_end", "loras")
     defaults = Request()
     found: dict[str, Any] = {
         name: value

@@ -1,0 +1,87 @@
+"""A bundle with one set of LoRAs over its weights: the engines, and what generates with them."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from .lora_set import LoraSet
+from .open_engines import Components
+
+if TYPE_CHECKING:
+    from .generate import Generation
+
+__all__ = ["Loaded"]
+
+
+class Loaded:
+    """What calls of a pipeline use, from their beginning to their end.
+
+    When the pipeline has changed to other LoRAs, this one is retired: it is released when the last call and the last
+    batch that began with it have ended.
+
+    Args:
+        components: the engines.
+        generation: what generates with them.
+        loras: what is over the weights.
+        switch_ms: what it took to make this, in milliseconds.
+
+    """
+
+    def __init__(
+        self, components: Components, generation: "Generation", loras: LoraSet, *, switch_ms: float = 0.0
+    ) -> None:
+        self.bundle = components.bundle
+        self.components = components
+        self.generation = generation
+        self.loras = loras
+        self.switch_ms = switch_ms
+        self._users = 0
+        self._retired = self._released = False
+        self._lock = threading.Lock()
+
+    def hold(self) -> None:
+        """Count a user; :meth:`let_go` when it has ended."""
+        with self._lock:
+            self._users += 1
+
+    def let_go(self) -> None:
+        """Count a user out, and release the engines if it was the last of a retired set."""
+        with self._lock:
+            self._users -= 1
+        self._release_if_unused()
+
+    @contextlib.contextmanager
+    def use(self) -> Iterator[None]:
+        """Count a user while the body runs, that :meth:`hold` has counted already."""
+        try:
+            yield
+        finally:
+            self.let_go()
+
+    def retire(self) -> None:
+        """Let no new user come; batches that nobody is using are closed."""
+        self.generation.denoising.close_idle()
+        with self._lock:
+            self._retired = True
+        self._release_if_unused()
+
+    @property
+    def released(self) -> bool:
+        """Whether its engines have been let go."""
+        return self._released
+
+    def close(self) -> None:
+        """Release the engines now, and close all batches."""
+        with self._lock:
+            if self._released:
+                return
+            self._released = True
+        self.generation.close()
+        self.components.close()
+
+    def _release_if_unused(self) -> None:
+        with self._lock:
+            unused = self._retired and not self._users
+        if unused:
+            self.close()

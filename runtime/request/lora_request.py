@@ -1,0 +1,77 @@
+"""What a request says of LoRAs: its own list, a scale for all strengths, and tags in its prompts."""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+from ...engines.errors import UsageError
+from ...engines.lora import Strength
+from ..lora_set import LoraFolder, LoraSources
+from .request import Request
+
+__all__ = ["asked_for"]
+
+_TAG = re.compile(r"<lora:([^<>]*)>")
+_TAGGED = ("prompt", "prompt_2")
+
+
+def asked_for(request: Request, usual: LoraSources, folder: LoraFolder | None) -> tuple[Request, LoraSources]:
+    """Return a request without tags, and the LoRAs that it is generated with.
+
+    Args:
+        request: the request.
+        usual: the pipeline's, for requests that name none.
+        folder: the LoRAs that tags may name; without one, tags stay in the prompt.
+
+    Raises:
+        UsageError: a tag names a LoRA that is not there, or prompts of one call name different ones.
+
+    """
+    named = usual if request.loras is None else LoraSources.of(request.loras, folder)
+    tagged: list[tuple[Any, Strength]] = []
+    if folder is not None:
+        request, tagged = _without_tags(request, folder)
+    scale = (request.cross_attention_kwargs or {}).get("scale", 1.0)
+    return request, LoraSources((*named.sources, *tagged), scale)
+
+
+def _without_tags(request: Request, folder: LoraFolder) -> tuple[Request, list[tuple[Any, Strength]]]:
+    """Take ``<lora:NAME:STRENGTH>`` out of the prompts, as AUTOMATIC1111's web UI writes it.
+
+    After the name follows a number for all networks, or two, for the text encoders and for the UNet; or ``te=`` and
+    ``unet=``. The negative prompt is not looked at.
+    """
+    found: list[list[str]] = []
+    changed: dict[str, Any] = {}
+    for name in _TAGGED:
+        value = getattr(request, name)
+        texts = [value] if isinstance(value, str) else list(value or [])
+        tags = [_TAG.findall(text) for text in texts]
+        if any(tags):
+            found += tags
+            cleaned = [_TAG.sub("", text).strip() for text in texts]
+            changed[name] = cleaned[0] if isinstance(value, str) else cleaned
+    if any(tags != found[0] for tags in found):
+        raise UsageError("prompts of one call are generated with the same LoRAs: their <lora:...> tags differ")
+    sources = [_source(tag, folder) for tag in (found[0] if found else ())]
+    return replace(request, **changed) if changed else request, sources
+
+
+def _source(tag: str, folder: LoraFolder) -> tuple[Any, Strength]:
+    name, *rest = tag.split(":")
+    numbers: dict[str, float] = {}
+    for place, text in enumerate(rest):
+        key, sign, value = text.rpartition("=")
+        key = key.strip() if sign else ("te", "unet")[place] if place < 2 else text
+        if key not in ("te", "unet"):
+            raise UsageError(
+                f"<lora:{tag}>: write <lora:NAME:STRENGTH>, or te=STRENGTH and unet=STRENGTH behind the name"
+            )
+        try:
+            numbers[key] = float(value)
+        except ValueError as error:
+            raise UsageError(f"<lora:{tag}>: {value!r} is no number") from error
+    te = numbers.get("te", 1.0)
+    unet = numbers.get("unet", te)
+    strength: Strength = te if te == unet else {"unet": unet, "text_encoder": te, "text_encoder_2": te}
+    return folder.file(name.strip()), strength
