@@ -8,6 +8,9 @@ evaluation (``state``), or of the next component in this one (ControlNets add to
 from collections.abc import Mapping
 
 from .nets.config import UNetConfig
+from .nets.image_encoder_config import ImageEncoderConfig
+from .nets.movq_config import MoVQConfig
+from .nets.prior_config import PriorConfig
 from .nets.text_config import TextEncoderConfig
 from .nets.vae_config import VAEConfig
 from .spec import AxisRange, Changes, ComponentSpec, Dim, TensorSpec
@@ -18,7 +21,12 @@ __all__ = [
     "conditioner_spec",
     "controlnet_spec",
     "denoiser_spec",
+    "hint_latents_spec",
     "hint_spec",
+    "image_encoder_spec",
+    "prior_conditioner_spec",
+    "prior_decoder_spec",
+    "prior_spec",
     "text_encoder_spec",
     "vae_decoder_spec",
     "vae_encoder_spec",
@@ -66,11 +74,12 @@ def text_encoder_spec(name: str, config: TextEncoderConfig, axes: Axes) -> Compo
 
 def prepared(config: UNetConfig, dtype: str, *, up: bool = True) -> list[TensorSpec]:
     """What the conditioner hands to the denoiser, or to a ControlNet (``up=False``)."""
+    tokens: Dim = config.image_tokens or "T"
     tensors = [
-        TensorSpec(name=f"key_values_{width}", dtype=dtype, shape=("R", layers, 2, "T", width))
+        TensorSpec(name=f"key_values_{width}", dtype=dtype, shape=("R", layers, 2, tokens, width))
         for width, layers in config.cross_layers(up=up).items()
     ]
-    if config.time_ids:
+    if config.time_ids or config.image:
         tensors.append(TensorSpec(name="embedding", dtype=dtype, shape=("R", config.embedding)))
     if config.guidance_width:
         tensors.append(TensorSpec(name="offset", dtype=dtype, shape=("R", config.down[0].channels)))
@@ -79,12 +88,24 @@ def prepared(config: UNetConfig, dtype: str, *, up: bool = True) -> list[TensorS
 
 def conditioner_spec(name: str, config: UNetConfig, dtype: str, axes: Axes, *, up: bool = True) -> ComponentSpec:
     """``conditioner``, and the one of each ControlNet (``up=False``)."""
-    inputs = [_f32("hidden", "R", "T", config.context)]
+    inputs = [_f32("image_embeds", "R", config.image) if config.image else _f32("hidden", "R", "T", config.context)]
     if config.time_ids:
         inputs += [_f32("pooled", "R", config.pooled), _f32("time_ids", "R", config.time_ids)]
     if config.guidance_width:
         inputs.append(_f32("guidance", "R"))
     return _spec(name, inputs, prepared(config, dtype, up=up), axes)
+
+
+def _solver_inputs(channels: int, *size: Dim, rescale: bool) -> list[TensorSpec]:
+    """What the solver's part of a step is given, beside the state; ``rescale`` says whether guidance is rescaled."""
+    return [
+        _f32("noise", "S", channels, *size, changes="evaluation"),
+        _f32("mix", "S", "R", changes="evaluation"),
+        *([_f32("rescale", "S", "R", changes="evaluation")] if rescale else []),
+        _f32("predict", "S", 2, changes="evaluation"),
+        _f32("clip", "S", changes="evaluation"),
+        _f32("update", "S", STATE_SLOTS, UPDATE_TERMS, changes="evaluation"),
+    ]
 
 
 def _step_inputs(state: TensorSpec) -> list[TensorSpec]:
@@ -109,21 +130,16 @@ def _residuals(config: UNetConfig, prefix: str = "") -> list[TensorSpec]:
 
 def denoiser_spec(name: str, config: UNetConfig, dtype: str, axes: Axes, *, controlled: bool = False) -> ComponentSpec:
     """``denoiser``; with ControlNets in the bundle (``controlled``) it takes their residuals too."""
-    c, k = config.out_channels, STATE_SLOTS
-    state = _f32("state", "S", k, c, "h", "w", changes="state")
+    c = config.latent
+    state = _f32("state", "S", STATE_SLOTS, c, "h", "w", changes="state")
     inputs = [
         *_step_inputs(state),
-        _f32("noise", "S", c, "h", "w", changes="evaluation"),
-        _f32("mix", "S", "R", changes="evaluation"),
-        _f32("rescale", "S", "R", changes="evaluation"),
-        _f32("predict", "S", 2, changes="evaluation"),
-        _f32("clip", "S", changes="evaluation"),
-        _f32("update", "S", k, UPDATE_TERMS, changes="evaluation"),
+        *_solver_inputs(c, "h", "w", rescale=True),
         *prepared(config, dtype),
     ]
     if config.in_channels > c:
         inputs.append(_f32("extra", "S", config.in_channels - c, "h", "w"))
-    else:
+    if config.blends:
         inputs += [_f32("mask", "S", 1, "h", "w"), _f32("known", "S", 2, c, "h", "w")]
         inputs.append(_f32("blend", "S", 2, changes="evaluation"))
     if controlled:
@@ -150,15 +166,61 @@ def controlnet_spec(name: str, config: UNetConfig, dtype: str, axes: Axes) -> Co
     return _spec(name, inputs, _residuals(config, "next_"), axes)
 
 
-def vae_decoder_spec(name: str, config: VAEConfig, axes: Axes) -> ComponentSpec:
+def hint_latents_spec(name: str, config: UNetConfig, axes: Axes) -> ComponentSpec:
+    """The component that embeds a hint as more channels beside the latents."""
+    inputs = [_f32("image", "S", "8*h", "8*w", 3)]
+    return _spec(name, inputs, [_f32("extra", "S", config.latent, "h", "w")], axes)
+
+
+def image_encoder_spec(name: str, config: ImageEncoderConfig, axes: Axes) -> ComponentSpec:
+    """``image_encoder``."""
+    inputs = [_f32("pixels", "B", config.size, config.size, 3)]
+    return _spec(name, inputs, [_f32("image_embeds", "B", config.projection)], axes)
+
+
+def _prior_prepared(config: PriorConfig, dtype: str) -> list[TensorSpec]:
+    """What a prior's conditioner hands to its step."""
+    shape: tuple[Dim, ...] = ("R", config.layers, 2, config.prefix, config.width)
+    key_values = TensorSpec(name=f"key_values_{config.width}", dtype=dtype, shape=shape)
+    return [key_values, _f32("key_bias", "R", config.prefix)]
+
+
+def prior_conditioner_spec(name: str, config: PriorConfig, dtype: str, axes: Axes) -> ComponentSpec:
+    """``prior_conditioner``: the text's part of a prior."""
+    inputs = [
+        _f32("hidden", "R", config.tokens, config.embedding),
+        _f32("pooled", "R", config.embedding),
+        _f32("text_mask", "R", config.tokens),
+    ]
+    return _spec(name, inputs, _prior_prepared(config, dtype), axes)
+
+
+def prior_spec(name: str, config: PriorConfig, dtype: str, axes: Axes) -> ComponentSpec:
+    """``prior``: a step; an embedding is a picture of one pixel."""
+    state = _f32("state", "S", STATE_SLOTS, config.embedding, 1, 1, changes="state")
+    inputs = [
+        *_step_inputs(state),
+        *_solver_inputs(config.embedding, 1, 1, rescale=False),
+        *_prior_prepared(config, dtype),
+    ]
+    return _spec(name, inputs, [_f32("next_state", *state.shape)], axes)
+
+
+def prior_decoder_spec(name: str, config: PriorConfig, axes: Axes) -> ComponentSpec:
+    """``prior_decoder``: what was denoised, as the embedding of a picture."""
+    inputs = [_f32("latent", "S", config.embedding, 1, 1)]
+    return _spec(name, inputs, [_f32("image_embeds", "S", config.embedding)], axes)
+
+
+def vae_decoder_spec(name: str, config: VAEConfig | MoVQConfig, axes: Axes) -> ComponentSpec:
     """``vae_decoder``: float pixels, the same pixels as bytes, and one number that shows overflow."""
     pixels = _f32("image", "S", f"{config.factor}*h", f"{config.factor}*w", 3)
     picture = TensorSpec(name="picture", dtype="uint8", shape=pixels.shape)
     return _spec(name, [_f32("latent", "S", config.latent, "h", "w")], [pixels, picture, _f32("magnitude", "S")], axes)
 
 
-def vae_encoder_spec(name: str, config: VAEConfig, axes: Axes) -> ComponentSpec:
-    """``vae_encoder``."""
+def vae_encoder_spec(name: str, config: VAEConfig | MoVQConfig, axes: Axes, *, noise: bool = True) -> ComponentSpec:
+    """``vae_encoder``; without ``noise`` there is nothing random in what it makes."""
     pixels = _f32("image", "S", f"{config.factor}*h", f"{config.factor}*w", 3)
     latent = _f32("latent", "S", config.latent, "h", "w")
-    return _spec(name, [pixels, _f32("noise", *latent.shape)], [latent], axes)
+    return _spec(name, [pixels, *([_f32("noise", *latent.shape)] if noise else [])], [latent], axes)

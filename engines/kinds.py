@@ -10,13 +10,15 @@ from typing import Any
 
 from . import component_specs as shapes
 from .nets.config import UNetConfig
+from .nets.image_encoder_config import ImageEncoderConfig
+from .nets.movq_config import MoVQConfig
+from .nets.prior_config import PriorConfig
 from .nets.text_config import TextEncoderConfig
 from .nets.vae_config import VAEConfig
 from .spec import AxisRange, ComponentSpec
 
 __all__ = ["COMPONENT_KINDS", "IO_DTYPES", "NETWORK_KINDS", "ComponentKind", "NetworkKind", "kind_of"]
 
-Config = UNetConfig | VAEConfig | TextEncoderConfig
 Axes = Mapping[str, AxisRange]
 
 IO_DTYPES = {"fp32": "float32", "bf16": "float32", "fp16": "float16"}
@@ -95,6 +97,36 @@ _CONTROLNET = ComponentKind(
     spec=lambda name, config, dtype, axes, controlled: shapes.controlnet_spec(name, config, dtype, axes),
     module="controlnet:ControlNetStep",
 )
+_IMAGE_CONDITIONER = ComponentKind(
+    name="image_conditioner",
+    spec=lambda name, config, dtype, axes, controlled: shapes.conditioner_spec(name, config, dtype, axes),
+    module="image_unet:ImageConditioner",
+)
+_HINT_LATENTS = ComponentKind(
+    name="hint_latents",
+    spec=lambda name, config, dtype, axes, controlled: shapes.hint_latents_spec(name, config, axes),
+    module="image_unet:HintLatents",
+)
+_IMAGE_ENCODER = ComponentKind(
+    name="image_encoder",
+    spec=lambda name, config, dtype, axes, controlled: shapes.image_encoder_spec(name, config, axes),
+    module=None,
+)
+_PRIOR_CONDITIONER = ComponentKind(
+    name="prior_conditioner",
+    spec=lambda name, config, dtype, axes, controlled: shapes.prior_conditioner_spec(name, config, dtype, axes),
+    module="prior:PriorConditioner",
+)
+_PRIOR = ComponentKind(
+    name="prior",
+    spec=lambda name, config, dtype, axes, controlled: shapes.prior_spec(name, config, dtype, axes),
+    module="prior:PriorStep",
+)
+_PRIOR_DECODER = ComponentKind(
+    name="prior_decoder",
+    spec=lambda name, config, dtype, axes, controlled: shapes.prior_decoder_spec(name, config, axes),
+    module="prior:PriorDecoder",
+)
 _VAE_DECODER = ComponentKind(
     name="vae_decoder",
     spec=lambda name, config, dtype, axes, controlled: shapes.vae_decoder_spec(name, config, axes),
@@ -104,6 +136,16 @@ _VAE_ENCODER = ComponentKind(
     name="vae_encoder",
     spec=lambda name, config, dtype, axes, controlled: shapes.vae_encoder_spec(name, config, axes),
     module="vae:VAEEncoder",
+)
+_MOVQ_DECODER = ComponentKind(
+    name="movq_decoder",
+    spec=lambda name, config, dtype, axes, controlled: shapes.vae_decoder_spec(name, config, axes),
+    module="movq:MoVQDecoder",
+)
+_MOVQ_ENCODER = ComponentKind(
+    name="movq_encoder",
+    spec=lambda name, config, dtype, axes, controlled: shapes.vae_encoder_spec(name, config, axes, noise=False),
+    module="movq:MoVQEncoder",
 )
 
 NETWORK_KINDS: list[NetworkKind] = [
@@ -129,9 +171,45 @@ NETWORK_KINDS: list[NetworkKind] = [
     NetworkKind(
         name="UNet",
         config=UNetConfig,
-        matches=lambda config: not config.hint_channels,
+        matches=lambda config: not config.hint_channels and not config.image,
         module="unet:UNet",
         components={"conditioner": _CONDITIONER, "denoiser": _DENOISER},
+    ),
+    NetworkKind(
+        name="UNet with an image embedding",
+        config=UNetConfig,
+        matches=lambda config: bool(config.image) and not config.image_hint,
+        module="image_unet:ImageUNet",
+        components={"conditioner": _IMAGE_CONDITIONER, "denoiser": _DENOISER},
+    ),
+    NetworkKind(
+        name="UNet with an image embedding and a hint",
+        config=UNetConfig,
+        matches=lambda config: bool(config.image) and config.image_hint,
+        module="image_unet:ImageUNet",
+        components={"hint": _HINT_LATENTS, "conditioner": _IMAGE_CONDITIONER, "denoiser": _DENOISER},
+    ),
+    NetworkKind(
+        name="image encoder",
+        config=ImageEncoderConfig,
+        module="image_encoder:ImageEncoder",
+        components={"{network}": _IMAGE_ENCODER},
+    ),
+    NetworkKind(
+        name="prior",
+        config=PriorConfig,
+        module="prior:Prior",
+        components={
+            "{network}_conditioner": _PRIOR_CONDITIONER,
+            "{network}": _PRIOR,
+            "{network}_decoder": _PRIOR_DECODER,
+        },
+    ),
+    NetworkKind(
+        name="MoVQ",
+        config=MoVQConfig,
+        module="movq:MoVQ",
+        components={"vae_decoder": _MOVQ_DECODER, "vae_encoder": _MOVQ_ENCODER},
     ),
 ]
 

@@ -134,8 +134,8 @@ def _random(rng: np.random.Generator, tensor: TensorSpec, axes: dict[str, int]) 
     shape = tensor.resolve(axes)
     if tensor.name == "input_ids":
         return rng.integers(0, 40, shape)
-    if tensor.name == "attention_mask":
-        return np.ones(shape, np.int64)
+    if tensor.name in ("attention_mask", "text_mask"):
+        return np.ones(shape, tensor.dtype)
     if tensor.name == "layer":
         return np.array([1])
     if tensor.name == "row_sample":

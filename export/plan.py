@@ -7,7 +7,7 @@ from ..engines.errors import CheckpointError, UsageError, nearest
 from ..engines.families import FAMILIES
 from ..engines.kinds import IO_DTYPES, kind_of
 from ..engines.nets.config import UNetConfig
-from ..engines.nets.text_config import TextEncoderConfig
+from ..engines.nets.network_config import NetworkConfig
 from ..engines.nets.vae_config import VAEConfig
 from ..engines.registry import ENGINES
 from ..engines.spec import AxisRange, ComponentSpec
@@ -17,7 +17,6 @@ __all__ = ["PRECISION_DTYPES", "ComponentPlan", "NetworkPlan", "check_controlnet
 
 PRECISION_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _STORED = {"fp32": None, "bf16": "BF16", "fp16": "F16"}
-Config = UNetConfig | VAEConfig | TextEncoderConfig
 Axes = dict[str, AxisRange]
 
 
@@ -35,7 +34,7 @@ class NetworkPlan:
 
     name: str
     source: CheckpointComponent
-    config: Config
+    config: NetworkConfig
     precisions: tuple[str, ...]
 
     @property
@@ -78,7 +77,7 @@ def precisions_for(engines: Sequence[str], precision: str) -> tuple[str, ...]:
 def plan_components(
     checkpoint: Checkpoint,
     controlnets: Sequence[CheckpointComponent],
-    configs: dict[str, Config],
+    configs: dict[str, NetworkConfig],
     axes: Axes,
     precisions: tuple[str, ...],
 ) -> list[ComponentPlan]:
@@ -111,7 +110,7 @@ def controlnet_name(index: int) -> str:
     return "controlnet" if index == 0 else f"controlnet_{index + 1}"
 
 
-def check_controlnets(configs: dict[str, Config]) -> None:
+def check_controlnets(configs: dict[str, NetworkConfig]) -> None:
     """Make sure that every ControlNet gives the maps that the UNet takes.
 
     Raises:
@@ -131,7 +130,7 @@ def check_controlnets(configs: dict[str, Config]) -> None:
                 )
 
 
-def _network_precisions(checkpoint: Checkpoint, config: Config, precisions: tuple[str, ...]) -> tuple[str, ...]:
+def _network_precisions(checkpoint: Checkpoint, config: NetworkConfig, precisions: tuple[str, ...]) -> tuple[str, ...]:
     """Return the precisions of a network's graphs: a VAE that overflows in float16 is float32."""
     overflows = isinstance(config, VAEConfig) and config.force_upcast and FAMILIES[checkpoint.family].vae_overflows
     if not overflows:

@@ -10,7 +10,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram
 
 from ..engines.errors import ExportError
-from ..engines.nets.build import NetworkConfig, component_module, network_from_config
+from ..engines.nets.build import component_module, network_from_config
+from ..engines.nets.network_config import NetworkConfig
 from ..engines.spec import ComponentSpec, split_dim
 from .translate import graph_from_program
 

@@ -29,7 +29,11 @@ from ..engines.bundle.manifest import (
 )
 from ..engines.bundle.whole_folder import check_target, whole_folder
 from ..engines.errors import SdengineError, UsageError
+from ..engines.families import FAMILIES
 from ..engines.lora import LoraSource, sources_of
+from ..engines.nets.config import UNetConfig
+from ..engines.nets.movq_config import MoVQConfig
+from ..engines.nets.network_config import NetworkConfig
 from ..engines.nets.text_config import TextEncoderConfig
 from ..engines.nets.vae_config import VAEConfig
 from ..engines.parity import Verify, check_verify, verify_bundle
@@ -43,7 +47,6 @@ from .loras import with_loras
 from .plan import (
     PRECISION_DTYPES,
     ComponentPlan,
-    Config,
     check_controlnets,
     controlnet_name,
     plan_components,
@@ -76,7 +79,7 @@ class _Request:
     controlnets: tuple[CheckpointComponent, ...]
     loras: list[MergedLora]
     components: tuple[ComponentPlan, ...]
-    configs: dict[str, Config]
+    configs: dict[str, NetworkConfig]
     engines: tuple[str, ...]
     sizes: Sizes
     default_size: tuple[int, int]
@@ -98,6 +101,7 @@ def export_bundle(
     link_weights: bool = True,
     overwrite: bool = False,
     report: Report | None = None,
+    prior: str | Path | None = None,
     vae: str | Path | None = None,
     tokenizer: str | Path | None = None,
     config: str | Path | None = None,
@@ -126,7 +130,8 @@ def export_bundle(
             refuses external data with more than one hard link.
         overwrite: replace a bundle of that name; a folder in which anything else lies is refused.
         report: told about each step.
-        vae: see :func:`~sdengine.export.checkpoint.open_checkpoint`, as for all that follow.
+        prior: see :func:`~sdengine.export.checkpoint.open_checkpoint`, as for all that follow.
+        vae: another VAE.
         tokenizer: folder with the tokenizers, for a single file.
         config: folder with configs, for a single file.
         prediction_type: what the UNet predicts, where the checkpoint does not say it or is wrong.
@@ -156,6 +161,7 @@ def export_bundle(
             *(() if checkpoint == "demo" else (checkpoint,)),
             *controlnets,
             *(path for path, _ in sources_of(loras)),
+            prior,
             vae,
             tokenizer,
             config,
@@ -163,6 +169,7 @@ def export_bundle(
     )
     check_target(Path(output), overwrite=overwrite, foreign=foreign_files)
     opening = {
+        "prior": prior,
         "vae": vae,
         "tokenizer": tokenizer,
         "config": config,
@@ -225,12 +232,15 @@ def _resolve(
     draft = _draft(checkpoint, added)
     configs = {name: resolve_config(draft, name) for name in draft.networks}
     check_controlnets(configs)
-    vae = configs["vae"]
-    assert isinstance(vae, VAEConfig)
+    if added and "controlnets" not in FAMILIES[checkpoint.family].conditions:
+        raise UsageError(f"controlnets: {FAMILIES[checkpoint.family].label} has none; its hint is part of the decoder")
+    unet, vae = configs["unet"], configs[FAMILIES[checkpoint.family].autoencoder]
+    assert isinstance(unet, UNetConfig) and isinstance(vae, VAEConfig | MoVQConfig)
     tokens = max((c.tokens for c in configs.values() if isinstance(c, TextEncoderConfig)), default=77)
     sample: Any = checkpoint.components["unet"].config.get("sample_size") or 64
     height, width = (sample, sample) if isinstance(sample, int) else sample
-    parsed = parse_sizes(sizes, native=max(height, width) * vae.factor, multiple=vae.factor)
+    multiple = FAMILIES[checkpoint.family].size_multiple(vae.factor, len(unet.down))
+    parsed = parse_sizes(sizes, native=max(height, width) * vae.factor, multiple=multiple)
     axes = axes_for(parsed, parse_batch(batch), factor=vae.factor, tokens=tokens)
     default = (
         min(max(height * vae.factor, parsed.height.min), parsed.height.max),
@@ -307,7 +317,8 @@ def _write(request: _Request, folder: Path, say: Report, link: bool) -> Manifest
             components[plan.name] = _trace(plan, weights.parent, folder, external, say)
     for name, path in request.checkpoint.tokenizers.items():
         _copy_tokenizer(path, folder / name)
-    (folder / SCHEDULER).write_bytes(_json(request.checkpoint.scheduler))
+    for name, settings in ({SCHEDULER: request.checkpoint.scheduler} | request.checkpoint.settings).items():
+        (folder / name).write_bytes(_json(settings))
     manifest = msgspec.structs.replace(
         draft,
         engines=list(request.engines),

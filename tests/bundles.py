@@ -122,6 +122,7 @@ def _exported(kind: str, controlnets: int, engines: tuple[str, ...], precision: 
                 batch=batch,
                 controlnets=controlnets_of(kind, controlnets),
                 verify="off",
+                prior=checkpoint_of("kandinsky_prior") if kind.startswith("kandinsky") else None,
             )
         except UsageError:  # another session was faster
             if not target.exists():

@@ -3,6 +3,7 @@
 Each builder takes the folder to write and returns it::
 
     sd1  sd2  sdxl  sdxl_refiner  sd_inpaint  sdxl_inpaint  lcm  controlnet_sd  controlnet_sdxl
+    kandinsky_prior  kandinsky  kandinsky_inpaint  kandinsky_hint
 
 Widths, head counts and depths differ from level to level, so that a dimension taken from the wrong place cannot fit
 by luck. Norms, biases and the zero-initialised convolutions are made random as well: a network that ignores one of
@@ -19,19 +20,34 @@ from diffusers import (
     AutoencoderKL,
     ControlNetModel,
     DDIMScheduler,
+    DDPMScheduler,
     DiffusionPipeline,
     EulerDiscreteScheduler,
+    KandinskyV22ControlnetPipeline,
+    KandinskyV22InpaintPipeline,
+    KandinskyV22Pipeline,
+    KandinskyV22PriorPipeline,
     LatentConsistencyModelPipeline,
     LCMScheduler,
     PNDMScheduler,
+    PriorTransformer,
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLInpaintPipeline,
     StableDiffusionXLPipeline,
+    UnCLIPScheduler,
     UNet2DConditionModel,
+    VQModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from .clip_tokenizer import BOS, EOS, clip_tokenizer, save_tokenizer, vocabulary
 
@@ -39,6 +55,10 @@ __all__ = [
     "BUILDERS",
     "controlnet_sd",
     "controlnet_sdxl",
+    "kandinsky",
+    "kandinsky_hint",
+    "kandinsky_inpaint",
+    "kandinsky_prior",
     "lcm",
     "randomise",
     "sd1",
@@ -246,7 +266,127 @@ def controlnet_sdxl(folder: Path, *, seed: int = 0) -> Path:
     return _controlnet(_SDXL_UNET, folder, seed=seed)
 
 
+_EMBEDDING = 32
+_IMAGE_UNET: dict[str, Any] = {
+    "in_channels": 4,
+    "out_channels": 8,
+    "block_out_channels": (16, 24, 32),
+    "layers_per_block": 1,
+    "down_block_types": ("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D", "SimpleCrossAttnDownBlock2D"),
+    "up_block_types": ("SimpleCrossAttnUpBlock2D", "SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+    "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+    "attention_head_dim": 8,
+    "cross_attention_dim": 12,
+    "encoder_hid_dim": _EMBEDDING,
+    "encoder_hid_dim_type": "image_proj",
+    "addition_embed_type": "image",
+    "resnet_time_scale_shift": "scale_shift",
+    "norm_num_groups": 8,
+    "sample_size": 8,
+}
+
+
+def kandinsky_prior(folder: Path, *, seed: int = 0) -> Path:
+    """The prior of Kandinsky 2.2, with both of its encoders; what it denoises is not centred at zero."""
+    torch.manual_seed(seed)
+    prior = PriorTransformer(
+        num_attention_heads=3, attention_head_dim=8, num_layers=2, embedding_dim=_EMBEDDING, num_embeddings=77
+    )
+    generator = torch.Generator().manual_seed(seed)
+    randomise(prior, generator)
+    with torch.no_grad():
+        prior.clip_std.copy_(0.5 + torch.rand(prior.clip_std.shape, generator=generator))
+    encoder = CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=24,
+            intermediate_size=40,
+            num_hidden_layers=2,
+            num_attention_heads=3,
+            image_size=32,
+            patch_size=8,
+            projection_dim=_EMBEDDING,
+            hidden_act="gelu",
+            initializer_factor=5.0,
+        )
+    )
+    randomise(encoder, generator)
+    pipeline = KandinskyV22PriorPipeline(
+        prior=prior,
+        image_encoder=encoder,
+        text_encoder=_text(
+            CLIPTextModelWithProjection, _EMBEDDING, layers=2, act="gelu", projection=_EMBEDDING, seed=seed
+        ),
+        tokenizer=clip_tokenizer("!"),
+        scheduler=UnCLIPScheduler(prediction_type="sample", clip_sample=True, clip_sample_range=10.0),
+        image_processor=CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+    )
+    return _save(pipeline, folder)
+
+
+def _movq(*, seed: int) -> VQModel:
+    torch.manual_seed(seed)
+    movq = VQModel(
+        block_out_channels=(32, 32, 32, 64),
+        down_block_types=("DownEncoderBlock2D",) * 3 + ("AttnDownEncoderBlock2D",),
+        up_block_types=("AttnUpDecoderBlock2D",) + ("UpDecoderBlock2D",) * 3,
+        layers_per_block=1,
+        latent_channels=4,
+        num_vq_embeddings=12,
+        norm_num_groups=8,
+        vq_embed_dim=4,
+        norm_type="spatial",
+        sample_size=64,
+    )
+    randomise(movq, torch.Generator().manual_seed(seed))
+    return movq
+
+
+def _decoder(kind: type[DiffusionPipeline], folder: Path, *, seed: int, clip: bool = True, **unet: Any) -> Path:
+    scheduler = DDPMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="linear",
+        steps_offset=1,
+        clip_sample=clip,
+        clip_sample_range=1.0,
+        variance_type="fixed_small",
+    )
+    parts = {"unet": _unet(_IMAGE_UNET | unet, seed=seed + 1), "movq": _movq(seed=seed + 2), "scheduler": scheduler}
+    _save(kind(**parts), folder)
+    (folder / "README.md").write_text("---\nprior:\n- kandinsky-community/kandinsky-2-2-prior\n---\n# A decoder\n")
+    return folder
+
+
+def kandinsky(folder: Path, *, seed: int = 0) -> Path:
+    """Kandinsky 2.2's decoder: MoVQ factor 8, clipped DDPM, a card that names a prior on the Hub."""
+    return _decoder(KandinskyV22Pipeline, folder, seed=seed)
+
+
+def kandinsky_inpaint(folder: Path, *, seed: int = 0) -> Path:
+    """Kandinsky 2.2's inpainting decoder: nine input channels, nothing clipped."""
+    return _decoder(KandinskyV22InpaintPipeline, folder, seed=seed, clip=False, in_channels=9)
+
+
+def kandinsky_hint(folder: Path, *, seed: int = 0) -> Path:
+    """Kandinsky 2.2's decoder with a hint beside the latents."""
+    return _decoder(KandinskyV22ControlnetPipeline, folder, seed=seed, in_channels=8, addition_embed_type="image_hint")
+
+
 BUILDERS: dict[str, Callable[..., Path]] = {
     builder.__name__: builder
-    for builder in (sd1, sd2, sdxl, sdxl_refiner, sd_inpaint, sdxl_inpaint, lcm, controlnet_sd, controlnet_sdxl)
+    for builder in (
+        sd1,
+        sd2,
+        sdxl,
+        sdxl_refiner,
+        sd_inpaint,
+        sdxl_inpaint,
+        lcm,
+        controlnet_sd,
+        controlnet_sdxl,
+        kandinsky_prior,
+        kandinsky,
+        kandinsky_inpaint,
+        kandinsky_hint,
+    )
 }

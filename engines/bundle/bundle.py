@@ -10,9 +10,9 @@ import msgspec
 
 from ..errors import BundleError, CheckpointError, DamagedBundleError, UsageError, nearest
 from ..families import FAMILIES, Family
-from ..nets.config import UNetConfig
 from ..nets.config_check import checked_config
-from ..nets.text_config import TextEncoderConfig
+from ..nets.movq_config import MoVQConfig
+from ..nets.network_config import NetworkConfig, network_config
 from ..nets.vae_config import VAEConfig
 from ..weights import Overlay, WeightSet
 from .file_checks import FileChecks, HashPolicy, file_sha256
@@ -212,11 +212,22 @@ class Bundle:
             raise BundleError(f"{self.path} holds {name} in {', '.join(graphs)}, not in {precision}; export it again")
         return graphs[precision]
 
-    def scheduler(self) -> dict[str, object]:
-        """Return the checkpoint's scheduler config."""
-        return msgspec.json.decode(self.checked_file(SCHEDULER).read_bytes(), type=dict[str, object])
+    def scheduler(self, file: str = SCHEDULER) -> dict[str, object]:
+        """Return the checkpoint's scheduler config, or the one of a stage before, by its file."""
+        return self.settings(file)
 
-    def config(self, network: str) -> UNetConfig | VAEConfig | TextEncoderConfig:
+    def settings(self, file: str) -> dict[str, object]:
+        """Return the contents of a JSON file of the checkpoint, after comparing its hash."""
+        return msgspec.json.decode(self.checked_file(file).read_bytes(), type=dict[str, object])
+
+    @property
+    def autoencoder(self) -> VAEConfig | MoVQConfig:
+        """The configuration of the network between pixels and latents."""
+        config = self.config(self.family.autoencoder)
+        assert isinstance(config, VAEConfig | MoVQConfig)
+        return config
+
+    def config(self, network: str) -> NetworkConfig:
         """Return a network's configuration, resolved.
 
         Raises:
@@ -228,7 +239,7 @@ class Bundle:
         return self._configs[network]
 
 
-def resolve_config(manifest: Manifest, network: str) -> UNetConfig | VAEConfig | TextEncoderConfig:
+def resolve_config(manifest: Manifest, network: str) -> NetworkConfig:
     """Resolve the configuration of a network of a manifest.
 
     Raises:
@@ -237,18 +248,11 @@ def resolve_config(manifest: Manifest, network: str) -> UNetConfig | VAEConfig |
     """
     record = manifest.networks[network]
     config: dict[str, Any] = record.config
-    if network == "vae":
-        return checked_config(network, config, lambda: VAEConfig.from_diffusers(config))
-    if network.startswith("text_encoder"):
-        projected = record.class_name == "CLIPTextModelWithProjection"
-        final_norm = FAMILIES[manifest.family].text.final_norm
-        return checked_config(
-            network,
-            config,
-            lambda: TextEncoderConfig.from_transformers(config, projected=projected, final_norm=final_norm),
-        )
+    final_norm = FAMILIES[manifest.family].text.final_norm
     pooled = _pooled_width(manifest)
-    return checked_config(network, config, lambda: UNetConfig.from_diffusers(config, pooled=pooled))
+    return checked_config(
+        network, config, lambda: network_config(record.class_name, config, pooled=pooled, final_norm=final_norm)
+    )
 
 
 def _pooled_width(manifest: Manifest) -> int | None:

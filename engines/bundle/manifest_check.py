@@ -12,9 +12,7 @@ from typing import NoReturn
 from ..errors import DamagedBundleError
 from ..families import FAMILIES
 from ..kinds import IO_DTYPES, kind_of
-from ..nets.config import UNetConfig
-from ..nets.text_config import TextEncoderConfig
-from ..nets.vae_config import VAEConfig
+from ..nets.network_config import NetworkConfig
 from ..spec import ComponentSpec, split_dim
 from .manifest import Component, Manifest
 
@@ -27,8 +25,6 @@ _PIXELS_MOST = 2**15
 _AXIS_MOST = 2**16
 _ENTRIES_MOST = 10_000
 """Of any list or mapping: an SDXL bundle with plans lists some 50 files."""
-
-Config = UNetConfig | VAEConfig | TextEncoderConfig
 
 
 def check_manifest(where: str, manifest: Manifest) -> None:
@@ -67,7 +63,7 @@ def check_manifest(where: str, manifest: Manifest) -> None:
         check.that(all(0 < n <= _PIXELS_MOST for n in size), "sizes", size, "no size of an image")
 
 
-def check_components(where: str, manifest: Manifest, configs: Mapping[str, Config]) -> None:
+def check_components(where: str, manifest: Manifest, configs: Mapping[str, NetworkConfig]) -> None:
     """Compare the components with what the configs lead to.
 
     Raises:
@@ -76,10 +72,11 @@ def check_components(where: str, manifest: Manifest, configs: Mapping[str, Confi
     """
     check = _Check(where)
     controlled = bool(manifest.controlnets)
-    needed = ("unet", "vae", *FAMILIES[manifest.family].text_encoders, *manifest.controlnets)
+    family = FAMILIES[manifest.family]
+    needed = (*family.networks, *manifest.controlnets)
     for network in needed:
         check.listed("networks", network, manifest.networks)
-    for encoder in FAMILIES[manifest.family].text_encoders:
+    for encoder in family.text_encoders:
         check.listed("tokenizers", encoder.replace("text_encoder", "tokenizer"), manifest.tokenizers)
     for network in manifest.networks:
         check.that(network in needed, f"networks.{network}", None, f"no network of a bundle of {manifest.family}")

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
-__all__ = ["Defaults", "Family", "TextReading"]
+__all__ = ["Defaults", "Family", "Stage", "TextReading"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +16,7 @@ class TextReading:
         skipped_layers: how many layers before the last one the embeddings are usually taken.
         pooled: whether the UNet also takes pooled embeddings.
         final_norm: whether the encoder's last norm is applied to the embeddings.
+        embeddings: whether a request may bring embeddings of text in place of it.
 
     """
 
@@ -22,6 +24,7 @@ class TextReading:
     skipped_layers: int
     pooled: bool
     final_norm: bool
+    embeddings: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,25 @@ class Defaults:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Something that is denoised before the image, and conditions it.
+
+    Attributes:
+        network: its name; with ``_conditioner`` and ``_decoder`` behind it, those of the components beside the one
+            that takes a step.
+        scheduler: the bundle's file with its scheduler's config.
+        guidance_scale: where a request says nothing.
+        num_inference_steps: where a request says nothing.
+
+    """
+
+    network: str
+    scheduler: str
+    guidance_scale: float
+    num_inference_steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Family:
     """One family of models.
 
@@ -43,6 +65,9 @@ class Family:
         label: what people call it, and what its relatives share.
         text_encoders: names of its text encoders, in order.
         text: how they are read.
+        autoencoder: name of the network between pixels and latents.
+        image_encoder: name of the network that embeds pictures, or None.
+        stages: what is denoised before the image.
         conditions: what its samples are conditioned on, by the names of the runtime's conditions.
         defaults: by task (``text``, ``image``, ``inpaint``) and whether a ControlNet takes part.
         distilled_defaults: the same for checkpoints of latent consistency models, where they differ.
@@ -50,6 +75,12 @@ class Family:
         watermark: whether diffusers marks its images where the package for that is installed.
         vae_overflows: whether its VAE overflows in float16, unless its config says that it does not.
         corrects_schedulers: whether diffusers' pipelines change scheduler configs that are out of date.
+        resample: how pictures are resized.
+        sizes: what holds where a request names no size, or one that the networks cannot draw: ``picture`` takes that
+            of the picture where there is one, and refuses others than multiples of what a latent covers; ``rounded``
+            takes the bundle's, and rounds up.
+        dilates_mask: whether the masked part grows by a latent, as the network was trained.
+        strength_of_inpainting: whether inpainting takes a strength.
 
     """
 
@@ -57,6 +88,9 @@ class Family:
     label: str
     text_encoders: tuple[str, ...]
     text: TextReading
+    autoencoder: str = "vae"
+    image_encoder: str | None = None
+    stages: tuple[Stage, ...] = ()
     conditions: tuple[str, ...] = ("text", "inpainting", "controlnets")
     defaults: Mapping[tuple[str, bool], Defaults]
     distilled_defaults: Mapping[tuple[str, bool], Defaults] = field(default_factory=dict)
@@ -64,6 +98,26 @@ class Family:
     watermark: bool = False
     vae_overflows: bool = False
     corrects_schedulers: bool = False
+    resample: Literal["lanczos", "bicubic"] = "lanczos"
+    sizes: Literal["picture", "rounded"] = "picture"
+    dilates_mask: bool = False
+    strength_of_inpainting: bool = True
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Names of the networks that every bundle of it has."""
+        encoders = (*self.text_encoders, *([self.image_encoder] if self.image_encoder else []))
+        return ("unet", self.autoencoder, *encoders, *(stage.network for stage in self.stages))
+
+    def size_multiple(self, factor: int, levels: int) -> int:
+        """Return what heights and widths have to be a multiple of, in pixels.
+
+        Args:
+            factor: pixels per latent.
+            levels: of the UNet.
+
+        """
+        return factor * 2 ** (levels - 1) if self.sizes == "rounded" else factor
 
     def defaults_for(self, pipeline_class: str, task: str, *, controlled: bool) -> Defaults:
         """Return the defaults of a task.

@@ -9,13 +9,9 @@ from torch import Tensor, nn
 
 from ..kinds import COMPONENT_KINDS, kind_of
 from ..spec import ComponentSpec
-from .config import UNetConfig
-from .text_config import TextEncoderConfig
-from .vae_config import VAEConfig
+from .network_config import NetworkConfig
 
 __all__ = ["ComponentModule", "component_module", "network_from_config"]
-
-NetworkConfig = UNetConfig | VAEConfig | TextEncoderConfig
 
 
 def network_from_config(config: NetworkConfig, dtype: torch.dtype) -> nn.Module:

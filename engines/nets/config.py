@@ -104,6 +104,11 @@ class UNetConfig:
         return self.in_channels > self.latent and not self.image_hint
 
     @property
+    def blends(self) -> bool:
+        """Whether what is known of a picture is put back at each step; ordinary inpainting UNets see it instead."""
+        return not self.inpaints or bool(self.image)
+
+    @property
     def embedding(self) -> int:
         """Width of the time embedding."""
         return 4 * self.down[0].channels

@@ -5,12 +5,15 @@ A count that no network has would be a loop without end or all of the memory, lo
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from ..errors import CheckpointError
-from .config import UNetConfig
+from .image_encoder_config import ImageEncoderConfig
+from .movq_config import SPATIAL_GROUPS, MoVQConfig
+from .network_config import NetworkConfig
+from .prior_config import PriorConfig
 from .text_config import TextEncoderConfig
 from .vae_config import VAEConfig
 
@@ -32,10 +35,8 @@ _REPEATED = (
 )
 _LISTS = ("block_out_channels", "down_block_types", "up_block_types", "conditioning_embedding_out_channels")
 
-C = TypeVar("C", UNetConfig, VAEConfig, TextEncoderConfig)
 
-
-def checked_config(network: str, config: Mapping[str, Any], make: Callable[[], C]) -> C:
+def checked_config(network: str, config: Mapping[str, Any], make: Callable[[], NetworkConfig]) -> NetworkConfig:
     """Resolve a config, and check it before and after.
 
     Args:
@@ -84,11 +85,24 @@ def _numbers(value: object) -> Iterator[int | float]:
             yield from _numbers(item)
 
 
-def _check_resolved(config: UNetConfig | VAEConfig | TextEncoderConfig) -> None:
+def _check_resolved(config: NetworkConfig) -> None:
     if isinstance(config, TextEncoderConfig):
         counts = [config.vocabulary, config.width, config.inner, config.layers, config.heads, config.tokens]
         _divides("num_attention_heads", config.heads, config.width)
         numbers = [config.eps]
+    elif isinstance(config, ImageEncoderConfig):
+        counts = [config.width, config.inner, config.layers, config.heads, config.size, config.patch, config.projection]
+        _divides("num_attention_heads", config.heads, config.width)
+        numbers = [config.eps]
+    elif isinstance(config, PriorConfig):
+        counts = [config.embedding, config.tokens, config.heads, config.head, config.layers, config.time]
+        numbers = []
+    elif isinstance(config, MoVQConfig):
+        counts = [*config.channels, config.latent, config.layers, config.groups, config.codes]
+        numbers = []
+        for width in config.channels:
+            _divides("norm_num_groups", config.groups, width)
+            _divides("the number of groups of a spatial norm", SPATIAL_GROUPS, width)
     elif isinstance(config, VAEConfig):
         counts = [*config.channels, config.latent, config.layers, config.groups]
         numbers = [config.scaling_factor, *(config.mean or ()), *(config.std or ())]

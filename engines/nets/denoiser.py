@@ -1,11 +1,13 @@
 """The denoiser: a whole step of drawing, from the solver's state to the solver's next state."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .conditioner import unpack_key_values
+from .image_unet import ImageUNet
 from .solver_step import next_state
 from .unet import UNet
 
@@ -20,7 +22,7 @@ class Denoiser(nn.Module):
 
     """
 
-    def __init__(self, unet: UNet) -> None:
+    def __init__(self, unet: UNet | ImageUNet) -> None:
         super().__init__()
         self.unet = unet
 
@@ -77,13 +79,15 @@ class Denoiser(nn.Module):
         if extra is not None:
             x = torch.cat([x, extra], dim=1)
         dtype = self.unet.conv_in.weight.dtype
+        optional: dict[str, Any] = {"embedding": embedding, "offset": offset}
+        given = {name: tensor.to(dtype) for name, tensor in optional.items() if tensor is not None}
+        if residuals:
+            given["residuals"] = residuals
         rows = self.unet(
             x.to(dtype),
             timestep,
             unpack_key_values(self.unet, [packed.to(dtype) for packed in key_values]),
-            embedding=None if embedding is None else embedding.to(dtype),
-            offset=None if offset is None else offset.to(dtype),
-            residuals=residuals,
+            **given,
             rows=(row_sample, (mix != 0).float().argmax(1)),  # a row that counts for a sample is one of its own
         ).float()
         following = next_state(state, rows, noise, mix, predict, clip, update, rescale)

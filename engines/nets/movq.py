@@ -11,14 +11,12 @@ from torch import Tensor, nn
 
 from .attention import Attention
 from .layers import Downsample, GroupNorm, ResnetBlock, Upsample
-from .movq_config import MoVQConfig
+from .movq_config import SPATIAL_GROUPS, MoVQConfig
 from .vae import PixelAttention, pixels_and_bytes
 
 __all__ = ["MoVQ", "MoVQDecoder", "MoVQEncoder"]
 
 _EPS = 1e-6
-_SPATIAL_GROUPS = 32
-"""Of every spatial norm, whatever the config says of the others."""
 
 
 class SpatialNorm(nn.Module):
@@ -26,7 +24,7 @@ class SpatialNorm(nn.Module):
 
     def __init__(self, channels: int, latent: int) -> None:
         super().__init__()
-        self.norm_layer = nn.GroupNorm(_SPATIAL_GROUPS, channels, eps=_EPS)
+        self.norm_layer = nn.GroupNorm(SPATIAL_GROUPS, channels, eps=_EPS)
         self.conv_y = nn.Conv2d(latent, channels, 1)
         self.conv_b = nn.Conv2d(latent, channels, 1)
 

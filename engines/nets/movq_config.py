@@ -6,7 +6,10 @@ from typing import Any
 
 from ..errors import CheckpointError
 
-__all__ = ["MoVQConfig"]
+__all__ = ["SPATIAL_GROUPS", "MoVQConfig"]
+
+SPATIAL_GROUPS = 32
+"""Groups of every spatial norm, whatever the config says of the others."""
 
 _DOWN = {"DownEncoderBlock2D": False, "AttnDownEncoderBlock2D": True}
 _UP = {"UpDecoderBlock2D": False, "AttnUpDecoderBlock2D": True}

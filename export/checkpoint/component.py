@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...engines.errors import CheckpointError
@@ -78,7 +78,7 @@ class Checkpoint:
 
     Attributes:
         source: what the user named.
-        family: ``sd1``, ``sd2``, ``sdxl`` or ``sdxl-refiner``.
+        family: a name of :data:`~sdengine.engines.families.FAMILIES`.
         components: by name; see :class:`CheckpointComponent`. It may bring ControlNets of its own.
         tokenizers: ``tokenizer`` and ``tokenizer_2``, each a folder with ``tokenizer.json`` or ``vocab.json`` and
             ``merges.txt``.
@@ -86,6 +86,7 @@ class Checkpoint:
             second encoder pad with ``!``, and a single file shares one folder between the two tokenizers.
         scheduler: the scheduler's config, ``_class_name`` included.
         model_index: the flags of the pipeline: ``force_zeros_for_empty_prompt``, ``requires_aesthetics_score``, ...
+        settings: more files of a bundle, by name: the scheduler of a prior, how pictures are prepared.
         notes: what was decided on the way and a user should know: a variant that was taken, an assumption, a part
             left out.
 
@@ -98,6 +99,7 @@ class Checkpoint:
     pad_tokens: dict[str, str]
     scheduler: dict[str, object]
     model_index: dict[str, object]
+    settings: dict[str, dict[str, object]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def apart(self) -> tuple["Checkpoint", tuple[CheckpointComponent, ...]]:

@@ -14,7 +14,7 @@ from .names import normalised, verbatim_file
 from .tokenizer import is_tokenizer, pad_token
 from .weight_files import pick_weights, read_picked, variants_taken
 
-__all__ = ["CLASSES", "is_checkpoint", "is_component", "read_component", "read_folder"]
+__all__ = ["CLASSES", "is_checkpoint", "is_component", "read_component", "read_folder", "read_networks"]
 
 _SEVERAL = "MultiControlNetModel"  # in folders controlnet/, controlnet_1/, controlnet_2/ ...
 
@@ -25,7 +25,14 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "text_encoder_2": ("CLIPTextModel", "CLIPTextModelWithProjection"),
     "controlnet": ("ControlNetModel", _SEVERAL),
 }
-"""The classes that can be compiled, by component."""
+"""The classes that can be compiled, by component of Stable Diffusion."""
+
+_WITH_PRIOR: dict[str, tuple[str, ...]] = {
+    "movq": ("VQModel",),
+    "prior": ("PriorTransformer",),
+    "image_encoder": ("CLIPVisionModelWithProjection",),
+}
+"""The same of a decoder and its prior, see :mod:`.with_prior`."""
 
 _TOKENIZERS = ("tokenizer", "tokenizer_2")
 _LEFT_OUT = {
@@ -67,13 +74,9 @@ def read_folder(folder: Path, *, source: str, variant: str | None, replaced: Col
     networks = {name: folder / name for name in CLASSES if name in present and name not in replaced}
     if present.get("controlnet") == _SEVERAL:
         networks |= _controlnets(folder)
-    variants, more = _variants(folder, networks, variant)
+    kinds = {name: "ControlNetModel" if name.startswith("controlnet") else present[name] for name in networks}
+    components, more = read_networks(folder, networks, kinds, variant)
     notes += more
-    components = {}
-    for name, place in networks.items():
-        kind = "ControlNetModel" if name.startswith("controlnet") else present[name]
-        components[name], more = read_component(place, name, kind, variants[name])
-        notes += more
     if size := at_least_64(components["unet"].config, str(index.get("_class_name"))):
         unet = components["unet"]
         notes.append(f"unet: sample_size {unet.config['sample_size']}, written by an old diffusers, is taken as {size}")
@@ -93,6 +96,29 @@ def read_folder(folder: Path, *, source: str, variant: str | None, replaced: Col
         model_index={name: value for name, value in index.items() if name not in parts and not _version(name)},
         notes=tuple(notes),
     )
+
+
+def read_networks(
+    folder: Path, networks: Mapping[str, Path], kinds: Mapping[str, str], variant: str | None
+) -> tuple[dict[str, CheckpointComponent], list[str]]:
+    """Open the networks of a pipeline; say what was decided.
+
+    Args:
+        folder: the pipeline's, for messages.
+        networks: folder of each.
+        kinds: class of each.
+        variant: see :func:`read_folder`.
+
+    Raises:
+        CheckpointError: one is incomplete, damaged or of a class that cannot be compiled, or none has the variant.
+
+    """
+    variants, notes = _variants(folder, networks, variant)
+    components = {}
+    for name, place in networks.items():
+        components[name], more = read_component(place, name, kinds[name], variants[name])
+        notes += more
+    return components, notes
 
 
 def _controlnets(folder: Path) -> dict[str, Path]:
@@ -172,7 +198,7 @@ def read_component(
     """
     config = read_config(folder / "config.json", name)
     class_name = class_name or _class_of(config)
-    known = CLASSES["controlnet" if name.startswith("controlnet") else name]
+    known = (CLASSES | _WITH_PRIOR)["controlnet" if name.startswith("controlnet") else name]
     if class_name not in known:
         raise CheckpointError(
             f"{folder} holds a {class_name}, which cannot be a {name}; {' and '.join(known)} can"

@@ -18,8 +18,9 @@ _HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 _PAGE = re.compile(
     r"(?P<name>[^/]+/[^/]+)/(?:blob|resolve|raw|tree)/(?P<revision>refs/\w+/[^/]+|[^/]+)(?:/(?P<inside>.+))?"
 )
-_NETWORKS = re.compile(r"unet|vae|text_encoder(_2)?|controlnet(_\d+)?")
-_CONFIGS = ("tokenizer", "tokenizer_2", "scheduler")
+_NETWORKS = re.compile(r"unet|vae|text_encoder(_2)?|controlnet(_\d+)?|movq")
+_NETWORKS_OF_PRIOR = re.compile(r"prior|text_encoder|image_encoder")
+_CONFIGS = ("tokenizer", "tokenizer_2", "scheduler", "image_processor")
 # The variant stands before the numbers, or behind them as diffusers before 0.28 wrote it.
 _SHARD = re.compile(r"\w+(?:\.(?P<variant>\w+))?-\d{5}-of-\d{5}(?:\.(?P<old>\w+))?\.(?P<kind>safetensors|bin)")
 
@@ -197,7 +198,10 @@ def _wanted(name: HubName, files: Collection[str], variant: str | None, part: st
         configs = [f for f in files if any(_lies_in(f, f"{base}{folder}/") for folder in _CONFIGS)]
         small = [f for f in configs if f.endswith((".json", ".txt"))]
         found = [f.removeprefix(base).removesuffix("/config.json") for f in files if f.startswith(base)]
-        parts = [folder for folder in found if _NETWORKS.fullmatch(folder) and f"{base}{folder}/config.json" in files]
+        known = _NETWORKS_OF_PRIOR if "prior" in found else _NETWORKS
+        parts = [folder for folder in found if known.fullmatch(folder) and f"{base}{folder}/config.json" in files]
+        if "movq" in found and f"{base}README.md" in files:
+            small.append(f"{base}README.md")  # it names the prior
         inside = {folder: _inside(files, f"{base}{folder}/") for folder in parts}
         taken = variants_taken(inside, variant, f"{name.repo}/{base}".rstrip("/"))
         networks = [

@@ -16,6 +16,7 @@ from .tokenizer import check_vocabulary, pad_token, tokenizer_folders
 from .verify import check_components, check_scheduler
 from .vocabulary import clip_tokenizers
 from .weight_files import WEIGHT_SUFFIXES, read_weights
+from .with_prior import is_decoder, prior_of_card, read_decoder
 
 __all__ = ["locate", "open_checkpoint", "open_controlnet"]
 
@@ -26,6 +27,7 @@ _PREDICTIONS = ("epsilon", "v_prediction", "sample")
 def open_checkpoint(
     source: str | Path,
     *,
+    prior: str | Path | None = None,
     vae: str | Path | None = None,
     tokenizer: str | Path | None = None,
     config: str | Path | None = None,
@@ -40,6 +42,8 @@ def open_checkpoint(
     Args:
         source: a folder in diffusers' layout, a single ``.safetensors`` or ``.ckpt``, ``OWNER/NAME`` or
             ``OWNER/NAME/FILE`` on the Hub or their address there, or ``demo``.
+        prior: for a decoder of Kandinsky 2.2, its prior: a folder or a name on the Hub (its main branch); None takes
+            the one that the decoder's model card names.
         vae: another VAE, from a folder, a file or the Hub (its main branch, its plain weights if it has some).
         tokenizer: a folder with a tokenizer, or with ``tokenizer/`` and ``tokenizer_2/``.
         config: for a single file, a folder in diffusers' layout whose configs (scheduler and tokenizers too, where it
@@ -62,7 +66,20 @@ def open_checkpoint(
     path, notes = locate(source, hub, variant)
     replaced = () if vae is None else ("vae",)
     tokenizers = None if tokenizer is None else Path(tokenizer)
-    if path.is_dir():
+    if path.is_dir() and is_decoder(path):
+        refused = {"vae": vae, "tokenizer": tokenizer, "config": config}
+        for name, value in refused.items():
+            if value is not None:
+                raise UsageError(f"{name} does not go with a decoder and its prior, which {source} is")
+        found = read_decoder(
+            path,
+            lambda: _locate_prior(path, prior, replace(hub, revision=None), variant),
+            source=_label(source),
+            variant=variant,
+        )
+    elif prior is not None:
+        raise UsageError(f"prior goes with the decoder of Kandinsky 2.2; {source} is none")
+    elif path.is_dir():
         if config is not None:
             raise UsageError(f"config goes with a single file; {source} is a folder with configs of its own")
         found = _from_folder(path, _label(source), variant, replaced, tokenizers)
@@ -167,6 +184,25 @@ def locate(source: str | Path, hub: Hub, variant: str | None, part: str | None =
             "address of a file there was expected"
         )
     return hub.fetch(name, variant=variant, part=part)
+
+
+def _locate_prior(decoder: Path, prior: str | Path | None, hub: Hub, variant: str | None) -> Path:
+    """Return the folder of a decoder's prior, fetched if need be.
+
+    Raises:
+        CheckpointError: there is none.
+
+    """
+    named = prior_of_card(decoder) if prior is None else prior
+    if named is None:
+        raise CheckpointError(
+            f"{decoder} is a decoder, which draws what a prior makes of text, and its card names none: name it with "
+            "--prior, such as kandinsky-community/kandinsky-2-2-prior or a folder"
+        )
+    path, _ = _locate(named, hub, variant)
+    if not path.is_dir():
+        raise CheckpointError(f"{named} is no prior: a folder in diffusers' layout, or a name on the Hub, is needed")
+    return path
 
 
 def _label(source: str | Path) -> str:

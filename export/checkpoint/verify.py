@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 
 from ...engines.errors import CheckpointError, nearest
-from ...engines.nets.config import UNetConfig
-from ...engines.nets.text_config import TextEncoderConfig
-from ...engines.nets.vae_config import VAEConfig
+from ...engines.nets.network_config import NetworkConfig, network_config
 from ...engines.scheduler_fixes import SCHEDULER_CLASSES
 from .component import CheckpointComponent
 
@@ -31,9 +29,13 @@ def check_components(components: _Components) -> None:
     """
     if "unet" in components:
         _check_sample_size(components["unet"])
-        _check_channels(components)
-        _check_text_width(components)
-        _check_conditions(components)
+        if "prior" in components:
+            _check_embeddings(components)
+            _check_decoder_channels(components)
+        else:
+            _check_channels(components)
+            _check_text_width(components)
+            _check_conditions(components)
     for component in components.values():
         _check_depth(component)
         component.check(expected_shapes(component))
@@ -112,17 +114,12 @@ def expected_shapes(component: CheckpointComponent) -> dict[str, tuple[int, ...]
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
-def _resolved(component: CheckpointComponent) -> UNetConfig | VAEConfig | TextEncoderConfig:
-    if component.name == "unet" or component.name.startswith("controlnet"):
-        pooled = None
-        if component.config.get("addition_embed_type") == "text_time":
-            # Pooled text and sizes enter one layer side by side: any split that adds up gives the same shapes.
-            pooled = _number(component, _CONDITIONS) % max(_number(component, "addition_time_embed_dim"), 1)
-        return UNetConfig.from_diffusers(component.config, pooled=pooled)
-    if component.name == "vae":
-        return VAEConfig.from_diffusers(component.config)
-    projected = component.class_name == "CLIPTextModelWithProjection"
-    return TextEncoderConfig.from_transformers(component.config, projected=projected, final_norm=True)
+def _resolved(component: CheckpointComponent) -> NetworkConfig:
+    pooled = None
+    if component.config.get("addition_embed_type") == "text_time":
+        # Pooled text and sizes enter one layer side by side: any split that adds up gives the same shapes.
+        pooled = _number(component, _CONDITIONS) % max(_number(component, "addition_time_embed_dim"), 1)
+    return network_config(component.class_name, component.config, pooled=pooled, final_norm=True)
 
 
 def _check_channels(components: _Components) -> None:
@@ -135,6 +132,38 @@ def _check_channels(components: _Components) -> None:
             f"({latents} to {latents}) nor inpainting ({2 * latents + 1} to {latents}); other tasks (instructions, "
             "depth, upscaling) are not supported, nor a VAE of another family"
         )
+
+
+def _check_decoder_channels(components: _Components) -> None:
+    """A decoder returns a variance beside its prediction, and takes the latents alone, or with what it sees beside."""
+    unet, latents = components["unet"], _number(components["movq"], "latent_channels", 3)
+    taken, given = _number(unet, "in_channels", 4), _number(unet, "out_channels", 4)
+    hint = unet.config.get("addition_embed_type") == "image_hint"
+    right = [2 * latents] if hint else [latents, 2 * latents + 1]
+    if given != 2 * latents or taken not in right:
+        raise CheckpointError(
+            f"the UNet turns {taken} channels into {given}, the MoVQ has {latents}: {' or '.join(map(str, right))} to "
+            f"{2 * latents} were expected"
+        )
+
+
+def _check_embeddings(components: _Components) -> None:
+    """All networks around a prior speak of embeddings of one width."""
+    unet, prior = components["unet"], components["prior"]
+    text, image = components["text_encoder"], components["image_encoder"]
+    told = {
+        "the prior": _number(prior, "embedding_dim", 768),
+        "the decoder": _number(unet, "encoder_hid_dim"),
+        "the text encoder (its tokens)": _number(text, "hidden_size"),
+        "the text encoder (as a whole)": _number(text, "projection_dim", 512),
+        "the image encoder": _number(image, "projection_dim", 512),
+    }
+    if len(set(told.values())) > 1:
+        said = ", ".join(f"{what} {width}" for what, width in told.items())
+        raise CheckpointError(f"prior and decoder do not fit: their embeddings have different widths ({said})")
+    tokens, length = _number(prior, "num_embeddings", 77), _number(text, "max_position_embeddings", 77)
+    if tokens != length:
+        raise CheckpointError(f"the prior takes {tokens} tokens of text, the text encoder has {length}")
 
 
 def _check_text_width(components: _Components) -> None:

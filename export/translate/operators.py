@@ -232,6 +232,12 @@ def upsample(
     return b.op("Cast", [resized], {"to": ir.DataType.BFLOAT16}) if narrow else resized
 
 
+@translates(aten.avg_pool2d.default)
+def average_pool(b: Builder, node: fx.Node, x: ir.Value, kernel: Sequence[int], stride: Sequence[int] = ()) -> ir.Value:
+    """Without padding, so that every mean is of the whole kernel; ``stride`` is the kernel's size if not given."""
+    return b.op("AveragePool", [x], {"kernel_shape": list(kernel), "strides": list(stride or kernel)})
+
+
 @translates(aten.pad.default)
 def pad(
     b: Builder, node: fx.Node, x: ir.Value, pads: Sequence[int], mode: str = "constant", value: float | None = None

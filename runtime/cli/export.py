@@ -30,6 +30,9 @@ def export(
         list[str] | None,
         typer.Option(metavar="FILE[:WEIGHT]", help="LoRA to merge into the weights, and how strongly; repeatable."),
     ] = None,
+    prior: Annotated[
+        str | None, typer.Option(help="Prior of a Kandinsky 2.2 decoder. [the one that its model card names]")
+    ] = None,
     vae: Annotated[str | None, typer.Option(help="Another VAE.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Folder with the tokenizers, for single files.")] = None,
     config: Annotated[str | None, typer.Option(help="Folder with configs, for single files.")] = None,
@@ -86,6 +89,7 @@ def export(
             link_weights=not copy_weights,
             overwrite=overwrite,
             report=report,
+            prior=prior,
             vae=vae,
             tokenizer=tokenizer,
             config=config,

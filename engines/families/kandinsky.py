@@ -1,0 +1,38 @@
+"""Kandinsky 2.2: a prior makes the embedding of a picture of text, and a decoder draws what that says."""
+
+from .family import Defaults, Family, Stage, TextReading
+
+__all__ = ["KANDINSKY22"]
+
+_STEPS = 100
+
+KANDINSKY22 = Family(
+    name="kandinsky22",
+    label="Kandinsky 2.2",
+    text_encoders=("text_encoder",),
+    text=TextReading(sources=("prompt",), skipped_layers=0, pooled=True, final_norm=True, embeddings=False),
+    autoencoder="movq",
+    image_encoder="image_encoder",
+    stages=(Stage(network="prior", scheduler="prior_scheduler.json", guidance_scale=4.0, num_inference_steps=25),),
+    conditions=("image_embedding", "inpainting", "hint"),
+    defaults={
+        ("text", False): Defaults(guidance_scale=4.0, num_inference_steps=_STEPS),
+        ("image", False): Defaults(guidance_scale=4.0, strength=0.3, num_inference_steps=_STEPS),
+        ("inpaint", False): Defaults(guidance_scale=4.0, strength=1.0, num_inference_steps=_STEPS),
+    },
+    own_arguments=(
+        "prior_num_inference_steps",
+        "prior_guidance_scale",
+        "image_embeds",
+        "negative_image_embeds",
+        "hint",
+        "images_and_prompts",
+        "weights",
+        "negative_prior_prompt",
+        "prior_callback_on_step_end",
+    ),
+    resample="bicubic",
+    sizes="rounded",
+    dilates_mask=True,
+    strength_of_inpainting=False,
+)
