@@ -33,9 +33,8 @@ from sdengine.engines.spec import AxisRange, ComponentSpec
 from sdengine.engines.weights import WeightSet
 from sdengine.runtime.denoise import Batch, Sample
 from sdengine.runtime.denoise.guidance import guidance_for
-from sdengine.runtime.denoise.sample import initial_state
+from sdengine.runtime.denoise.sample import initial_state, step_numbers
 from sdengine.runtime.latents.seeds import streams_for
-from sdengine.runtime.prepare import step_numbers
 from sdengine.runtime.schedule import make_schedule
 
 EULER = {

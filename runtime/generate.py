@@ -3,9 +3,11 @@
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ..engines.bundle.bundle import Bundle
@@ -16,7 +18,7 @@ from .open_engines import Components
 from .prepare import Preparer
 from .prompt import InversionSource, TextualInversion
 from .request.request import Request
-from .request.resolve import resolve, settings_of
+from .request.resolve import Job, resolve, settings_of
 from .result import Result, Timings, timed
 
 __all__ = ["Generation", "Progress"]
@@ -104,6 +106,8 @@ class Generation:
         schedule = samples[0].schedule
         return Result(
             images=images,
+            image_embeds=_embeds(samples, "image_embeds"),
+            negative_image_embeds=_embeds(samples, "negative_image_embeds"),
             seeds=tuple(sample.seed for sample in samples),
             height=job.height if job.crop is None else job.crop.picture.height,
             width=job.width if job.crop is None else job.crop.picture.width,
@@ -116,6 +120,7 @@ class Generation:
                 "scheduler": schedule.solver,
                 "num_inference_steps": schedule.steps,
                 "guidance_scale": job.guidance_scale,
+                **stage_settings(job, samples),
             },
         )
 
@@ -128,31 +133,64 @@ class Generation:
         timings: Timings,
         warnings: list[str],
     ) -> None:
-        callback, evaluations = request.callback_on_step_end, samples[0].evaluations
-        captured = self.components.records_loop(*samples[0].components)
-        if callback is not None and captured:
-            warnings.append("callback_on_step_end looks at each step: cuda_graph=loop is of no use to this request")
-        done, total = 0, evaluations * -(-len(samples) // self.components.spec("denoiser").axes["S"].max)
+        """Denoise what the samples begin with, then them, under the eyes of each stage's callback."""
+        earlier = list(dict.fromkeys(chain.from_iterable(sample.before for sample in samples)))
+        stages = [(earlier, request.prior_callback_on_step_end), (samples, request.callback_on_step_end)]
+        stages = [(several, callback) for several, callback in stages if several]
+        if request.output_type == "embeds":
+            stages.pop()
+        done, total = 0, sum(self._launches(several) for several, _ in stages)
         if progress is not None:
             progress(done, total)
-        watched = callback is not None or (progress is not None and not captured)
-        with contextlib.closing(self.denoising.steps(samples, watched=watched, times=timings.steps)) as steps:
-            for step in steps:
-                done += step.evaluations
-                if progress is not None:
-                    progress(done, total)
-                if callback is not None:
-                    _call_back(callback, pipeline, step)
-                if pipeline.interrupt:
-                    position = step.samples[0].position
-                    warnings.append(f"interrupted after {position} of {evaluations} evaluations")
-                    break
+        for several, callback in stages:
+            evaluations = several[0].evaluations
+            captured = self.components.records_loop(*several[0].components)
+            if callback is not None and captured:
+                warnings.append("a callback looks at each step: cuda_graph=loop is of no use to this request")
+            watched = callback is not None or (progress is not None and not captured)
+            with contextlib.closing(self.denoising.steps(several, watched=watched, times=timings.steps)) as steps:
+                for step in steps:
+                    done += step.evaluations
+                    if progress is not None:
+                        progress(done, total)
+                    if callback is not None:
+                        _call_back(callback, pipeline, step)
+                    if pipeline.interrupt:
+                        position = step.samples[0].position
+                        warnings.append(f"interrupted after {position} of {evaluations} evaluations")
+                        return
+
+    def _launches(self, samples: Sequence[Sample]) -> int:
+        """Return how many launches samples of one request take, as many together as the bundle takes."""
+        most = self.components.spec(samples[0].components[-1]).axes["S"].max
+        return samples[0].evaluations * -(-len(samples) // most)
 
     def _decode(self, output: str, samples: Sequence[Sample], warnings: list[str]) -> Any:
+        if output == "embeds":
+            for sample in samples:
+                sample.begin()
+            return _embeds(samples, "image_embeds")
         if output == "latent":
             return latents_of(self.components, samples)
         decode: Callable[..., Any] = pixels_of if output == "np" else images_of
         return decode(self.components, samples, warnings)
+
+
+def _embeds(samples: Sequence[Sample], name: str) -> NDArray[np.float32] | None:
+    """Return what images were conditioned on, [N, D], as far as they have begun."""
+    found = [sample.embeds[name] for sample in samples if name in sample.embeds]
+    return np.stack(found) if len(found) == len(samples) else None
+
+
+def stage_settings(job: Job, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Return the settings of what was denoised before the samples of a job, for the record."""
+    if not any(sample.before for sample in samples):
+        return {}
+    return {
+        f"{stage.stage.network}_{name}": value
+        for stage in job.stages
+        for name, value in (("num_inference_steps", stage.steps), ("guidance_scale", stage.guidance_scale))
+    }
 
 
 def _call_back(callback: Callable[..., Mapping[str, Any] | None], pipeline: Any, step: Step) -> None:

@@ -11,11 +11,12 @@ from ..engines.bundle.bundle import Bundle
 from ..engines.nets.config import UNetConfig
 from .conditioning import CONDITIONS, Part, Preparation
 from .conditioning.text_encoders import text_encoders
-from .denoise.guidance import Guidance, guidance_for
-from .denoise.sample import DENOISER, Sample, initial_state
+from .denoise.guidance import guidance_for
+from .denoise.sample import DENOISER, Sample, initial_state, step_numbers
 from .latents.seeds import NoiseStreams, streams_for
 from .latents.start import Start, start_for
 from .open_engines import Components
+from .prior import ImageEmbeds, Prior
 from .prompt import (
     EncodedPrompts,
     InversionSource,
@@ -25,6 +26,7 @@ from .prompt import (
     load_inversions,
     with_inversions,
 )
+from .prompt.prompt_request import PromptRequest
 from .request.job_schedule import schedule_for
 from .request.resolve import Job
 from .result import Timings, timed
@@ -65,6 +67,7 @@ class Preparer:
         encoders = list(text_encoders(bundle, components))
         self._encoders = tuple(with_inversions(encoders, inversions) if inversions else encoders)
         self._notes = inversion_notes(encoders, inversions)
+        self._prior = Prior(bundle, components, self._encode_both) if bundle.family.stages else None
 
     def prepare(self, job: Job, timings: Timings) -> list[Sample]:
         """Make the samples of a job.
@@ -87,9 +90,14 @@ class Preparer:
             rescale=request.guidance_rescale,
             guided=job.guided,
         )
+        warnings = [*self._notes, *job.warnings, *schedule.warnings]
+        prompts, embeds = None, list[ImageEmbeds]()
         with timed(timings, "text"):
-            prompts = self._encode(job)
-        warnings = [*self._notes, *job.warnings, *schedule.warnings, *prompts.warnings]
+            if self._prior is None:
+                prompts = self._encode(job)
+                warnings += prompts.warnings
+            else:
+                embeds = self._prior.prepare(job, streams, guided=job.guided, warnings=warnings)
         with timed(timings, "encode"):
             start = self._start(job, schedule, streams, warnings)
         with timed(timings, "condition"):
@@ -100,6 +108,7 @@ class Preparer:
                 schedule=schedule,
                 guidance=guidance,
                 prompts=prompts,
+                embeds=embeds,
                 start=start,
                 streams=streams,
                 components=self.components,
@@ -127,6 +136,8 @@ class Preparer:
                     job=job,
                     index=i,
                     warnings=tuple(warnings),
+                    before=joined.before,
+                    _on_begin=joined.begin,
                 )
             )
         return samples
@@ -146,6 +157,10 @@ class Preparer:
             warnings=warnings,
         )
 
+    def _encode_both(self, prompts: PromptRequest) -> EncodedPrompts:
+        """Encode prompts and negative ones, which are empty where there are none."""
+        return encode_prompts(self._encoders, prompts, family=self.bundle.family.text, guidance=True)
+
     def _encode(self, job: Job) -> EncodedPrompts:
         index = self.bundle.manifest.model_index
         return encode_prompts(
@@ -157,25 +172,14 @@ class Preparer:
         )
 
 
-def step_numbers(schedule: Schedule, guidance: Guidance) -> dict[str, F32]:
-    """Return what schedule and guidance say to the denoiser, by input, ``[N, ...]``."""
-    count = schedule.evaluations
-    return {
-        "timestep": np.repeat(np.asarray(schedule.timesteps, np.float32)[:, None], guidance.rows, axis=1),
-        "input_scale": np.asarray(schedule.input_scale, np.float32),
-        "mix": guidance.mix,
-        "rescale": guidance.rescale,
-        "predict": np.asarray(schedule.predict, np.float32),
-        "clip": np.full(count, schedule.clip, np.float32),
-        "update": np.asarray(schedule.update, np.float32),
-    }
-
-
 def _joined(parts: Sequence[Part]) -> Part:
-    """Join what conditions give to one sample."""
+    """Join what conditions give to one sample; at most one of them waits for other samples."""
+    begin = next((part.begin for part in parts if part.begin is not None), None)
     names = dict.fromkeys(name for part in parts for name in (*part.inputs, *part.numbers))
     return Part(
         inputs={n: {k: v for p in parts for k, v in p.inputs.get(n, {}).items()} for n in names},
         numbers={n: {k: v for p in parts for k, v in p.numbers.get(n, {}).items()} for n in names},
         runs={name: runs for part in parts for name, runs in part.runs.items()},
+        before=tuple(chain.from_iterable(part.before for part in parts)),
+        begin=begin,
     )

@@ -38,7 +38,11 @@ class Result:
     """The images of a call, and everything about how they were made.
 
     Attributes:
-        images: PIL images, or float32 [N, H, W, 3] of 0 to 1 (``np``), or float32 [N, C, h, w] (``latent``).
+        images: PIL images, or float32 [N, H, W, 3] of 0 to 1 (``np``), or float32 [N, C, h, w] (``latent``), or the
+            embeddings that they would be drawn from, float32 [N, D] (``embeds``).
+        image_embeds: the embeddings that they were drawn from, float32 [N, D], in families that have them; None where
+            a callback stopped the call before they were known.
+        negative_image_embeds: the same of what guidance led away from.
         seeds: of each image.
         height: pixels.
         width: pixels.
@@ -66,6 +70,8 @@ class Result:
     settings: dict[str, Any]
     checks: dict[str, Any] = field(default_factory=dict)
     loras: tuple[dict[str, Any], ...] = ()
+    image_embeds: NDArray[np.float32] | None = None
+    negative_image_embeds: NDArray[np.float32] | None = None
 
     @property
     def latents(self) -> NDArray[np.float32]:

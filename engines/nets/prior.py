@@ -134,7 +134,7 @@ class Prior(nn.Module):
         position = self.positional_embedding[0, prefix:]
         learned = self.prd_embedding[0, 0] + position[2]
         noisy = self.proj_in(x) + position[1]
-        tokens = torch.stack([time + position[0], noisy, learned + torch.zeros_like(noisy)], 1)
+        tokens = torch.stack([time + position[0], noisy, learned.expand(noisy.shape[0], -1)], 1)
         bias = F.pad(key_bias[:, None, None], (0, 3)).to(dtype) + _causal(3, tokens.device, before=prefix).to(dtype)
         for block, cached in zip(self.transformer_blocks, key_values.unbind(1), strict=True):
             assert isinstance(block, Block)

@@ -1,14 +1,22 @@
-"""What samples are conditioned on: text and sizes, the known part of an inpainted image, ControlNets.
+"""What samples are conditioned on: text and sizes, the known part of an image, ControlNets, a picture's embedding.
 
 Adding a condition adds a file here, a line in :data:`CONDITIONS`, and its name to the families that have it.
 """
 
 from .condition import Condition, Part, Preparation
 from .controlnet import ControlNets
+from .hint import Hint
+from .image_embedding import ImageEmbedding
 from .inpainting import Inpainting
 from .text import TextAndSizes
 
 __all__ = ["CONDITIONS", "Condition", "Part", "Preparation"]
 
-CONDITIONS: dict[str, Condition] = {"text": TextAndSizes(), "inpainting": Inpainting(), "controlnets": ControlNets()}
+CONDITIONS: dict[str, Condition] = {
+    "text": TextAndSizes(),
+    "image_embedding": ImageEmbedding(),
+    "inpainting": Inpainting(),
+    "hint": Hint(),
+    "controlnets": ControlNets(),
+}
 """By the name that families call them."""

@@ -1,6 +1,6 @@
 """What a condition is: something that fills inputs of the components that run at each evaluation."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,9 +11,11 @@ from ...engines.bundle.bundle import Bundle
 from ...engines.engine import Array
 from ...engines.memory import Buffer, Memory
 from ..denoise.guidance import Guidance
+from ..denoise.sample import Sample
 from ..latents.seeds import NoiseStreams
 from ..latents.start import Start
 from ..open_engines import Components
+from ..prior import ImageEmbeds
 from ..prompt import EncodedPrompts
 from ..request.resolve import Job
 from ..schedule import Schedule
@@ -31,12 +33,16 @@ class Part:
         inputs: by component and input, see :attr:`~sdengine.runtime.denoise.sample.Sample.inputs`.
         numbers: by component and input, see :attr:`~sdengine.runtime.denoise.sample.Sample.numbers`.
         runs: by component before the denoiser, bool [N]: whether it has anything to add.
+        before: samples that must be finished before.
+        begin: fills inputs with what those have come to, and returns what it was, by name; called once, then.
 
     """
 
     inputs: Mapping[str, Mapping[str, Buffer]] = field(default_factory=dict)
     numbers: Mapping[str, Mapping[str, F32]] = field(default_factory=dict)
     runs: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    before: tuple[Sample, ...] = ()
+    begin: Callable[[], Mapping[str, F32]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +53,8 @@ class Preparation:
         job: the job.
         schedule: of each sample.
         guidance: of each sample.
-        prompts: the encoded prompts.
+        prompts: the encoded prompts, of families whose images are conditioned on text.
+        embeds: embeddings of pictures, of families whose images are conditioned on those.
         start: where the images start from.
         streams: their noise.
         components: the engines.
@@ -58,7 +65,8 @@ class Preparation:
     job: Job
     schedule: Schedule
     guidance: Guidance
-    prompts: EncodedPrompts
+    prompts: EncodedPrompts | None
+    embeds: Sequence[ImageEmbeds] = ()
     start: Start
     streams: NoiseStreams
     components: Components

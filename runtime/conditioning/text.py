@@ -43,6 +43,7 @@ def conditioned(preparation: Preparation, component: str, images: range) -> list
 
     """
     job, prompts, guidance = preparation.job, preparation.prompts, preparation.guidance
+    assert prompts is not None
     spec = preparation.components.spec(component)
     longest = spec.axes["T"].max
     if prompts.hidden.shape[1] > longest:

@@ -14,7 +14,7 @@ from ...engines.errors import EngineError, UsageError
 from ...engines.memory import HOST, Buffer, Memory
 from ...engines.spec import ComponentSpec, TensorSpec
 from .numbers import Field, Layout, packed
-from .sample import DENOISER, Sample, checked_samples
+from .sample import Sample, checked_samples
 
 __all__ = ["Batch"]
 
@@ -79,7 +79,8 @@ class Batch:
         self.slots = slots
         self._rows = 2 * slots if rows is None else rows
         self._engines = dict(zip(sample.components, engines, strict=True))
-        denoiser = self._engines[DENOISER]
+        self._denoiser = sample.components[-1]
+        denoiser = self._engines[self._denoiser]
         # Engines that do not share their memory meet on the host.
         self.memory: Memory = denoiser.memory if all(e.memory is denoiser.memory for e in engines) else HOST
         self._home = home
@@ -104,11 +105,12 @@ class Batch:
         self._numbers: dict[Field, TensorSpec] = {}
         self._fixed: dict[Field, TensorSpec] = {}
         self._carried: dict[str, TensorSpec] = {}
-        shared = {t.name for t in self._engines[DENOISER].spec.inputs if _is_number(t)}
-        for component in (DENOISER, *(name for name in self._engines if name != DENOISER)):
+        shared = {t.name for t in self._engines[self._denoiser].spec.inputs if _is_number(t)}
+        last = self._denoiser
+        for component in (last, *(name for name in self._engines if name != last)):
             for tensor in self._engines[component].spec.inputs:
                 if _is_number(tensor):
-                    if component == DENOISER or tensor.name not in shared:
+                    if component == last or tensor.name not in shared:
                         self._numbers[component, tensor.name] = tensor
                 elif tensor.changes == "request" and tensor.name != "row_sample":
                     self._fixed[component, tensor.name] = tensor
@@ -117,7 +119,7 @@ class Batch:
         self._shared = shared
 
     def _make_buffers(self, sample: Sample) -> None:
-        spec = self._engines[DENOISER].spec
+        spec = self._engines[self._denoiser].spec
         height, width = sample.state.shape[2:]
         axes = {"S": self.slots, "R": self._rows, "h": height, "w": width}
         zeros = self.memory.zeros
@@ -168,6 +170,7 @@ class Batch:
 
         """
         self._check(sample)
+        sample.begin()
         member = _Member(sample, len(self._members), tuple(range(self._rows_taken, self._rows_taken + sample.rows)))
         member.numbers = packed(self._numbers, sample.numbers, sample.evaluations)
         if not self._members:
@@ -433,7 +436,7 @@ class Batch:
         for component, engine in self._engines.items():
             inputs = self._inputs_of(component, engine.spec, numbers, samples, rows)
             inputs |= {name: self._flows[i][name][:rows] for name, i in at.items() if _has(engine.spec, name)}
-            if component == DENOISER:
+            if component == self._denoiser:
                 calls = [engine.prepare({**inputs, "state": states[i]}, {"next_state": states[1 - i]}) for i in (0, 1)]
                 carried = [self._flows[i][name] for name, i in at.items() if i]
                 return _Launch((samples, rows), layout, before, calls, carried)
@@ -448,7 +451,7 @@ class Batch:
         """Return the inputs of a component but its state and what is carried from one to the next."""
         lengths = {"sample": samples, "row": rows}
         available: dict[str, Buffer] = {"row_sample": self._row_sample[:rows], "noise": self._noise[:samples]}
-        available |= {name: buffer for (owner, name), buffer in numbers.items() if owner == DENOISER}
+        available |= {name: buffer for (owner, name), buffer in numbers.items() if owner == self._denoiser}
         available |= {name: buffer for (owner, name), buffer in numbers.items() if owner == component}
         for (owner, name), buffer in self._constant.items():
             if owner == component:
@@ -556,7 +559,7 @@ def _left(sample: Sample) -> int:
 
 
 def _is_number(tensor: TensorSpec) -> bool:
-    return tensor.changes == "evaluation" and tensor.is_number
+    return tensor.changes == "evaluation" and tensor.is_number and tensor.name != "noise"
 
 
 def _has(spec: ComponentSpec, name: str) -> bool:

@@ -6,13 +6,14 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from ...engines.errors import UsageError
 from ...engines.memory import Mark, Memory
 from ..open_engines import Components
 from .batch import Batch
-from .sample import DENOISER, Sample, checked_samples
+from .sample import Sample, checked_samples
 
 __all__ = ["Denoising", "Step"]
 
@@ -118,12 +119,18 @@ class Denoising:
             times: where to add how long each step took, in milliseconds.
 
         """
-        waiting = [sample for sample in checked_samples(samples) if not sample.finished]
+        several = checked_samples(samples)
+        earlier = list(dict.fromkeys(chain.from_iterable(sample.before for sample in several if not sample.finished)))
+        if earlier:
+            yield from self.steps(earlier, watched=watched, times=times)
+        for sample in several:  # before a batch has its engines open: memory may be scarce
+            sample.begin()
+        waiting = [sample for sample in several if not sample.finished]
         while waiting:
             bucket = waiting[0].bucket
             together = [sample for sample in waiting if sample.bucket == bucket]
             waiting = [sample for sample in waiting if sample not in together]
-            slots = min(len(together), self._components.spec(DENOISER).axes["S"].max)
+            slots = min(len(together), self._components.spec(together[0].components[-1]).axes["S"].max)
             rows = sum(sorted((sample.rows for sample in together), reverse=True)[:slots])
             whole = not watched and self._components.records_loop(*together[0].components)
             with self._lent(together[0], slots, rows) as batch:

@@ -1,6 +1,6 @@
 """One image being denoised, with everything of its own."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,12 +11,13 @@ from ...engines.component_specs import STATE_SLOTS
 from ...engines.errors import UsageError
 from ...engines.memory import HOST, Buffer, Memory
 from ..schedule import Schedule
+from .guidance import Guidance
 
 if TYPE_CHECKING:
     from ..request.resolve import Job
     from .batch import Batch
 
-__all__ = ["DENOISER", "NoiseStream", "Sample", "checked_samples", "initial_state"]
+__all__ = ["DENOISER", "NoiseStream", "Sample", "checked_samples", "initial_state", "step_numbers"]
 
 F32 = NDArray[np.float32]
 
@@ -51,6 +52,8 @@ class Sample:
         job: what it was prepared from.
         index: which of the job's images it is.
         warnings: what the user should know about how it was prepared.
+        before: samples that must be finished before this one begins, as those of a prior.
+        embeds: what it is conditioned on, by name, as far as that is known.
         position: how many evaluations it has behind it.
 
     """
@@ -68,7 +71,10 @@ class Sample:
     job: "Job | None" = None
     index: int = 0
     warnings: tuple[str, ...] = ()
+    before: "tuple[Sample, ...]" = ()
+    embeds: dict[str, F32] = field(default_factory=dict)
     position: int = 0
+    _on_begin: Callable[[], Mapping[str, F32]] | None = None
     _memory: Memory = HOST
     _batch: "Batch | None" = None
 
@@ -76,6 +82,20 @@ class Sample:
     def evaluations(self) -> int:
         """N, how many evaluations it takes from its first step to its last."""
         return self.schedule.evaluations
+
+    def begin(self) -> None:
+        """Take over what the samples before have come to; once, and before the first evaluation.
+
+        Raises:
+            UsageError: they are not finished.
+
+        """
+        left = sum(not sample.finished for sample in self.before)
+        if left:
+            raise UsageError(f"{left} samples that this one begins with are not finished: denoise() takes care of them")
+        if self._on_begin is not None:
+            self.embeds.update(self._on_begin())
+            self._on_begin = None
 
     @property
     def finished(self) -> bool:
@@ -148,3 +168,17 @@ def checked_samples(samples: Iterable[Sample]) -> list[Sample]:
         if not isinstance(one, Sample):
             raise UsageError(f"{type(one).__name__} in place of a sample: prepare() returns a list of them")
     return several
+
+
+def step_numbers(schedule: Schedule, guidance: Guidance) -> dict[str, F32]:
+    """Return what schedule and guidance say to the denoiser, by input, ``[N, ...]``."""
+    count = schedule.evaluations
+    return {
+        "timestep": np.repeat(np.asarray(schedule.timesteps, np.float32)[:, None], guidance.rows, axis=1),
+        "input_scale": np.asarray(schedule.input_scale, np.float32),
+        "mix": guidance.mix,
+        "rescale": guidance.rescale,
+        "predict": np.asarray(schedule.predict, np.float32),
+        "clip": np.full(count, schedule.clip, np.float32),
+        "update": np.asarray(schedule.update, np.float32),
+    }

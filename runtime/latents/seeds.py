@@ -40,6 +40,16 @@ class NoiseStreams:
             return self._sources[0].normal((len(self.seeds), *shape))
         return np.stack([source.normal(shape) for source in self._sources])
 
+    def draw_grouped(self, groups: int, shape: tuple[int, ...]) -> F32:
+        """Draw numbers for several things of every sample: [groups, S, *shape].
+
+        A shared stream gives them to the first thing of all samples, then to the second.
+        """
+        if self.kind == "shared":
+            count = len(self.seeds)
+            return self._sources[0].normal((groups * count, *shape)).reshape(groups, count, *shape)
+        return np.stack([source.normal((groups, *shape)) for source in self._sources], axis=1)
+
     def draw_for_pictures(self, shape: tuple[int, ...], pictures: int, *, repeated: bool) -> F32:
         """Draw the numbers that encoding takes: [N, *shape], N either the pictures or the samples.
 

@@ -31,7 +31,8 @@ class Start:
 
     Attributes:
         latent: float32 [S, C, h, w].
-        extra: float32 [S, C + 1, h, w], mask and masked picture, which an inpainting UNet sees beside the latent.
+        extra: float32 [S, C + 1, h, w], mask and masked picture, in the order in which an inpainting UNet sees them
+            beside the latent.
         mask: float32 [S, 1, h, w], for an ordinary UNet's inpainting: 1 is repainted.
         known: float32 [S, 2, C, h, w], latents of the picture that is put back elsewhere, and the initial noise.
 
@@ -75,9 +76,12 @@ def start_for(
         NonFiniteError: the VAE produced NaN or infinity.
 
     """
-    shape = (unet.out_channels, job.height // job.factor, job.width // job.factor)
-    given = _checked(job.request.latents, "latents", (job.images,), shape)
+    shape = (unet.latent, job.height // job.factor, job.width // job.factor)
+    noise_given = job.request.latents if not job.stages or np.ndim(job.request.latents) != 2 else None
+    given = _checked(noise_given, "latents", (job.images,), shape)
     encoding = _Encoding(components=components, noise=noise, shape=shape, warnings=warnings)
+    if job.task == "inpaint" and unet.inpaints and unet.blends:
+        return _inpaint_seen_and_put_back(job, encoding, given, from_noise)
     if job.task == "inpaint":
         return _inpaint(job, unet, encoding, given, levels, from_noise)
     if job.task == "text":
@@ -104,10 +108,13 @@ class _Encoding:
 
     def encode(self, pixels: F32, *, repeated: bool) -> F32:
         """Encode pictures [N, H, W, 3], and repeat them to [S, C, h, w]."""
-        drawn = self.noise.draw_for_pictures(self.shape, len(pixels), repeated=repeated)
+        random = any(tensor.name == "noise" for tensor in self.components.spec("vae_encoder").inputs)
+        drawn = self.noise.draw_for_pictures(self.shape, len(pixels), repeated=repeated) if random else pixels
         found = []
         for i in range(len(drawn)):
-            inputs = {"image": np.ascontiguousarray(pixels[i % len(pixels)][None]), "noise": drawn[i : i + 1]}
+            inputs = {"image": np.ascontiguousarray(pixels[i % len(pixels)][None])}
+            if random:
+                inputs["noise"] = drawn[i : i + 1]
             found.append(encoded(self.components, inputs, self.warnings))
         return _repeated(np.concatenate(found), len(self.noise.seeds))
 
@@ -120,7 +127,7 @@ def _inpaint(
     levels: tuple[float, float],
     from_noise: float,
 ) -> Start:
-    inpaint_unet = unet.in_channels > unet.out_channels
+    inpaint_unet = unet.inpaints
     handed_over = job.request.denoising_start is not None
     over_picture = handed_over or (given is None and job.strength is not None)
     picture = _picture(job, encoding) if over_picture or not inpaint_unet else None
@@ -141,6 +148,38 @@ def _inpaint(
         return Start(latent=latent, extra=np.ascontiguousarray(np.concatenate([mask, masked], axis=1)))
     assert picture is not None
     return Start(latent=latent, mask=mask, known=np.stack([picture, fresh], axis=1))
+
+
+def _inpaint_seen_and_put_back(job: Job, encoding: _Encoding, given: F32 | None, from_noise: float) -> Start:
+    """Inpaint with a UNet that sees what is known of the picture, and put that back all the same.
+
+    As in diffusers' Kandinsky: from noise, and with the masked part grown by a latent. Given generators, to the
+    letter: what is put back is the first picture, through the first mask.
+    """
+    assert job.mask is not None
+    picture = _picture(job, encoding)
+    fresh = encoding.fresh() if given is None else given
+    hole = _repeated(_dilated(job.mask[:, :: job.factor, :: job.factor])[:, None], job.images)
+    seen = np.concatenate([picture * (1 - hole), 1 - hole], axis=1)
+    if encoding.noise.kind != "own":
+        hole, picture = (np.repeat(array[:1], job.images, axis=0) for array in (hole, picture))
+    return Start(
+        latent=np.float32(from_noise) * fresh,
+        extra=np.ascontiguousarray(seen),
+        mask=hole,
+        known=np.stack([picture, fresh], axis=1),
+    )
+
+
+def _dilated(mask: F32) -> F32:
+    """Grow what is 1 in masks [N, h, w] as diffusers does: by all neighbours but those above right and below left."""
+    grown = mask.copy()
+    height, width = mask.shape[1:]
+    for down, right in ((-1, 0), (0, -1), (-1, -1), (1, 0), (0, 1), (1, 1)):
+        there = grown[:, max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)]
+        here = mask[:, max(-down, 0) : height + min(-down, 0), max(-right, 0) : width + min(-right, 0)]
+        np.maximum(there, here, out=there)
+    return grown
 
 
 def _picture(job: Job, encoding: _Encoding) -> F32:

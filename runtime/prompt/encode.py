@@ -29,6 +29,9 @@ class EncodedPrompts:
         pooled: f32 [B, P], for families that have them.
         negative_hidden: f32 [B, T, D] of the negative prompts, with guidance.
         negative_pooled: f32 [B, P] of the negative prompts, with guidance, for families that have them.
+        mask: f32 [B, T], 1 on the tokens of text, 0 on what fills windows up, of the last encoder; None where
+            embeddings were given.
+        negative_mask: the same of the negative prompts.
         warnings: what the user should know.
 
     """
@@ -38,6 +41,8 @@ class EncodedPrompts:
     negative_hidden: Hidden | None
     negative_pooled: Hidden | None
     warnings: tuple[str, ...]
+    mask: Hidden | None = None
+    negative_mask: Hidden | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +94,16 @@ def encode_prompts(
         negative_hidden=negative[0],
         negative_pooled=negative[1] if family.pooled else None,
         warnings=tuple(dict.fromkeys(warnings)),
+        mask=_mask(sides[0]),
+        negative_mask=_mask(sides[1]) if len(sides) > 1 else None,
     )
+
+
+def _mask(side: _Side) -> Hidden | None:
+    """Return which tokens of a side are text, [B, T], where all prompts take as many windows."""
+    if not side.layouts or len({layout.filled.shape for layout in side.layouts[-1]}) > 1:
+        return None
+    return np.stack([layout.filled.ravel() for layout in side.layouts[-1]])
 
 
 def _side(

@@ -31,6 +31,8 @@ class Layout:
     """For every fragment with a weight below 1: the weight, and the attention mask [C, T] that hides it (0 there)."""
     cut: tuple[int, ...]
     """The ids that did not fit and were left out."""
+    filled: NDArray[np.float32]
+    """[C, T], 1 on tokens and markers, 0 on padding"""
 
     @property
     def weighted(self) -> bool:
@@ -68,6 +70,7 @@ def lay_out(tokenizer: Tokenizer, fragments: Sequence[Fragment], long_prompt: Lo
         weights=factors[window_owners],
         without=_masks(fragments, window_owners, _cut_in_two(owners, kept)),
         cut=tuple(ids[kept:]),
+        filled=_filled(window_owners),
     )
 
 
@@ -94,6 +97,12 @@ def _masks(
                 mask[-1, -1] = 0
             masks.append((fragment.weight, mask))
     return tuple(masks)
+
+
+def _filled(owners: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Mark the tokens of each window, and the markers around them."""
+    tokens = (owners != _NOBODY).sum(axis=1, keepdims=True)
+    return np.asarray(np.arange(owners.shape[1]) < tokens + 2, np.float32)
 
 
 def _windows(

@@ -22,6 +22,7 @@ __all__ = [
     "IMAGE",
     "IMAGES",
     "LORA_SCALE",
+    "MIXED",
     "NUMBER",
     "PAIR",
     "PIXELS_MOST",
@@ -110,8 +111,8 @@ def whole(least: int, most: int) -> Kind:
     )
 
 
-def array(axes: int) -> Kind:
-    """Arrays of so many axes, of finite real numbers; as float32."""
+def array(*axes: int) -> Kind:
+    """Arrays of so many axes, or of one of these numbers of them, of finite real numbers; as float32."""
     return Kind(lambda name, value: finite_array(name, value, ndim=axes))
 
 
@@ -206,6 +207,8 @@ SCHEDULER = Kind(_unchecked, written=str)
 """A scheduler's name, class or object; checked where the schedule is made."""
 IMAGE = Kind(_unchecked, written=Path)
 IMAGES = Kind(_unchecked, written=Path, many=True)
+MIXED = Kind(_unchecked, written=str, many=True)
+"""Texts and pictures; checked where they are read."""
 CALLBACK = Kind(lambda _, value: checked_callback(value))
 FLAG = Kind(_flag, written=bool)
 LORA_SCALE = Kind(_lora_scale)

@@ -1,5 +1,6 @@
 """Arrays that a caller brings: numpy's, torch's or lists, of real and finite numbers."""
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,13 @@ def array_from(value: Any) -> NDArray[Any]:
     return np.asarray(value.numpy() if hasattr(value, "numpy") else value)
 
 
-def finite_array(name: str, value: Any, *, ndim: int | None = None) -> NDArray[np.float32]:
+def finite_array(name: str, value: Any, *, ndim: Collection[int] = ()) -> NDArray[np.float32]:
     """Return real numbers as float32.
 
     Args:
         name: what it is, for messages.
         value: an array, a torch tensor, or lists of numbers.
-        ndim: how many axes it has; None allows any number.
+        ndim: how many axes it may have; empty allows any number.
 
     Raises:
         UsageError: it is no array of real numbers, has other axes or none, or holds NaN, infinity or a number beyond
@@ -37,8 +38,8 @@ def finite_array(name: str, value: Any, *, ndim: int | None = None) -> NDArray[n
         raise UsageError(f"{name} is no array of numbers: {error}") from error
     if array.dtype.kind not in "fiu" and not np.issubdtype(array.dtype, np.floating):
         raise UsageError(f"{name} must be an array of real numbers, not of {array.dtype}")
-    if array.size == 0 or (ndim is not None and array.ndim != ndim):
-        needed = "at least one number" if ndim is None else f"{ndim} axes"
+    if array.size == 0 or (ndim and array.ndim not in ndim):
+        needed = f"{' or '.join(map(str, ndim))} axes" if ndim else "at least one number"
         raise UsageError(f"{name} has shape {list(array.shape)}; it needs {needed}")
     with np.errstate(over="ignore"):
         numbers = array.astype(np.float32, copy=False)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from ...engines.bundle.bundle import Bundle
 from ...engines.errors import UsageError
-from ...engines.families import FAMILIES
+from ...engines.families import FAMILIES, Family
 from ...engines.nets.config import UNetConfig
 from .request import Request
 
@@ -41,10 +41,16 @@ def check_task(request: Request, task: str, unet: UNetConfig, bundle: Bundle) ->
 
     """
     family = bundle.family
-    inpaint_unet = unet.in_channels > unet.out_channels
     refiner = bool(bundle.manifest.model_index.get("requires_aesthetics_score"))
-    if inpaint_unet and task != "inpaint":
+    if unet.inpaints and task != "inpaint":
         raise UsageError("this is an inpainting checkpoint: give image and mask_image")
+    if task == "inpaint" and unet.image and not unet.inpaints:
+        raise UsageError("mask_image needs an inpainting decoder, which this bundle is not: export one")
+    if unet.image_hint and request.hint is None:
+        raise UsageError("this decoder is drawn with a hint, such as a depth map: give hint")
+    if request.hint is not None and unet.image and not unet.image_hint:
+        raise UsageError("this decoder takes no hint; export one that does, such as kandinsky-2-2-controlnet-depth")
+    _check_source(request, family)
     if task == "text" and refiner:
         raise UsageError("this is a refiner: it needs image, a picture or the latents of a base model")
     for needed, names, met in (
@@ -66,8 +72,44 @@ def check_task(request: Request, task: str, unet: UNetConfig, bundle: Bundle) ->
         raise UsageError(f"denoising_start={start} must be below denoising_end={end}")
     if request.denoising_start is not None and task == "inpaint" and request.latents is not None:
         raise UsageError("latents and denoising_start were both given: the latents handed over are given as image")
+    if request.control_image is not None and "controlnets" not in family.conditions:
+        raise UsageError(f"control_image: {family.label} has no ControlNets beside its network")
     if request.control_image is not None and not bundle.manifest.controlnets:
         raise UsageError("this bundle holds no ControlNet; export it with --controlnet PATH")
+
+
+_WITHOUT_STAGES = ("masked_image_latents", "padding_mask_crop", "denoising_start", "denoising_end", "guidance_rescale")
+_TEXT_ONLY = ("negative_prompt", "prior_num_inference_steps", "prior_guidance_scale", "negative_prior_prompt")
+
+
+def _check_source(request: Request, family: Family) -> None:
+    """Check what an image is made of: text, embeddings of pictures, or a mixture of texts and pictures.
+
+    Raises:
+        UsageError: there are none or two of them, or arguments of another one.
+
+    """
+    if not family.stages:
+        if request.output_type == "embeds":
+            raise UsageError("output_type='embeds' is for a prior, which this bundle has not")
+        return
+    sources = [n for n in ("prompt", "image_embeds", "images_and_prompts") if getattr(request, n) is not None]
+    if len(sources) != 1:
+        told = "there is no prompt" if not sources else f"{' and '.join(sources)} were given"
+        raise UsageError(f"{told}: give one of prompt, image_embeds and images_and_prompts")
+    for name in _WITHOUT_STAGES:
+        if _given(request, name):
+            raise UsageError(f"{name} has no meaning for {family.label}")
+    if request.image_embeds is not None:
+        for name in _TEXT_ONLY:
+            if _given(request, name):
+                raise UsageError(f"{name} goes with a prompt, not with image_embeds: the prior has nothing to do")
+    elif request.negative_image_embeds is not None:
+        raise UsageError("negative_image_embeds goes with image_embeds; beside a prompt, give negative_prompt")
+    if request.images_and_prompts is None:
+        for name in ("weights", "negative_prior_prompt"):
+            if _given(request, name):
+                raise UsageError(f"{name} needs images_and_prompts")
 
 
 def without_effect(request: Request, task: str, model_index: Mapping[str, object], *, guided: bool) -> list[str]:

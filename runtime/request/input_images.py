@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,20 @@ from ...engines.errors import UsageError
 from .arrays import array_from, finite_array
 from .pil_images import open_image, prepared_image
 
-__all__ = ["array_from", "as_latents", "load_pictures", "mask_array", "natural_size", "pixel_array"]
+__all__ = [
+    "Picture",
+    "array_from",
+    "as_latents",
+    "load_pictures",
+    "mask_array",
+    "natural_size",
+    "picture_size",
+    "pixel_array",
+]
 
 F32 = NDArray[np.float32]
 Picture = Image.Image | F32
+Resample = Literal["lanczos", "bicubic"]
 
 _CHANNELS = (1, 3, 4)
 
@@ -113,26 +123,27 @@ def as_latents(value: Any, channels: int) -> F32 | None:
 
 def natural_size(picture: Picture, multiple: int) -> tuple[int, int]:
     """Return a picture's (height, width), rounded down to a multiple as diffusers does."""
-    height, width = _size(picture)
+    height, width = picture_size(picture)
     return height - height % multiple, width - width % multiple
 
 
-def _size(picture: Picture) -> tuple[int, int]:
+def picture_size(picture: Picture) -> tuple[int, int]:
+    """Return a picture's (height, width)."""
     return (picture.height, picture.width) if isinstance(picture, Image.Image) else picture.shape[:2]
 
 
-def pixel_array(pictures: Sequence[Picture], height: int, width: int) -> F32:
+def pixel_array(pictures: Sequence[Picture], height: int, width: int, *, resample: Resample = "lanczos") -> F32:
     """Return pictures as RGB, float32 [N, height, width, 3] of 0 to 1.
 
-    As in diffusers, PIL images are resampled with Lanczos, in their own mode, and arrays by nearest neighbour. A
-    fourth channel of an array is left out.
+    As in diffusers, PIL images are resampled in their own mode, with Lanczos or as their family's pipelines have it,
+    and arrays by nearest neighbour. A fourth channel of an array is left out.
     """
-    return np.stack([_resized(picture, height, width) for picture in pictures])
+    return np.stack([_resized(picture, height, width, resample) for picture in pictures])
 
 
-def _resized(picture: Picture, height: int, width: int) -> F32:
+def _resized(picture: Picture, height: int, width: int, resample: Resample) -> F32:
     if isinstance(picture, Image.Image):
-        return _scaled(picture, height, width, "RGB")
+        return _scaled(picture, height, width, "RGB", resample)
     pixels = _nearest(picture, height, width)
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
@@ -141,9 +152,12 @@ def _resized(picture: Picture, height: int, width: int) -> F32:
     return copied
 
 
-def _scaled(picture: Image.Image, height: int, width: int, mode: str) -> F32:
+def _scaled(picture: Image.Image, height: int, width: int, mode: str, resample: Resample = "lanczos") -> F32:
     """Resample a PIL image; returns [height, width, 3] of 0 to 1 for ``RGB``, [height, width] for ``L``."""
-    scaled = picture.resize((width, height), Image.Resampling.LANCZOS)
+    if resample == "bicubic":  # with the gap, Pillow may halve the picture first, as Kandinsky's pipelines let it
+        scaled = picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=1)
+    else:
+        scaled = picture.resize((width, height), Image.Resampling.LANCZOS)
     if scaled.mode != "F":
         return np.asarray(scaled.convert(mode), np.float32) / np.float32(255)
     grey = np.clip(np.asarray(scaled, np.float32), 0, 1)

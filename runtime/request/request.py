@@ -15,6 +15,7 @@ from .argument import (
     IMAGE,
     IMAGES,
     LORA_SCALE,
+    MIXED,
     NUMBER,
     PAIR,
     PIXELS_MOST,
@@ -34,7 +35,7 @@ from .scalars import shortened
 
 __all__ = ["IMAGES_MOST", "OUTPUT_TYPES", "STEPS_MOST", "Request"]
 
-OUTPUT_TYPES = ("pil", "np", "latent")
+OUTPUT_TYPES = ("pil", "np", "latent", "embeds")
 IMAGES_MOST = 4096
 """Images of one call: all of them are in memory when it ends."""
 STEPS_MOST = SERIES_MOST
@@ -159,8 +160,8 @@ class Request:
     latents: Any = argument(
         None,
         "float [B * n, C, h, w], the initial noise; in image-to-image, what the drawing starts from in place "
-        "of the noised picture.",
-        array(4),
+        "of the noised picture. With a prior, float [B * n, D], its initial noise.",
+        array(4, 2),
         group="Seed",
     )
     image: Any = argument(
@@ -264,9 +265,54 @@ class Request:
         None, '``{"scale": s}``: the strengths of all LoRAs are multiplied with s.', LORA_SCALE, group="LoRA"
     )
     original_inference_steps: int | None = argument(None, "LCM's teacher steps.", whole(1, STEPS_MOST), group="Steps")
+    prior_num_inference_steps: int | None = argument(
+        None, "steps of the prior (Kandinsky).", whole(2, STEPS_MOST), group="Prior", short=("prior-steps",)
+    )
+    prior_guidance_scale: float | None = argument(
+        None, "guidance of the prior; 1 and below is none.", NUMBER, group="Prior", short=("prior-guidance",)
+    )
+    image_embeds: Any = argument(
+        None,
+        "float [B, D], embeddings of pictures in place of ``prompt`` (Kandinsky); with ``num_images_per_prompt`` n, "
+        "B * n images are drawn.",
+        array(2),
+        group="Prior",
+    )
+    negative_image_embeds: Any = argument(
+        None,
+        "float [B, D] or [1, D], what guidance leads away from; without it and ``negative_prompt``, what the image "
+        "encoder makes of zeros.",
+        array(2),
+        group="Prior",
+    )
+    images_and_prompts: Any = argument(
+        None,
+        "a list of texts and pictures whose embeddings are mixed (Kandinsky), by ``weights``; on a command line, what "
+        "is the path of a file is a picture.",
+        MIXED,
+        group="Prior",
+    )
+    weights: Sequence[float] | None = argument(None, "share of each of ``images_and_prompts``.", SERIES, group="Prior")
+    negative_prior_prompt: str | None = argument(
+        None, "what the prior leads texts of ``images_and_prompts`` away from.", TEXT, group="Prior"
+    )
+    prior_callback_on_step_end: Callable[..., Mapping[str, Any] | None] | None = argument(
+        None,
+        "as ``callback_on_step_end``, of the prior's steps; its latents are float32 [S, D, 1, 1].",
+        CALLBACK,
+        group="Callback",
+    )
+    hint: Any = argument(
+        None,
+        "what a decoder of Kandinsky's ControlNet is given beside the noise: a picture of the size that is drawn, "
+        "such as a depth map, or one for each prompt or image.",
+        IMAGE,
+        group="Image to start from",
+    )
     output_type: str = argument(
         "pil",
-        "``pil``, ``np`` (float32 [N, H, W, 3], 0 to 1) or ``latent`` (float32 [N, C, h, w]).",
+        "``pil``, ``np`` (float32 [N, H, W, 3], 0 to 1), ``latent`` (float32 [N, C, h, w]), or, of a prior, ``embeds`` "
+        "(float32 [N, D]), which draws nothing.",
         choice(*OUTPUT_TYPES),
         group="Output",
     )
@@ -331,6 +377,7 @@ class Request:
     @property
     def prompts(self) -> int:
         """How many prompts there are, as texts or embeddings."""
-        if self.prompt is None and self.prompt_embeds is not None:
-            return len(self.prompt_embeds)
+        for embeddings in (self.prompt_embeds, self.image_embeds):
+            if self.prompt is None and embeddings is not None:
+                return len(embeddings)
         return len(self.prompt) if isinstance(self.prompt, (list, tuple)) else 1

@@ -10,22 +10,39 @@ from PIL import Image
 
 from ...engines.bundle.bundle import Bundle
 from ...engines.errors import UsageError
-from ...engines.families import Defaults
+from ...engines.families import Defaults, Stage
 from ...engines.nets.config import UNetConfig
-from ...engines.nets.vae_config import VAEConfig
 from ...engines.scheduler_fixes import Fix, fixes_for
 from ..latents.seeds import generator_notes
 from ..prompt.prompt_request import PromptRequest
 from ..schedule.choice import described_config
 from .crop import Crop, crop_around
 from .fitness import check_task, inner_share, without_effect
-from .input_images import Picture, array_from, as_latents, load_pictures, mask_array, natural_size, pixel_array
+from .input_images import (
+    Picture,
+    array_from,
+    as_latents,
+    load_pictures,
+    mask_array,
+    natural_size,
+    picture_size,
+    pixel_array,
+)
 from .pil_images import as_bytes
 from .request import IMAGES_MOST, Request
 
-__all__ = ["Job", "resolve"]
+__all__ = ["Job", "StageJob", "resolve"]
 
 F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageJob:
+    """What is denoised before the image: how many steps, and how it is guided."""
+
+    stage: Stage
+    steps: int
+    guidance_scale: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +66,8 @@ class Job:
         picture_latents: float32 [N, C, h, w], if it was given as latents.
         mask: float32 [N, height, width], 1 is repainted.
         crop: the part of the picture that is drawn, if not the whole.
+        stages: what is denoised before.
+        hint: float32 [N, H, W, 3], what the network is given beside the noise.
         hints: per ControlNet float32 [N, height, width, 3].
         control_scales: per ControlNet.
         control_windows: per ControlNet (start, end).
@@ -72,6 +91,8 @@ class Job:
     picture_latents: F32 | None
     mask: F32 | None
     crop: Crop | None
+    stages: tuple[StageJob, ...]
+    hint: F32 | None
     hints: tuple[F32, ...]
     control_scales: tuple[float, ...]
     control_windows: tuple[tuple[float, float], ...]
@@ -87,14 +108,14 @@ def resolve(request: Request, bundle: Bundle) -> Job:
 
     """
     manifest = bundle.manifest
-    unet, vae = bundle.config("unet"), bundle.config("vae")
-    assert isinstance(unet, UNetConfig) and isinstance(vae, VAEConfig)
+    unet, vae, family = bundle.config("unet"), bundle.autoencoder, bundle.family
+    assert isinstance(unet, UNetConfig)
     pipeline_class = str(manifest.model_index.get("_class_name", ""))
     task = "inpaint" if request.mask_image is not None else "image" if request.image is not None else "text"
     controlled = request.control_image is not None
     check_task(request, task, unet, bundle)
-    defaults = bundle.family.defaults_for(pipeline_class, task, controlled=controlled)
-    prompts = PromptRequest(**{name: _embeds(request, name) for name in _PROMPT_FIELDS})
+    defaults = family.defaults_for(pipeline_class, task, controlled=controlled)
+    prompts = _prompts(request)
     total = prompts.batch * request.num_images_per_prompt
     if total > IMAGES_MOST:
         raise UsageError(f"{total} images in one call; {IMAGES_MOST} are the most, so call several times")
@@ -102,7 +123,10 @@ def resolve(request: Request, bundle: Bundle) -> Job:
     latents = None if request.image is None else as_latents(request.image, vae.latent)
     pictures = [] if request.image is None or latents is not None else load_pictures(request.image, "image", notes)
     hints = _load_hints(request, bundle, prompts.batch, total, notes)
-    height, width = _size(request, task, bundle, vae.factor, latents, pictures, hints)
+    if family.sizes == "rounded":
+        height, width = _rounded_size(request, task, bundle, len(unet.down), latents, notes)
+    else:
+        height, width = _size(request, task, bundle, vae.factor, latents, pictures, hints)
     _check_count("image", len(pictures) or (0 if latents is None else len(latents)), total)
     loaded = load_pictures(request.mask_image, "mask_image", notes, masks=True) if task == "inpaint" else []
     _check_count("mask_image", len(loaded), total)
@@ -123,12 +147,14 @@ def resolve(request: Request, bundle: Bundle) -> Job:
         steps=_steps(request, defaults),
         guidance_scale=scale,
         guided=guided,
-        strength=_strength(request, task, defaults),
+        strength=_strength(request, task, defaults, taken=task != "inpaint" or family.strength_of_inpainting),
         distilled=pipeline_class.startswith("LatentConsistencyModel") and task == "image" and not controlled,
-        pixels=pixel_array(pictures, height, width) if pictures else None,
+        pixels=pixel_array(pictures, height, width, resample=family.resample) if pictures else None,
         picture_latents=latents,
         mask=mask_array(loaded, height, width) if loaded else None,
         crop=crop,
+        stages=tuple(_stage(request, stage) for stage in family.stages),
+        hint=_hint(request, bundle, prompts.batch, total, height, width, notes),
         hints=tuple(pixel_array(net, height, width) for net in hints),
         control_scales=_per_net(
             "controlnet_conditioning_scale",
@@ -156,6 +182,47 @@ _PROMPT_FIELDS = (
     "long_prompt",
     "weighting",
 )
+
+
+def _prompts(request: Request) -> PromptRequest:
+    """Return the prompts; where embeddings of pictures stand in their place, or a mixture, as many empty ones."""
+    given = {name: _embeds(request, name) for name in _PROMPT_FIELDS}
+    if request.image_embeds is not None:
+        given["prompt"] = [""] * len(request.image_embeds)
+    elif request.images_and_prompts is not None:
+        given["prompt"] = ""
+    return PromptRequest(**given)
+
+
+def _stage(request: Request, stage: Stage) -> StageJob:
+    steps, scale = request.prior_num_inference_steps, request.prior_guidance_scale
+    return StageJob(
+        stage=stage,
+        steps=stage.num_inference_steps if steps is None else steps,
+        guidance_scale=stage.guidance_scale if scale is None else scale,
+    )
+
+
+def _hint(
+    request: Request, bundle: Bundle, prompts: int, total: int, height: int, width: int, notes: list[str]
+) -> F32 | None:
+    """Return the hint, which is taken as it is: one picture, one for each prompt or one for each image."""
+    if request.hint is None:
+        return None
+    pictures = load_pictures(request.hint, "hint", notes)
+    if len(pictures) not in (1, prompts, total):
+        raise UsageError(f"hint: {len(pictures)} pictures for {prompts} prompts: give one, or one for each prompt")
+    spec = next(iter(bundle.component("hint").graphs.values())).spec
+    factor = bundle.autoencoder.factor
+    _, *needed, _ = spec.input("image").resolve({"S": 1, "h": height // factor, "w": width // factor})
+    for picture in pictures:
+        if list(picture_size(picture)) != needed:
+            found = picture_size(picture)
+            raise UsageError(
+                f"hint is {found[1]}x{found[0]} pixels, where {width}x{height} are drawn and {needed[1]}x{needed[0]} "
+                "are needed: give a hint of that size, or height and width"
+            )
+    return pixel_array(pictures, *needed)
 
 
 def _embeds(request: Request, name: str) -> Any:
@@ -247,6 +314,37 @@ def _size(
     return height, width
 
 
+def _rounded_size(
+    request: Request, task: str, bundle: Bundle, levels: int, latents: F32 | None, notes: list[str]
+) -> tuple[int, int]:
+    """Height and width as asked, else the bundle's, rounded up to what the networks can draw.
+
+    diffusers rounds to the square of what a latent covers, but not where it starts from a picture; there, only what
+    the UNet cannot draw is rounded.
+    """
+    factor = bundle.autoencoder.factor
+    multiple = bundle.family.size_multiple(factor, levels) if task == "image" else factor**2
+    if latents is not None:
+        asked = (latents.shape[2] * factor, latents.shape[3] * factor)
+        given = (request.height or asked[0], request.width or asked[1])
+        if given != asked:
+            raise UsageError(f"the latents are of a picture of {asked[1]}x{asked[0]} pixels, not {given[1]}x{given[0]}")
+    else:
+        default = bundle.manifest.default_size
+        asked = (request.height or default[0], request.width or default[1])
+    height, width = (-(-side // multiple) * multiple for side in asked)
+    if (height, width) != asked:
+        if latents is not None:
+            raise UsageError(f"image, as latents, must be of a picture whose sides are multiples of {multiple} pixels")
+        notes.append(
+            f"drawn at {width}x{height}, not at {asked[1]}x{asked[0]}: sides are multiples of {multiple} pixels"
+        )
+    axes = next(iter(bundle.component("denoiser").graphs.values())).spec.axes
+    for name, side, axis in (("height", height, "h"), ("width", width, "w")):
+        _check_side(name, side, factor, axes[axis].min * factor, axes[axis].max * factor)
+    return height, width
+
+
 def _check_side(name: str, side: int, factor: int, least: int, most: int) -> None:
     nearest = min(max(round(side / factor) * factor, least), most)
     if side % factor:
@@ -269,7 +367,9 @@ def _steps(request: Request, defaults: Defaults) -> int | None:
     return defaults.num_inference_steps if request.num_inference_steps is None else request.num_inference_steps
 
 
-def _strength(request: Request, task: str, defaults: Defaults) -> float | None:
+def _strength(request: Request, task: str, defaults: Defaults, *, taken: bool) -> float | None:
+    if not taken and request.strength is not None:
+        raise UsageError("strength: this family's inpainting takes none, it starts from noise")
     if task == "text" or inner_share(request.denoising_start) is not None:
         return None
     strength = defaults.strength if request.strength is None else request.strength

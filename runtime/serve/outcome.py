@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..generate import stage_settings
 from ..request.resolve import settings_of
 from .model import Model
 from .ticket import Outcome, Ticket
@@ -42,5 +43,6 @@ def outcome_of(ticket: Ticket, model: Model, done: "Sequence[tuple[Sample, Image
             "scheduler": first.schedule.solver,
             "num_inference_steps": first.schedule.steps,
             **scale,
+            **({} if first.job is None else stage_settings(first.job, samples)),
         },
     )

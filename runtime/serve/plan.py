@@ -54,7 +54,8 @@ def plan_for(name: str, pipeline: "Pipeline", settings: Mapping[str, Any]) -> Pl
 
     """
     request = Request.from_settings(**settings)
-    if request.callback_on_step_end is not None or request.output_type != "pil":
+    callbacks = (request.callback_on_step_end, request.prior_callback_on_step_end)
+    if any(callback is not None for callback in callbacks) or request.output_type != "pil":
         raise UsageError("a worker gives PIL images, and events in place of callback_on_step_end")
     if request.loras is not None or request.cross_attention_kwargs is not None:
         raise UsageError("loras: a worker draws with those that its bundle was opened with")

@@ -9,9 +9,8 @@ from sdengine.engines.engine import check_buffers
 from sdengine.engines.memory import HOST, Buffer
 from sdengine.engines.spec import AxisRange, ComponentSpec, TensorSpec
 from sdengine.runtime.denoise.guidance import guidance_for
-from sdengine.runtime.denoise.sample import Sample, initial_state
+from sdengine.runtime.denoise.sample import Sample, initial_state, step_numbers
 from sdengine.runtime.latents.seeds import streams_for
-from sdengine.runtime.prepare import step_numbers
 from sdengine.runtime.schedule import make_schedule
 
 __all__ = ["LATENT", "ToyDenoiser", "sample"]

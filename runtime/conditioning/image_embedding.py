@@ -1,0 +1,57 @@
+"""The embedding of a picture: keys and values of its tokens, and what it adds to the time's embedding."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...engines.bundle.bundle import Bundle
+from ...engines.memory import Buffer
+from ..denoise.sample import DENOISER
+from ..prior import ImageEmbeds
+from ..request.resolve import Job
+from .condition import Part, Preparation
+
+__all__ = ["ImageEmbedding"]
+
+F32 = NDArray[np.float32]
+_COMPONENT = "conditioner"
+
+
+class ImageEmbedding:
+    """What each row is drawn towards; a prior may still have to make it, so that it is filled in as a sample begins."""
+
+    def components(self, job: Job, bundle: Bundle) -> tuple[str, ...]:
+        """See :class:`.Condition`."""
+        return ()
+
+    def prepare(self, preparation: Preparation) -> list[Part]:
+        """See :class:`.Condition`."""
+        rows, parts = preparation.guidance.rows, []
+        for embeds in preparation.embeds:
+            own: dict[str, Buffer] = {
+                tensor.name: preparation.memory.zeros(tensor.resolve({"R": rows}), tensor.dtype)
+                for tensor in preparation.components.spec(_COMPONENT).outputs
+            }
+            parts.append(Part(inputs={DENOISER: own}, before=embeds.before, begin=_filling(preparation, embeds, own)))
+        return parts
+
+
+def _filling(
+    preparation: Preparation, embeds: ImageEmbeds, inputs: Mapping[str, Buffer]
+) -> Callable[[], Mapping[str, F32]]:
+    """Return what computes the inputs of a sample, once its embeddings are known."""
+
+    def fill() -> Mapping[str, F32]:
+        positive = embeds.positive.value()
+        known = {"image_embeds": positive}
+        if embeds.negative is not None:
+            known["negative_image_embeds"] = embeds.negative.value()
+        negative = known.get("negative_image_embeds")
+        rows = preparation.guidance.by_row(positive[None], None if negative is None else negative[None])
+        memory = preparation.memory
+        for name, output in preparation.components.run_into(memory, _COMPONENT, {"image_embeds": rows}).items():
+            memory.copy(inputs[name], output)
+        return known
+
+    return fill

@@ -1,0 +1,6 @@
+"""What is denoised before an image: the embedding of a picture, which a prior makes of text."""
+
+from .embedding import Embedding, ImageEmbeds
+from .prior import Prior
+
+__all__ = ["Embedding", "ImageEmbeds", "Prior"]

@@ -1,0 +1,287 @@
+"""The stage that makes an image's embedding: of text, by denoising; of pictures, by encoding; or as it was given."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ...engines.bundle.bundle import Bundle
+from ...engines.errors import UsageError
+from ...engines.memory import Buffer
+from ...engines.nets.prior_config import PriorConfig
+from ..denoise.guidance import guidance_for
+from ..denoise.sample import Sample, initial_state, step_numbers
+from ..latents.seeds import NoiseStreams
+from ..open_engines import Components
+from ..prompt import EncodedPrompts
+from ..prompt.prompt_request import PromptRequest
+from ..request.arrays import finite_array
+from ..request.input_images import load_pictures
+from ..request.resolve import Job, StageJob
+from ..schedule import Schedule, make_schedule
+from .embedding import Denoised, Embedding, ImageEmbeds, Term
+from .image_encoder import ImageEncoder
+
+__all__ = ["Prior"]
+
+F32 = NDArray[np.float32]
+Encode = Callable[[PromptRequest], EncodedPrompts]
+
+
+class Prior:
+    """Makes the embeddings of a job's images, or samples that are to become them.
+
+    Args:
+        bundle: the bundle.
+        components: its engines.
+        encode: encodes prompts, negative ones too.
+
+    """
+
+    def __init__(self, bundle: Bundle, components: Components, encode: Encode) -> None:
+        family = bundle.family
+        [stage] = family.stages
+        assert family.image_encoder is not None
+        config = bundle.config(stage.network)
+        assert isinstance(config, PriorConfig)
+        self._components = components
+        self._encode = encode
+        self._name = stage.network
+        self._config = config
+        self._scheduler = bundle.scheduler(stage.scheduler)
+        self._images = ImageEncoder(bundle, components, family.image_encoder)
+
+    def prepare(self, job: Job, streams: NoiseStreams, *, guided: bool, warnings: list[str]) -> list[ImageEmbeds]:
+        """Return what conditions each image of a job.
+
+        The numbers that denoising takes are all drawn from the images' streams here, in the order in which diffusers'
+        prior and decoder draw from one generator.
+
+        Args:
+            job: the job.
+            streams: of its images.
+            guided: whether the images are led away from something.
+            warnings: where to add what the user should know.
+
+        Raises:
+            UsageError: the request cannot be met as given.
+
+        """
+        call = _Call(prior=self, job=job, streams=streams, warnings=warnings)
+        if job.request.image_embeds is not None:
+            positive, negative = self._given(job, guided=guided)
+        elif job.request.images_and_prompts is not None:
+            positive, negative = self._mixed(call)
+        else:
+            wanted, unwanted = call.text(job.prompts)
+            positive = [Embedding.of(term) for term in wanted]
+            negative = [Embedding.of(term) for term in unwanted]
+        pairs = zip(positive, negative, strict=True)
+        return [ImageEmbeds(positive=p, negative=n if guided else None) for p, n in pairs]
+
+    def _given(self, job: Job, *, guided: bool) -> tuple[list[Embedding], list[Embedding]]:
+        """Return the embeddings that a request brings."""
+        embeds, negative = job.request.image_embeds, job.request.negative_image_embeds
+        if negative is None:
+            negative = self._images.of_zeros()[None] if guided else np.zeros_like(embeds[:1])
+        for name, array in (("image_embeds", embeds), ("negative_image_embeds", negative)):
+            if array.shape[1] != self._config.embedding:
+                raise UsageError(
+                    f"{name} has a width of {array.shape[1]}; this checkpoint takes {self._config.embedding}"
+                )
+        if len(negative) not in (1, len(embeds)):
+            raise UsageError(f"negative_image_embeds has {len(negative)} rows for {len(embeds)} image_embeds")
+        each = job.images // len(embeds)
+        positives = [Embedding.of(embeds[i // each]) for i in range(job.images)]
+        return positives, [Embedding.of(negative[i // each % len(negative)]) for i in range(job.images)]
+
+    def _mixed(self, call: "_Call") -> tuple[list[Embedding], list[Embedding]]:
+        """Return weighted sums of embeddings of texts and pictures, as diffusers' ``interpolate`` makes them."""
+        job = call.job
+        request = job.request
+        items = _listed(request.images_and_prompts)
+        weights = request.weights
+        if weights is None or len(weights) != len(items):
+            given = "none" if weights is None else len(weights)
+            raise UsageError(f"images_and_prompts holds {len(items)} entries, weights {given}: give a weight for each")
+        plain = replace(job.prompts, negative_prompt=request.negative_prior_prompt)
+        terms: list[list[tuple[float, Term]]] = [[] for _ in range(job.images)]
+        for weight, item in zip(weights, items, strict=True):
+            found = call.text(replace(plain, prompt=item))[0] if _is_text(item) else [self._picture(item, call)]
+            for i in range(job.images):
+                terms[i].append((float(weight), found[i % len(found)]))
+        # Whatever becomes of it, diffusers runs the prior once more, and draws its noise.
+        text = "" if request.negative_prompt is None else request.negative_prompt
+        itself, zero = call.text(replace(plain, prompt=text), needed=bool(text), needed_negative=not text)
+        negative = itself if text else zero
+        return [Embedding(terms=tuple(own)) for own in terms], [Embedding.of(term) for term in negative]
+
+    def _picture(self, item: Any, call: "_Call") -> F32:
+        if hasattr(item, "detach"):  # what diffusers takes as prepared already: [1, 3, size, size]
+            return self._images.embed_prepared(finite_array("images_and_prompts", item, ndim=(4,)))
+        pictures = load_pictures(item, "images_and_prompts", call.warnings)
+        if len(pictures) != 1:
+            raise UsageError("images_and_prompts: an entry is one text or one picture")
+        return self._images.embed(pictures[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    """One job's use of the prior."""
+
+    prior: Prior
+    job: Job
+    streams: NoiseStreams
+    warnings: list[str]
+
+    def text(
+        self, prompts: PromptRequest, *, needed: bool = True, needed_negative: bool = True
+    ) -> tuple[Sequence[Term], Sequence[Term]]:
+        """Denoise the embeddings of B texts, B * n of them.
+
+        Args:
+            prompts: the texts. With negative ones, what they come to is denoised beside, from noise of its own;
+                without, it is the embedding of no picture.
+            needed: whether the texts' embeddings are used; else only the noise is drawn.
+            needed_negative: the same of the negative ones.
+
+        Returns:
+            What the texts come to, and what the negative ones do.
+
+        """
+        prior, job = self.prior, self.job
+        stage = job.stages[0]
+        schedule = make_schedule(prior._scheduler, num_inference_steps=stage.steps)
+        twice = prompts.negative_prompt is not None
+        noise = self._noise(schedule, 2 if twice else 1)
+        nothing: Sequence[Term] = ()
+        if not needed and not (twice and needed_negative):
+            return nothing, [prior._images.of_zeros()] * job.images if needed_negative else nothing
+        encoded = prior._encode(prompts)
+        self.warnings.extend(encoded.warnings)
+        rows = self._rows(encoded)
+        wanted = self._samples(rows, schedule, stage, [own[0] for own in noise], alone=False) if needed else nothing
+        if not needed_negative:
+            return wanted, nothing
+        if not twice:
+            return wanted, [prior._images.of_zeros()] * job.images
+        return wanted, self._samples(rows, schedule, stage, [own[1] for own in noise], alone=True)
+
+    def _noise(self, schedule: Schedule, groups: int) -> list[list[list[F32]]]:
+        """Draw all noise of all images: [image][group], the initial one and one for each evaluation that draws."""
+        shape = (self.prior._config.embedding, 1, 1)
+        given, images = self.job.request.latents, self.job.images
+        if given is not None and given.ndim == 2:
+            if given.shape != (groups * images, shape[0]):
+                raise UsageError(
+                    f"latents, as the prior's, has shape {list(given.shape)}; this request needs "
+                    f"{[groups * images, shape[0]]}"
+                )
+            first = given.reshape(groups, images, *shape)
+        else:
+            first = self.streams.draw_grouped(groups, shape)
+        draws = [self.streams.draw_grouped(groups, shape) for draw in schedule.noise_draws if draw]
+        return [[[first[g, i], *(drawn[g, i] for drawn in draws)] for g in range(groups)] for i in range(images)]
+
+    def _rows(self, encoded: EncodedPrompts) -> list[Mapping[str, Buffer]]:
+        """Compute the text's part of the prior for each prompt: two rows, the negative text's and the text's."""
+        prior = self.prior
+        components, config = prior._components, prior._config
+        if encoded.mask is None or encoded.hidden.shape[1] != config.tokens:
+            raise UsageError(
+                f"the text takes {encoded.hidden.shape[1]} tokens; the prior takes {config.tokens}, so "
+                "long_prompt='chunk' and BREAK are not for it"
+            )
+        assert encoded.pooled is not None and encoded.negative_hidden is not None
+        assert encoded.negative_pooled is not None and encoded.negative_mask is not None
+        memory, found = components.memory_of(prior._name), []
+        for b in range(len(encoded.hidden)):
+            inputs = {
+                "hidden": np.stack([encoded.negative_hidden[b], encoded.hidden[b]]),
+                "pooled": np.stack([encoded.negative_pooled[b], encoded.pooled[b]]),
+                "text_mask": np.stack([encoded.negative_mask[b], encoded.mask[b]]),
+            }
+            found.append(components.run_into(memory, f"{prior._name}_conditioner", inputs))
+        return found
+
+    def _samples(
+        self,
+        rows: Sequence[Mapping[str, Buffer]],
+        schedule: Schedule,
+        stage: StageJob,
+        noise: Sequence[list[F32]],
+        *,
+        alone: bool,
+    ) -> list[Denoised]:
+        """Make the samples of all images.
+
+        Args:
+            rows: of each prompt.
+            schedule: of each sample.
+            stage: how it is guided.
+            noise: of each image.
+            alone: denoise the negative text alone: against itself, guidance has no effect.
+
+        """
+        prior, job = self.prior, self.job
+        name, components = prior._name, prior._components
+        guided = stage.guidance_scale > 1 and not alone
+        guidance = guidance_for(
+            stage.guidance_scale if guided else 1.0, evaluations=schedule.evaluations, rescale=0.0, guided=guided
+        )
+        part = slice(0, 2) if guided else slice(0, 1) if alone else slice(1, 2)
+        each = job.images // len(rows)
+        numbers = {name: step_numbers(schedule, guidance)}
+        weights = components.weights_of((name,))
+        found = []
+        for i, (first, *fresh) in enumerate(noise):
+            own = {tensor: buffer[part] for tensor, buffer in rows[i // each].items()}
+            sample = Sample(
+                schedule=schedule,
+                rows=guidance.rows,
+                components=(name,),
+                inputs={name: own},
+                numbers=numbers,
+                noise=_Recorded(fresh),
+                state=initial_state(np.float32(schedule.start[1]) * first),
+                weights=weights,
+                seed=self.streams.seeds[i],
+                job=job,
+                index=i,
+            )
+            found.append(Denoised(sample=sample, decode=self._decode))
+        return found
+
+    def _decode(self, latent: F32) -> F32:
+        outputs = self.prior._components.run(f"{self.prior._name}_decoder", {"latent": latent[None]})
+        return np.asarray(outputs["image_embeds"][0], np.float32)
+
+
+class _Recorded:
+    """Noise that has been drawn already."""
+
+    def __init__(self, draws: Sequence[F32]) -> None:
+        self._draws = iter(draws)
+
+    def draw(self, shape: tuple[int, ...]) -> F32:
+        """Return the next numbers."""
+        return next(self._draws).reshape(shape)
+
+
+def _listed(value: Any) -> list[Any]:
+    if not isinstance(value, (list, tuple)) or not value:
+        raise UsageError("images_and_prompts must be a list of texts and pictures")
+    return list(value)
+
+
+def _is_text(item: Any) -> bool:
+    """Whether an entry is text; the path of a file that is there is a picture."""
+    if isinstance(item, str):
+        return not Path(item).is_file()
+    if isinstance(item, (Path, Image.Image)) or hasattr(item, "shape"):
+        return False
+    raise UsageError(f"images_and_prompts holds a {type(item).__name__}: texts, PIL images, paths and arrays can be")
