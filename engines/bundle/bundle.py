@@ -249,7 +249,7 @@ def resolve_config(manifest: Manifest, network: str) -> NetworkConfig:
     record = manifest.networks[network]
     config: dict[str, Any] = record.config
     final_norm = FAMILIES[manifest.family].text.final_norm
-    pooled = _pooled_width(manifest)
+    pooled = _pooled_width(manifest) if "addition_embed_type" in config else None
     return checked_config(
         network, config, lambda: network_config(record.class_name, config, pooled=pooled, final_norm=final_norm)
     )

@@ -26,5 +26,7 @@ class Hint:
         return [
             Part(inputs={DENOISER: own})
             for images in preparation.chunks()
-            for own in preparation.run("hint", {"image": np.stack([job.hint[i // each] for i in images])}, images)
+            for own in preparation.run(
+                "hint", {"image": np.ascontiguousarray(job.hint[[i // each for i in images]])}, images
+            )
         ]

@@ -1,0 +1,208 @@
+"""Kandinsky 2.2 draws diffusers' pictures, at sizes that were not traced: every task, several images, every engine."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sdengine.runtime import Pipeline, Result
+
+from ...bundles import bundle_of
+from .kandinsky import their_embeds, their_mixture, theirs
+from .oracle import generators, ours, picture, psnr
+
+PROMPT: dict[str, Any] = {"prompt": "a small red house by the sea"}
+TWO: dict[str, Any] = {"prompt": ["a cat by the sea", "an old man with a hat"], "num_images_per_prompt": 2}
+STEPS: dict[str, Any] = {"prior_num_inference_steps": 4, "num_inference_steps": 5}
+SIZE: dict[str, Any] = {"height": 64, "width": 128}
+DECODER = ("image", "mask_image", "hint", "height", "width", "num_inference_steps", "guidance_scale", "strength")
+
+
+def stream(seed: int = 5) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def hint(height: int = 64, width: int = 128) -> torch.Tensor:
+    """A smooth random hint, [1, 3, H, W] of 0 to 1."""
+    pixels = np.asarray(picture(height, width, 3), np.float32) / 255
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
+
+
+def expected(kind: str, generator: Any, **arguments: Any) -> tuple[np.ndarray, tuple[Any, Any]]:
+    """What diffusers draws, and the embeddings that it draws from."""
+    embeds = their_embeds(generator, **arguments)
+    given = {name: arguments[name] for name in DECODER if name in arguments}
+    return theirs(kind, embeds, generator, scheduler=arguments.get("scheduler"), **given), embeds
+
+
+def check(
+    kind: str,
+    *,
+    engine: str = "onnxruntime",
+    precision: str | None = None,
+    seeds: tuple[int, ...] | None = None,
+    decibels: float = 80.0,
+    **arguments: Any,
+) -> Result:
+    """Draw both ways, with one generator or with a seed for each image, and compare pictures and embeddings."""
+    images, embeds = expected(kind, stream() if seeds is None else generators(*seeds), **arguments)
+    noise: dict[str, Any] = {"generator": stream()} if seeds is None else {"seed": list(seeds)}
+    result = ours(kind, engine=engine, precision=precision)(**arguments, **noise, output_type="np")
+    clipped = float(np.mean((images <= 0) | (images >= 1)))
+    assert images.std() > 0.05 and clipped < 0.6, "the reference says little"
+    for i, j in zip(*np.triu_indices(len(images), 1), strict=True):
+        assert psnr(images[i], images[j]) < 60, "two images are alike: this case cannot tell them apart"
+    found = psnr(images, result.images)
+    assert found >= decibels, f"{found:.1f} dB"
+    if precision in (None, "fp32"):
+        assert_close(result.image_embeds, embeds[0])
+        if result.negative_image_embeds is not None:
+            assert_close(result.negative_image_embeds, embeds[1])
+    return result
+
+
+def assert_close(found: Any, wanted: Any) -> None:
+    error = np.abs(found - np.asarray(wanted)).max() / np.abs(np.asarray(wanted)).max()
+    assert error < 1e-4, f"the embeddings differ by {error:.2g}"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [PROMPT, {**PROMPT, "negative_prompt": "blurry"}, {**PROMPT, "num_images_per_prompt": 3}, TWO],
+    ids=["one", "negative", "three", "two by two"],
+)
+def test_text(given: dict[str, Any]) -> None:
+    check("kandinsky", **given, **STEPS, **SIZE)
+
+
+def test_negative_prompts_of_several_images() -> None:
+    check("kandinsky", **TWO, negative_prompt=["blurry", "low quality"], **STEPS, **SIZE)
+
+
+def test_a_seed_for_each_image() -> None:
+    check("kandinsky", **TWO, seeds=(1, 2, 3, 4), **STEPS, **SIZE)
+    one = ours("kandinsky")(**PROMPT, negative_prompt="blurry", **STEPS, **SIZE, seed=7, output_type="np")
+    images, _ = expected("kandinsky", stream(7), **PROMPT, negative_prompt="blurry", **STEPS, **SIZE)
+    assert psnr(one.images, images) >= 80
+
+
+@pytest.mark.parametrize("given", [{"guidance_scale": 1.0}, {"prior_guidance_scale": 1.0}, {"prior_guidance_scale": 7}])
+def test_guidance(given: dict[str, Any]) -> None:
+    check("kandinsky", **PROMPT, negative_prompt="blurry", **STEPS, **SIZE, **given)
+
+
+def test_sizes_are_rounded_up_and_said() -> None:
+    result = check("kandinsky", **PROMPT, **STEPS, height=100, width=64)
+    assert (result.height, result.width) == (128, 64)
+    assert any("drawn at 64x128, not at 64x100" in warning for warning in result.warnings)
+
+
+def test_another_scheduler() -> None:
+    check("kandinsky", **PROMPT, **STEPS, **SIZE, scheduler="DDIMScheduler")
+
+
+@pytest.mark.parametrize("size", [(64, 128), (128, 64), (96, 64)])
+def test_image(size: tuple[int, int]) -> None:
+    check("kandinsky", **PROMPT, **STEPS, image=picture(90, 110), height=size[0], width=size[1], strength=0.7)
+
+
+def test_images_for_several_images() -> None:
+    check("kandinsky", **TWO, **STEPS, **SIZE, image=[picture(64, 128, 1), picture(90, 70, 2)], strength=0.7)
+
+
+def test_inpainting() -> None:
+    source = {"image": picture(64, 128), "mask_image": picture(70, 90, hole=True)}
+    check("kandinsky_inpaint", **PROMPT, **STEPS, **SIZE, **source)
+    check("kandinsky_inpaint", **TWO, **STEPS, **SIZE, **source)
+
+
+def test_inpainting_of_several_pictures() -> None:
+    """With generators as in diffusers, which puts back the first picture only; with seeds each its own."""
+    pictures = [picture(64, 128, 1), picture(64, 128, 2)]
+    masks = [picture(64, 128, hole=True), picture(64, 128, 1, hole=True)]
+    given = {"prompt": ["a cat", "a dog"], **STEPS, **SIZE}
+    check("kandinsky_inpaint", **given, image=pictures, mask_image=masks)
+    pipe = ours("kandinsky_inpaint")
+    both = pipe(**given, image=pictures, mask_image=masks, seed=[3, 4], output_type="np").images
+    for i in range(2):
+        own = given | {"prompt": given["prompt"][i]}
+        alone, _ = expected("kandinsky_inpaint", stream(3 + i), **own, image=pictures[i], mask_image=masks[i])
+        assert psnr(both[i], alone[0]) >= 80
+
+
+def test_hint() -> None:
+    check("kandinsky_hint", **PROMPT, **STEPS, **SIZE, hint=hint())
+    check("kandinsky_hint", **TWO, **STEPS, **SIZE, hint=hint())
+    check("kandinsky_hint", **PROMPT, **STEPS, **SIZE, hint=hint(), image=picture(64, 128), strength=0.7)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"negative_prompt": "blurry"}, {"negative_prior_prompt": "ugly"}, {"num_images_per_prompt": 2}],
+    ids=["plain", "negative", "negative prior", "several"],
+)
+def test_interpolation(more: dict[str, Any]) -> None:
+    mixture = {"images_and_prompts": ["a cat", picture(50, 40), "a dog"], "weights": [0.3, 0.5, 0.4], **more}
+    generator = stream()
+    embeds = their_mixture(generator, **mixture, num_inference_steps=4)
+    images = theirs("kandinsky", embeds, generator, **SIZE, num_inference_steps=5)
+    result = ours("kandinsky")(**mixture, **STEPS, **SIZE, generator=stream(), output_type="np")
+    assert_close(result.image_embeds, embeds[0])
+    assert_close(result.negative_image_embeds, embeds[1])
+    assert psnr(images, result.images) >= 80
+
+
+def test_embeddings_out_and_in() -> None:
+    pipe = ours("kandinsky")
+    embeds = their_embeds(stream(), **TWO, prior_num_inference_steps=4)
+    out = pipe(**TWO, prior_num_inference_steps=4, generator=stream(), output_type="embeds")
+    assert_close(out.images, embeds[0])
+    assert_close(out.negative_image_embeds, embeds[1])
+    images = theirs("kandinsky", embeds, stream(), **SIZE, num_inference_steps=5)
+    given = {**SIZE, "num_inference_steps": 5, "output_type": "np"}
+    result = pipe(image_embeds=embeds[0], negative_image_embeds=embeds[1], **given, generator=stream())
+    assert psnr(images, result.images) >= 80
+    # What the image encoder makes of zeros stands in place of negative embeddings that are not given.
+    assert psnr(images, pipe(image_embeds=embeds[0], **given, generator=stream()).images) >= 80
+    repeated = theirs("kandinsky", (embeds[0][:1], embeds[1][:1]), stream(), **SIZE, num_inference_steps=5)
+    assert psnr(repeated, pipe(image_embeds=embeds[0][:1], **given, generator=stream()).images) >= 80
+
+
+def test_latents_are_the_priors() -> None:
+    latents = torch.randn(2, 32, generator=stream(9))
+    embeds = their_embeds(stream(), **PROMPT, num_images_per_prompt=2, prior_num_inference_steps=4)
+    from .kandinsky import prior
+
+    given = prior()(
+        **PROMPT, num_images_per_prompt=2, num_inference_steps=4, latents=latents, generator=stream()
+    ).image_embeds
+    assert not np.allclose(given, embeds[0])
+    found = ours("kandinsky")(
+        **PROMPT,
+        num_images_per_prompt=2,
+        prior_num_inference_steps=4,
+        latents=latents,
+        generator=stream(),
+        output_type="embeds",
+    )
+    assert_close(found.images, given)
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_engines(engine: str) -> None:
+    given: dict[str, Any] = {"engine": engine, "precision": "fp32", "decibels": 55, **STEPS, **SIZE}
+    check("kandinsky", **TWO, negative_prompt=["blurry", "low quality"], **given)
+    check("kandinsky", **PROMPT, image=picture(90, 110), strength=0.7, **given)
+    source = {"image": picture(64, 128), "mask_image": picture(70, 90, hole=True)}
+    check("kandinsky_inpaint", **PROMPT, **source, **given)
+    check("kandinsky_hint", **PROMPT, hint=hint(), **given)
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_bfloat16(engine: str) -> None:
+    images, _ = expected("kandinsky", stream(), **PROMPT, **STEPS, **SIZE)
+    bundle = bundle_of("kandinsky", engines=[engine], precision="bf16", batch="1")
+    with Pipeline.load(bundle, engine=engine, precision="bf16", threads=1) as pipe:
+        result = pipe(**PROMPT, **STEPS, **SIZE, generator=stream(), output_type="np")
+    found = psnr(images, result.images)
+    assert found >= 35, f"{found:.1f} dB"
