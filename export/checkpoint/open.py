@@ -199,7 +199,7 @@ def _locate_prior(decoder: Path, prior: str | Path | None, hub: Hub, variant: st
             f"{decoder} is a decoder, which draws what a prior makes of text, and its card names none: name it with "
             "--prior, such as kandinsky-community/kandinsky-2-2-prior or a folder"
         )
-    path, _ = _locate(named, hub, variant)
+    path, _ = locate(named, hub, variant)
     if not path.is_dir():
         raise CheckpointError(f"{named} is no prior: a folder in diffusers' layout, or a name on the Hub, is needed")
     return path
