@@ -126,6 +126,26 @@ print(json.dumps(sorted(sys.modules)))
     assert not [m for m in modules if m.startswith(("sdengine.export", "sdengine.benchmarks"))]
 
 
+def test_a_process_that_serves_is_lean() -> None:
+    code = """
+import asyncio, json, sys
+from sdengine.runtime.serve.app import build_app
+from sdengine.runtime.serve.serve_settings import ServeSettings
+app = build_app(ServeSettings(bundles=(sys.argv[1],), opening={"engine": "onnxruntime", "threads": 1}))
+
+async def draw():
+    async with app.router.lifespan_context(app):
+        ticket = app.state.services.worker.submit(prompt="a", num_inference_steps=2, previews=1, seed=1)
+        return await ticket.result()
+
+assert asyncio.run(draw()).images
+print(json.dumps(sorted(sys.modules)))
+"""
+    modules = set(json.loads(fresh(code, str(bundle_of("sdxl")))))
+    assert {"onnxruntime", "fastapi"} <= modules
+    assert not modules & (HEAVY | {"openvino", "tensorrt", "ray"})
+
+
 def test_importing_the_runtime_loads_no_engine() -> None:
     modules = set(json.loads(fresh("import sdengine.runtime, json, sys; print(json.dumps(sorted(sys.modules)))")))
-    assert not modules & (HEAVY | {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "typer"})
+    assert not modules & (HEAVY | {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "typer", "fastapi"})

@@ -16,14 +16,15 @@ if TYPE_CHECKING:
     from ..denoise import Sample
     from ..open_engines import Components
 
-__all__ = ["Previewer"]
+__all__ = ["Previewer", "fitted"]
 
 F32 = NDArray[np.float32]
 
-_FITS = 6
-"""Latents that are decoded for the fit, each of the least size that the bundle takes."""
+_PIXELS = 1024
+"""Pixels of latents that are decoded for the fit, at least; each latent has the least size that the bundle takes."""
 _SEED = 0
 _RIDGE = 1e-3
+_HELD_OUT = 0.25
 
 
 class Previewer:
@@ -38,12 +39,12 @@ class Previewer:
         self._components = components
         self._map: F32 | None = None
         self.explained = 0.0
-        """Share of the variance of the decoded colours that the map explains, on latents it was not fitted to."""
+        """Share of the variance of the decoded colours that the map explains, on pixels that it was not fitted to."""
 
     def show(self, sample: "Sample") -> Image.Image:
         """Return a sample as it is now, in the size that it will be decoded to."""
-        if self._map is None:
-            self._map = self._fitted()
+        self.fit()
+        assert self._map is not None
         # The solvers of the sigma space hold latents that grow with the noise: as the network sees them, they do not.
         position = min(sample.position, sample.evaluations - 1)
         latent = sample.latent * np.float32(sample.schedule.input_scale[position])
@@ -54,15 +55,15 @@ class Previewer:
         size = small.size if job is None else (job.width, job.height)
         return small.resize(size, Image.Resampling.BICUBIC)
 
-    def _fitted(self) -> F32:
-        pairs = [self._pair(np.random.default_rng(_SEED + i)) for i in range(_FITS + 1)]
-        features, colours = (np.concatenate(parts).astype(np.float64) for parts in zip(*pairs[:-1], strict=True))
-        ridge = _RIDGE * len(features) * np.eye(features.shape[1])
-        found = np.linalg.solve(features.T @ features + ridge, features.T @ colours)
-        unseen, expected = pairs[-1]
-        rest, spread = np.square(unseen @ found - expected).sum(), np.square(expected - expected.mean(0)).sum()
-        self.explained = float(1 - rest / max(spread, 1e-12))
-        return np.asarray(found, np.float32)
+    def fit(self) -> None:
+        """Fit the map, once; takes as long as a few small images take to be decoded."""
+        if self._map is not None:
+            return
+        rng = np.random.default_rng(_SEED)
+        pairs = [self._pair(rng)]
+        while sum(len(features) for features, _ in pairs) < _PIXELS:
+            pairs.append(self._pair(rng))
+        self._map, self.explained = fitted(*(np.concatenate(parts) for parts in zip(*pairs, strict=True)))
 
     def _pair(self, rng: np.random.Generator) -> tuple[F32, F32]:
         """Return features of a latent's pixels, and the mean colours that they are decoded to."""
@@ -78,6 +79,23 @@ class Previewer:
         factor = pixels.shape[1] // height
         blocks = pixels.reshape(height, factor, width, factor, 3).mean((1, 3))
         return _features(latent), blocks.reshape(-1, 3)
+
+
+def fitted(features: F32, colours: F32) -> tuple[F32, float]:
+    """Fit colours ``[N, 3]`` to features ``[N, C + 1]``, of which the last is 1, by least squares.
+
+    Returns:
+        The map ``[C + 1, 3]``, and the share of the colours' variance that it explains on a quarter of the rows, which
+        the fit has not seen.
+
+    """
+    unseen = np.random.default_rng(_SEED).random(len(features)) < _HELD_OUT
+    x, y = features[~unseen].astype(np.float64), colours[~unseen].astype(np.float64)
+    ridge = _RIDGE * len(x) * np.diag([*[1.0] * (x.shape[1] - 1), 0.0])  # the mean colour is free
+    found = np.linalg.solve(x.T @ x + ridge, x.T @ y)
+    rest = np.square(features[unseen] @ found - colours[unseen]).sum()
+    spread = np.square(colours[unseen] - y.mean(0)).sum()
+    return np.asarray(found, np.float32), float(1 - rest / max(spread, 1e-12))
 
 
 def _features(latent: F32) -> F32:

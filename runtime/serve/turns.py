@@ -279,6 +279,7 @@ class Turns:
                 break
         if not self._ended:
             self._decode(entries[0])
+            model.previewer.fit()
         self.remove(ticket)
         for _, outcome in self._ended:
             if isinstance(outcome, Exception):
