@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from ...engines.errors import nearest
-from ..request.argument import IMAGE, IMAGES, argument_of
+from ..request.argument import ANYTHING, CALLBACK, IMAGE, IMAGES, MIXED, TEXT, argument_of
 from ..request.request import Request
 from ..request.scalars import finite_number, shortened, whole_number
 from .api_error import ApiError
@@ -78,13 +78,23 @@ class Asked:
 _ELSEWHERE = {
     "generator": "send seed",
     "callback_on_step_end": "stream, with partial_images or progress",
-    "callback_on_step_end_tensor_inputs": "stream, with partial_images or progress",
     "output_type": "the answer holds images; output_format is png, jpeg or webp",
+    "loras": "LoRAs are merged as the bundle is exported, with --lora",
+    "cross_attention_kwargs": "LoRAs are merged as the bundle is exported, with --lora",
+    "images_and_prompts": "send prompt, or image_embeds",
 }
 """Fields of a request that mean nothing in a body, and what does."""
-REQUEST = {f.name: f for f in dataclasses.fields(Request) if f.name not in _ELSEWHERE}
+_KINDS = {field.name: argument_of(field).kind for field in dataclasses.fields(Request)}
+_UNSENDABLE = {
+    name: "it is for programs in Python"
+    for name, kind in _KINDS.items()
+    if kind in (ANYTHING, CALLBACK, MIXED) and name != "scheduler_config"
+}
+"""Of kinds that hold Python's objects, or texts that could name files."""
+REQUEST = {f.name: f for f in dataclasses.fields(Request) if f.name not in _ELSEWHERE | _UNSENDABLE}
 """Fields of a request that a body may hold."""
-PICTURES = tuple(name for name, field in REQUEST.items() if argument_of(field).kind in (IMAGE, IMAGES))
+_TEXTS = tuple(name for name in REQUEST if _KINDS[name] is TEXT)
+PICTURES = tuple(name for name in REQUEST if _KINDS[name] in (IMAGE, IMAGES))
 """Those that are pictures."""
 OPENAI = (
     "model",
@@ -110,6 +120,7 @@ _REFUSED = {
     "complexity": "there is num_inference_steps",
     "frame_count": "images do not move",
     "frame_duration_ms": "images do not move",
+    **_UNSENDABLE,
     **_ELSEWHERE,
 }
 ALL_FIELDS = (*dict.fromkeys((*OPENAI, *OWN, *REQUEST, *_NO_EFFECT, *_REFUSED)),)
@@ -169,7 +180,7 @@ def _settings(given: Mapping[str, Any], limits: Limits, warnings: list[str]) -> 
     prompt = given.get("prompt")
     if prompt is None and "prompt_embeds" not in given:
         raise _invalid("prompt", "prompt is missing: say what to draw", "missing_field")
-    for name in ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2"):
+    for name in _TEXTS:
         text = _text(given, name)
         if text is not None and len(text) > _TEXT_MOST:
             raise _invalid(name, f"{name} has {len(text)} characters; {_TEXT_MOST} are the most", "too_long")
@@ -186,8 +197,8 @@ def _settings(given: Mapping[str, Any], limits: Limits, warnings: list[str]) -> 
         if "n" in given or len(seeds) > limits.n:
             raise _invalid("seed", f"seed: {len(seeds)} given for {most} images")
         settings["num_images_per_prompt"] = len(seeds)
-    for name in ("num_inference_steps", "timesteps", "sigmas", "original_inference_steps"):
-        if (value := settings.get(name)) is not None:
+    for name, value in settings.items():
+        if name.endswith("_steps") or name in ("timesteps", "sigmas"):
             steps = len(value) if isinstance(value, (list, tuple)) else value
             whole_number(name, steps, most=max(limits.steps, 1000) if name.startswith("original") else limits.steps)
     _size(given, settings)

@@ -68,7 +68,7 @@ def _described(name: str, model: Model) -> dict[str, Any]:
     """Return a model as OpenAI describes one, with what a client must know of the bundle beside it."""
     bundle, components = model.pipeline.bundle, model.pipeline.components
     spec = components.spec("denoiser")
-    factor: int = bundle.config("vae").factor  # type: ignore[union-attr]
+    factor = bundle.autoencoder.factor
     height, width = bundle.manifest.default_size
     return {
         "id": name,

@@ -13,7 +13,7 @@ from .batches import Batches, place_of
 from .costs import Costs
 from .model import Model
 from .outcome import outcome_of
-from .policy import Bucket, Decode, Item, Policy, Prepare, Step
+from .policy import Bucket, Decode, Item, Policy, Prepare, Step, first_come
 from .ticket import Drawn, Outcome, Preview, Progress, Ticket
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Turns"]
 
+_WARM_UP_STEPS = 2
+"""The first of a shape may compile something."""
+
 _log = logging.getLogger("sdengine.serve")
 
 
@@ -32,7 +35,11 @@ class _Entry:
     """One image of an open request.
 
     Attributes:
+        stages: what is denoised for it, one after the other; the last one is the image. Empty before it is prepared.
+        bucket: where it runs now.
+        place: which batch of that bucket.
         suspect: an engine failed while it was in a launch; it is tried once more, from its beginning and alone.
+        previewed: how many previews there were.
 
     """
 
@@ -41,15 +48,27 @@ class _Entry:
     index: int
     bucket: Bucket
     place: Hashable = None
-    sample: "Sample | None" = None
+    stages: "tuple[Sample, ...]" = ()
     image: "Image | None" = None
     suspect: bool = False
     previewed: int = 0
 
     @property
+    def sample(self) -> "Sample":
+        """What is denoised now, or has been denoised last."""
+        return next((stage for stage in self.stages if not stage.finished), self.stages[-1])
+
+    @property
     def left(self) -> int:
-        sample = self.sample
-        return self.ticket.plan.evaluations if sample is None else sample.evaluations - sample.position
+        """Evaluations before it, of all stages."""
+        if not self.stages:
+            return self.ticket.plan.evaluations
+        return sum(stage.evaluations - stage.position for stage in self.stages)
+
+    @property
+    def total(self) -> int:
+        """Evaluations of all stages."""
+        return sum(stage.evaluations for stage in self.stages) or self.ticket.plan.evaluations
 
     def item(self, now: float) -> Item:
         """Return it as a policy sees it."""
@@ -59,13 +78,13 @@ class _Entry:
             ticket=ticket.number,
             order=ticket.number,
             bucket=self.bucket,
-            rows=plan.rows if self.sample is None else self.sample.rows,
+            rows=self.sample.rows if self.stages else plan.rows,
             left=self.left,
-            total=plan.evaluations,
+            total=self.total,
             age=now - ticket.accepted,
             deadline=math.inf if ticket.deadline is None else ticket.deadline - now,
             priority=ticket.priority,
-            prepared=self.sample is not None,
+            prepared=bool(self.stages),
             alike=(self.bucket, plan.alike),
         )
 
@@ -96,6 +115,7 @@ class Turns:
         self._entries: dict[int, _Entry] = {}
         self._keys = count()
         self._places: dict[Hashable, Bucket] = {}
+        self._most: dict[Bucket, int] = {}
         self._stepped = True
         self._error: Exception | None = None
         self._ended: list[tuple[Ticket, Outcome | Exception]] = []
@@ -114,7 +134,7 @@ class Turns:
     def remove(self, ticket: Ticket) -> None:
         """Forget the images of a request; their slots are free."""
         for entry in [entry for entry in self._entries.values() if entry.ticket is ticket]:
-            if entry.sample is not None:
+            if entry.stages:
                 self._batches.remove(entry.sample)
             del self._entries[entry.key]
         self.active = len(self._batches.active)
@@ -128,14 +148,19 @@ class Turns:
     def turn(self) -> list[tuple[Ticket, Outcome | Exception]]:
         """Do one thing; return the requests that it brings to an end, and how."""
         self._ended = []
+        self._do(self._policy)
+        return self._ended
+
+    def _do(self, policy: Policy) -> None:
+        """Ask a policy, and do what it says."""
         now, held = time.monotonic(), self._batches.active
         waiting: list[Item] = []
         active: list[Item] = []
         for entry in self._entries.values():
             if entry.image is None:
-                in_it = entry.sample is not None and (entry.sample.finished or entry.sample in held)
+                in_it = bool(entry.stages) and (entry.sample.finished or entry.sample in held)
                 (active if in_it else waiting).append(entry.item(now))
-        decided = self._policy(waiting, active, self._costs, slots=self._slots, stepped=self._stepped)
+        decided = policy(waiting, active, self._costs, slots=self._slots, stepped=self._stepped)
         self._stepped = isinstance(decided, Step)
         match decided:
             case Prepare():
@@ -147,13 +172,12 @@ class Turns:
             case None if waiting or active:
                 raise AssertionError(f"the policy leaves {len(waiting) + len(active)} images without a turn")
         self.active = len(self._batches.active)
-        return self._ended
 
     def _slots(self, bucket: Bucket) -> int:
-        return self._models[bucket.model].slots
+        return self._most.get(bucket, self._models[bucket.model].slots)
 
     def _prepare(self, number: int) -> None:
-        entries = [e for e in self._entries.values() if e.ticket.number == number and e.sample is None]
+        entries = [e for e in self._entries.values() if e.ticket.number == number and not e.stages]
         ticket = entries[0].ticket
         model, started = self._models[ticket.plan.bucket.model], time.monotonic()
         if ticket.begun is None:
@@ -165,27 +189,30 @@ class Turns:
             self._fail(ticket, error)
             return
         for entry in entries:
-            entry.sample = samples[entry.index]
-            entry.place = place_of(model, entry.sample)
-            entry.bucket = self._bucket(entry.place, ticket.plan.bucket)
+            entry.stages = (*samples[entry.index].before, samples[entry.index])
+            self._settle(entry)
         seconds = time.monotonic() - started
         ticket.times.prepare += seconds * 1e3
         self._costs.note("prepare", ticket.plan.bucket, seconds)
         for watch in self._watches:
             watch.staged("prepare", ticket.plan.bucket, seconds)
 
-    def _bucket(self, place: Hashable, guessed: Bucket) -> Bucket:
-        """Return the bucket of a place: as it was guessed before preparing, or, where others are there, a new one."""
+    def _settle(self, entry: _Entry) -> None:
+        """Find the bucket of what is denoised now: as guessed, or, where others are there already, a variant."""
+        model, guessed = self._models[entry.bucket.model], entry.ticket.plan.bucket
+        entry.place = place = place_of(model, entry.sample)
         if place not in self._places:
             variants = sum(replace(bucket, more=guessed.more) == guessed for bucket in self._places.values())
             more = (*guessed.more, f"variant {variants}") if variants else guessed.more
-            self._places[place] = replace(guessed, more=more)
-        return self._places[place]
+            self._places[place] = bucket = replace(guessed, more=more)
+            most = model.pipeline.components.spec(entry.sample.components[-1]).axes["S"].max
+            self._most[bucket] = min(model.slots, most)
+        entry.bucket = self._places[place]
 
     def _step(self, entries: Sequence[_Entry]) -> None:
         suspects = [entry for entry in entries if entry.suspect]
         together = suspects[:1] or entries
-        samples = [entry.sample for entry in together if entry.sample is not None]
+        samples = list(dict.fromkeys(entry.sample for entry in together))
         bucket, rows = together[0].bucket, sum(sample.rows for sample in samples)
         try:
             batch = self._batches.arrange(self._models[bucket.model], together[0].place, samples)
@@ -198,18 +225,21 @@ class Turns:
         seconds = time.perf_counter() - started
         self.failures = 0
         self._costs.note_step(bucket, rows, seconds)
-        for ticket in {entry.ticket for entry in together}:
+        tickets = {entry.ticket for entry in together}
+        for ticket in tickets:
             ticket.times.denoise += seconds * 1e3
         for entry in together:
             self._tell(entry)
+        for entry in self._entries.values():  # the next stage may have begun, also of those that share one
+            if len(entry.stages) > 1 and entry.ticket in tickets and entry.image is None:
+                self._settle(entry)
         for watch in self._watches:
             watch.stepped(bucket, len(samples), rows, seconds)
 
     def _tell(self, entry: _Entry) -> None:
         """Tell the caller how far an image is, with a preview where one is due."""
-        sample, ticket = entry.sample, entry.ticket
-        assert sample is not None
-        step, steps = sample.step, sample.schedule.steps
+        sample, ticket = entry.stages[-1], entry.ticket
+        step, steps = sum(s.step for s in entry.stages), sum(s.schedule.steps for s in entry.stages)
         ticket.tell(Progress(index=entry.index, step=step, steps=steps))
         due = entry.previewed < ticket.previews and not sample.finished
         if due and sample.position * (ticket.previews + 1) >= sample.evaluations * (entry.previewed + 1):
@@ -221,15 +251,14 @@ class Turns:
         """Try each image of a launch that failed once more, alone and from its beginning; then it fails alone."""
         self.failures, self._error = self.failures + 1, error
         _log.warning("a launch of %d images failed: %s", len(entries), error, exc_info=not _expected(error))
-        self._batches.drop([entry.sample for entry in entries if entry.sample is not None])
+        self._batches.drop([entry.sample for entry in entries])
         for entry in entries:
             if entry.suspect or len(entries) == 1:
                 self._fail(entry.ticket, error)
             elif entry.key in self._entries:
-                entry.suspect, entry.sample, entry.previewed = True, None, 0
+                entry.suspect, entry.stages, entry.previewed = True, (), 0
 
     def _decode(self, entry: _Entry) -> None:
-        assert entry.sample is not None
         started = time.monotonic()
         ticket, sample = entry.ticket, entry.sample
         try:
@@ -260,31 +289,30 @@ class Turns:
         self._ended.append((ticket, error))
 
     def warm_up(self, model: Model, height: int | None, width: int | None) -> Bucket:
-        """See :meth:`.Worker.warm_up`; nothing else is under way."""
-        sizes = sorted({1 << i for i in range(model.slots.bit_length()) if 1 << i <= model.slots} | {model.slots})
-        settings = {"height": height, "width": width, "num_inference_steps": 2 * len(sizes) + 1}
-        given = {name: value for name, value in settings.items() if value is not None}
-        plan = model.plan({"prompt": "", "seed": 0, "num_images_per_prompt": model.slots, **given})
-        ticket = Ticket(plan=plan)
-        self._ended = []
-        self.add(ticket)
-        self._prepare(ticket.number)
-        entries = [entry for entry in self._entries.values() if entry.ticket is ticket]
-        for size in sizes:
-            for _ in range(2):  # the first may compile something
-                if not self._ended and not self.failures:
-                    self._step(entries[:size])
-            if self.failures:
-                self._ended.append((ticket, self._error or EngineError("a launch failed")))
-                break
-        if not self._ended:
-            self._decode(entries[0])
-            model.previewer.fit()
-        self.remove(ticket)
-        for _, outcome in self._ended:
-            if isinstance(outcome, Exception):
-                raise outcome
-        return plan.bucket
+        """See :meth:`.Worker.warm_up`; nothing else is under way.
+
+        Raises:
+            SdengineError: why it could not draw.
+
+        """
+        given = {"prompt": "", "seed": 0, "num_inference_steps": _WARM_UP_STEPS, "height": height, "width": width}
+        settings = {name: value for name, value in given.items() if value is not None}
+        counts = sorted({1 << i for i in range(model.slots.bit_length())} | {model.slots})
+        for images in counts:
+            ticket = Ticket(plan=model.plan({**settings, "num_images_per_prompt": images}))
+            self._ended, failures = [], self.failures
+            self.add(ticket)
+            entries = [entry for entry in self._entries.values() if entry.ticket is ticket]
+            while all(entry.image is None for entry in entries) and not self._ended:
+                self._do(first_come)
+                if self.failures > failures:
+                    raise self._error or EngineError("a launch failed")
+            self.remove(ticket)
+            for _, outcome in self._ended:
+                if isinstance(outcome, Exception):
+                    raise outcome
+        model.previewer.fit()
+        return ticket.plan.bucket
 
 
 def _expected(error: BaseException) -> bool:

@@ -130,6 +130,8 @@ def test_edits(client: openai.OpenAI, pipe: Pipeline) -> None:
         ({"extra_body": {"image": "/etc/passwd"}}, "image", "base64"),
         ({"extra_body": {"image": "http://127.0.0.1/"}}, "image", "not fetched"),
         ({"extra_body": {"callback_on_step_end": "x"}}, "callback_on_step_end", "stream"),
+        ({"extra_body": {"images_and_prompts": ["/etc/passwd"]}}, "images_and_prompts", "not supported"),
+        ({"extra_body": {"loras": ["/etc/passwd"]}}, "loras", "not supported"),
         ({"extra_body": {"prompt_2": "x"}}, "prompt_2", "prompt_2"),
         ({"background": "transparent"}, "background", "opaque"),
         ({"output_format": "gif"}, "output_format", "png, jpeg, webp"),

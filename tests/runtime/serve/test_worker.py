@@ -87,6 +87,40 @@ def test_images_in_company_are_those_drawn_alone(policy: str, bundle: str, alone
     run(test())
 
 
+def test_stages_take_turns_with_everything_else() -> None:
+    """Images that begin with a prior's samples, which share launches among themselves."""
+    folder = str(bundle_of("kandinsky"))
+    requests: list[dict[str, Any]] = [
+        {
+            "prompt": f"a house {i}",
+            "seed": i,
+            "num_inference_steps": 2 + i,
+            "prior_num_inference_steps": 3 + i % 2,
+            "height": 64,
+            "width": 64,
+        }
+        for i in range(4)
+    ]
+    requests[2] |= {"num_images_per_prompt": 2, "negative_prompt": "rain"}
+    with Pipeline.load(folder, engine="onnxruntime", threads=1) as pipe:
+        expected = [pipe(**request).images for request in requests]
+
+    async def test() -> None:
+        async with working(folder) as worker:
+            (name,) = worker.models
+            await asyncio.wrap_future(worker.warm_up(name, 64, 64))
+            tickets = [worker.submit(**request, previews=1) for request in requests]
+            for ticket, images in zip(tickets, expected, strict=True):
+                events = [event async for event in ticket.events()]
+                assert sum(isinstance(event, Preview) for event in events) == len(images)
+                outcome = await ticket.result()
+                for ours, theirs in zip(outcome.images, images, strict=True):
+                    assert np.array_equal(np.asarray(ours), np.asarray(theirs))
+            assert worker.status().active == 0
+
+    run(test())
+
+
 def test_events_come_in_order(bundle: str) -> None:
     async def test() -> None:
         async with working(bundle) as worker:
