@@ -16,8 +16,8 @@ from sdengine.runtime.serve.asked import ALL_FIELDS
 
 from .conftest import Server
 
-EXAMPLES = int(os.environ.get("SDENGINE_FUZZ", "50"))
-"""Requests of each kind; 50 in the suite, thousands by hand."""
+EXAMPLES = int(os.environ.get("SDENGINE_FUZZ", "30"))
+"""Requests of each kind; 30 in the suite, thousands by hand."""
 KNOWN = {200, 400, 401, 404, 405, 408, 413, 415, 422, 429, 503, 504}
 PROFILE = {
     "deadline": None,
