@@ -8,7 +8,7 @@ from ...engines.families import FAMILIES, Family
 from ...engines.nets.config import UNetConfig
 from .request import Request
 
-__all__ = ["check_task", "inner_share", "without_effect"]
+__all__ = ["NEEDS", "check_task", "inner_share", "without_effect"]
 
 _ONLY_IMAGE = ("strength", "masked_image_latents", "padding_mask_crop", "denoising_start")
 _ONLY_MASK = ("masked_image_latents", "padding_mask_crop")
@@ -18,6 +18,12 @@ _ONLY_CONTROL = (
     "control_guidance_start",
     "control_guidance_end",
 )
+NEEDS = {
+    **dict.fromkeys(_ONLY_IMAGE, "image"),
+    **dict.fromkeys(_ONLY_MASK, "mask_image"),
+    **dict.fromkeys(_ONLY_CONTROL, "control_image"),
+}
+"""Arguments that mean something only beside a picture, and which one."""
 _UNSET = Request()
 
 

@@ -13,6 +13,7 @@ from .api_error import ApiError
 from .images_api import image_routes
 from .metrics import Metrics
 from .middleware import Guard
+from .page import page_routes
 from .serve_settings import ServeSettings, open_pipelines
 from .services import Services
 from .status_api import status_routes
@@ -68,7 +69,7 @@ def create_app(services: Services, routers: Sequence[APIRouter] = ()) -> FastAPI
         redoc_url=None,
     )
     app.state.services = services
-    for router in (image_routes(services), status_routes(services), *routers):
+    for router in (image_routes(services), status_routes(services), page_routes(services), *routers):
         app.include_router(router)
     app.add_exception_handler(ApiError, _answer)
     app.add_exception_handler(HTTPException, _answer)

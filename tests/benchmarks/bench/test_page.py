@@ -1,7 +1,6 @@
 """The page in a real browser: one file, both schemes, a phone's width, every figure, nobody called."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,37 +12,18 @@ from sdengine.benchmarks.bench.page import page_of
 from sdengine.benchmarks.bench.published import published_for
 from sdengine.benchmarks.bench.saved import read_report
 
+from ...browser import chromium, contrast, luminance, needs_chromium, show_as, too_wide
 from .runs import doctored
-
-FLAGS = ("--headless", "--no-sandbox", "--disable-background-networking")
-"""Chromium's own: its sandbox refuses to start for root; its background requests would be counted as the page's."""
-
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-needs_chromium = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None, reason="needs chromium and chromedriver; .ci/run installs them"
-)
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.binary_location = str(CHROMIUM)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
-    yield driver
-    driver.quit()
+    with chromium(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
 
 
 def open_page(browser: Any, report: Path, *, width: int = 1280, scheme: str = "light") -> None:
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    show_as(browser, width=width, scheme=scheme)
     browser.get((report / "report.html").as_uri())
 
 
@@ -84,12 +64,7 @@ def test_nothing_has_to_be_scrolled_sideways(browser: Any, measured: Path, width
     open_page(browser, measured, width=width)
     browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-    beyond = browser.execute_script(
-        "return [...document.body.querySelectorAll('*')].filter(e => !e.closest('svg'))"
-        ".filter(e => e.getBoundingClientRect().right > innerWidth + 1 || e.scrollWidth > e.clientWidth + 1 "
-        "&& getComputedStyle(e).display !== 'inline').map(e => e.outerHTML.slice(0, 120))"
-    )
-    assert beyond == []
+    assert too_wide(browser) == []
     small = browser.execute_script(
         "return Math.min(...[...document.querySelectorAll('svg text')].map(t => "
         "parseFloat(getComputedStyle(t).fontSize) * t.ownerSVGElement.getScreenCTM().a))"
@@ -159,16 +134,3 @@ def test_what_is_absent_has_its_reason_on_the_page(measured: Path, tmp_path: Pat
     page = page_of(read_report(doctored(measured, tmp_path / "new.json", lose)))
     for reason in ("one launch", "nobody counts", "one size", "no torch", "not compared with float32 torch"):
         assert reason in page
-
-
-def luminance(colour: str) -> float:
-    """Relative luminance (WCAG 2.2) of ``rgb(r, g, b)``."""
-    channels = [int(part) / 255 for part in colour[colour.index("(") + 1 : colour.index(")")].split(",")[:3]]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one: str, other: str) -> float:
-    """Contrast ratio (WCAG 2.2)."""
-    dark, light = sorted((luminance(one), luminance(other)))
-    return (light + 0.05) / (dark + 0.05)
