@@ -16,6 +16,9 @@ function blobOf(base64, type) {
   return new Blob([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))], { type });
 }
 
+// A picture that was replaced may still be loading.
+const forget = (image, url) => image.decode().catch(() => {}).finally(() => URL.revokeObjectURL(url));
+
 export class Job {
   constructor(body) {
     this.body = body;
@@ -101,7 +104,7 @@ export class Job {
     const image = element("img", { src: url, alt, class: style });
     [image.width, image.height] = event.size.split("x").map(Number);
     one.picture.replaceWith(image);
-    if (one.url) URL.revokeObjectURL(one.url);
+    if (one.url) forget(one.picture, one.url);
     Object.assign(one, { picture: image, url, blob });
   }
 
