@@ -2,7 +2,7 @@
 
     python benchmarks/onnxruntime_graphs.py BUNDLE --size 128 --rounds 5
 
-Every measurement is a fresh process, by turns: opening (from what was kept, where the network is small enough), the
+Every measurement is a fresh process, by turns: opening (from the cache, where the network is small enough), the
 least of some steps, and the resident memory behind them.
 """
 
@@ -16,23 +16,23 @@ from pathlib import Path
 
 import numpy as np
 from sdengine.engines.bundle.bundle import Bundle
-from sdengine.engines.bundle.compiled_cache import Kept
+from sdengine.engines.bundle.compiled_cache import CompiledCache
 from sdengine.engines.ort.onnxruntime_cpu import version
 from sdengine.engines.ort.onnxruntime_session import open_session
 from sdengine.engines.resident import release_freed
 from step import random_inputs
 
-FORMS = [("plain", True), ("plain", False), ("contrib", True), ("contrib", False)]
+VARIANTS = [("plain", True), ("plain", False), ("contrib", True), ("contrib", False)]
 
 
-def measure(bundle: Bundle, form: str, plan: bool, size: int, steps: int) -> dict[str, float]:
+def measure(bundle: Bundle, variant: str, plan: bool, size: int, steps: int) -> dict[str, float]:
     graph = bundle.graph("denoiser", "fp32")
-    file = graph.contrib if form == "contrib" else graph.file
+    file = graph.contrib if variant == "contrib" else graph.file
     if file is None:
-        sys.exit("this bundle has no second form of its denoiser; export it again")
-    kept = Kept(bundle, "denoiser", file, engine="benchmark", settings={"version": version()})
+        sys.exit("this bundle has no second graph of its denoiser; export it again")
+    cache = CompiledCache(bundle, "denoiser", file, engine="benchmark", settings={"version": version()})
     start = time.perf_counter()
-    session = open_session(bundle, "denoiser", file, "CPUExecutionProvider", plan_reuse=plan, kept=kept)
+    session = open_session(bundle, "denoiser", file, "CPUExecutionProvider", plan_reuse=plan, cache=cache)
     opened = time.perf_counter() - start
     release_freed()
     shape = bundle.component("vae_decoder").graphs["fp32"].spec.outputs[0].shape[1]
@@ -59,19 +59,19 @@ def main() -> None:
     parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only is not None:
-        print(json.dumps(measure(Bundle(args.bundle), *FORMS[args.only], args.size, args.steps)))
+        print(json.dumps(measure(Bundle(args.bundle), *VARIANTS[args.only], args.size, args.steps)))
         return
-    found: list[list[dict[str, float]]] = [[] for _ in FORMS]
+    found: list[list[dict[str, float]]] = [[] for _ in VARIANTS]
     for turn in range(args.rounds + 1):
-        for i in range(len(FORMS)):
+        for i in range(len(VARIANTS)):
             command = [sys.executable, *sys.argv, "--only", str(i)]
             done = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-            if turn:  # before the first turn nothing had been kept
+            if turn:  # before the first turn nothing had been cached
                 found[i].append(done)
     print(f"{args.size} pixels, two rows: medians of {args.rounds} rounds; onnxruntime {version()}\n")
     print("| graph | memory planned | open, ms | least | step, ms | least | resident, MB |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
-    for (form, plan), rows in zip(FORMS, found, strict=True):
+    for (form, plan), rows in zip(VARIANTS, found, strict=True):
         cells = [form, "at opening" if plan else "no"]
         for key in ("open", "step"):
             cells += [f"{statistics.median(r[key] for r in rows):.1f}", f"{min(r[key] for r in rows):.1f}"]

@@ -1,9 +1,9 @@
 """What an engine made of a graph, cached for the next start on this machine.
 
 It lies in the user's own cache folder, see :mod:`.user_cache`, never in the bundle: it decides which native code runs,
-and whoever could write it there would choose that code. It may be deleted; that costs time only. A file is one line of
-JSON, which says what it was made from and the hash of the rest, and the rest. The hash finds damage; it is no proof of
-where the file came from, which the rights of the folder are. The bytes whose hash is compared are those that are used.
+and someone who could write to it would choose that code. It may be deleted; that costs only time. The first line of a
+file is JSON: what the file was made from, and the hash of the bytes after that line. The hash finds damage. It does not
+prove where the file came from; the permissions of the folder do. The bytes that are hashed are the bytes that are used.
 """
 
 import contextlib
@@ -18,18 +18,18 @@ import msgspec
 from .bundle import Bundle
 from .user_cache import CacheUnusableError, cached_file, prune, read_cached, write_cached
 
-__all__ = ["LIMIT", "Kept", "processor"]
+__all__ = ["LIMIT", "CompiledCache", "processor"]
 
 LIMIT = 64 * 2**20
-"""Bytes of what is cached at most. Compiled forms of large networks hold a second copy of their weights, and reading
-that takes about as long as compiling."""
+"""Largest compiled model that is cached, in bytes. Compiled models of large networks hold a second copy of their
+weights, and reading that takes about as long as compiling."""
 
 _FORMAT = "3"
-"""Raised when what is kept would be made otherwise now: of the same graph, by the same library."""
+"""Raised when this code would make another model of the same graph with the same library."""
 _HEAD = 2**14
-"""Bytes that the first line has at most."""
-_FORMS, _TOTAL = 256, 2**30
-"""How many files, and bytes, are cached for an engine, of all bundles; those used longest ago are removed."""
+"""Largest first line, in bytes."""
+_FILES, _TOTAL = 256, 2**30
+"""Most files and bytes that are cached for one engine, of all bundles; those used longest ago are removed."""
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,29 +39,29 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 @functools.cache
 def processor() -> str:
-    """Name the processor and what it can do: compiled forms are of its instructions."""
-    told = [platform.machine(), platform.processor()]
+    """Return a hash of the processor's name and abilities: a compiled model uses its instructions."""
+    description = [platform.machine(), platform.processor()]
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith(("model name", "flags", "Features")):
-                told.append(line)
+                description.append(line)
             elif not line.strip():
                 break  # the first core stands for all
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()
+    return hashlib.sha256("\n".join(description).encode()).hexdigest()
 
 
-class Kept:
-    """The compiled form of one component for one engine.
+class CompiledCache:
+    """The compiled model of one component for one engine, in the user's cache.
 
     Args:
         bundle: the bundle.
         component: which component.
         graph: name of its graph's file, which has been compared with its hash.
         engine: name of the engine.
-        settings: everything else that the form depends on: the library's version, precision, threads.
+        settings: everything else that the compiled model depends on: the library's version, precision, threads.
 
     Attributes:
-        notes: why nothing could be kept, or why what was kept is not used.
+        notes: why nothing could be cached, or why what was cached is not used.
 
     """
 
@@ -70,7 +70,7 @@ class Kept:
         self._component = component
         manifest = bundle.manifest
         network = bundle.component(component).network
-        self._worth = manifest.files[manifest.networks[network].weights].bytes <= LIMIT
+        self._fits_limit = manifest.files[manifest.networks[network].weights].bytes <= LIMIT
         self._made_from = {
             "format": _FORMAT,
             "engine": engine,
@@ -84,16 +84,16 @@ class Kept:
         text = msgspec.json.encode(self._made_from, order="deterministic")
         name = f"{component}-{hashlib.sha256(text).hexdigest()[:32]}"
         self.file: Path | None = None
-        if self._worth:
+        if self._fits_limit:
             try:
                 self.file = cached_file("compiled", engine, name)
             except CacheUnusableError as error:
                 self.notes.append(f"the next start compiles again: {error}")
 
     def read(self) -> memoryview | None:
-        """Return the compiled form, or None where there is none that can be trusted.
+        """Return the compiled model, or None where there is none that can be trusted.
 
-        It may be written to, and is not copied: some libraries compute with what lies in it.
+        The memory is writable and is not copied: some libraries compute with the constants in it.
         """
         if self.file is None:
             return None
@@ -118,7 +118,7 @@ class Kept:
         return body
 
     def write(self, body: bytes) -> None:
-        """Cache the compiled form, unless it is large; where that fails, note it."""
+        """Cache the compiled model, unless it is large; where that fails, note it."""
         if self.file is None or len(body) > LIMIT:
             return
         record = _Record(made_from=self._made_from, sha256=hashlib.sha256(body).hexdigest())
@@ -127,8 +127,8 @@ class Kept:
         except CacheUnusableError as error:
             self.notes.append(f"the next start compiles again: {error}")
         else:
-            prune(self.file.parent, "*-*", files=_FORMS, size=_TOTAL)
+            prune(self.file.parent, "*-*", files=_FILES, size=_TOTAL)
 
-    def wanted(self) -> bool:
-        """Whether a compiled form would be cached at all."""
-        return self._worth
+    def fits_limit(self) -> bool:
+        """Return whether the network is small enough for its compiled model to be cached."""
+        return self._fits_limit

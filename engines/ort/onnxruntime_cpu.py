@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..bundle.bundle import Bundle
-from ..bundle.compiled_cache import Kept
+from ..bundle.compiled_cache import CompiledCache
 from ..engine import check_buffers
 from ..errors import EngineError, EngineUnavailableError
 from ..memory import HOST, Buffer, host_arrays
@@ -12,7 +12,7 @@ from ..resident import release_freed
 from ..spec import ComponentSpec, resolve_dim, split_dim
 from .onnxruntime_session import open_session, provider_missing
 
-__all__ = ["NAME", "OnnxRuntimeEngine", "known_lengths", "unavailable", "version"]
+__all__ = ["NAME", "OnnxRuntimeEngine", "static_dims", "unavailable", "version"]
 
 NAME = "onnxruntime"
 _PROVIDER = "CPUExecutionProvider"
@@ -58,15 +58,15 @@ class OnnxRuntimeEngine:
         self.spec = graph.spec
         self.precision = precision
         self._component = component
-        file, lengths = graph.contrib or graph.file, known_lengths(graph.spec)
-        settings = {"version": version(), "precision": precision, "lengths": str(lengths)}
-        kept = Kept(bundle, component, file, engine=NAME, settings=settings)
+        file, dims = graph.contrib or graph.file, static_dims(graph.spec)
+        settings = {"version": version(), "precision": precision, "sizes": str(dims)}
+        cache = CompiledCache(bundle, component, file, engine=NAME, settings=settings)
         self._session: Any = open_session(
-            bundle, component, file, _PROVIDER, threads=threads, lengths=lengths, plan_reuse=False, kept=kept
+            bundle, component, file, _PROVIDER, threads=threads, static_dims=dims, plan_reuse=False, cache=cache
         )
-        if not kept.wanted():
+        if not cache.fits_limit():
             release_freed()
-        self.notes += kept.notes
+        self.notes += cache.notes
         self.device = ", ".join(self._session.get_providers())
 
     def prepare(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Callable[[], None]:
@@ -82,7 +82,7 @@ class OnnxRuntimeEngine:
         for name, array in held[1].items():
             binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
-        def once() -> None:
+        def launch() -> None:
             try:
                 session.run_with_iobinding(binding)
             except Exception as error:
@@ -90,15 +90,15 @@ class OnnxRuntimeEngine:
                     f"{self._component}: onnxruntime failed at {axes} with {len(held[0])} inputs: {error}"
                 ) from error
 
-        return once
+        return launch
 
     def close(self) -> None:
         """Release the session."""
         self._session = None
 
 
-def known_lengths(spec: ComponentSpec) -> dict[str, int]:
-    """Return the lengths of dimensions whose axis has but one: with them shapes are known before the first run."""
+def static_dims(spec: ComponentSpec) -> dict[str, int]:
+    """Return the sizes of dimensions whose axis has only one size, by name."""
     fixed = {axis: allowed.min for axis, allowed in spec.axes.items() if allowed.min == allowed.max}
     dims = {dim for tensor in (*spec.inputs, *spec.outputs) for dim in tensor.shape if isinstance(dim, str)}
     return {dim: resolve_dim(dim, fixed) for dim in sorted(dims) if split_dim(dim)[1] in fixed}

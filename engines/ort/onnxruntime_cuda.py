@@ -1,4 +1,4 @@
-"""ONNX Runtime on NVIDIA GPUs, from the bundle's graphs: the step between TensorRT's plans and the CPU."""
+"""ONNX Runtime on NVIDIA GPUs, from the bundle's graphs: no plans need to be built."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -88,7 +88,7 @@ class OnnxRuntimeCudaEngine:
             options = _provider_options(self._number, int(self._shared.stream), limit)
             with self._shared.held():
                 self._session: Any = open_session(
-                    bundle, component, graph.file, _PROVIDER, options, config=[_how_to_know_fallbacks()]
+                    bundle, component, graph.file, _PROVIDER, options, config=[_placement_option()]
                 )
             _check_placement(component, self._session)
         except BaseException:
@@ -111,25 +111,25 @@ class OnnxRuntimeCudaEngine:
             place = there[name]
             bind(name, _DEVICE, self._number, buffers[name].dtype, place.shape, place.address)
         arriving, leaving = host_buffers(inputs), host_buffers(outputs)
-        how = onnxruntime.RunOptions()
-        # Everything is in the order of one stream; who reads waits for it.
-        how.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        run_options = onnxruntime.RunOptions()
+        # One stream orders everything; reading the result waits for it.
+        run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
 
-        def once() -> None:
+        def launch() -> None:
             self._open_device()
             if device.recording is not None:
-                raise EngineError(f"{self.spec.name}: {NAME} cannot be part of one graph; draw with --cuda-graph step")
+                raise EngineError(f"{self.spec.name}: {NAME} cannot be part of one graph; use --cuda-graph step")
             with device.held():
                 for name, array in arriving.items():
                     self.memory.copy(there[name], array)
                 try:
-                    session.run_with_iobinding(binding, how)
+                    session.run_with_iobinding(binding, run_options)
                 except Exception as error:
                     raise EngineError(f"{self.spec.name}: onnxruntime failed at {axes}: {error}") from error
                 for name, array in leaving.items():
                     array[...] = self.memory.read(there[name])
 
-        return once
+        return launch
 
     def _open_device(self) -> Device:
         if self._shared is None:
@@ -159,12 +159,12 @@ def _provider_options(number: int, stream: int, limit: int) -> dict[str, str]:
     }
 
 
-def _how_to_know_fallbacks() -> tuple[str, str]:
-    """Ask to be told where each operator runs; a release that cannot tell must put all of them on the GPU."""
+def _placement_option() -> tuple[str, str]:
+    """Make the session report where each operator runs; a release that cannot must put all of them on the GPU."""
     import onnxruntime
 
-    can_tell = hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info")
-    return (_RECORD, "1") if can_tell else (_NO_FALLBACK, "1")
+    reports_placement = hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info")
+    return (_RECORD, "1") if reports_placement else (_NO_FALLBACK, "1")
 
 
 def _check_placement(component: str, session: Any) -> None:
@@ -180,10 +180,10 @@ def _check_placement(component: str, session: Any) -> None:
             f"{component}: onnxruntime could not load its {_PROVIDER} and took {session.get_providers()[0]}; CUDA and "
             'cuDNN of the versions that it was built for must be installed: pip install "onnxruntime-gpu[cuda,cudnn]"'
         )
-    tell = getattr(session, "get_provider_graph_assignment_info", list)
+    assignments = getattr(session, "get_provider_graph_assignment_info", list)
     elsewhere = Counter(
         node.op_type
-        for part in tell()
+        for part in assignments()
         if part.ep_name != _PROVIDER
         for node in part.get_nodes()
         if node.op_type in _WORK

@@ -1,4 +1,4 @@
-"""Opening a session of ONNX Runtime, for its engines on the CPU and on CUDA."""
+"""Opens ONNX Runtime sessions, for its engines on the CPU and on CUDA."""
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle.bundle import Bundle
-from ..bundle.compiled_cache import Kept
+from ..bundle.compiled_cache import CompiledCache
 from ..bundle.graph_file import read_graph
 from ..errors import EngineError
 from ..weights import changed_tensors
@@ -36,9 +36,9 @@ def open_session(
     *,
     threads: int | None = None,
     config: Sequence[tuple[str, str]] = (),
-    lengths: Mapping[str, int] | None = None,
+    static_dims: Mapping[str, int] | None = None,
     plan_reuse: bool = True,
-    kept: Kept | None = None,
+    cache: CompiledCache | None = None,
     changed: bytes | None = None,
     optimise: bool = True,
 ) -> Any:
@@ -52,12 +52,11 @@ def open_session(
         options: of the provider.
         threads: for one operator on the CPU; None lets the library choose.
         config: entries of the session's configuration.
-        lengths: what is known of dimensions that the graph leaves open, by their names there.
+        static_dims: sizes of dimensions that are dynamic in the graph, by their names there.
         plan_reuse: decide at opening which results take the places of others, which takes time with the square of the
             number of nodes; else the arena finds places while running.
-        kept: where to keep what optimising the graph leads to, and to look for it; None neither does nor looks. Not
-            used where weights are changed.
-        changed: a graph to open in the place of that in the file, with the weights beside it; not with ``kept``.
+        cache: of the optimised graph, read and written; None uses none. Not used where weights are changed.
+        changed: a graph to open in the place of that in the file, with the weights beside it; not with ``cache``.
         optimise: let the library change the graph; else each node runs as it stands.
 
     Raises:
@@ -69,8 +68,8 @@ def open_session(
 
     file = bundle.checked_graph(component, graph)
     replaced = _replaced(bundle, component, file)
-    if replaced:  # what was cached of the graph has some of the weights in it, and some not
-        kept = None
+    if replaced:  # an optimised graph that was cached holds some of the weights
+        cache = None
 
     def session(source: str | bytes, optimised: Path | None = None, *, optimise: bool = optimise) -> Any:
         settings = onnxruntime.SessionOptions()
@@ -79,19 +78,19 @@ def open_session(
             settings.intra_op_num_threads = threads
         for key, value in config:
             settings.add_session_config_entry(key, value)
-        for name, length in (lengths or {}).items():
-            settings.add_free_dimension_override_by_name(name, length)
+        for name, size in (static_dims or {}).items():
+            settings.add_free_dimension_override_by_name(name, size)
         settings.enable_mem_reuse = plan_reuse
         if optimised is not None:
             settings.optimized_model_filepath = str(optimised)
         if not optimise:
             settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         if isinstance(source, bytes):
-            # What optimising left as it was still lies in the weights file, which is beside the graph.
+            # Weights that optimising left as they were are still in the weights file, beside the graph.
             settings.add_session_config_entry(_WEIGHTS_FOLDER, str(file.parent))
         if replaced:
             settings.add_external_initializers(list(replaced), list(replaced.values()))
-        # Without its own fallback, which would go to the CPU and tell only the terminal.
+        # Without its own fallback, which would go to the CPU and say so only on the terminal.
         opened: Any = onnxruntime.InferenceSession(
             source, settings, providers=[(provider, dict(options or {}))], enable_fallback=0
         )
@@ -99,7 +98,7 @@ def open_session(
         return opened
 
     try:
-        return session(changed or str(file)) if kept is None else _kept_session(str(file), session, kept)
+        return session(changed or str(file)) if cache is None else _cached_session(str(file), session, cache)
     except Exception as error:  # onnxruntime raises a dozen types of its own
         raise EngineError(f"{component}: onnxruntime cannot open {graph}: {error}") from error
 
@@ -117,23 +116,23 @@ def _replaced(bundle: Bundle, component: str, graph: Path) -> dict[str, Any]:
     return {name: make(array, initialisers[name].type) for name, array in found}
 
 
-def _kept_session(file: str, session: Callable[..., Any], kept: Kept) -> Any:
-    """Open what optimising the graph has once led to, or optimise it and cache that."""
-    body = kept.read()
+def _cached_session(file: str, session: Callable[..., Any], cache: CompiledCache) -> Any:
+    """Open the optimised graph from the cache, or optimise the graph and cache the result."""
+    body = cache.read()
     if body is not None:
         try:
             return session(bytes(body), optimise=False)
         except Exception as error:  # onnxruntime raises a dozen types of its own
-            kept.notes.append(f"what was cached was not used and is made again: {error}")
-    if kept.file is None:
+            cache.notes.append(f"what was cached was not used and is made again: {error}")
+    if cache.file is None:
         return session(file)
     try:
-        with tempfile.TemporaryDirectory(prefix=".optimised-", dir=kept.file.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=".optimised-", dir=cache.file.parent) as folder:
             optimised = Path(folder) / "optimised.onnx"
             opened = session(file, optimised)
-            kept.write(optimised.read_bytes())
+            cache.write(optimised.read_bytes())
             return opened
     except Exception as error:  # the library or the system: the folder may be full
         opened = session(file)  # what is wrong with the graph is said here
-        kept.notes.append(f"nothing was cached, so the next start compiles again: {error}")
+        cache.notes.append(f"nothing was cached, so the next start compiles again: {error}")
         return opened

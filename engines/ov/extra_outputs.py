@@ -1,4 +1,4 @@
-"""Makes outputs of what an OpenVINO model computes on its way, to look at it."""
+"""Adds outputs to an OpenVINO model for values that it computes inside, for debugging."""
 
 from collections.abc import Collection
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 __all__ = ["PREFIX", "mark_outputs"]
 
 PREFIX = "marked:"
-"""Before the name of a value of a half precision, in the name of the output that shows it."""
+"""Before the name of a value of a half precision, in the name of its output."""
 
 
 def mark_outputs(model: Any, names: Collection[str]) -> set[str]:
@@ -17,20 +17,20 @@ def mark_outputs(model: Any, names: Collection[str]) -> set[str]:
         names: of values in the ONNX graph that it was read from, which rewriting it may have removed.
 
     Returns:
-        The names that were found.
+        Those of the names that are in the model.
 
     """
     import openvino
     from openvino import opset13 as ops
 
     results: list[Any] = []
-    found: set[str] = set()
+    marked: set[str] = set()
     for node in model.get_ordered_ops():
         if node.get_type_name() in ("Parameter", "Result"):
             continue
         for output in node.outputs():
-            for name in sorted((output.get_names() & set(names)) - found):
-                found.add(name)
+            for name in sorted((output.get_names() & set(names)) - marked):
+                marked.add(name)
                 if output.get_element_type() not in (openvino.Type.bf16, openvino.Type.f16):
                     results.append(ops.result(output))
                     continue
@@ -38,4 +38,4 @@ def mark_outputs(model: Any, names: Collection[str]) -> set[str]:
                 shown.output(0).set_names({f"{PREFIX}{name}"})
                 results.append(ops.result(shown))
     model.add_results(results)
-    return found
+    return marked

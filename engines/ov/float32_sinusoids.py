@@ -14,12 +14,12 @@ def split_sinusoids(model: Any) -> tuple[Any, Any] | None:
     """Split a model at the outputs of its sines and cosines.
 
     Args:
-        model: an ``openvino.Model``; it is taken apart and must not be used afterwards.
+        model: an ``openvino.Model``; it is split in place and must not be used afterwards.
 
     Returns:
-        A model from the inputs that the sinusoids need to the sinusoids, and one from the other inputs and the
-        sinusoids to the outputs. What the first calls its outputs, the second calls its inputs. None where there are
-        no sinusoids: then the model is as it was.
+        Two models: the first computes the sinusoids from the inputs that they need; the second computes the outputs
+        from the other inputs and the sinusoids, which have the same names in both. None where there are no sinusoids:
+        then the model is unchanged.
 
     """
     import openvino

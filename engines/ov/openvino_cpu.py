@@ -1,10 +1,10 @@
 """OpenVINO on x86 CPUs: the bundle's float32 graphs, computed in bfloat16 where the CPU multiplies it natively.
 
-A bundle exported with ``--precision bf16`` holds bfloat16 graphs and weights. They cost the least memory: OpenVINO
-makes float32 of every other weight, and keeps that beside what it computes with; bfloat16 it maps.
+A bundle exported with ``--precision bf16`` holds bfloat16 graphs and weights. They need the least memory: weights of
+other types are converted to float32, and OpenVINO holds that copy beside the one it computes with; bfloat16 it maps.
 
-Compiled models of small networks are cached for the user, see :mod:`.kept`. Those of large ones hold a second copy of
-the weights: importing a Stable Diffusion 1.5 denoiser of 3.5 GB takes as long as compiling it.
+Compiled models of small networks are cached, see :mod:`..bundle.compiled_cache`. Those of large ones hold a second copy
+of the weights: importing a Stable Diffusion 1.5 denoiser of 3.5 GB takes as long as compiling it.
 """
 
 import functools
@@ -20,7 +20,7 @@ from ..engine import Array, check_buffers
 from ..errors import EngineError, EngineUnavailableError, SdengineError
 from ..memory import HOST, Buffer, host_arrays
 from ..resident import release_mapped
-from .compiled_variants import DEVICE, Form, Forms, runs_in
+from .compiled_variants import DEVICE, CompiledVariant, CompiledVariants, runs_in
 from .openvino_library import core, library
 
 __all__ = ["NAME", "OpenVinoEngine", "compiler_options", "preferred", "unavailable", "version"]
@@ -50,7 +50,7 @@ def version() -> str:
 
 
 def preferred(graphs: Collection[str], device: str | None = None) -> str | None:
-    """Return the precision to compute in where none is asked for, or None where no graph of the bundle will do.
+    """Return the precision to compute in by default, or None where the bundle holds no graph for it.
 
     bfloat16 where the CPU has instructions for it (AMX or AVX512-BF16, which is what the capability means: OpenVINO
     does not list it where it would emulate), else float32.
@@ -100,11 +100,11 @@ class OpenVinoEngine:
         options = compiler_options(precision, threads)
         self._file = graph.file
         self._choosing = threading.Lock()
-        self._forms: Forms | None = Forms(
+        self._variants: CompiledVariants | None = CompiledVariants(
             bundle, component, graph, engine=NAME, settings={"version": version()}, options=options
         )
-        self._mapped = self._forms.mapped
-        main = self._form(None).models[-1]
+        self._mapped = self._variants.mapped
+        main = self._variant(None).models[-1]
         self.device = str(main.get_property("EXECUTION_DEVICES")[0])
         self.precision = _PRECISIONS.get(runs_in(main), "unknown")
         if self.precision != precision:
@@ -114,42 +114,47 @@ class OpenVinoEngine:
     def prepare(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Callable[[], None]:
         """Bind buffers; see :class:`~sdengine.engines.engine.Engine`."""
         axes = check_buffers(self.spec, inputs, outputs)
-        form = self._form(axes)
+        variant = self._variant(axes)
         try:
             buffers = host_arrays({**inputs, **outputs})
-            return _bound(f"{self._component} at {axes}", form, buffers, self._mapped)
+            return _bind(f"{self._component} at {axes}", variant, buffers, self._mapped)
         except Exception as error:
             raise EngineError(f"{self._component}: openvino refuses the buffers at {axes}: {error}") from error
 
-    def _form(self, axes: Mapping[str, int] | None) -> Form:
-        """Return the form for some lengths, or the first to be needed."""
+    def _variant(self, axes: Mapping[str, int] | None) -> CompiledVariant:
+        """Return the variant for some sizes; for None, the one to open first."""
         with self._choosing:
-            forms = self._forms
-            if forms is None:
+            variants = self._variants
+            if variants is None:
                 raise EngineError(f"{self._component}: this engine has been closed")
             try:
-                form = forms.first() if axes is None else forms.at(axes)
+                variant = variants.first() if axes is None else variants.at(axes)
             except SdengineError:
                 raise
             except Exception as error:  # openvino raises bare RuntimeError and its subclasses
                 raise EngineError(f"{self._component}: openvino cannot open {self._file}: {error}") from error
-            self.notes = forms.notes
-            return form
+            self.notes = variants.notes
+            return variant
 
     def close(self) -> None:
         """Release the compiled models."""
-        self._forms = None
+        self._variants = None
 
 
 class _Call:
-    """Requests to run one after the other, and what they point into: a tensor keeps no array alive."""
+    """Requests to run one after the other, and the arrays they point to: a tensor does not keep its array alive."""
 
     def __init__(
-        self, what: str, form: Form, requests: list[Any], buffers: Mapping[str, Array], mapped: Path | None
+        self,
+        what: str,
+        variant: CompiledVariant,
+        requests: list[Any],
+        buffers: Mapping[str, Array],
+        mapped: Path | None,
     ) -> None:
         self._what = what
         self._mapped = mapped
-        self._form = form
+        self._variant = variant
         self._requests = requests
         self._buffers = buffers
 
@@ -164,11 +169,11 @@ class _Call:
             self._mapped = None
 
 
-def _bound(what: str, form: Form, buffers: dict[str, Array], mapped: Path | None) -> _Call:
-    """Bind a request of each model to the buffers, and to what the model before it makes."""
+def _bind(what: str, variant: CompiledVariant, buffers: dict[str, Array], mapped: Path | None) -> _Call:
+    """Bind a request of each model to the buffers, and to the outputs of the model before it."""
     tensor = library().Tensor
     requests = []
-    for model in form.models:
+    for model in variant.models:
         request = model.create_infer_request()
         requests.append(request)
         ports = [port.get_any_name() for port in (*model.inputs, *model.outputs)]
@@ -177,8 +182,8 @@ def _bound(what: str, form: Form, buffers: dict[str, Array], mapped: Path | None
             if name in buffers:
                 request.set_tensor(name, tensor(buffers[name], shared_memory=True))
         if passed_on:
-            request.infer()  # tells how large they are
+            request.infer()  # after a run their shapes are known
         for name in passed_on:
             buffers[name] = np.empty_like(request.get_tensor(name).data)
             request.set_tensor(name, tensor(buffers[name], shared_memory=True))
-    return _Call(what, form, requests, buffers, mapped)
+    return _Call(what, variant, requests, buffers, mapped)

@@ -1,4 +1,4 @@
-"""OpenVINO's Python package without what it brings for converting models, and the process's one ``Core``."""
+"""OpenVINO's Python package without its converter of other formats, and the process's one ``Core``."""
 
 import sys
 import threading
@@ -15,9 +15,8 @@ _LOCK = threading.RLock()
 def library() -> ModuleType:
     """Import ``openvino``; where it is not yet imported, without its converter of other formats.
 
-    That needs telemetry, an HTTP client and a parser of command lines, which take more time to import than all the
-    rest. ``openvino`` itself does without where it is missing. ``openvino.convert_model`` is still there for a program
-    that asks for it: it is imported then.
+    The converter needs telemetry, an HTTP client and a command line parser, which take more time to import than all the
+    rest. ``openvino`` works without it. ``openvino.convert_model`` still works: it imports the converter.
 
     Raises:
         ImportError: it is not installed.

@@ -1,9 +1,9 @@
 """Multiplies long sequences by weights as convolutions of one pixel, which OpenVINO does sooner in bfloat16.
 
-A product ``[R, L, K] @ [K, N]`` is the same sums as a 1x1 convolution of a map of L pixels with K channels, and what
-lies in memory is the same too: channels last. On AVX512-BF16, OpenVINO's convolutions come nearer to the processor's
-peak than its products do (benchmarks/README.md). The transposes that are written here take no time where the number of
-rows is known, see :mod:`.size_variants`.
+A product ``[R, L, K] @ [K, N]`` computes the same sums as a 1x1 convolution of a map of L pixels with K channels, and
+the memory layout is the same too: channels last. On AVX512-BF16, OpenVINO's convolutions come nearer to the processor's
+peak than its products do (benchmarks/README.md). The transposes that are added here take no time where the number of
+rows is static, see :mod:`.size_variants`.
 """
 
 from typing import Any
@@ -13,9 +13,9 @@ import numpy as np
 __all__ = ["convolve_products"]
 
 _WIDTH = 640
-"""Narrower products gain nothing."""
+"""Smallest width that gains: narrower products are left alone."""
 _LENGTH = 256
-"""Nor do shorter sequences."""
+"""Shortest sequence that gains."""
 
 
 def convolve_products(model: Any) -> list[Any]:
@@ -25,16 +25,16 @@ def convolve_products(model: Any) -> list[Any]:
         model: an ``openvino.Model``. Weights that it converts before it multiplies are left alone.
 
     Returns:
-        The weights of those that have been rewritten. The convolutions' lie in their memory: keep them for as long as
-        anything that was compiled of the model.
+        The weights of the products that were rewritten. The convolutions use their memory: keep them alive for as long
+        as anything that was compiled from the model.
 
     """
-    found = []
+    rewritten = []
     for node in model.get_ordered_ops():
         if node.get_type_name() == "MatMul" and _fits(node):
             _rewrite(node)
-            found.append(node.input_value(1).get_node())
-    return found
+            rewritten.append(node.input_value(1).get_node())
+    return rewritten
 
 
 def _fits(product: Any) -> bool:

@@ -1,8 +1,8 @@
-"""One model that is several: for lengths that it is tuned for, and for all others. They share their weights.
+"""One model with branches: for sizes that it is optimised for, and for all others. They share their weights.
 
-OpenVINO makes a faster network for lengths that it knows; above all, transposes that only change the layout are
-left out of it. Compiled by itself, such a network would pack the weights once more, gigabytes of them. The branches of
-an ``If`` are compiled together, and what both pack alike is packed once.
+OpenVINO makes a faster network for static shapes; above all, it drops transposes that only change the layout.
+Compiled by itself, such a network would pack the weights once more, gigabytes of them. The branches of an ``If`` are
+compiled together, and weights that both pack in the same way are packed once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,31 +10,31 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["tuned_or_open"]
+__all__ = ["with_static_branches"]
 
 
-def tuned_or_open(model: Any, choices: Sequence[Mapping[str, tuple[int, ...]]]) -> Any:
-    """Return a model that does what this one does, and sooner where the inputs are of some shapes.
+def with_static_branches(model: Any, choices: Sequence[Mapping[str, tuple[int, ...]]]) -> Any:
+    """Return a model that computes the same, and is faster for inputs of some shapes.
 
     Args:
         model: an ``openvino.Model``; it becomes one of the branches and must not be used afterwards. Its constants
-            should be computed with as they are: what the compiler makes of a constant it makes for each branch.
-        choices: what to be faster at: the shapes of all inputs, by name. The likeliest first.
+            should need no conversion: what the compiler computes from a constant it computes for each branch.
+        choices: what to be faster for: the shapes of all inputs, by name. The likeliest first.
 
     Returns:
-        The new model; the one that was given, where it leaves no length open.
+        The new model; ``model`` itself where its shapes are static.
 
     """
     if not model.is_dynamic():
         return model
-    chosen = [(_tuned(model, shapes), shapes) for shapes in choices]
-    for then, shapes in reversed(chosen):
-        model = _either(then, model, shapes)
+    branches = [(_with_shapes(model, shapes), shapes) for shapes in choices]
+    for then, shapes in reversed(branches):
+        model = _branch(then, model, shapes)
     return model
 
 
-def _either(then: Any, otherwise: Any, shapes: Mapping[str, tuple[int, ...]]) -> Any:
-    """Return a model of two: one for these shapes, one for others."""
+def _branch(then: Any, otherwise: Any, shapes: Mapping[str, tuple[int, ...]]) -> Any:
+    """Return a model that runs ``then`` for inputs of these shapes, and ``otherwise`` for others."""
     import openvino
     from openvino import opset13 as ops
 
@@ -44,7 +44,7 @@ def _either(then: Any, otherwise: Any, shapes: Mapping[str, tuple[int, ...]]) ->
     ]
     for parameter, port in zip(inputs, otherwise.inputs, strict=True):
         parameter.output(0).set_names(port.get_names())
-    branches = ops.if_op(_met(inputs, shapes).output(0))
+    branches = ops.if_op(_has_shapes(inputs, shapes).output(0))
     branches.set_then_body(then)
     branches.set_else_body(otherwise)
     for parameter, one, other in zip(inputs, then.get_parameters(), otherwise.get_parameters(), strict=True):
@@ -57,31 +57,31 @@ def _either(then: Any, otherwise: Any, shapes: Mapping[str, tuple[int, ...]]) ->
     return openvino.Model(results, inputs, "either")
 
 
-def _tuned(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> Any:
-    """Return a model told its shapes from within: an ``If`` tells its branches only what it knows itself."""
+def _with_shapes(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> Any:
+    """Return a model with static shapes inside: a branch of an ``If`` sees only the shapes that the ``If`` has."""
     from openvino import opset13 as ops
 
-    tuned = model.clone()
-    for parameter in tuned.get_parameters():
+    copy = model.clone()
+    for parameter in copy.get_parameters():
         port = parameter.output(0)
         shape = ops.constant(np.array(shapes[port.get_any_name()], np.int64))
         consumers = list(port.get_target_inputs())
-        known = ops.reshape(parameter, shape, False)
+        reshaped = ops.reshape(parameter, shape, False)
         for consumer in consumers:
-            consumer.replace_source_output(known.output(0))
-    tuned.validate_nodes_and_infer_types()
-    return tuned
+            consumer.replace_source_output(reshaped.output(0))
+    copy.validate_nodes_and_infer_types()
+    return copy
 
 
-def _met(inputs: list[Any], shapes: Mapping[str, tuple[int, ...]]) -> Any:
-    """Return whether every length that is open is the tuned one."""
+def _has_shapes(inputs: list[Any], shapes: Mapping[str, tuple[int, ...]]) -> Any:
+    """Return a node that says whether the inputs have these shapes; only dynamic dimensions are compared."""
     from openvino import opset13 as ops
 
-    met = []
+    equal = []
     for tensor in inputs:
-        shape, wanted = tensor.get_partial_shape(), shapes[tensor.output(0).get_any_name()]
+        shape, expected = tensor.get_partial_shape(), shapes[tensor.output(0).get_any_name()]
         axes = np.array([i for i, dim in enumerate(shape) if dim.is_dynamic], np.int64)
         if axes.size:
-            lengths = ops.gather(ops.shape_of(tensor), ops.constant(axes), ops.constant(0, np.int64))
-            met.append(ops.equal(lengths, ops.constant(np.array(wanted, np.int64)[axes])))
-    return ops.reduce_logical_and(ops.concat(met, 0), ops.constant(np.array([0], np.int64)), False)
+            sizes = ops.gather(ops.shape_of(tensor), ops.constant(axes), ops.constant(0, np.int64))
+            equal.append(ops.equal(sizes, ops.constant(np.array(expected, np.int64)[axes])))
+    return ops.reduce_logical_and(ops.concat(equal, 0), ops.constant(np.array([0], np.int64)), False)

@@ -1,8 +1,8 @@
-"""Splits the projection of gated linear units, so that OpenVINO need not split what it has computed.
+"""Splits the projection of gated linear units, so that OpenVINO need not split the result.
 
-``chunk(x @ W + b)`` is ``x @ W[:n] + b[:n]`` and ``x @ W[n:] + b[n:]``: the same sums. OpenVINO copies both halves of a
-wide result to split it, and cannot fuse the GELU of one half into the product; of halved constants it does neither.
-Halves of weights are not copied: they stay where they are, in the mapped file.
+``chunk(x @ W + b)`` is ``x @ W[:n] + b[:n]`` and ``x @ W[n:] + b[n:]``: the same sums. To split a wide result, OpenVINO
+copies both halves, and it cannot fuse the GELU of one half into the product; where the weights are split it need not
+copy, and fuses. Halves of weights are not copied: they stay where they are, in the mapped file.
 """
 
 from typing import Any
@@ -13,14 +13,14 @@ __all__ = ["halve_gated_projections"]
 
 
 def halve_gated_projections(model: Any) -> list[Any]:
-    """Rewrite every split in two halves of a product with constant weights, and its bias, in place.
+    """Rewrite, in place, every split into two halves that follows a product with constant weights and its bias.
 
     Args:
         model: an ``openvino.Model``.
 
     Returns:
-        The weights of those that have been rewritten. Their halves lie in their memory: keep them for as long as
-        anything that was compiled of the model.
+        The weights of the products that were rewritten. The halves use their memory: keep them alive for as long as
+        anything that was compiled from the model.
 
     """
     whole = []
@@ -28,10 +28,10 @@ def halve_gated_projections(model: Any) -> list[Any]:
         if split.get_type_name() not in ("Split", "VariadicSplit") or split.get_output_size() != 2:
             continue
         add = split.input_value(0).get_node()
-        found = _projection(add)
-        if found is None or len(add.output(0).get_target_inputs()) != 1:
+        projection = _projection(add)
+        if projection is None or len(add.output(0).get_target_inputs()) != 1:
             continue
-        product, weights, bias = found
+        product, weights, bias = projection
         for half in range(2):
             replacement = _half_of(product, weights, bias, half)
             for consumer in split.output(half).get_target_inputs():
@@ -50,7 +50,7 @@ def _constant(node: Any) -> bool:
 
 
 def _stored(value: Any) -> Any:
-    """Return the constant that a node computed from one constant is computed from."""
+    """Return the constant that a value is converted or transposed from."""
     node = value.get_node()
     return node if node.get_type_name() == "Constant" else _stored(node.input_value(0))
 
@@ -80,7 +80,7 @@ def _half_of(product: Any, weights: Any, bias: Any, half: int) -> Any:
 
 
 def _half(value: Any, axis: int, half: int) -> Any:
-    """Return half of a constant along an axis; where it lies in one piece, it stays where it is."""
+    """Return half of a constant along an axis; a half that is contiguous in memory is not copied."""
     import openvino
     from openvino import opset13 as ops
 

@@ -1,8 +1,8 @@
-"""Convolves before doubling, not after: four small kernels on the small map instead of one large one on the large map.
+"""Convolves before doubling the size, not after: four small kernels on the small map, not a large one on the large map.
 
 After nearest-neighbour doubling, every 2x2 block of pixels is one pixel four times, so a 3x3 kernel sees only 2x2
-different values, at one of four phases. Its taps that meet the same value can be added up beforehand: 16 products a
-pixel and channel where there were 36, the same result but for the order of its sums.
+different values, at one of four phases. The taps that meet the same value can be added up beforehand: 16 products per
+pixel and channel instead of 36. The result is the same but for the order of its sums.
 """
 
 from typing import Any
@@ -29,8 +29,8 @@ def convolve_before_doubling(model: Any) -> int:
     """Rewrite every 3x3 convolution of a map doubled by nearest neighbours, in place.
 
     Args:
-        model: an ``openvino.Model``. Only where height and width are known is it known that they double: sizes that
-            are no multiple of the coarsest level's make an odd map of an even one.
+        model: an ``openvino.Model``. Only maps with static height and width are rewritten: where the size is no
+            multiple of the coarsest level's, a map is not exactly doubled.
 
     Returns:
         How many have been rewritten.
@@ -49,8 +49,8 @@ def convolve_before_doubling(model: Any) -> int:
 
 def _doubles(convolution: Any) -> bool:
     attributes = convolution.get_attributes()
-    wanted = {"strides": [1, 1], "dilations": [1, 1], "pads_begin": [1, 1], "pads_end": [1, 1]}
-    if any(list(attributes[name]) != value for name, value in wanted.items()):
+    required = {"strides": [1, 1], "dilations": [1, 1], "pads_begin": [1, 1], "pads_end": [1, 1]}
+    if any(list(attributes[name]) != value for name, value in required.items()):
         return False
     doubled = _unconverted(convolution.input_value(0))
     node = doubled.get_node()
@@ -64,7 +64,7 @@ def _doubles(convolution: Any) -> bool:
 
 
 def _unconverted(value: Any) -> Any:
-    """Return what is converted: copies of a bfloat16 number are the same number, whatever it is meanwhile."""
+    """Return the value before its conversions: a bfloat16 number stays the same in float32 and back."""
     while value.get_node().get_type_name() == "Convert":
         value = value.get_node().input_value(0)
     return value
@@ -102,7 +102,7 @@ def _rewritten(convolution: Any, weights: NDArray[np.float32]) -> Any:
 
 
 def _constant(values: NDArray[np.float32], dtype: Any) -> Any:
-    """Return a constant of the type; for bfloat16 ``ops.constant`` would make a Python number of each value."""
+    """Return a constant of the type; for bfloat16 ``ops.constant`` would convert every value to a Python number."""
     import openvino
     from openvino import opset13 as ops
 

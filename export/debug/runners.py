@@ -15,7 +15,7 @@ from polygraphy.common import TensorMetadata
 from ...engines.cuda.gpu import device_number
 from ...engines.engine import Array, Engine, run
 from ...engines.errors import BundleError, EngineError
-from ...engines.ort.onnxruntime_cpu import known_lengths
+from ...engines.ort.onnxruntime_cpu import static_dims
 from ...engines.ort.onnxruntime_session import open_session
 from ...engines.spec import ComponentSpec
 from ...engines.trt import LIBRARIES
@@ -93,7 +93,7 @@ def _session(subject: Subject, file: str, changed: bytes, *, optimise: bool = Tr
         file,
         provider,
         options,
-        lengths={} if on_gpu else known_lengths(subject.spec),
+        static_dims={} if on_gpu else static_dims(subject.spec),
         plan_reuse=False,
         changed=changed,
         optimise=optimise,
@@ -136,8 +136,8 @@ class _OpenVinoRunner(BaseRunner):  # type: ignore[misc]
         file = subject.bundle.checked_file(subject.runs)
         options = compiler_options(subject.precision)
         try:
-            self._form = compiled(
-                str(file), subject.spec, subject.axes, options, marked=self._names, rewritten=not subject.plain
+            self._variant = compiled(
+                str(file), subject.spec, subject.axes, options, extra_outputs=self._names, rewritten=not subject.plain
             )
         except RuntimeError as error:
             raise EngineError(f"{subject.component}: openvino cannot open {subject.runs}: {error}") from error
@@ -148,7 +148,7 @@ class _OpenVinoRunner(BaseRunner):  # type: ignore[misc]
 
         tensors = {name: library().Tensor(np.ascontiguousarray(array)) for name, array in feed_dict.items()}
         made: dict[str, Array] = {}
-        for model in self._form.models:
+        for model in self._variant.models:
             request = model.create_infer_request()
             for port in model.inputs:
                 request.set_tensor(port, tensors[port.get_any_name()])
@@ -162,7 +162,7 @@ class _OpenVinoRunner(BaseRunner):  # type: ignore[misc]
         return OrderedDict((name, made[name]) for name in self._names if name in made)
 
     def deactivate_impl(self) -> None:
-        del self._form
+        del self._variant
 
 
 def _plan_runner(subject: Subject, names: Sequence[str]) -> BaseRunner:

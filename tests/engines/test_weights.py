@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from sdengine.engines.bundle.bundle import Bundle
-from sdengine.engines.bundle.compiled_cache import Kept
+from sdengine.engines.bundle.compiled_cache import CompiledCache
 from sdengine.engines.engine import Array, run
 from sdengine.engines.errors import UsageError
 from sdengine.engines.parity import sample
@@ -64,7 +64,7 @@ def test_the_identity_is_in_the_keys() -> None:
     identities = [bundle.weights("unet").identity for bundle in bundles]
     assert len(set(identities)) == 3 and identities[1] == identities[3]
     graph = plain.graph("denoiser", "fp32").file
-    files = [Kept(bundle, "denoiser", graph, engine="openvino", settings={}).file for bundle in bundles]
+    files = [CompiledCache(bundle, "denoiser", graph, engine="openvino", settings={}).file for bundle in bundles]
     assert len(set(files)) == 3 and files[1] == files[3]
     vae = plain.with_changes({"unet": _overlay(plain, 1.5)}).weights("vae")
     assert vae.identity == plain.weights("vae").identity, "other networks keep theirs"

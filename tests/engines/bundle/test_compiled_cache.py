@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from sdengine.engines.bundle import compiled_cache as kept_module
+from sdengine.engines.bundle import compiled_cache as compiled_cache
 from sdengine.engines.bundle.bundle import Bundle
-from sdengine.engines.bundle.compiled_cache import Kept
+from sdengine.engines.bundle.compiled_cache import CompiledCache
 from sdengine.engines.engine import Array, run
 from sdengine.engines.ort import onnxruntime_cpu
 from sdengine.engines.ov import compiled_variants, openvino_cpu
@@ -40,14 +40,14 @@ def _open(folder: Path, engine: str, **options: Any) -> Any:
 
 
 def _draw(engine: Any) -> Array:
-    """Draw at the lengths that the bundle is tuned for: there OpenVINO needs but one form."""
+    """Generate at the sizes that the bundle is optimised for: there OpenVINO needs only one variant."""
     shape = engine.spec.input("latent").resolve({axis: allowed.opt for axis, allowed in engine.spec.axes.items()})
     latent = np.random.default_rng(0).standard_normal(shape, np.float32)
     outputs = run(engine, {"latent": latent})
     return outputs["image"]
 
 
-def _forms(folder: Path, engine: str) -> list[Path]:
+def _files(folder: Path, engine: str) -> list[Path]:
     return sorted((folder.parent / "cache" / "compiled" / engine).glob(f"{COMPONENT}-*"))
 
 
@@ -71,7 +71,7 @@ def _forbid_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_second_start_uses_what_the_first_made(folder: Path, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first = _draw(_open(folder, engine))
-    assert len(_forms(folder, engine)) == 1
+    assert len(_files(folder, engine)) == 1
     _forbid_compiling(monkeypatch)
     again = _open(folder, engine)
     assert (again.notes, again.precision) == ([], "fp32")
@@ -79,7 +79,7 @@ def test_the_second_start_uses_what_the_first_made(folder: Path, engine: str, mo
 
 
 @pytest.mark.skipif(openvino_cpu.preferred(["fp32"]) != "bf16", reason="the CPU has no bfloat16")
-def test_a_model_in_two_parts_is_kept_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_in_two_parts_is_cached_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def conditioned() -> dict[str, Array]:
         engine = open_engine(Bundle(folder), "denoiser", engine="openvino", precision="bf16").engine
         assert engine.precision == "bf16"
@@ -95,13 +95,13 @@ def test_a_model_in_two_parts_is_kept_whole(folder: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("place", [0, 10, -1], ids=["head", "record", "body"])
-def test_a_damaged_form_is_not_used_and_made_again(folder: Path, engine: str, place: int) -> None:
+def test_a_damaged_file_is_not_used_and_made_again(folder: Path, engine: str, place: int) -> None:
     expected = _draw(_open(folder, engine))
-    [form] = _forms(folder, engine)
-    whole = form.read_bytes()
+    [file] = _files(folder, engine)
+    whole = file.read_bytes()
     damaged = bytearray(whole)
     damaged[place] ^= 1
-    form.write_bytes(damaged)
+    file.write_bytes(damaged)
     opened = _open(folder, engine)
     assert len(opened.notes) == 1
     assert "is damaged" in opened.notes[0]
@@ -110,71 +110,73 @@ def test_a_damaged_form_is_not_used_and_made_again(folder: Path, engine: str, pl
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_form_that_the_library_refuses_is_made_again(folder: Path, engine: str) -> None:
+def test_a_model_that_the_library_refuses_is_made_again(folder: Path, engine: str) -> None:
     """Whole by its hash, and yet of no use."""
     expected = _draw(_open(folder, engine))
-    [form] = _forms(folder, engine)
-    head, _, _ = form.read_bytes().partition(b"\n")
+    [file] = _files(folder, engine)
+    head, _, _ = file.read_bytes().partition(b"\n")
     body = msgspec.msgpack.encode([b"no model"])
-    record = msgspec.json.decode(head) | {"sha256": kept_module.hashlib.sha256(body).hexdigest()}
-    form.write_bytes(msgspec.json.encode(record) + b"\n" + body)
+    record = msgspec.json.decode(head) | {"sha256": compiled_cache.hashlib.sha256(body).hexdigest()}
+    file.write_bytes(msgspec.json.encode(record) + b"\n" + body)
     opened = _open(folder, engine)
     assert "was not used" in opened.notes[0]
     np.testing.assert_array_equal(_draw(opened), expected)
     assert _open(folder, engine).notes == []
 
 
-def _kept(folder: Path, **settings: str) -> Kept:
+def _cache(folder: Path, **settings: str) -> CompiledCache:
     bundle = Bundle(folder)
     graph = bundle.graph(COMPONENT, "fp32").file
-    return Kept(bundle, COMPONENT, graph, engine="openvino", settings={"version": "1", "precision": "fp32"} | settings)
+    return CompiledCache(
+        bundle, COMPONENT, graph, engine="openvino", settings={"version": "1", "precision": "fp32"} | settings
+    )
 
 
-def test_forms_are_of_a_version_a_precision_a_processor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _kept(folder).write(b"form")
-    assert _kept(folder).read() == b"form"
-    assert _kept(folder, version="2").read() is None
-    assert _kept(folder, precision="bf16").read() is None
-    monkeypatch.setattr(kept_module, "processor", lambda: "another")
-    assert _kept(folder).read() is None
+def test_models_are_of_a_version_a_precision_a_processor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _cache(folder).write(b"model")
+    assert _cache(folder).read() == b"model"
+    assert _cache(folder, version="2").read() is None
+    assert _cache(folder, precision="bf16").read() is None
+    monkeypatch.setattr(compiled_cache, "processor", lambda: "another")
+    assert _cache(folder).read() is None
 
 
-def test_a_form_of_another_key_under_this_name_is_refused(folder: Path) -> None:
-    other = _kept(folder, version="2")
+def test_a_file_of_another_key_under_this_name_is_refused(folder: Path) -> None:
+    other = _cache(folder, version="2")
     other.write(b"other")
-    mine = _kept(folder)
+    mine = _cache(folder)
     assert other.file is not None and mine.file is not None
     other.file.rename(mine.file)
     assert mine.read() is None
     assert "is damaged" in mine.notes[0]
 
 
-def test_forms_that_are_large_are_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_module, "LIMIT", 10 * 2**20)
-    _kept(folder).write(bytes(11 * 2**20))
-    assert not _forms(folder, "openvino")
-    monkeypatch.setattr(kept_module, "LIMIT", 1)
-    kept = _kept(folder)
-    assert not kept.wanted()
-    kept.write(b"")
+def test_models_that_are_large_are_not_cached(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled_cache, "LIMIT", 10 * 2**20)
+    _cache(folder).write(bytes(11 * 2**20))
+    assert not _files(folder, "openvino")
+    monkeypatch.setattr(compiled_cache, "LIMIT", 1)
+    cache = _cache(folder)
+    assert not cache.fits_limit()
+    cache.write(b"")
     _open(folder, "openvino")
-    assert not _forms(folder, "openvino")
+    assert not _files(folder, "openvino")
 
 
 def test_what_was_used_longest_ago_is_removed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_module, "_FORMS", 8)
+    monkeypatch.setattr(compiled_cache, "_FILES", 8)
     for version in range(12):
-        kept = _kept(folder, version=str(version))
-        kept.write(b"form")
-        assert kept.file is not None
-        os.utime(kept.file, (version, version))
-    assert len(_forms(folder, "openvino")) == 8
-    assert _kept(folder, version="11").read() == b"form"
-    assert _kept(folder, version="0").read() is None
-    assert _kept(folder, version="4").read() == b"form"  # and with that it is the last to have been used
-    _kept(folder, version="12").write(b"form")
-    assert _kept(folder, version="4").read() == b"form"
-    assert _kept(folder, version="5").read() is None
+        cache = _cache(folder, version=str(version))
+        cache.write(b"model")
+        assert cache.file is not None
+        os.utime(cache.file, (version, version))
+    assert len(_files(folder, "openvino")) == 8
+    assert _cache(folder, version="11").read() == b"model"
+    assert _cache(folder, version="0").read() is None
+    assert _cache(folder, version="4").read() == b"model"  # and with that it is the last to have been used
+    _cache(folder, version="12").write(b"model")
+    assert _cache(folder, version="4").read() == b"model"
+    assert _cache(folder, version="5").read() is None
 
 
 def _in_the_way(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +210,7 @@ def test_where_nothing_can_be_cached_it_goes_on_and_says_so(
     opened = _open(folder, engine)
     assert "the next start compiles again" in opened.notes[0]
     assert np.isfinite(_draw(opened)).all()
-    assert not _forms(folder, engine)
+    assert not _files(folder, engine)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -221,15 +223,15 @@ def test_a_disk_that_takes_no_more_is_no_failure(folder: Path, engine: str) -> N
         "assert 'compiles again' in opened.notes[0], opened.notes\n"
     )
     subprocess.run([sys.executable, "-c", code, str(folder)], check=True, timeout=120)
-    assert not _forms(folder, engine)
+    assert not _files(folder, engine)
     assert not [f for f in (folder.parent / "cache").rglob("*") if not f.is_dir()]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_what_others_could_have_written_is_not_used(folder: Path, engine: str) -> None:
     expected = _draw(_open(folder, engine))
-    [form] = _forms(folder, engine)
-    form.chmod(0o666)
+    [file] = _files(folder, engine)
+    file.chmod(0o666)
     opened = _open(folder, engine)
     assert "can be written by other users" in opened.notes[0]
     np.testing.assert_array_equal(_draw(opened), expected)
@@ -241,7 +243,7 @@ def test_nothing_is_read_from_the_bundle(folder: Path, engine: str) -> None:
     _open(folder, engine)
     shutil.move(folder.parent / "cache", folder / "cache")
     assert _open(folder, engine).notes == []
-    assert len(_forms(folder, engine)) == 1
+    assert len(_files(folder, engine)) == 1
 
 
 def test_processes_that_start_together_do_not_harm_each_other(folder: Path) -> None:
@@ -255,7 +257,7 @@ def test_processes_that_start_together_do_not_harm_each_other(folder: Path) -> N
     )
     processes = [subprocess.Popen([sys.executable, "-c", code, str(folder)]) for _ in range(3)]
     assert [process.wait(120) for process in processes] == [0, 0, 0]
-    assert len(_forms(folder, "openvino")) == 1
+    assert len(_files(folder, "openvino")) == 1
     assert not list((folder.parent / "cache").rglob(".*"))
 
 
@@ -264,4 +266,4 @@ def test_the_library_versions_are_in_the_key(folder: Path, monkeypatch: pytest.M
         _open(folder, engine)
         monkeypatch.setattr(module, "version", lambda: "another")
         _open(folder, engine)
-        assert len(_forms(folder, engine)) == 2
+        assert len(_files(folder, engine)) == 2

@@ -23,11 +23,11 @@ def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the graphs that are opened, and ``kept`` for what was kept of one."""
+    """Names of the graphs that are opened, and ``cached`` for a cached one."""
     real, files = onnxruntime.InferenceSession, []
 
     def session(source: Any, *args: Any, **options: Any) -> Any:
-        files.append(Path(source).name if isinstance(source, str) else "kept")
+        files.append(Path(source).name if isinstance(source, str) else "cached")
         return real(source, *args, **options)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
@@ -39,7 +39,7 @@ def _copy(target: Path) -> Path:
 
 
 def _without_contrib(folder: Path) -> None:
-    """Make the bundle one of before there was a second form of graphs."""
+    """Make the bundle one from before graphs had a second variant."""
     manifest = json.loads((folder / "manifest.json").read_bytes())
     del manifest["checksum"]
     for component in manifest["components"].values():
@@ -50,7 +50,7 @@ def _without_contrib(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("component", ["denoiser", "text_encoder", "vae_decoder"])
-def test_a_bundle_without_second_forms_computes_the_same(tmp_path: Path, component: str, opened: list[str]) -> None:
+def test_a_bundle_without_second_graphs_computes_the_same(tmp_path: Path, component: str, opened: list[str]) -> None:
     folder = _copy(tmp_path / "bundle")
     bundle = Bundle(folder)
     _, inputs = sample(bundle.graph(component, "fp32").spec, 1)
@@ -78,7 +78,7 @@ def test_a_bundle_of_one_size_agrees_with_torch(kind: str, size: tuple[int, int]
             assert relative_error(run(engine, inputs), run(torch, inputs)) < 1e-4
 
 
-def test_what_is_known_of_shapes_is_part_of_what_was_kept(tmp_path: Path, opened: list[str]) -> None:
+def test_static_shapes_are_part_of_the_cache_key(tmp_path: Path, opened: list[str]) -> None:
     """A graph optimised for one size is not opened for another."""
     folder = _copy(tmp_path / "bundle")
     for height in (8, 9, 8):
@@ -87,4 +87,4 @@ def test_what_is_known_of_shapes_is_part_of_what_was_kept(tmp_path: Path, opened
         engine = open_engine(bundle, "vae_decoder", engine="onnxruntime").engine
         latent = np.ones((1, 4, height, 8), np.float32)
         assert run(engine, {"latent": latent})["image"].shape[1] % height == 0
-    assert opened == [*["vae_decoder.fp32.contrib.onnx"] * 2, "kept"]
+    assert opened == [*["vae_decoder.fp32.contrib.onnx"] * 2, "cached"]

@@ -1,4 +1,4 @@
-"""Which forms of a component OpenVINO compiles, and what of its Python package is imported."""
+"""Which variants of a component OpenVINO compiles, and what of its Python package is imported."""
 
 import gc
 import shutil
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sdengine.engines.bundle.bundle import Bundle
-from sdengine.engines.bundle.compiled_cache import Kept
+from sdengine.engines.bundle.compiled_cache import CompiledCache
 from sdengine.engines.engine import Array, run
 from sdengine.engines.ov import compiled_variants
 from sdengine.engines.registry import open_engine
@@ -57,13 +57,13 @@ def test_a_small_network_is_compiled_for_its_own_lengths_and_for_others_when_the
 ) -> None:
     engine = open_engine(bundle, COMPONENT, engine="openvino", precision="fp32").engine
     reference = open_engine(bundle, COMPONENT, engine="torch", precision="fp32").engine
-    tuned = {axis: allowed.opt for axis, allowed in engine.spec.axes.items()}
-    assert compiled == [tuned]
+    optimised = {axis: allowed.opt for axis, allowed in engine.spec.axes.items()}
+    assert compiled == [optimised]
     np.testing.assert_allclose(_decode(engine), _decode(reference), atol=2e-5)
-    assert compiled == [tuned]
+    assert compiled == [optimised]
     for other in ({"h": 7}, {"w": 9, "h": 5}, {}):
         np.testing.assert_allclose(_decode(engine, **other), _decode(reference, **other), atol=2e-5)
-    assert compiled == [tuned, {}]
+    assert compiled == [optimised, {}]
 
 
 def test_a_large_network_is_compiled_once(
@@ -77,17 +77,17 @@ def test_a_large_network_is_compiled_once(
 
 
 def test_what_runs_keeps_what_its_constants_lie_in(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A form that was kept is computed with in place: it must live as long as what runs it, and no longer."""
+    """A cached variant is computed with in place: it must live as long as what runs it, and no longer."""
     _decode(open_engine(bundle, COMPONENT, engine="openvino", precision="fp32").engine)
-    kept: list[Any] = []
-    real = Kept.read
+    bodies: list[Any] = []
+    real = CompiledCache.read
 
-    def watched(self: Kept) -> memoryview | None:
+    def watched(self: CompiledCache) -> memoryview | None:
         body = real(self)
-        kept.append(weakref.ref(body))
+        bodies.append(weakref.ref(body))
         return body
 
-    monkeypatch.setattr(Kept, "read", watched)
+    monkeypatch.setattr(CompiledCache, "read", watched)
     engine = open_engine(bundle, COMPONENT, engine="openvino", precision="fp32").engine
     axes = {axis: allowed.opt for axis, allowed in engine.spec.axes.items()}
     buffers = {t.name: np.zeros(t.resolve(axes), t.dtype) for t in (*engine.spec.inputs, *engine.spec.outputs)}
@@ -96,11 +96,11 @@ def test_what_runs_keeps_what_its_constants_lie_in(bundle: Bundle, monkeypatch: 
     engine.close()
     del engine
     gc.collect()
-    assert [reference() is not None for reference in kept] == [True]
+    assert [reference() is not None for reference in bodies] == [True]
     once()
     del once
     gc.collect()
-    assert kept[0]() is None
+    assert bodies[0]() is None
 
 
 def test_the_converter_of_other_formats_is_not_imported() -> None:

@@ -1,4 +1,4 @@
-"""Products as convolutions, and one model for tuned and for other lengths: on real compiled models."""
+"""Products as convolutions, and one model for optimised and for other sizes: on real compiled models."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.engine import Array, Engine, run
 from sdengine.engines.ov import compiled_variants, openvino_cpu
 from sdengine.engines.ov.pointwise_products import convolve_products
-from sdengine.engines.ov.size_variants import tuned_or_open
+from sdengine.engines.ov.size_variants import with_static_branches
 from sdengine.engines.registry import open_engine
 from sdengine.export import export_bundle
 
@@ -114,7 +114,7 @@ _CHOICES = [{"x": (3, 4), "y": (3, 5)}, {"x": (3, 7), "y": (3, 5)}]
 @pytest.mark.parametrize("lengths", [(4, 5), (7, 5), (4, 6), (7, 4), (2, 5), (1, 1)])
 @pytest.mark.parametrize("count", [1, 2])
 def test_all_branches_do_the_same(lengths: tuple[int, int], count: int) -> None:
-    model = tuned_or_open(_two_inputs(), _CHOICES[:count])
+    model = with_static_branches(_two_inputs(), _CHOICES[:count])
     x, y = (_random(3, length) for length in lengths)
     results = _compiled(model)({"x": x, "y": y})
     np.testing.assert_allclose(results["z"], x.T @ y, rtol=1e-5, atol=1e-6)
@@ -122,7 +122,7 @@ def test_all_branches_do_the_same(lengths: tuple[int, int], count: int) -> None:
 
 
 def test_a_branch_knows_its_lengths_and_the_last_none() -> None:
-    model, known = tuned_or_open(_two_inputs(), _CHOICES), []
+    model, known = with_static_branches(_two_inputs(), _CHOICES), []
     for _ in _CHOICES:
         (branches,) = (node for node in model.get_ordered_ops() if node.get_type_name() == "If")
         then, model = branches.get_function(0), branches.get_function(1)
@@ -134,7 +134,7 @@ def test_a_branch_knows_its_lengths_and_the_last_none() -> None:
 def test_a_model_without_open_lengths_is_left_as_it_is() -> None:
     model = _two_inputs()
     model.reshape({"x": [3, 4], "y": [3, 5]})
-    assert tuned_or_open(model, _CHOICES) is model
+    assert with_static_branches(model, _CHOICES) is model
 
 
 _MEMORY = """
@@ -143,7 +143,7 @@ from pathlib import Path
 import numpy as np
 from sdengine.engines.ov.openvino_library import core, library
 from sdengine.engines.ov.pointwise_products import convolve_products
-from sdengine.engines.ov.size_variants import tuned_or_open
+from sdengine.engines.ov.size_variants import with_static_branches
 
 ops = __import__("openvino.opset13").opset13
 def private():
@@ -157,7 +157,7 @@ model = library().Model([y], [x], "deep")
 kept = convolve_products(model)
 assert len(kept) == 16
 if sys.argv[1] == "both":
-    model = tuned_or_open(model, [{"x": (2, 256, 2048)}, {"x": (1, 256, 2048)}])
+    model = with_static_branches(model, [{"x": (2, 256, 2048)}, {"x": (1, 256, 2048)}])
 before = private()
 request = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"}).create_infer_request()
 for rows in (2, 1):
@@ -207,7 +207,7 @@ def _inputs(engine: Engine, **lengths: int) -> dict[str, Array]:
 
 @needs_bfloat16
 @pytest.mark.parametrize("component", ["denoiser", "controlnet"])
-def test_a_large_bfloat16_network_is_tuned_and_open(
+def test_a_large_bfloat16_network_has_static_branches_and_a_dynamic_one(
     bundle: Bundle, component: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Same results as when it was open only: at its lengths, at others, and at its own again."""
@@ -229,7 +229,7 @@ def test_a_large_bfloat16_network_is_tuned_and_open(
 
 def _kinds_run(engine: Any) -> list[list[str]]:
     """The types of what each of an engine's models consists of."""
-    models = engine._form(None).models
+    models = engine._variant(None).models
     return [
         [op.get_rt_info()["layerType"].astype(str) for op in m.get_runtime_model().get_ordered_ops()] for m in models
     ]
@@ -260,9 +260,9 @@ def test_where_openvino_cannot_tune_a_network_that_is_told(bundle: Bundle, monke
         raise RuntimeError("Exception from plugin.cpp:1:\nCannot get descriptor for edge\n")
 
     monkeypatch.setattr("sdengine.engines.bundle.compiled_cache.LIMIT", 0)
-    monkeypatch.setattr(compiled_variants, "tuned_or_open", failing)
+    monkeypatch.setattr(compiled_variants, "with_static_branches", failing)
     engine = open_engine(bundle, "denoiser", engine="openvino", precision="bf16").engine
     assert engine.notes == [
-        "denoiser is not tuned for any lengths, as openvino cannot: Cannot get descriptor for edge",
+        "denoiser is not optimised for any sizes, as openvino cannot: Cannot get descriptor for edge",
     ]
     assert np.isfinite(run(engine, _inputs(engine))["next_state"]).all()
