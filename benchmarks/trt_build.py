@@ -27,7 +27,7 @@ def build_one(path: Path, engine: str, component: str, options: BuildOptions) ->
     record = plan.record
     return (
         component,
-        record.wanted.precision,
+        record.source.precision,
         "kept" if plan.reused else f"{seconds:.1f}",
         f"{peak / 2**30:.2f}",
         f"{record.plan_bytes / 1e6:.1f}",

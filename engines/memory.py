@@ -1,8 +1,8 @@
-"""Where an engine's buffers lie: the host's memory, or a GPU's.
+"""The memory that an engine's buffers are in: the host's, or a GPU's.
 
-The loop over the steps asks an engine for its memory and works on buffers in it. On the host those are numpy arrays and
-everything happens at once; on a GPU copies are only put into its stream, in order with the engines' runs, and nothing
-waits before somebody reads.
+The loop over the steps takes an engine's memory and works on buffers in it. On the host those are numpy arrays and
+everything happens at once. On a GPU copies are put into its stream, in order with the engines' runs, and nothing waits
+until a result is read.
 """
 
 import time
@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["HOST", "Buffer", "HostMemory", "Mark", "Memory", "host_arrays"]
+__all__ = ["HOST", "Buffer", "Event", "HostMemory", "Memory", "host_arrays"]
 
-Mark = Any
-"""A point in the order of the work, made by :meth:`Memory.mark`."""
+Event = Any
+"""A point in the order of the work, made by :meth:`Memory.event`."""
 
 
 class Buffer(Protocol):
@@ -23,7 +23,7 @@ class Buffer(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Lengths of its axes."""
+        """Sizes of its axes."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -50,24 +50,24 @@ class Memory(Protocol):
         """Fill a buffer with zeros."""
 
     def copy(self, target: Buffer, source: Buffer) -> None:
-        """Copy; ``source`` has the same shape and type, and lies in this memory or on the host."""
+        """Copy; ``source`` has the same shape and type, and is in this memory or on the host."""
 
     def read(self, buffer: Buffer) -> NDArray[Any]:
-        """Wait for a buffer's contents and return them on the host, where it lies there already without a copy."""
+        """Wait for a buffer's contents and return them on the host; a buffer of the host is not copied."""
 
-    def mark(self) -> Mark:
-        """Mark the work that has been given so far."""
+    def event(self) -> Event:
+        """Return an event that comes after all work so far."""
 
-    def wait(self, mark: Mark) -> None:
-        """Wait until the work before a mark has been done."""
+    def wait(self, event: Event) -> None:
+        """Wait until the work before an event has been done."""
 
-    def milliseconds(self, start: Mark, end: Mark) -> float:
-        """Return the time between two marks that have both been waited for."""
+    def milliseconds(self, start: Event, end: Event) -> float:
+        """Return the time between two events that have both been waited for."""
 
-    def repeated(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Return what does the same work as often as it is called, with as few launches as this memory can.
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Return a function that repeats the work with as few launches as this memory can: on a GPU, as a CUDA graph.
 
-        The work runs engines and copies between buffers that are the same at each call, and reads nothing.
+        The work runs engines and copies between the same buffers at each call, and reads nothing.
         """
 
 
@@ -90,18 +90,18 @@ class HostMemory:
         """See :class:`Memory`."""
         return _array(buffer)
 
-    def mark(self) -> Mark:
+    def event(self) -> Event:
         """See :class:`Memory`."""
         return time.perf_counter()
 
-    def wait(self, mark: Mark) -> None:
+    def wait(self, event: Event) -> None:
         """See :class:`Memory`."""
 
-    def milliseconds(self, start: Mark, end: Mark) -> float:
+    def milliseconds(self, start: Event, end: Event) -> float:
         """See :class:`Memory`."""
         return float(end - start) * 1e3
 
-    def repeated(self, work: Callable[[], None]) -> Callable[[], None]:
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """See :class:`Memory`."""
         return work
 
@@ -116,5 +116,5 @@ def _array(buffer: Buffer) -> NDArray[Any]:
 
 
 def host_arrays(buffers: Mapping[str, Buffer]) -> dict[str, NDArray[Any]]:
-    """Return buffers as what they must be for an engine of the host: numpy arrays."""
+    """Return buffers of the host as numpy arrays."""
     return {name: _array(buffer) for name, buffer in buffers.items()}

@@ -1,4 +1,4 @@
-"""A GPU's memory in blocks that are kept when they are given back, as allocating waits for the whole device."""
+"""A GPU's memory in blocks that are reused after they are given back, as allocating waits for the whole device."""
 
 from collections import OrderedDict
 
@@ -8,11 +8,11 @@ from .driver import driver_call
 __all__ = ["Block", "Blocks"]
 
 _MOST_IDLE = 512 << 20
-"""Bytes that are kept for the next who asks; beyond them the blocks unused for longest are freed."""
+"""Most idle bytes that are held for reuse; beyond them the blocks unused for longest are freed."""
 
 
 class Block:
-    """Bytes on the device, given back when nobody refers to them any more.
+    """Bytes on the device, given back when nothing refers to them any more.
 
     All work goes through one stream, so that the next owner's work comes after the last owner's.
     """
@@ -41,18 +41,18 @@ class Blocks:
             EngineError: the device is out of memory.
 
         """
-        wanted = max(size, 1)
-        # A list first: blocks may be given back meanwhile, from wherever the last reference goes.
-        fitting = [(has, address) for address, has in list(self._idle.items()) if wanted <= has <= wanted + wanted // 4]
+        needed = max(size, 1)
+        # A copy of the list: blocks may be given back meanwhile, by finalizers in other threads.
+        fitting = [(has, address) for address, has in list(self._idle.items()) if needed <= has <= needed + needed // 4]
         if fitting:
             has, address = min(fitting)
             del self._idle[address]
             return Block(self, address, has)
         self._trim(_MOST_IDLE)
-        return Block(self, self.allocate(wanted), wanted)
+        return Block(self, self.allocate(needed), needed)
 
     def allocate(self, size: int) -> int:
-        """Allocate bytes; where there are none left, after freeing what is idle."""
+        """Allocate bytes; if there are none left, free the idle blocks and try again."""
         try:
             address = int(driver_call("cuMemAlloc", size))
         except EngineError:
@@ -69,7 +69,7 @@ class Blocks:
         driver_call("cuMemFree", address)
 
     def give_back(self, address: int, size: int) -> None:
-        """Keep a block for the next who asks. Called from finalizers: it neither locks nor calls the driver."""
+        """Hold a block for reuse. Called from finalizers: it neither locks nor calls the driver."""
         if not self._closed:
             self._idle[address] = size
 

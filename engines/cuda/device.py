@@ -26,10 +26,10 @@ class Device:
         stream: the one stream that everything runs on, in order; not the default stream, which would wait for others.
         lock: held while the stream is used, so that scratch memory has one user at a time.
         memory: its memory, as the loop sees it.
-        blocks: its memory, as it is allocated.
+        blocks: allocates its memory.
         staging: pinned memory of the host for what goes to the device.
         generation: changes when captured launches no longer hold: the scratch area has moved, or weights were replaced.
-        recording: what the work that is being recorded uses and must stay as it is; None outside a recording.
+        capturing: what the work that is being captured uses, which the graph must keep alive; None outside a capture.
 
     """
 
@@ -42,7 +42,7 @@ class Device:
         self.lock = threading.RLock()
         self.users = 0
         self.generation = 0
-        self.recording: list[Any] | None = None
+        self.capturing: list[Any] | None = None
         self.blocks = Blocks()
         self.memory = DeviceMemory(self)
         self._scratch: tuple[int, int] | None = None
@@ -85,7 +85,7 @@ class Device:
         self.staging.all_arrived()
 
     def release(self) -> None:
-        """Tell that one user less needs it; the last one frees it."""
+        """Give up one use; the last user frees the device."""
         with _LOCK:
             self.users -= 1
             if self.users > 0:
@@ -104,7 +104,7 @@ _LOCK = threading.Lock()
 
 
 def device_of(index: int) -> Device:
-    """Return the GPU of that number, opened by the first who asks; each user must release it once.
+    """Return the GPU of that number, opened at the first call; each user must release it once.
 
     Raises:
         EngineUnavailableError: there is no driver.

@@ -1,4 +1,4 @@
-"""A GPU's memory as the loop sees it: buffers, copies in the stream's order, and recorded work."""
+"""A GPU's memory as the loop sees it: buffers, copies in the stream's order, and captured work."""
 
 import contextlib
 import math
@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError
-from ..memory import Buffer, Mark
+from ..memory import Buffer, Event
 from .blocks import Block
 from .driver import cuda, driver_call
-from .graph import Graph, captured
+from .graph import CudaGraph, captured_graph
 
 if TYPE_CHECKING:
     from .device import Device
@@ -106,29 +106,29 @@ class DeviceMemory:
 
     def read(self, buffer: Buffer) -> NDArray[Any]:
         """See :class:`~sdengine.engines.memory.Memory`."""
-        found = np.empty(buffer.shape, buffer.dtype)
+        array = np.empty(buffer.shape, buffer.dtype)
         device = self._device
         with device.held():
-            device.staging.receive(found.ctypes.data, _address(buffer), buffer.nbytes, device.synchronize)
-        return found
+            device.staging.receive(array.ctypes.data, _address(buffer), buffer.nbytes, device.synchronize)
+        return array
 
-    def mark(self) -> Mark:
+    def event(self) -> Event:
         """See :class:`~sdengine.engines.memory.Memory`."""
         with self._device.held():
             return _Event(self._device.stream)
 
-    def wait(self, mark: Mark) -> None:
+    def wait(self, event: Event) -> None:
         """See :class:`~sdengine.engines.memory.Memory`."""
         self._device.make_current()  # not held: others may give work meanwhile
-        driver_call("cuEventSynchronize", mark.event)
+        driver_call("cuEventSynchronize", event.event)
 
-    def milliseconds(self, start: Mark, end: Mark) -> float:
+    def milliseconds(self, start: Event, end: Event) -> float:
         """See :class:`~sdengine.engines.memory.Memory`."""
         return float(driver_call("cuEventElapsedTime", start.event, end.event))
 
-    def repeated(self, work: Callable[[], None]) -> Callable[[], None]:
-        """See :class:`~sdengine.engines.memory.Memory`. The first call runs the work, the second one records it."""
-        return _Recording(self._device, work)
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """See :class:`~sdengine.engines.memory.Memory`. The first call runs the work, the second one captures it."""
+        return _Capture(self._device, work)
 
 
 class _Event:
@@ -143,15 +143,15 @@ class _Event:
             driver_call("cuEventDestroy", self.event)
 
 
-class _Recording:
-    """Work that becomes one graph."""
+class _Capture:
+    """Work that becomes one CUDA graph."""
 
     def __init__(self, device: "Device", work: Callable[[], None]) -> None:
         self._device = device
         self._work = work
         self._ran = False
         self._generation = -1
-        self._graph: Graph | None = None
+        self._graph: CudaGraph | None = None
         self._used: list[Any] = []
 
     def __call__(self) -> None:
@@ -160,7 +160,7 @@ class _Recording:
             if self._generation != device.generation:
                 self._graph, self._ran = None, False
             if self._graph is None and self._ran:
-                self._graph = self._recorded()
+                self._graph = self._capture()
             if self._graph is not None:
                 self._graph.launch(device.stream)
                 return
@@ -168,14 +168,14 @@ class _Recording:
             # Not recorded at the first run: until then the libraries may still allocate and load.
             self._ran, self._generation = True, device.generation
 
-    def _recorded(self) -> Graph:
+    def _capture(self) -> CudaGraph:
         device = self._device
-        device.recording = []
+        device.capturing = []
         try:
-            graph = captured(device.stream, self._work)
-            self._used = device.recording
+            graph = captured_graph(device.stream, self._work)
+            self._used = device.capturing
         finally:
-            device.recording = None
+            device.capturing = None
         return graph
 
 

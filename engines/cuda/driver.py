@@ -22,7 +22,7 @@ def cuda() -> Any:
 
 
 def driver_call(name: str, *arguments: Any) -> Any:
-    """Call the driver; return what it gives, without the status.
+    """Call the driver; return its results, without the status.
 
     Raises:
         EngineUnavailableError: there is no driver.
@@ -36,7 +36,7 @@ def driver_call(name: str, *arguments: Any) -> Any:
     if int(status) != 0:
         text = f"the CUDA driver's {name} failed: {status.name}"
         if status.name == "CUDA_ERROR_OUT_OF_MEMORY" and name.startswith("cuMem"):
-            text += f" ({arguments[0] / 2**20:.0f} MiB were wanted); draw smaller or fewer pictures at once"
+            text += f" ({arguments[0] / 2**20:.0f} MiB were requested); generate smaller or fewer images at once"
         raise EngineError(text)
     if not values:
         return None

@@ -1,4 +1,4 @@
-"""Which GPU is here, asked of the driver."""
+"""Which GPU this machine has, from the driver."""
 
 import re
 from dataclasses import dataclass
@@ -30,10 +30,10 @@ def device_number(device: str | None) -> int:
         UsageError: it is no GPU's name.
 
     """
-    found = re.fullmatch(r"cuda(?::(\d+))?", device or "cuda")
-    if found is None:
+    match = re.fullmatch(r"cuda(?::(\d+))?", device or "cuda")
+    if match is None:
         raise UsageError(f"device={device!r} is neither cuda nor cuda:N")
-    return int(found[1] or 0)
+    return int(match[1] or 0)
 
 
 def gpu_here(index: int = 0) -> Gpu | None:

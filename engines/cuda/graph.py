@@ -1,4 +1,4 @@
-"""CUDA graphs: launches that are recorded once and replayed with one call."""
+"""CUDA graphs: launches that are captured once and replayed with one call."""
 
 import contextlib
 from collections.abc import Callable
@@ -7,10 +7,10 @@ from typing import Any
 from ..errors import EngineError
 from .driver import cuda, driver_call
 
-__all__ = ["Graph", "captured"]
+__all__ = ["CudaGraph", "captured_graph"]
 
 
-class Graph:
+class CudaGraph:
     """An executable graph; destroyed with the last reference."""
 
     def __init__(self, executable: Any) -> None:
@@ -31,11 +31,11 @@ class Graph:
             self.close()
 
 
-def captured(stream: Any, work: Callable[[], None]) -> Graph:
-    """Record what ``work`` puts into a stream. Thread-local: other threads may allocate without spoiling it.
+def captured_graph(stream: Any, work: Callable[[], None]) -> CudaGraph:
+    """Capture what ``work`` puts into a stream. Thread-local: other threads may allocate without spoiling it.
 
     Raises:
-        EngineError: the work failed, or does something that cannot be recorded.
+        EngineError: the work failed, or does something that cannot be captured.
 
     """
     driver_call("cuStreamBeginCapture", stream, cuda().CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
@@ -49,6 +49,6 @@ def captured(stream: Any, work: Callable[[], None]) -> Graph:
         raise
     graph = driver_call("cuStreamEndCapture", stream)
     try:
-        return Graph(driver_call("cuGraphInstantiate", graph, 0))
+        return CudaGraph(driver_call("cuGraphInstantiate", graph, 0))
     finally:
         driver_call("cuGraphDestroy", graph)

@@ -1,4 +1,4 @@
-"""Pinned memory of the host, which a GPU copies from and to while the host goes on."""
+"""Pinned memory of the host: a GPU copies from and to it while the host goes on."""
 
 import ctypes
 from collections import deque
@@ -11,13 +11,13 @@ __all__ = ["PinnedBuffer", "Staging"]
 
 _MOST_UNDERWAY = 8
 _MOST_IDLE = 64 << 20
-"""Bytes that are kept for the next who asks."""
+"""Most idle bytes that are held for reuse."""
 _LEAST = 4096
-"""Bytes; sizes are rounded up to powers of two, so that buffers fit the next who asks."""
+"""Smallest buffer, in bytes; sizes are rounded up to powers of two, so that buffers can be reused."""
 
 
 class PinnedBuffer:
-    """Bytes of the host that the device copies from and to without a detour."""
+    """Bytes of the host that the device copies from and to without another copy."""
 
     def __init__(self, size: int) -> None:
         self.size = max(_LEAST, 1 << (max(size, 1) - 1).bit_length())
@@ -31,7 +31,7 @@ class PinnedBuffer:
 
 
 class Staging:
-    """A stream's pinned buffers, kept for the next who asks.
+    """A stream's pinned buffers, held for reuse.
 
     Args:
         stream: that copies are put into.
@@ -60,26 +60,26 @@ class Staging:
         self.give_back(buffer)
 
     def take(self, size: int) -> PinnedBuffer:
-        """Return a buffer that nobody uses; where many are on their way, after waiting for the first of them."""
+        """Return an unused buffer; where many copies are under way, wait for the first of them."""
         if len(self._underway) >= _MOST_UNDERWAY:
             arrived = self._underway.popleft()
             driver_call("cuEventSynchronize", arrived.read_by_device)
             self._idle.append(arrived)
-        # A copy of the list: buffers may be given back meanwhile, from wherever the last reference goes.
-        found = min((b for b in list(self._idle) if b.size >= size), key=lambda b: b.size, default=None)
-        if found is not None:
-            self._idle.remove(found)
-            return found
+        # A copy of the list: buffers may be given back meanwhile, by finalizers in other threads.
+        fitting = min((b for b in list(self._idle) if b.size >= size), key=lambda b: b.size, default=None)
+        if fitting is not None:
+            self._idle.remove(fitting)
+            return fitting
         while self._idle and sum(b.size for b in list(self._idle)) > _MOST_IDLE:
             self._idle.pop(0).free()
         return PinnedBuffer(size)
 
     def give_back(self, buffer: PinnedBuffer) -> None:
-        """Keep a buffer that the device does not use any more. Called from finalizers: it never calls the driver."""
+        """Hold a buffer that the device does not use any more. Called from finalizers: it never calls the driver."""
         self._idle.append(buffer)
 
     def all_arrived(self) -> None:
-        """Tell that the stream has done all its work."""
+        """Note that the stream has done all its work: no copy is under way."""
         self._idle += self._underway
         self._underway.clear()
 

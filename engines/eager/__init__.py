@@ -28,7 +28,7 @@ def version() -> str:
 
 
 def preferred(graphs: Collection[str], device: str | None) -> str | None:
-    """Return the precision to open in where none is asked for: half precision belongs on a GPU, float32 on a CPU."""
+    """Return the default precision: half precision belongs on a GPU, float32 on a CPU."""
     order = ("fp16", "bf16", "fp32") if _resolved(device) != "cpu" else ("fp32", "bf16", "fp16")
     return next((precision for precision in order if precision in graphs), None)
 
@@ -53,7 +53,7 @@ def open_torch(
         device: ``cpu``, ``cuda`` or ``cuda:N``; None takes the first GPU where torch finds one, else the CPU.
         cuda_graph: on a GPU ``step`` (the default) replays the launches of a step as one, ``loop`` those of all steps,
             ``off`` none.
-        compile: compile what runs at every step with ``torch.compile``, for each set of shapes that it meets.
+        compile: compile what runs at every step with ``torch.compile``, for each set of shapes.
 
     Raises:
         EngineUnavailableError: torch is missing; or, for a GPU, the driver or cuda-bindings.

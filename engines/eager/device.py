@@ -80,18 +80,18 @@ class DeviceTorchEngine:
         targets = [self._torch.tensor(there[tensor.name]) for tensor in self.spec.outputs]
         arriving, leaving = host_buffers(inputs), host_buffers(outputs)
 
-        def launch() -> None:
+        def put_launches() -> None:
             self._launch(device, sources, targets)
 
-        run = self.memory.repeated(launch) if self._cuda_graph == "step" else launch
+        run = self.memory.capture(put_launches) if self._cuda_graph == "step" else put_launches
 
-        def once() -> None:
+        def launch() -> None:
             device = self._open_device()
             with device.held():
-                if device.recording is not None:
+                if device.capturing is not None:
                     if arriving or leaving:
                         raise EngineError(f"{self.spec.name}: a loop with buffers on the host cannot be one graph")
-                    launch()
+                    put_launches()
                     return
                 for name, array in arriving.items():
                     self.memory.copy(there[name], array)
@@ -99,16 +99,16 @@ class DeviceTorchEngine:
                 for name, array in leaving.items():
                     array[...] = self.memory.read(there[name])
 
-        return once
+        return launch
 
     def _launch(self, device: Device, sources: Sequence[Any], targets: Sequence[Any]) -> None:
-        """Put the module's launches into the stream; what is being recorded holds all memory that they use."""
-        if device.recording is None:
+        """Put the module's launches into the stream; a capture keeps all memory that they use alive."""
+        if device.capturing is None:
             pool: Any = contextlib.nullcontext()
         else:
             pool = self._torch.pool()
             # The pool itself: what was captured may be replayed after this engine has been closed.
-            device.recording.append((sources, targets, self._torch.captures))
+            device.capturing.append((sources, targets, self._torch.captures))
         with self._torch.current(), pool:
             self._module.run(sources, targets)
 
@@ -162,13 +162,13 @@ class TorchStream:
             yield
 
     def pool(self) -> Any:
-        """Let what is allocated meanwhile lie in memory that nobody else is given while ``captures`` is referred to."""
+        """Let allocations in the block use memory that is used for nothing else while ``captures`` is referred to."""
         import torch
 
         return torch.cuda.use_mem_pool(self.captures, device=self.device)
 
     def close(self) -> None:
-        """Give back what torch holds for later, as other engines may need it."""
+        """Free memory that torch holds for reuse, as other engines may need it."""
         import torch
 
         self.captures = None

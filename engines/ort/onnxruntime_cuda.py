@@ -117,7 +117,7 @@ class OnnxRuntimeCudaEngine:
 
         def launch() -> None:
             self._open_device()
-            if device.recording is not None:
+            if device.capturing is not None:
                 raise EngineError(f"{self.spec.name}: {NAME} cannot be part of one graph; use --cuda-graph step")
             with device.held():
                 for name, array in arriving.items():

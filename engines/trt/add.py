@@ -23,17 +23,17 @@ def add_plan(bundle: Bundle, record: PlanRecord, *, sha256: str, contents: Mappi
         contents: other files to write, by name in the bundle; they may exist.
 
     """
-    wanted = record.wanted
-    described = _description(wanted.file)
-    added = {wanted.file: FileRecord(sha256=sha256, bytes=record.plan_bytes)}
+    source = record.source
+    described = _description(source.file)
+    added = {source.file: FileRecord(sha256=sha256, bytes=record.plan_bytes)}
     written = {**contents, described: msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"}
     entry = EngineFile(
-        engine=wanted.engine,
-        component=wanted.component,
-        file=wanted.file,
-        precision=wanted.precision,
-        version=wanted.version,
-        target=wanted.target,
+        engine=source.engine,
+        component=source.component,
+        file=source.file,
+        precision=source.precision,
+        version=source.version,
+        target=source.target,
     )
     replaced: list[EngineFile] = []
 

@@ -17,12 +17,12 @@ from .library import Library, library_of
 from .locked import locked
 from .options import BuildOptions, targets_for
 from .profiles import profiles_for, vae_factor
-from .record import PlanRecord, Wanted, read_record
+from .record import PlanRecord, PlanSource, read_record
 
 __all__ = ["BuildProgress", "BuiltPlan", "build_engines", "check_options"]
 
 BuildProgress = Callable[[str, str, int, int], None]
-"""Told component, phase, steps done and steps of the phase."""
+"""Called with component, phase, steps done and steps of the phase."""
 
 _PREFERRED = ("fp16", "bf16", "fp32")
 _CACHE = "timing.cache"
@@ -85,8 +85,8 @@ def build_engines(
 ) -> list[BuiltPlan]:
     """Compile the components of a bundle and add the plans to it.
 
-    A plan whose graph, weights, profiles, options, library and target are the same is kept. Each plan is in the
-    manifest as soon as it is whole, so that what was built before a failure stays.
+    A plan whose graph, weights, profiles, options, library and target are the same is reused. Each plan is in
+    the manifest as soon as it is whole, so that what was built before a failure stays.
 
     Args:
         bundle_path: the bundle's folder.
@@ -94,8 +94,8 @@ def build_engines(
         options: see :class:`~sdengine.engines.trt.options.BuildOptions`.
         components: which ones; all when empty.
         precision: of the graphs; None takes float16 where there is such a graph, else bfloat16, else float32.
-        report: told what is done, a line at a time.
-        progress: told how far a build is; what it raises stops the build and is raised here.
+        report: called with what is done, a line at a time.
+        progress: called with how far a build is; what it raises stops the build and is raised here.
 
     Raises:
         UsageError: the engine, a component, an option or the precision cannot be had.
@@ -126,16 +126,16 @@ def build_engines(
         if name not in bundle.manifest.components:
             known = bundle.manifest.components
             raise UsageError(f"the bundle has no component {name!r}; it has {', '.join(known)}{nearest(name, known)}")
-    wanted = [_wanted(build, name, precision) for name in names]
-    folder = bundle.path / wanted[0].folder
+    sources = [_source(build, name, precision) for name in names]
+    folder = bundle.path / sources[0].folder
     with _locked_folder(folder, build.report):
         build = replace(build, bundle=Bundle(bundle_path))  # the other build may have added to it
-        return [_found(build, w) or _built(build, w) for w in wanted]
+        return [_reused(build, source) or _compiled(build, source) for source in sources]
 
 
 @contextlib.contextmanager
 def _locked_folder(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold a folder, made if it is not there; if it is empty in the end, as where a build fails, it is removed."""
+    """Create and lock a folder; if it is empty in the end, as where a build fails, it is removed."""
 
     def waiting() -> None:
         say("another build for the same target is at work; waiting for it")
@@ -164,9 +164,9 @@ def _target_name(library: Library, options: BuildOptions, targets: tuple[str, ..
 def _workspace(
     options: BuildOptions, targets: tuple[str, ...], gpu: Gpu | None, say: Callable[[str], None]
 ) -> int | None:
-    """Return the limit of kernels' scratch memory: the one asked for, or what is free on the GPU that is built for.
+    """Return the limit of kernels' scratch memory: the option's, or what is free on the GPU that is built for.
 
-    What is free changes from build to build, so a plan is found again by what was asked for, not by this.
+    What is free changes from build to build, so the option is part of a plan's key, not this.
     """
     if options.workspace is not None or gpu is None or targets != (gpu.generation,):
         return options.workspace
@@ -175,7 +175,7 @@ def _workspace(
     return free
 
 
-def _wanted(build: _Build, name: str, precision: str | None) -> Wanted:
+def _source(build: _Build, name: str, precision: str | None) -> PlanSource:
     bundle = build.bundle
     component = bundle.component(name)
     graphs = component.graphs
@@ -188,7 +188,7 @@ def _wanted(build: _Build, name: str, precision: str | None) -> Wanted:
         raise UsageError(f"the bundle holds {name} in {', '.join(graphs)}, not in {precision}; export it again")
     files = bundle.manifest.files
     graph = graphs[precision]
-    return Wanted(
+    return PlanSource(
         engine=build.library.engine,
         version=build.version,
         target=build.target,
@@ -201,39 +201,39 @@ def _wanted(build: _Build, name: str, precision: str | None) -> Wanted:
     )
 
 
-def _found(build: _Build, wanted: Wanted) -> BuiltPlan | None:
-    """Return the plan if the bundle holds it and nobody has changed it."""
-    if not any(built.file == wanted.file for built in build.bundle.manifest.built):
+def _reused(build: _Build, source: PlanSource) -> BuiltPlan | None:
+    """Return the plan if the bundle holds it unchanged."""
+    if not any(built.file == source.file for built in build.bundle.manifest.built):
         return None
-    record = read_record(build.bundle, wanted.file)
-    if record.wanted.key != wanted.key:
+    record = read_record(build.bundle, source.file)
+    if record.source.key != source.key:
         return None
-    build.bundle.checked_file(wanted.file)
-    build.report(f"{wanted.component}: the plan for {wanted.target} still fits")
-    return BuiltPlan(file=wanted.file, record=record, reused=True)
+    build.bundle.checked_file(source.file)
+    build.report(f"{source.component}: the plan for {source.target} still fits")
+    return BuiltPlan(file=source.file, record=record, reused=True)
 
 
-def _built(build: _Build, wanted: Wanted) -> BuiltPlan:
-    bundle, name = build.bundle, wanted.component
-    graph = bundle.graph(name, wanted.precision)
+def _compiled(build: _Build, source: PlanSource) -> BuiltPlan:
+    bundle, name = build.bundle, source.component
+    graph = bundle.graph(name, source.precision)
     bundle.checked_file(bundle.manifest.networks[bundle.component(name).network].weights)
-    target = bundle.file(wanted.file)
-    build.report(f"{name}: compiling the {wanted.precision} graph for {wanted.target}")
+    target = bundle.file(source.file)
+    build.report(f"{name}: compiling the {source.precision} graph for {source.target}")
     progress = build.progress
     with write_whole(target) as partial:
         compiled = compile_plan(
             build.library,
             bundle.checked_graph(name, graph.file),
             graph.spec,
-            wanted,
+            source,
             partial,
             targets=build.targets,
             workspace=build.workspace,
-            timing_cache=_timing_cache(bundle, wanted),
+            timing_cache=_timing_cache(bundle, source),
             progress=None if progress is None else lambda phase, done, steps: progress(name, phase, done, steps),
         )
     record = PlanRecord(
-        wanted=wanted,
+        source=source,
         seconds=round(compiled.seconds, 3),
         plan_bytes=compiled.size,
         weight_bytes=compiled.messages.weights,
@@ -244,14 +244,14 @@ def _built(build: _Build, wanted: Wanted) -> BuiltPlan:
     )
     for warning in record.warnings:
         build.report(f"{name}: {build.library.engine} warns: {warning}")
-    contents = {} if compiled.timing_cache is None else {f"{wanted.folder}/{_CACHE}": compiled.timing_cache}
+    contents = {} if compiled.timing_cache is None else {f"{source.folder}/{_CACHE}": compiled.timing_cache}
     add_plan(bundle, record, sha256=compiled.sha256, contents=contents)
     build.report(f"{name}: {compiled.size / 1e6:.1f} MB in {compiled.seconds:.1f} s")
-    return BuiltPlan(file=wanted.file, record=record, reused=False)
+    return BuiltPlan(file=source.file, record=record, reused=False)
 
 
-def _timing_cache(bundle: Bundle, wanted: Wanted) -> bytes:
-    name = f"{wanted.folder}/{_CACHE}"
-    if not wanted.options.timing_cache or name not in Bundle(bundle.path).manifest.files:
+def _timing_cache(bundle: Bundle, source: PlanSource) -> bytes:
+    name = f"{source.folder}/{_CACHE}"
+    if not source.options.timing_cache or name not in Bundle(bundle.path).manifest.files:
         return b""
     return Bundle(bundle.path).checked_file(name).read_bytes()

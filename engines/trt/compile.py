@@ -14,14 +14,14 @@ from .messages import Messages, Progress, logger_for, monitor_for
 from .network import layers_by_precision, mark_outputs, parsed_network
 from .options import BuildOptions
 from .profiles import shapes_of
-from .record import Wanted
+from .record import PlanSource
 
 __all__ = ["Compiled", "compile_plan"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compiled:
-    """What a build gave.
+    """The result of a build.
 
     Attributes:
         sha256: of the plan.
@@ -29,7 +29,7 @@ class Compiled:
         seconds: from the first byte of the graph to the last of the plan.
         layers: see :func:`~sdengine.engines.trt.network.layers_by_precision`.
         messages: what the library said.
-        timing_cache: to keep for the next build, where the library has one.
+        timing_cache: for the next build, where the library has one.
 
     """
 
@@ -45,29 +45,29 @@ def compile_plan(
     library: Library,
     graph: Path,
     spec: ComponentSpec,
-    wanted: Wanted,
+    source: PlanSource,
     target: Path,
     *,
     targets: tuple[str, ...],
     workspace: int | None = None,
     timing_cache: bytes = b"",
     progress: Progress | None = None,
-    marked: Collection[str] = (),
+    extra_outputs: Collection[str] = (),
 ) -> Compiled:
     """Compile a graph.
 
     Args:
         library: what compiles it.
-        graph: the ONNX file; its weights lie beside it.
+        graph: the ONNX file; its weights are beside it.
         spec: of the graph.
-        wanted: profiles and options.
+        source: profiles and options.
         target: the file to write the plan to.
         targets: GPU generations, for a library that builds ahead of time.
         workspace: most bytes of scratch memory that a kernel may use; None leaves it to the library.
         timing_cache: of earlier builds for the same GPU and version.
-        progress: told how far the build is; what it raises stops the build and is raised here.
-        marked: values to make outputs of, in the place of the graph's, to look at them; see :func:`mark_outputs`. Such
-            a plan may allocate for itself.
+        progress: called with how far the build is; what it raises stops the build and is raised here.
+        extra_outputs: values to make outputs of, in place of the graph's, for debugging; see :func:`mark_outputs`.
+            Such a plan may allocate for itself.
 
     Raises:
         EngineUnavailableError: the library cannot be loaded.
@@ -79,16 +79,16 @@ def compile_plan(
     started = time.perf_counter()
     builder = module.Builder(logger_for(module, messages))
     network, parser = parsed_network(module, builder, graph, spec.name, library.engine, messages)
-    if marked:
-        mark_outputs(module, network, marked)
+    if extra_outputs:
+        mark_outputs(module, network, extra_outputs)
     config = builder.create_builder_config()
-    _configure(module, config, wanted.options, targets, workspace, allocates=bool(marked))
-    for profile in wanted.profiles:
+    _configure(module, config, source.options, targets, workspace, allocates=bool(extra_outputs))
+    for profile in source.profiles:
         shapes = builder.create_optimization_profile()
         for name, ends in shapes_of(spec, profile).items():
             shapes.set_shape(name, *ends)
         config.add_optimization_profile(shapes)
-    if wanted.options.timing_cache:
+    if source.options.timing_cache:
         config.set_timing_cache(config.create_timing_cache(timing_cache), ignore_mismatch=False)
     monitor = None if progress is None else monitor_for(module, progress, messages)
     if monitor is not None:
@@ -98,17 +98,17 @@ def compile_plan(
         raise messages.stopped_by
     if size == 0:
         names = [network.get_layer(i).name for i in range(network.num_layers)]
-        largest = ", ".join(f"{name} {list(ends[2])}" for name, ends in shapes_of(spec, wanted.profiles[-1]).items())
+        largest = ", ".join(f"{name} {list(ends[2])}" for name, ends in shapes_of(spec, source.profiles[-1]).items())
         raise build_error(
             spec.name,
             library.engine,
             messages.errors,
             layers=names,
             largest=largest,
-            options=wanted.options,
+            options=source.options,
             workspace=workspace,
         )
-    kept = bytes(memoryview(config.get_timing_cache().serialize())) if wanted.options.timing_cache else None
+    timings = bytes(memoryview(config.get_timing_cache().serialize())) if source.options.timing_cache else None
     layers = layers_by_precision(network)
     del parser  # it owns the weights: until here the network needed them
     return Compiled(
@@ -117,7 +117,7 @@ def compile_plan(
         seconds=time.perf_counter() - started,
         layers=layers,
         messages=messages,
-        timing_cache=kept,
+        timing_cache=timings,
     )
 
 
@@ -135,8 +135,8 @@ def _configure(
         config.set_flag(module.BuilderFlag.REFIT)
     if options.strip:
         config.set_flag(module.BuilderFlag.STRIP_PLAN)  # alone it implies REFIT_IDENTICAL
-    # All memory is then ours to give, which capturing a launch requires; TensorRT-RTX has it since release 1.2. With
-    # streamed weights it cannot be had: the library allocates for them as it runs, so such a plan is not captured.
+    # Then we provide all memory, which capturing a launch requires; TensorRT-RTX has the flag since release 1.2. Not
+    # with streamed weights: the library allocates for them as it runs, so such a plan is not captured.
     flag = getattr(module.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)
     if flag is not None and not options.weight_streaming and not allocates:
         config.set_flag(flag)

@@ -1,8 +1,8 @@
 """Makes execution contexts, and caches the kernels that TensorRT-RTX compiles as they first run.
 
-A plan of TensorRT-RTX is finished on the GPU it runs on: kernels are compiled when a context meets their shapes. They
-are native code, so they lie in the user's own cache folder, see :mod:`..user_cache`: one file for each plan and GPU
-model, which begins with the SHA-256 of the rest. Deleting it costs time only.
+A plan of TensorRT-RTX is finished on the GPU it runs on: kernels are compiled when a context first has their
+shapes. They are native code, so they are cached in the user's own folder, see :mod:`..bundle.user_cache`: one file for
+each plan and GPU model, which begins with the SHA-256 of the rest. Deleting it costs only time.
 """
 
 import hashlib
@@ -15,12 +15,12 @@ from ..cuda.gpu import Gpu
 __all__ = ["Contexts"]
 
 _FILES, _TOTAL = 128, 2**30
-"""How many files, and bytes, are cached at most, of all plans."""
+"""Most files and bytes that are cached, of all plans."""
 _DIGEST = hashlib.sha256().digest_size
 
 
 class Contexts:
-    """The one place where contexts of an open plan are made. The caller holds the device.
+    """Makes the contexts of an open plan. The caller holds the device.
 
     Args:
         module: the library.
@@ -30,7 +30,7 @@ class Contexts:
         gpu: where it runs.
 
     Attributes:
-        notes: what could not be loaded or kept, and why; the plan runs all the same.
+        notes: what could not be loaded or cached, and why; the plan runs all the same.
 
     """
 
@@ -49,8 +49,8 @@ class Contexts:
     def _configure(self, module: Any) -> None:
         self._config = self._engine.create_runtime_config()
         self._config.set_execution_context_allocation_strategy(self._strategy)
-        # A captured launch keeps the kernels it was captured with. By default those for the very shapes are compiled in
-        # the background while general ones run, and it would be the general ones that are captured.
+        # A captured launch keeps the kernels it was captured with. By default general kernels run while those for the
+        # actual shapes are compiled in the background, so the general ones would be captured.
         strategies = module.DynamicShapesKernelSpecializationStrategy
         self._config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
         self._cache = self._config.create_runtime_cache()

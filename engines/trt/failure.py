@@ -1,4 +1,4 @@
-"""Turns what a library says into what happened, where, and what to try."""
+"""Turns a library's error into what happened, where, and what to try."""
 
 import re
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _AFTERMATH = re.compile(r"catchCudaError.*cudaError 35|Output shape can not be c
 
 
 def parse_error(
-    component: str, library: str, errors: Sequence[tuple[str, str, str]], said: Sequence[str]
+    component: str, library: str, errors: Sequence[tuple[str, str, str]], messages: Sequence[str]
 ) -> EngineError:
     """Say which operator the parser refused.
 
@@ -31,11 +31,11 @@ def parse_error(
         component: what was parsed.
         library: which library parsed it.
         errors: operator, node name and description of each of the parser's errors.
-        said: what the library logged, for where the parser itself tells nothing.
+        messages: what the library logged, used where the parser itself reports no error.
 
     """
     if not errors:
-        return EngineError(f"{component}: {library} cannot read the graph: {'; '.join(said) or 'no reason given'}")
+        return EngineError(f"{component}: {library} cannot read the graph: {'; '.join(messages) or 'no reason given'}")
     operator, node, text = errors[0]
     lines = [line for line in text.strip().splitlines() if line and not _AFTERMATH.search(line)]
     text = _shortened(" ".join(lines))
@@ -69,14 +69,14 @@ def build_error(
         component: what was built.
         library: which library built it.
         errors: what it logged.
-        layers: names of the network's layers, to find the one that is meant.
+        layers: names of the network's layers, to find those that the error names.
         largest: the largest shapes of the build, for an error of memory.
         options: of the build.
         workspace: the limit of kernels' scratch memory in bytes, if any.
 
     """
-    told = [text for text in errors if not _AFTERMATH.search(text)] or list(errors)
-    text = " ".join(told) or "the library gave no reason"
+    messages = [text for text in errors if not _AFTERMATH.search(text)] or list(errors)
+    text = " ".join(messages) or "the library gave no reason"
     named = [name for name in layers if re.search(rf"(?<![\w.]){re.escape(name)}(?!\w|\.\w)", text)]
     where = f" at {', '.join(named[:3])}" if named else ""
     hint = _hint(text, library, largest, options, workspace)
@@ -85,17 +85,17 @@ def build_error(
 
 def _hint(text: str, library: str, largest: str, options: BuildOptions, workspace: int | None) -> str:
     if _WORKSPACE.search(text):
-        given = "" if workspace is None else f" ({workspace / 2**20:.0f} MiB were allowed)"
+        limit = "" if workspace is None else f" ({workspace / 2**20:.0f} MiB were allowed)"
         return (
-            f"A kernel needs more scratch memory{given} for shapes up to {largest}: allow more with --workspace, leave "
+            f"A kernel needs more scratch memory{limit} for shapes up to {largest}: allow more with --workspace, leave "
             "the limit out, or export with fewer or smaller sizes or a smaller batch"
         )
     if _MEMORY.search(text):
-        amount = _BYTES.search(text)
-        much = f" ({int(amount[1] or amount[2]) / 2**20:.0f} MiB were wanted)" if amount else ""
+        match = _BYTES.search(text)
+        amount = f" ({int(match[1] or match[2]) / 2**20:.0f} MiB were requested)" if match else ""
         return (
-            f"Memory ran out{much} for shapes up to {largest}: export with fewer or smaller sizes or a smaller batch, "
-            "or build with a workspace limit, weight streaming or a lower optimisation level"
+            f"Memory ran out{amount} for shapes up to {largest}: export with fewer or smaller sizes or a smaller "
+            "batch, or build with a workspace limit, weight streaming or a lower optimisation level"
         )
     if _COMPILER_NEEDS_GPU.search(text) and (options.refit or options.strip):
         return (
@@ -103,7 +103,7 @@ def _hint(text: str, library: str, largest: str, options: BuildOptions, workspac
             "that will run them, or without --refit and --strip"
         )
     if _NO_DRIVER.search(text) or _COMPILER_NEEDS_GPU.search(text):
-        return "The build wanted a GPU or its driver; `sdengine doctor` tells what is missing"
+        return "The build needs a GPU or its driver; `sdengine doctor` says what is missing"
     return "Try another optimisation level, or export in another precision (fp32 is compiled most widely)"
 
 

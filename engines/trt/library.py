@@ -1,6 +1,6 @@
-"""The two libraries that one code serves: TensorRT, and TensorRT for RTX.
+"""The two libraries that compile plans: TensorRT, and TensorRT for RTX.
 
-They share names and signatures, so the module is chosen once and passed on as a value. Where they differ is written
+They share names and signatures, so the module is chosen once and passed on as a value. Their differences are described
 here and nowhere else.
 """
 
@@ -71,7 +71,7 @@ the timing cache's ``create_timing_cache``, ``set_timing_cache``, ``get_timing_c
 TensorRT-RTX and do nothing), ``HardwareCompatibilityLevel.AMPERE_PLUS`` and ``BuilderFlag.VERSION_COMPATIBLE`` (defined
 by both; the latter with ``Runtime.engine_host_code_allowed``). The bindings of TensorRT 11.4 name all of them.
 
-In the other direction these are TensorRT-RTX's alone, and asked for before they are used where one code serves both:
+In the other direction these are TensorRT-RTX's alone, and code that serves both checks for them before using them:
 ``num_compute_capabilities`` and ``set_compute_capability``; ``BuilderFlag.REQUIRE_USER_ALLOCATION``;
 ``IRuntimeConfig.create_runtime_cache`` and ``dynamic_shapes_kernel_specialization_strategy`` (TensorRT 11.4 has an
 ``IRuntimeConfig`` without them).

@@ -17,7 +17,7 @@ __all__ = ["locked", "rewrite_manifest"]
 def locked(folder: Path, *, waiting: Callable[[], None] | None = None) -> Iterator[bool]:
     """Hold a folder for this process; the lock ends with the block or with the process, and leaves no file.
 
-    Gives whether what is held is still the folder of that name: who held it before may have removed it.
+    Yields whether the locked folder still has that name: the process that held it before may have removed it.
 
     Args:
         folder: an existing folder.
@@ -45,7 +45,7 @@ def locked(folder: Path, *, waiting: Callable[[], None] | None = None) -> Iterat
 
 
 def rewrite_manifest(path: Path, change: Callable[[Manifest], Manifest]) -> None:
-    """Change a bundle's manifest: read, change and replace it while nobody else does."""
+    """Change a bundle's manifest: read, change and replace it while no other process does."""
     with locked(path):
         manifest = change(Bundle(path).manifest)
         with write_whole(path / MANIFEST) as partial:

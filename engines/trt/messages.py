@@ -1,4 +1,4 @@
-"""Listens to a builder: its warnings and errors, what it tells about memory, and how far it is."""
+"""Collects what a builder reports: warnings, errors, memory and progress."""
 
 import re
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 __all__ = ["Messages", "Progress", "logger_for", "monitor_for"]
 
 Progress = Callable[[str, int, int], None]
-"""Told the name of a phase, the steps done and their number."""
+"""Called with the name of a phase, the steps done and their number."""
 
 # Said once for each int64 input. Buffers are made from the spec, where those inputs are int64 as well.
 _EXPECTED = re.compile(r"Make sure input \S+ has Int64 binding")
@@ -18,14 +18,14 @@ _WEIGHTS = re.compile(r"Total Weights Memory: (\d+) bytes")
 
 @dataclass(kw_only=True)
 class Messages:
-    """What a library said during a build.
+    """What a library logged during a build.
 
     Attributes:
         warnings: without repetitions.
         errors: in order.
-        activation: bytes of scratch memory at the largest shapes, or None where the library did not tell.
+        activation: bytes of scratch memory at the largest shapes, or None where the library did not report it.
         weights: bytes of weights in the plan, or None.
-        stopped_by: what the listener to the progress raised.
+        stopped_by: what the progress callback raised.
 
     """
 
@@ -36,17 +36,17 @@ class Messages:
     stopped_by: BaseException | None = None
 
     def take(self, severity: str, text: str) -> None:
-        """Take a message; ``severity`` is the library's name for it."""
+        """Add a message; ``severity`` is the library's name for it."""
         text = text.strip()
         if severity in ("ERROR", "INTERNAL_ERROR"):
             self.errors.append(text)
         elif severity == "WARNING":
             if text not in self.warnings and not _EXPECTED.search(text):
                 self.warnings.append(text)
-        elif found := _ACTIVATION.search(text):
-            self.activation = max(int(found[1]), self.activation or 0)
-        elif found := _WEIGHTS.search(text):
-            self.weights = max(int(found[1]), self.weights or 0)
+        elif match := _ACTIVATION.search(text):
+            self.activation = max(int(match[1]), self.activation or 0)
+        elif match := _WEIGHTS.search(text):
+            self.weights = max(int(match[1]), self.weights or 0)
 
 
 def logger_for(library: Any, messages: Messages) -> Any:
@@ -76,16 +76,16 @@ def monitor_for(library: Any, progress: Progress, messages: Messages) -> Any:
 
         def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
             self.steps[phase] = steps
-            self._tell(phase, 0)
+            self._report(phase, 0)
 
         def step_complete(self, phase: str, step: int) -> bool:
-            self._tell(phase, step + 1)
+            self._report(phase, step + 1)
             return messages.stopped_by is None
 
         def phase_finish(self, phase: str) -> None:
-            self._tell(phase, self.steps.get(phase, 0))
+            self._report(phase, self.steps.get(phase, 0))
 
-        def _tell(self, phase: str, done: int) -> None:
+        def _report(self, phase: str, done: int) -> None:
             if messages.stopped_by is not None:
                 return
             try:

@@ -1,4 +1,4 @@
-"""From a graph to a strongly typed network."""
+"""Parses a graph into a strongly typed network."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -11,7 +11,7 @@ from .messages import Messages
 __all__ = ["MARKED", "layers_by_precision", "mark_outputs", "parsed_network"]
 
 MARKED = "marked:"
-"""Before the name of a value in bfloat16, in the name of the output that shows it."""
+"""Before the name of a value in bfloat16, in the name of its output."""
 _FLOATS = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16"}
 
 
@@ -50,7 +50,7 @@ def parsed_network(
 def mark_outputs(library: Any, network: Any, names: Collection[str]) -> None:
     """Make floating-point values of a network its outputs, and nothing else; bfloat16, which numpy lacks, as float32.
 
-    What the parser has folded is no value any more, and left out.
+    Values that the parser has folded are gone, and left out.
     """
     tensors = [layer.get_output(i) for layer in _layers(network) for i in range(layer.num_outputs)]
     for tensor in [network.get_output(i) for i in range(network.num_outputs)]:

@@ -1,4 +1,4 @@
-"""What a plan can be asked to be."""
+"""Options of building a plan."""
 
 import re
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ Blackwell of data centres (sm100) need TensorRT itself."""
 
 
 class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Options of a build; all of them are part of what a plan is found again by.
+    """Options of a build; all of them are part of a plan's key.
 
     Attributes:
         workspace: most bytes of scratch memory that a kernel may use; None takes what is free on the GPU when the build
@@ -25,7 +25,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         timing_cache: keep the timings of kernels beside the plans, per GPU and version; TensorRT only.
         weight_streaming: let the runtime keep a part of the weights in host memory.
         refit: weights can be replaced in the open plan, as LoRAs need. Kernels may be slower, and TensorRT 11.3 warns
-            that a bias can be lost in such a plan even before any refit: compare its pictures.
+            that a bias can be lost in such a plan even before any refit: compare its images.
         strip: leave the weights out of the plan; they are put in from the bundle's weights file as the plan is opened.
             Without ``refit`` these and no others can be put in, at no cost in speed.
         hardware_compatible: one plan for Ampere and everything newer, at some cost in speed; TensorRT only.
@@ -59,7 +59,7 @@ def targets_for(library: Library, options: BuildOptions, here: str | None) -> tu
 
     Args:
         library: what builds.
-        options: what was asked for.
+        options: of the build.
         here: the generation of this machine's GPU, or None where there is none.
 
     Raises:

@@ -19,24 +19,24 @@ def plan_for(library: Library, bundle: Bundle, component: str, precision: str, g
         EngineError: there is no plan, or it was built for another GPU or version; says what to run.
 
     """
-    place = (library.engine, component, precision)
-    plans = [p for p in bundle.manifest.built if (p.engine, p.component, p.precision) == place]
-    mend = f"run `sdengine build {bundle.path.name} --engine {library.engine}` here"
+    key = (library.engine, component, precision)
+    plans = [p for p in bundle.manifest.built if (p.engine, p.component, p.precision) == key]
+    fix = f"run `sdengine build {bundle.path.name} --engine {library.engine}` here"
     if not plans:
-        raise EngineError(f"the bundle holds no {library.engine} plan of {component} in {precision}; {mend}")
+        raise EngineError(f"the bundle holds no {library.engine} plan of {component} in {precision}; {fix}")
     for built in plans:
         if _runs_on(library, bundle, built, gpu, version):
             return built.file
     have = ", ".join(f"{built.target} with {library.engine} {built.version}" for built in plans)
     raise EngineError(
-        f"{component}: built for {have}; here is {gpu.generation} ({gpu.model}) with {library.engine} {version}; {mend}"
+        f"{component}: built for {have}; here is {gpu.generation} ({gpu.model}) with {library.engine} {version}; {fix}"
     )
 
 
 def _runs_on(library: Library, bundle: Bundle, built: EngineFile, gpu: Gpu, version: str) -> bool:
     if library.ahead_of_time:
         return built.version == version and gpu.generation in built.target.split("+")
-    options = read_record(bundle, built.file).wanted.options
+    options = read_record(bundle, built.file).source.options
     major_same = built.version.split(".")[0] == version.split(".")[0]
     fits_version = built.version == version or (options.version_compatible and major_same)
     if options.hardware_compatible:

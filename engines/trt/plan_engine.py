@@ -14,7 +14,7 @@ from ..cuda.gpu import device_number
 from ..engine import Array, check_buffers
 from ..errors import EngineError, UsageError
 from ..memory import Buffer
-from .bucket import Bucket
+from .bound_context import BoundContext
 from .contexts import Contexts
 from .library import Library
 from .messages import Messages, logger_for
@@ -24,13 +24,13 @@ from .record import PlanRecord, read_record
 from .refit import PlanWeights
 from .streaming import set_streaming_budget
 
-__all__ = ["MOST_BUCKETS", "CudaGraph", "PlanEngine", "deserialised"]
+__all__ = ["MOST_BOUND_CONTEXTS", "CudaGraph", "PlanEngine", "deserialised"]
 
 CudaGraph = Literal["step", "loop", "off"]
 
-MOST_BUCKETS = 8
-"""Sets of shapes and buffers whose contexts and graphs are kept for whoever prepares the same again; the one unused for
-longest goes first. A loop over steps holds its own for as long as it lives."""
+MOST_BOUND_CONTEXTS = 8
+"""Most sets of shapes and buffers whose contexts and graphs are held for when the same are prepared again; the one
+unused for longest is dropped first. A loop over steps holds its own for as long as it lives."""
 
 
 class PlanEngine:
@@ -42,8 +42,8 @@ class PlanEngine:
         component: which one.
         precision: of the graph that the plan was built from.
         device: which GPU, as ``cuda:N``; None is the first.
-        cuda_graph: ``step`` replays captured launches; ``loop`` leaves it to the loop over steps to record all of them
-            as one graph; ``off`` does not capture, nor is a plan that streams its weights ever captured.
+        cuda_graph: ``step`` replays captured launches; ``loop`` leaves it to the loop over steps to capture all of
+            them as one graph; ``off`` does not capture, nor is a plan that streams its weights ever captured.
         weight_streaming_budget: how much of the weights stays on the device, of a plan that was built to stream them;
             see :func:`~.streaming.set_streaming_budget`. None leaves it to the library.
 
@@ -76,8 +76,8 @@ class PlanEngine:
         self.spec = bundle.graph(component, precision).spec
         self._cuda_graph = cuda_graph
         self._messages = Messages()
-        self._buckets: OrderedDict[tuple[object, ...], Bucket] = OrderedDict()
-        self._alive: weakref.WeakSet[Bucket] = weakref.WeakSet()
+        self._bound: OrderedDict[tuple[object, ...], BoundContext] = OrderedDict()
+        self._alive: weakref.WeakSet[BoundContext] = weakref.WeakSet()
         self._module = library.load()
         number = device_number(device)
         self._shared: Device | None = device_of(number)
@@ -99,25 +99,25 @@ class PlanEngine:
         file = bundle.checked_file(plan)
         with self._shared.held():
             self._runtime = self._module.Runtime(logger_for(self._module, self._messages))
-            if record.wanted.options.version_compatible:
+            if record.source.options.version_compatible:
                 # Such a plan brings a part of the release that built it, for the host to run.
                 self._runtime.engine_host_code_allowed = True
             engine = deserialised(self._runtime, file)
         if engine is None:
-            said = "; ".join(self._messages.errors) or "no reason given"
-            raise EngineError(f"{self.spec.name}: {self.name} cannot open {plan}: {said}; build it again")
+            messages = "; ".join(self._messages.errors) or "no reason given"
+            raise EngineError(f"{self.spec.name}: {self.name} cannot open {plan}: {messages}; build it again")
         return engine
 
     def _finish_opening(
         self, bundle: Bundle, plan: str, record: PlanRecord, streaming_budget: int | float | str | None
     ) -> None:
         assert self._shared is not None
-        device, options = self._shared, record.wanted.options
+        device, options = self._shared, record.source.options
         # TensorRT-RTX refuses to build such a plan without memory of its own making, which a capture does not allow.
         self._streams = options.weight_streaming
         if self._streams and self._cuda_graph == "loop":
             raise UsageError(
-                f"{self.spec.name}: a plan that streams its weights cannot be recorded; use --cuda-graph off"
+                f"{self.spec.name}: a plan that streams its weights cannot be captured; use --cuda-graph off"
             )
         with device.held():
             if streaming_budget is not None:
@@ -141,7 +141,7 @@ class PlanEngine:
 
     @property
     def scratch(self) -> tuple[int, ...]:
-        """Bytes of scratch memory at the largest shapes of each profile, as the open plan tells."""
+        """Bytes of scratch memory at the largest shapes of each profile, as the open plan reports."""
         with self._open_device().held():
             size_of = self._engine.get_device_memory_size_for_profile_v2
             return tuple(int(size_of(i)) for i in range(len(self._profiles)))
@@ -171,33 +171,35 @@ class PlanEngine:
         self._open_device()
         axes = check_buffers(self.spec, inputs, outputs)
         profile = self._profile_for(axes)
-        buffers = {**inputs, **outputs}  # kept: the bucket knows addresses, not arrays
+        buffers = {**inputs, **outputs}  # keeps the arrays alive: the bound context holds only addresses
         crossing = host_buffers(inputs), host_buffers(outputs)
         there = [(name, b.address) for name, b in buffers.items() if isinstance(b, DeviceArray)]
         key = (profile, *sorted(axes.items()), *sorted(there))
 
-        def made() -> Bucket:
+        def bind() -> BoundContext:
             device, capture = self._open_device(), self._cuda_graph == "step" and not self._streams
-            return Bucket(device, self._engine, self._contexts, self.spec, profile, axes, buffers, capture=capture)
+            return BoundContext(
+                device, self._engine, self._contexts, self.spec, profile, axes, buffers, capture=capture
+            )
 
-        bucket: Bucket | None = None
+        bound: BoundContext | None = None
 
-        def once() -> None:
-            nonlocal bucket
+        def launch() -> None:
+            nonlocal bound
             device = self._open_device()
             with device.held():
                 try:
-                    if bucket is None:
-                        bucket = self._bucket(device, key, made)
-                    bucket.run(*crossing)
+                    if bound is None:
+                        bound = self._bound_context(device, key, bind)
+                    bound.run(*crossing)
                 except EngineError as error:
                     if not self._messages.errors:
                         raise
-                    said = "; ".join(self._messages.errors)
+                    messages = "; ".join(self._messages.errors)
                     self._messages.errors.clear()
-                    raise EngineError(f"{error} ({self.name} says: {said})") from error
+                    raise EngineError(f"{error} ({self.name} says: {messages})") from error
 
-        return once
+        return launch
 
     def _open_device(self) -> Device:
         if self._shared is None:
@@ -205,7 +207,7 @@ class PlanEngine:
         return self._shared
 
     def _profile_for(self, axes: Mapping[str, int]) -> int:
-        """Choose the profile that holds all axes, tuned nearest to them.
+        """Choose the profile that holds all axes and is optimised nearest to them.
 
         Raises:
             UsageError: none does; the sizes that were built are listed.
@@ -217,19 +219,19 @@ class PlanEngine:
                 ", ".join(f"{axis} {length.min} to {length.max}" for axis, length in profile.items())
                 for profile in self._profiles
             )
-            asked = ", ".join(f"{axis} {length}" for axis, length in axes.items())
-            raise UsageError(f"{self.spec.name}: no profile of the plan holds {asked}; there are: {built}")
+            sizes = ", ".join(f"{axis} {length}" for axis, length in axes.items())
+            raise UsageError(f"{self.spec.name}: no profile of the plan holds {sizes}; there are: {built}")
         return min(fitting, key=lambda i: sum(abs(self._profiles[i][a].opt - n) for a, n in axes.items()))
 
-    def _bucket(self, device: Device, key: tuple[object, ...], made: Callable[[], Bucket]) -> Bucket:
-        if key not in self._buckets:
-            while len(self._buckets) >= MOST_BUCKETS:
+    def _bound_context(self, device: Device, key: tuple[object, ...], bind: Callable[[], BoundContext]) -> BoundContext:
+        if key not in self._bound:
+            while len(self._bound) >= MOST_BOUND_CONTEXTS:
                 device.synchronize()  # it may be at work, and nobody else may hold it
-                self._buckets.popitem(last=False)
-            self._buckets[key] = made()
-            self._alive.add(self._buckets[key])
-        self._buckets.move_to_end(key)
-        return self._buckets[key]
+                self._bound.popitem(last=False)
+            self._bound[key] = bind()
+            self._alive.add(self._bound[key])
+        self._bound.move_to_end(key)
+        return self._bound[key]
 
     def close(self) -> None:
         """Release the plan and everything on the device."""
@@ -238,9 +240,9 @@ class PlanEngine:
             return
         with device.held():
             device.synchronize()
-            for bucket in list(self._alive):
-                bucket.close()
-            self._buckets.clear()
+            for bound in list(self._alive):
+                bound.close()
+            self._bound.clear()
             self._contexts.keep()
             del self._contexts, self._weights
             self._engine = self._runtime = None

@@ -21,8 +21,8 @@ class PlanMemory:
         component: what it runs.
         record: its description.
         buffers: inputs and outputs at the largest shapes, for each profile.
-        scratch_by_profile: as the open plan tells, or why it could not be opened: then the record's one number stands
-            for all profiles.
+        scratch_by_profile: as the open plan reports, or why it could not be opened: then the record's one number
+            stands for all profiles.
 
     """
 
@@ -33,7 +33,7 @@ class PlanMemory:
 
     @property
     def scratch(self) -> int | None:
-        """At the largest shapes of all profiles; None where nobody told."""
+        """At the largest shapes of all profiles; None where the library did not report it."""
         if isinstance(self.scratch_by_profile, str):
             return self.record.activation_bytes
         return max(self.scratch_by_profile)
@@ -45,7 +45,7 @@ class PlanMemory:
 
     @property
     def weights(self) -> int:
-        """Of the plan; its whole size where the library did not tell."""
+        """Of the plan; its whole size where the library did not report it."""
         return self.record.plan_bytes if self.record.weight_bytes is None else self.record.weight_bytes
 
 
@@ -58,11 +58,11 @@ class MemoryEstimate:
         version: of the library.
         target: what the plans run on.
         plans: one by one.
-        weights: of all plans; of each plan its whole size where the library did not tell. Those that are streamed stay
-            in host memory as far as the budget says.
+        weights: of all plans; of each plan its whole size where the library did not report it. Those that are streamed
+            stay in host memory as far as the budget says.
         scratch: the largest of all plans, as engines that run one after another share it.
         buffers: the sum over the plans, each at its largest profile.
-        untold: components whose scratch memory the library did not tell; it comes on top.
+        unknown_scratch: components whose scratch memory the library did not report; it comes on top.
 
     """
 
@@ -73,7 +73,7 @@ class MemoryEstimate:
     weights: int
     scratch: int
     buffers: int
-    untold: tuple[str, ...]
+    unknown_scratch: tuple[str, ...]
 
     @property
     def total(self) -> int:
@@ -82,7 +82,7 @@ class MemoryEstimate:
 
 
 def memory_estimates(bundle: Bundle) -> tuple[MemoryEstimate, ...]:
-    """Estimate what the plans need, from what was written down when they were built, and from those that open here.
+    """Estimate what the plans need, from the records of their builds and from those that can be opened here.
 
     Returns:
         One for each engine, version and target that the bundle holds plans of.
@@ -116,12 +116,12 @@ def _estimate(bundle: Bundle, engine: str, version: str, target: str) -> MemoryE
         weights=sum(plan.weights for plan in plans),
         scratch=max((p.scratch or 0 for p in plans), default=0),
         buffers=sum(max(p.buffers) for p in plans),
-        untold=tuple(p.component for p in plans if p.scratch is None),
+        unknown_scratch=tuple(p.component for p in plans if p.scratch is None),
     )
 
 
 def _buffers(spec: ComponentSpec, profile: Profile) -> int:
-    longest = {axis: length.max for axis, length in profile.items()}
+    largest = {axis: length.max for axis, length in profile.items()}
     return sum(
-        math.prod(tensor.resolve(longest)) * np.dtype(tensor.dtype).itemsize for tensor in (*spec.inputs, *spec.outputs)
+        math.prod(tensor.resolve(largest)) * np.dtype(tensor.dtype).itemsize for tensor in (*spec.inputs, *spec.outputs)
     )

@@ -22,8 +22,8 @@ def vae_factor(bundle: Bundle) -> int:
 def profiles_for(spec: ComponentSpec, sizes: Sequence[tuple[int, int]], *, factor: int) -> tuple[Profile, ...]:
     """Return the profiles to build a component for.
 
-    Kernels are tuned at *opt*, and a wide range costs speed and memory. So each listed size gets a profile of that size
-    alone; samples, rows and tokens keep their ranges. Without listed sizes there is one profile over everything.
+    Kernels are optimised for *opt*, and a wide range costs speed and memory. So each listed size gets a profile of that
+    size alone; samples, rows and tokens keep their ranges. Without listed sizes there is one profile over everything.
 
     Args:
         spec: the component.
@@ -33,18 +33,18 @@ def profiles_for(spec: ComponentSpec, sizes: Sequence[tuple[int, int]], *, facto
     """
     if not sizes or "h" not in spec.axes:
         return (dict(spec.axes),)
-    found = []
+    profiles = []
     for height, width in dict.fromkeys(sizes):
         h, w = height // factor, width // factor
-        found.append({**spec.axes, "h": AxisRange(h, h, h), "w": AxisRange(w, w, w)})
-    return tuple(found)
+        profiles.append({**spec.axes, "h": AxisRange(h, h, h), "w": AxisRange(w, w, w)})
+    return tuple(profiles)
 
 
 def shapes_of(spec: ComponentSpec, profile: Mapping[str, AxisRange]) -> dict[str, tuple[tuple[int, ...], ...]]:
-    """Return the least, the tuned and the largest shape of every input that is not of one fixed shape."""
-    ends = [{axis: getattr(length, end) for axis, length in profile.items()} for end in ("min", "opt", "max")]
+    """Return the smallest, the optimal and the largest shape of every input whose shape is dynamic."""
+    ends = [{axis: getattr(sizes, end) for axis, sizes in profile.items()} for end in ("min", "opt", "max")]
     return {
-        tensor.name: tuple(tensor.resolve(lengths) for lengths in ends)
+        tensor.name: tuple(tensor.resolve(sizes) for sizes in ends)
         for tensor in spec.inputs
         if any(isinstance(dim, str) for dim in tensor.shape)
     }

@@ -1,4 +1,4 @@
-"""What is written down beside a plan, and the key that a plan is found again by."""
+"""The record that is written beside a plan, and the key that identifies a plan."""
 
 import hashlib
 
@@ -10,11 +10,11 @@ from ..spec import AxisRange
 from .options import BuildOptions
 from .profiles import Profile
 
-__all__ = ["PlanRecord", "Wanted", "read_record"]
+__all__ = ["PlanRecord", "PlanSource", "read_record"]
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything that decides what a plan is.
+class PlanSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a plan is built from: everything that decides what it is.
 
     Attributes:
         engine: ``tensorrt`` or ``tensorrt-rtx``.
@@ -46,26 +46,27 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def folder(self) -> str:
-        """Where its plans are kept, relative to the bundle."""
+        """The folder of such plans, relative to the bundle."""
         return f"engines/{self.engine}-{self.version}-{self.target}"
 
     @property
     def file(self) -> str:
         """The plan's name, relative to the bundle.
 
-        It holds a part of the key, so that a plan is never overwritten: a bundle that somebody has open stays whole.
+        It holds a part of the key, so that a plan is never overwritten: a bundle that another process has open stays
+        whole.
         """
         return f"{self.folder}/{self.component}.{self.precision}.{self.key[:12]}.plan"
 
 
 class PlanRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A plan's description; it lies beside the plan, with ``.json`` in place of ``.plan``.
+    """A plan's description; it is beside the plan, with ``.json`` in place of ``.plan``.
 
     Attributes:
-        wanted: what it was built from.
+        source: what it was built from.
         seconds: that the build took.
         plan_bytes: size of the plan.
-        weight_bytes: of the weights in it, as the library tells, or None.
+        weight_bytes: of the weights in it, as the library reports, or None.
         activation_bytes: scratch memory at the largest shapes of all profiles, or None.
         workspace: most bytes of scratch memory that a kernel was allowed, or None where the library decided.
         layers: precision -> kind of layer -> how many.
@@ -73,7 +74,7 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     """
 
-    wanted: Wanted
+    source: PlanSource = msgspec.field(name="wanted")
     seconds: float
     plan_bytes: int
     weight_bytes: int | None
@@ -85,7 +86,7 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     @property
     def profiles(self) -> tuple[Profile, ...]:
         """Ranges of the axes, in the order of the plan's profiles."""
-        return self.wanted.profiles
+        return self.source.profiles
 
 
 def read_record(bundle: Bundle, plan: str) -> PlanRecord:

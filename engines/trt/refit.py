@@ -61,7 +61,7 @@ class PlanWeights:
 
         Raises:
             UsageError: the plan cannot be refitted, or a change does not fit.
-            EngineError: the library refuses a weight, or wants one that the graph does not have.
+            EngineError: the library refuses a weight, or requires one that the graph does not have.
 
         """
         changes = changes or {}
@@ -74,11 +74,11 @@ class PlanWeights:
         stored = np.memmap(weights, np.uint8, mode="r")
         messages = Messages()
         refitter = self._module.Refitter(self._engine, logger_for(self._module, messages))
-        held: list[Array] = []  # the refitter keeps addresses
+        arrays: list[Array] = []  # the refitter keeps addresses
         for name in refitter.get_all_weights():
             if name in initialisers:
-                held.append(_bytes_of(initialisers[name], stored, changes.get(name)))
-                if not refitter.set_named_weights(name, self._weights(initialisers[name], held[-1])):
+                arrays.append(_bytes_of(initialisers[name], stored, changes.get(name)))
+                if not refitter.set_named_weights(name, self._weights(initialisers[name], arrays[-1])):
                     raise self._refused(f"the weight {name}", messages)
         missing = refitter.get_missing_weights()
         if missing:
@@ -91,8 +91,8 @@ class PlanWeights:
         return self._module.Weights(kind, data.ctypes.data, initialiser.count)
 
     def _refused(self, what: str, messages: Messages) -> EngineError:
-        said = "; ".join(messages.errors) or "no reason given"
-        return EngineError(f"{self._component}: the plan refuses {what}: {said}; build it again")
+        reason = "; ".join(messages.errors) or "no reason given"
+        return EngineError(f"{self._component}: the plan refuses {what}: {reason}; build it again")
 
 
 def _check(component: str, initialisers: Mapping[str, Initialiser], changes: Mapping[str, Array]) -> None:

@@ -1,4 +1,4 @@
-"""Scratch memory of each profile, which only an open plan tells."""
+"""Scratch memory of each profile, which only an open plan reports."""
 
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import EngineFile
@@ -13,7 +13,7 @@ __all__ = ["scratch_by_profile"]
 
 
 def scratch_by_profile(bundle: Bundle, built: EngineFile) -> tuple[int, ...] | str:
-    """Open a plan, after comparing its hash, and ask it.
+    """Open a plan, after comparing its hash, and read its scratch sizes.
 
     Returns:
         Bytes at the largest shapes of each profile, or why the plan cannot be opened here.
@@ -41,6 +41,6 @@ def scratch_by_profile(bundle: Bundle, built: EngineFile) -> tuple[int, ...] | s
     try:
         return engine.scratch
     except (AttributeError, SdengineError) as error:
-        return f"{built.engine} does not tell: {error}"
+        return f"{built.engine} does not report it: {error}"
     finally:
         engine.close()

@@ -32,12 +32,12 @@ def set_streaming_budget(engine: Any, budget: int | float | str, *, component: s
             f"{component}: weight_streaming_budget={budget!r}, but the plan streams no weights; "
             "build it with --weight-streaming"
         )
-    wanted = _bytes_of(engine, budget, streamable)
-    engine.weight_streaming_budget_v2 = wanted
-    taken = int(engine.weight_streaming_budget_v2)
-    if taken != wanted:
-        raise EngineError(f"{component}: a budget of {wanted} bytes was set for its weights, and {taken} was taken")
-    return taken
+    size = _bytes_of(engine, budget, streamable)
+    engine.weight_streaming_budget_v2 = size
+    accepted = int(engine.weight_streaming_budget_v2)
+    if accepted != size:
+        raise EngineError(f"{component}: a budget of {size} bytes was set for its weights, and {accepted} was taken")
+    return accepted
 
 
 def _bytes_of(engine: Any, budget: int | float | str, streamable: int) -> int:

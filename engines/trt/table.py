@@ -6,15 +6,15 @@ from .build import BuiltPlan
 
 __all__ = ["COLUMNS", "rows_of"]
 
-COLUMNS = ("component", "precision", "seconds", "plan MB", "weights MB", "scratch MB", "profiles", "kept")
+COLUMNS = ("component", "precision", "seconds", "plan MB", "weights MB", "scratch MB", "profiles", "reused")
 
 
 def rows_of(plans: Iterable[BuiltPlan]) -> list[tuple[str, ...]]:
-    """Return a row of text for each plan; see :data:`COLUMNS`. What the library did not tell is ``?``."""
+    """Return a row of text for each plan; see :data:`COLUMNS`. What the library did not report is ``?``."""
     return [
         (
-            plan.record.wanted.component,
-            plan.record.wanted.precision,
+            plan.record.source.component,
+            plan.record.source.precision,
             f"{plan.record.seconds:.1f}",
             _megabytes(plan.record.plan_bytes),
             _megabytes(plan.record.weight_bytes),

@@ -28,8 +28,8 @@ def verify_plans(bundle: Bundle, plans: Sequence[BuiltPlan], verify: Verify, rep
     Args:
         bundle: opened after the build.
         plans: what was built; those that were there already are compared as well.
-        verify: ``fast`` in one profile, ``full`` in all of them at several lengths, or ``off``.
-        report: told the results, and why a plan is not compared.
+        verify: ``fast`` in one profile, ``full`` in all of them at several sizes, or ``off``.
+        report: called with the results, and why a plan is not compared.
 
     Raises:
         UsageError: ``verify`` is none of these.
@@ -38,39 +38,39 @@ def verify_plans(bundle: Bundle, plans: Sequence[BuiltPlan], verify: Verify, rep
 
     """
     check_verify(verify)
-    found: list[Verification] = []
+    results: list[Verification] = []
     for plan in plans if verify != "off" else ():
-        wanted = plan.record.wanted
+        source = plan.record.source
         reason = _why_not(bundle, plan)
         if reason is not None:
-            report(f"{wanted.component}: not verified: {reason}")
+            report(f"{source.component}: not verified: {reason}")
             continue
-        spec = bundle.graph(wanted.component, wanted.precision).spec
+        spec = bundle.graph(source.component, source.precision).spec
         specs = plan_specs(spec, plan.record.profiles, verify)
-        tolerance = PLAN_TOLERANCES[wanted.precision]
-        for result in differences(bundle, wanted.component, wanted.precision, [wanted.engine], specs, tolerance):
-            report(f"{wanted.component}: differs from torch by {result.relative_error:.1e} at {result.axes}")
-            found.append(result)
-    if found:
-        rewrite_manifest(bundle.path, lambda manifest: _with_results(manifest, found))
+        tolerance = PLAN_TOLERANCES[source.precision]
+        for result in differences(bundle, source.component, source.precision, [source.engine], specs, tolerance):
+            report(f"{source.component}: differs from torch by {result.relative_error:.1e} at {result.axes}")
+            results.append(result)
+    if results:
+        rewrite_manifest(bundle.path, lambda manifest: _with_results(manifest, results))
 
 
 def _why_not(bundle: Bundle, plan: BuiltPlan) -> str | None:
-    wanted = plan.record.wanted
-    reason = ENGINES[wanted.engine].module.unavailable() or eager.unavailable()
+    source = plan.record.source
+    reason = ENGINES[source.engine].module.unavailable() or eager.unavailable()
     if reason is not None:
         return reason
     gpu = gpu_here()
     assert gpu is not None
     try:
-        plan_for(library_of(wanted.engine), bundle, wanted.component, wanted.precision, gpu, wanted.version)
+        plan_for(library_of(source.engine), bundle, source.component, source.precision, gpu, source.version)
     except EngineError as error:
         return str(error)
     return None
 
 
-def _with_results(manifest: Manifest, found: Sequence[Verification]) -> Manifest:
+def _with_results(manifest: Manifest, results: Sequence[Verification]) -> Manifest:
     """Replace earlier results of the same components on the same engine in the same precision."""
-    new = {(result.component, result.engine, result.precision) for result in found}
-    kept = [old for old in manifest.verification if (old.component, old.engine, old.precision) not in new]
-    return msgspec.structs.replace(manifest, verification=[*kept, *found])
+    new = {(result.component, result.engine, result.precision) for result in results}
+    others = [old for old in manifest.verification if (old.component, old.engine, old.precision) not in new]
+    return msgspec.structs.replace(manifest, verification=[*others, *results])

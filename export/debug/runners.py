@@ -189,12 +189,12 @@ def _plan(subject: Subject, names: Sequence[str]) -> Any:
     from ...engines.trt.messages import Messages, logger_for
     from ...engines.trt.options import BuildOptions
     from ...engines.trt.plan_engine import deserialised
-    from ...engines.trt.record import Wanted
+    from ...engines.trt.record import PlanSource
 
     library = LIBRARIES[subject.engine]
     gpu = gpu_here(device_number(subject.device))
     generation = "" if gpu is None else gpu.generation
-    wanted = Wanted(
+    source = PlanSource(
         engine=subject.engine,
         version=str(library.load().__version__),
         target=generation,
@@ -209,7 +209,7 @@ def _plan(subject: Subject, names: Sequence[str]) -> Any:
         file = Path(folder) / "marked.plan"
         targets = (generation,) if library.ahead_of_time and generation else ()
         graph = subject.bundle.checked_file(subject.graph.file)
-        built = compile_plan(library, graph, subject.spec, wanted, file, targets=targets, marked=names)
+        built = compile_plan(library, graph, subject.spec, source, file, targets=targets, extra_outputs=names)
         with file.open("rb") as plan:
             if hashlib.file_digest(plan, "sha256").hexdigest() != built.sha256:
                 raise BundleError(f"{file} is not the plan that was built (its SHA-256 differs)")

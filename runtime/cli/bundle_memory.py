@@ -23,13 +23,13 @@ def memory_of(bundle: Bundle) -> list[dict[str, Any]]:
             "scratch": found.scratch,
             "buffers": found.buffers,
             "total": found.total,
-            "on_top": ["cuda_context", "captured_graphs", *(f"scratch of {name}" for name in found.untold)],
+            "on_top": ["cuda_context", "captured_graphs", *(f"scratch of {name}" for name in found.unknown_scratch)],
             "plans": [
                 {
                     "component": plan.component,
-                    "precision": plan.record.wanted.precision,
+                    "precision": plan.record.source.precision,
                     "weights": plan.weights,
-                    "weights_streamed": plan.record.wanted.options.weight_streaming,
+                    "weights_streamed": plan.record.source.options.weight_streaming,
                     "scratch": plan.scratch,
                     "scratch_by_profile": None if plan.unopened else list(plan.scratch_by_profile),
                     "scratch_is_a_total_because": plan.unopened,
@@ -59,8 +59,8 @@ def _print(found: MemoryEstimate) -> None:
     for plan in found.plans:
         shown.add_row(
             plan.component,
-            plan.record.wanted.precision,
-            _megabytes(plan.weights) + (", streamed" if plan.record.wanted.options.weight_streaming else ""),
+            plan.record.source.precision,
+            _megabytes(plan.weights) + (", streamed" if plan.record.source.options.weight_streaming else ""),
             _scratch(plan),
             ", ".join(_megabytes(size) for size in plan.buffers),
         )
@@ -70,8 +70,8 @@ def _print(found: MemoryEstimate) -> None:
     out.print(f"{_megabytes(found.total)} MB in all: scratch is shared, buffers are of the largest profile. {_ON_TOP}")
     for reason in dict.fromkeys(plan.unopened for plan in found.plans if plan.unopened is not None):
         out.print(f"scratch is a total over the profiles where plans cannot be opened: {reason}", highlight=False)
-    if found.untold:
-        out.print(f"untold by the library, also on top: scratch of {', '.join(found.untold)}")
+    if found.unknown_scratch:
+        out.print(f"not reported by the library, also on top: scratch of {', '.join(found.unknown_scratch)}")
 
 
 def _scratch(plan: PlanMemory) -> str:

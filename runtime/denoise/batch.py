@@ -346,7 +346,7 @@ class Batch:
         if key not in self._captured:
             while len(self._captured) >= _MOST_CAPTURED:
                 del self._captured[next(iter(self._captured))]
-            self._captured[key] = self.memory.repeated(work)
+            self._captured[key] = self.memory.capture(work)
         now = self._now
         self._captured[key]()
         self._now, self._flows_are_zero = (now + count) % 2, False
@@ -496,7 +496,7 @@ class Batch:
             return
         self._closed = True
         try:
-            self.memory.wait(self.memory.mark())  # after an error the engines may still be at work
+            self.memory.wait(self.memory.event())  # after an error the engines may still be at work
             if self._members:
                 self._remove(list(self._members))
         except EngineError:  # the call that failed has raised it; the samples' states are lost

@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any
 
 from ...engines.errors import UsageError
-from ...engines.memory import Mark, Memory
+from ...engines.memory import Event, Memory
 from ..open_engines import Components
 from .batch import Batch
 from .sample import Sample, checked_samples
@@ -184,15 +184,15 @@ def _run(
     whole: bool,
     times: list[float] | None,
 ) -> Generator[Step, None, None]:
-    queue, marks, memory = deque(samples), list[tuple[Mark, Mark]](), batch.memory
+    queue, marks, memory = deque(samples), list[tuple[Event, Event]](), batch.memory
     try:
         while queue or batch.active:
             while queue and len(batch.active) < slots and (batch.fits(queue[0]) or not batch.active):
                 batch.put(queue.popleft())
-            together, start = batch.active, memory.mark()
+            together, start = batch.active, memory.event()
             before = together[0].position
             finished = batch.finish() if whole else batch.step()
-            marks.append((start, memory.mark()))
+            marks.append((start, memory.event()))
             if watched and len(marks) > 1:
                 memory.wait(marks[-2][1])
             yield Step(samples=together, finished=tuple(finished), evaluations=together[0].position - before)
@@ -205,7 +205,7 @@ def _run(
     _measure(memory, marks, times)
 
 
-def _measure(memory: Memory, marks: Sequence[tuple[Mark, Mark]], times: list[float] | None) -> None:
+def _measure(memory: Memory, marks: Sequence[tuple[Event, Event]], times: list[float] | None) -> None:
     if times is not None and marks:
         memory.wait(marks[-1][1])
         times += [memory.milliseconds(*pair) for pair in marks]

@@ -218,7 +218,7 @@ class Turns:
             batch = self._batches.arrange(self._models[bucket.model], together[0].place, samples)
             started = time.perf_counter()
             batch.step()
-            batch.memory.wait(batch.memory.mark())
+            batch.memory.wait(batch.memory.event())
         except Exception as error:
             self._engine_failed(together, error)
             return

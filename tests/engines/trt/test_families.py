@@ -37,18 +37,18 @@ def test_every_component_is_compiled(kind: str, precision: str, components: tupl
     plans = build_engines(path, "tensorrt-rtx", options=options, components=components)
     bundle = Bundle(path)
     assert [built.file for built in bundle.manifest.built] == [plan.file for plan in plans]
-    assert {plan.record.wanted.component for plan in plans} == set(components or bundle.manifest.components)
+    assert {plan.record.source.component for plan in plans} == set(components or bundle.manifest.components)
     for plan in plans:
         bundle.checked_file(plan.file)
-        wanted = plan.record.wanted
-        spec = bundle.graph(wanted.component, wanted.precision).spec
+        source = plan.record.source
+        spec = bundle.graph(source.component, source.precision).spec
         assert len(plan.record.profiles) == (2 if "h" in spec.axes else 1)
-        assert wanted.precision in plan.record.layers
-        if wanted.component == "denoiser":
+        assert source.precision in plan.record.layers
+        if source.component == "denoiser":
             fp32 = plan.record.layers["fp32"]
             assert {"reduce", "select", "unary"} <= set(fp32), "sinusoids, mixing and update are always float32"
             matrices = {p for p, kinds in plan.record.layers.items() if "convolution" in kinds}
             assert matrices == {precision}, "all convolutions of the UNet compute in the precision asked for"
         assert "resize" not in plan.record.layers.get("bf16", {})
-        if wanted.component.startswith("vae") and kind.startswith("sdxl") and precision == "fp16":
+        if source.component.startswith("vae") and kind.startswith("sdxl") and precision == "fp16":
             assert set(plan.record.layers) == {"fp32"}

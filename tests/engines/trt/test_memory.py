@@ -20,7 +20,7 @@ def test_the_estimate_adds_up(tmp_path: Path) -> None:
     assert (found.engine, found.target) == ("tensorrt-rtx", "sm89")
     assert found.scratch == max(plan.record.activation_bytes or 0 for plan in plans)
     assert found.weights == sum(plan.record.weight_bytes or 0 for plan in plans)
-    assert found.untold == ()
+    assert found.unknown_scratch == ()
     for plan in found.plans:
         assert plan.unopened is not None and plan.scratch == plan.record.activation_bytes, "a total, and why"
     spec = bundle.graph("text_encoder", "fp16").spec
@@ -31,4 +31,4 @@ def test_the_estimate_adds_up(tmp_path: Path) -> None:
     assert found.total == found.weights + found.scratch + found.buffers
     for row, plan in zip(rows_of(plans), plans, strict=True):
         assert len(row) == len(COLUMNS)
-        assert row[0] == plan.record.wanted.component
+        assert row[0] == plan.record.source.component

@@ -69,8 +69,8 @@ def test_a_parser_that_says_nothing_is_quoted_from_its_log() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("OutOfMemory (Requested size was 8589934592 bytes.)", r"8192 MiB were wanted\) for shapes up to state"),
-        ("Skipping tactic 5 due to insufficient memory on requested size of 2147483648", r"2048 MiB were wanted\)"),
+        ("OutOfMemory (Requested size was 8589934592 bytes.)", r"8192 MiB were requested\) for shapes up to state"),
+        ("Skipping tactic 5 due to insufficient memory on requested size of 2147483648", r"2048 MiB were requested\)"),
         ("std::bad_alloc", "Memory ran out for shapes up to state"),
         ("CUDA initialization failure with error: 35", "sdengine doctor"),
         ("Could not find any implementation for node Attention_7.", "at Attention_7: .*precision"),

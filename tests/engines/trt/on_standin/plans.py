@@ -11,7 +11,7 @@ from sdengine.engines.trt import BuildOptions
 from sdengine.engines.trt.add import add_plan
 from sdengine.engines.trt.locked import rewrite_manifest
 from sdengine.engines.trt.profiles import profiles_for, shapes_of, vae_factor
-from sdengine.engines.trt.record import PlanRecord, Wanted
+from sdengine.engines.trt.record import PlanRecord, PlanSource
 
 from ..bundles import copy_of
 from .library import RTX_VERSION, VERSION
@@ -49,7 +49,7 @@ def with_plans(
             continue
         graph = component.graphs["fp32"]
         files = bundle.manifest.files
-        wanted = Wanted(
+        source = PlanSource(
             engine=engine,
             version=version,
             target=target,
@@ -60,15 +60,15 @@ def with_plans(
             profiles=profiles_for(graph.spec, bundle.manifest.sizes, factor=vae_factor(bundle)),
             options=options,
         )
-        profiles = [shapes_of(graph.spec, profile) for profile in wanted.profiles]
+        profiles = [shapes_of(graph.spec, profile) for profile in source.profiles]
         plan = {"component": name, "graph": str(path / graph.file), "profiles": profiles}
         plan |= {"refittable": options.refit or options.strip, "stripped": options.strip}
         plan |= {"streamable": 10_000 if options.weight_streaming else 0}
         data = json.dumps(plan).encode()
-        bundle.file(wanted.file).parent.mkdir(parents=True, exist_ok=True)
-        bundle.file(wanted.file).write_bytes(data)
+        bundle.file(source.file).parent.mkdir(parents=True, exist_ok=True)
+        bundle.file(source.file).write_bytes(data)
         record = PlanRecord(
-            wanted=wanted,
+            source=source,
             seconds=0.0,
             plan_bytes=len(data),
             weight_bytes=None,

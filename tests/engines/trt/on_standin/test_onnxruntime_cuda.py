@@ -106,10 +106,10 @@ def test_recorded_loops_are_refused(bundle: Path) -> None:
                for t in engine.spec.outputs}  # fmt: skip
     once = engine.prepare(inputs, outputs)
     device = device_of(0)
-    device.recording = []
+    device.capturing = []
     with pytest.raises(EngineError, match="--cuda-graph step"):
         once()
-    device.recording = None
+    device.capturing = None
     device.release()
     engine.close()
 

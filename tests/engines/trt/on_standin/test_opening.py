@@ -24,7 +24,7 @@ def opened(path: Path, **options: object) -> PlanEngine:
 
 def test_a_plan_that_streams_its_weights_is_never_captured(tmp_path: Path) -> None:
     path = with_plans("sd1", tmp_path, options=BuildOptions(weight_streaming=True))
-    with pytest.raises(UsageError, match="conditioner: a plan that streams its weights cannot be recorded"):
+    with pytest.raises(UsageError, match="conditioner: a plan that streams its weights cannot be captured"):
         opened(path, cuda_graph="loop")
     engine = opened(path, cuda_graph="step", weight_streaming_budget=0.5)
     captures, inputs = count("captures"), inputs_for(engine.spec)
@@ -72,7 +72,7 @@ def test_an_open_plan_tells_the_scratch_memory_of_each_profile(tmp_path: Path) -
     assert all(plan.unopened is None for plan in plans.values())
     by_profile = plans["denoiser"].scratch_by_profile
     assert by_profile == (by_profile[0], int(by_profile[0]) // 2) and len(plans["text_encoder"].scratch_by_profile) == 1
-    assert found.untold == () and found.scratch == max(plan.scratch or 0 for plan in found.plans)
+    assert found.unknown_scratch == () and found.scratch == max(plan.scratch or 0 for plan in found.plans)
     [other] = memory_estimates(Bundle(with_plans("sd1", tmp_path / "other", target="sm80-NVIDIA-A100")))
     assert all("here is sm89" in str(plan.unopened) for plan in other.plans)
-    assert len(other.untold) == len(other.plans), "nothing was written down, and nothing could be asked"
+    assert len(other.unknown_scratch) == len(other.plans), "nothing was written down, and nothing could be asked"

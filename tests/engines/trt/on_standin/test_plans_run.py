@@ -12,7 +12,7 @@ from sdengine.engines.errors import BundleError, EngineError, UsageError
 from sdengine.engines.ort.onnxruntime_cpu import OnnxRuntimeEngine
 from sdengine.engines.spec import ComponentSpec
 from sdengine.engines.trt.library import LIBRARIES
-from sdengine.engines.trt.plan_engine import MOST_BUCKETS, PlanEngine
+from sdengine.engines.trt.plan_engine import MOST_BOUND_CONTEXTS, PlanEngine
 from sdengine.engines.trt.run_tensorrt import unavailable, version
 
 from .counts import count, cuda
@@ -93,15 +93,15 @@ def test_a_graph_is_captured_once_for_each_set_of_shapes(bundle: Path) -> None:
 
 def test_buffers_are_bounded_and_reused(bundle: Path) -> None:
     engine = opened(bundle, "conditioner")
-    for tokens in range(70, 70 + MOST_BUCKETS):
+    for tokens in range(70, 70 + MOST_BOUND_CONTEXTS):
         run(engine, inputs_for(engine.spec, T=tokens))
     made = count("allocated")
-    for tokens in range(70, 70 + MOST_BUCKETS):
+    for tokens in range(70, 70 + MOST_BOUND_CONTEXTS):
         run(engine, inputs_for(engine.spec, T=tokens))
     assert count("allocated") == made, "shapes that were seen allocate nothing"
 
     def many_shapes() -> int:
-        for tokens in (*range(20, 26), *range(70, 70 + MOST_BUCKETS)):
+        for tokens in (*range(20, 26), *range(70, 70 + MOST_BOUND_CONTEXTS)):
             inputs = inputs_for(engine.spec, T=tokens)
             assert same(run(engine, inputs), expected(bundle, "conditioner", inputs))
         return count("allocated")
@@ -166,7 +166,9 @@ def test_running_out_of_memory_says_how_much_and_leaves_nothing(bundle: Path) ->
     engine = opened(bundle, "vae_decoder")
     cuda.standin_limit(30_000)
     try:
-        with pytest.raises(EngineError, match=r"cuMemAlloc failed: CUDA_ERROR_OUT_OF_MEMORY \(\d+ MiB were wanted\)"):
+        with pytest.raises(
+            EngineError, match=r"cuMemAlloc failed: CUDA_ERROR_OUT_OF_MEMORY \(\d+ MiB were requested\)"
+        ):
             run(engine, inputs_for(engine.spec))
     finally:
         cuda.standin_limit(1 << 34)

@@ -1,4 +1,4 @@
-"""An execution context for one set of shapes and buffers, and, once it has run, a captured graph."""
+"""An execution context for one set of shapes and buffers, and, once it has run, a captured CUDA graph."""
 
 import ctypes
 import math
@@ -11,7 +11,7 @@ from ..cuda.blocks import Block
 from ..cuda.device import Device
 from ..cuda.device_memory import DeviceArray
 from ..cuda.driver import driver_call
-from ..cuda.graph import Graph, captured
+from ..cuda.graph import CudaGraph, captured_graph
 from ..cuda.staging import PinnedBuffer
 from ..engine import Array
 from ..errors import EngineError
@@ -19,10 +19,10 @@ from ..memory import Buffer
 from ..spec import ComponentSpec, TensorSpec
 from .contexts import Contexts
 
-__all__ = ["Bucket"]
+__all__ = ["BoundContext"]
 
 
-class Bucket:
+class BoundContext:
     """A context whose shapes and addresses never change, so that its launches can be captured.
 
     Inputs and outputs on the device are used where they are. Those on the host get a place on the device and pinned
@@ -34,8 +34,8 @@ class Bucket:
         contexts: makes the plan's contexts.
         spec: of the component.
         profile: which of the plan's profiles.
-        axes: lengths of the axes.
-        buffers: inputs and outputs by name; only which are on the device, and where, counts here.
+        axes: sizes of the axes.
+        buffers: inputs and outputs by name; only the addresses of those on the device are used here.
         capture: whether to replay a captured graph from the second run on.
 
     Raises:
@@ -59,7 +59,7 @@ class Bucket:
         self._capture = capture
         self._ran = self._waited_for = False
         self._generation = -1
-        self._graph: Graph | None = None
+        self._graph: CudaGraph | None = None
         self._crossing: dict[str, tuple[Block, PinnedBuffer, int]] = {}
         self._context = contexts.new()
         if self._context is None:
@@ -78,7 +78,7 @@ class Bucket:
             self._must(context.set_input_shape(tensor.name, shape), f"{tensor.name} of shape {list(shape)}")
 
     def _place(self, tensor: TensorSpec, axes: Mapping[str, int]) -> int:
-        """Give a tensor of the host a place on the device; one of no elements needs an address too."""
+        """Allocate memory on the device for a tensor of the host; one without elements needs an address too."""
         size = math.prod(tensor.resolve(axes)) * np.dtype(tensor.dtype).itemsize
         block = self._device.blocks.block(size)
         self._crossing[tensor.name] = (block, pinned := self._device.staging.take(size), size)
@@ -95,8 +95,8 @@ class Bucket:
         """
         device = self._device
         self._use_scratch()
-        if device.recording is not None:
-            self._record(bool(inputs or outputs))
+        if device.capturing is not None:
+            self._run_in_capture(bool(inputs or outputs))
             return
         if inputs and not self._waited_for:
             device.synchronize()  # the run before may not have read its inputs yet
@@ -104,7 +104,7 @@ class Bucket:
             ctypes.memmove(self._crossing[name][1].address, array.ctypes.data, array.nbytes)
         if self._graph is None and self._capture and self._ran:
             # Not at the first run: until then the library may still allocate and load.
-            self._graph = captured(device.stream, self._launch)
+            self._graph = captured_graph(device.stream, self._launch)
         if self._graph is not None:
             self._graph.launch(device.stream)
         else:
@@ -115,15 +115,15 @@ class Bucket:
         for name, array in outputs.items():
             ctypes.memmove(array.ctypes.data, self._crossing[name][1].address, array.nbytes)
 
-    def _record(self, crossing: bool) -> None:
-        assert self._device.recording is not None
+    def _run_in_capture(self, crossing: bool) -> None:
+        assert self._device.capturing is not None
         if crossing:
             raise EngineError(f"{self._spec.name}: a loop with buffers on the host cannot be one graph")
         self._launch()
-        self._device.recording.append(self)
+        self._device.capturing.append(self)
 
     def _use_scratch(self) -> None:
-        """Tell the context where its scratch memory is; a graph that was captured before a change is dropped."""
+        """Set the context's scratch memory; where it has moved, the captured graph is dropped."""
         address, size = self._device.scratch(int(self._engine.device_memory_size_v2))
         if self._generation != self._device.generation:
             self._graph, self._ran = None, False
@@ -144,10 +144,10 @@ class Bucket:
 
     def _must(self, done: bool, what: str) -> None:
         if not done:
-            raise EngineError(f"{self._spec.name}: the library refuses {what}; its log tells why")
+            raise EngineError(f"{self._spec.name}: the library refuses {what}; its log says why")
 
     def close(self) -> None:
-        """Let graph, context and buffers go; the stream has done its work. Calling it twice is harmless."""
+        """Release graph, context and buffers; the stream has done its work. Calling it twice is harmless."""
         self._graph = self._context = None
         while self._crossing:
             self._device.staging.give_back(self._crossing.popitem()[1][1])
