@@ -1,8 +1,8 @@
 """The components of a bundle: which there are, and the shapes of each, derived from the checkpoint's configs.
 
-Axes: S samples, R rows, B texts, T tokens of a row's text, E added embeddings, h and w the size in latents. What
-belongs to samples or rows has that axis first. An output ``next_X`` is what the input ``X`` becomes: of the next
-evaluation (``state``), or of the next component in this one (ControlNets add to ``residual_i``).
+Axes: S samples, R rows, B texts, T tokens of a row's text, E added embeddings, h and w the size in latents. A
+tensor of samples or rows has that axis first. An output ``next_X`` becomes the input ``X``: of the next evaluation
+(``state``), or of the next component in the same evaluation (ControlNets add to ``residual_i``).
 """
 
 from collections.abc import Mapping
@@ -33,19 +33,19 @@ __all__ = [
 ]
 
 STATE_SLOTS = 5
-"""Length of the solver's state: the latent and four memories, as PLMS and UniPC of order 3 need."""
+"""Slots of the solver's state: the latent and four memories, as PLMS and UniPC of order 3 need."""
 
 UPDATE_TERMS = STATE_SLOTS + 3
-"""What a new state is a sum of: the state, the network's output, the clipped picture x0 and fresh noise."""
+"""What a new state is a sum of: the state, the network's output, the clipped x0 and fresh noise."""
 
 Axes = Mapping[str, AxisRange]
 
 
 def _spec(name: str, inputs: list[TensorSpec], outputs: list[TensorSpec], axes: Axes) -> ComponentSpec:
-    """Keep the axes that the component has."""
+    """Make a spec of those axes that its inputs have."""
     text = " ".join(str(dim) for tensor in inputs for dim in tensor.shape)
     names = set(text.replace("*", " ").replace("/", " ").split())
-    used = {axis: length for axis, length in axes.items() if axis in names}
+    used = {axis: allowed for axis, allowed in axes.items() if axis in names}
     return ComponentSpec(name=name, inputs=tuple(inputs), outputs=tuple(outputs), axes=used)
 
 
@@ -73,7 +73,7 @@ def text_encoder_spec(name: str, config: TextEncoderConfig, axes: Axes) -> Compo
 
 
 def prepared(config: UNetConfig, dtype: str, *, up: bool = True) -> list[TensorSpec]:
-    """What the conditioner hands to the denoiser, or to a ControlNet (``up=False``)."""
+    """Outputs of the conditioner, which are inputs of the denoiser, or of a ControlNet (``up=False``)."""
     tokens: Dim = config.image_tokens or "T"
     tensors = [
         TensorSpec(name=f"key_values_{width}", dtype=dtype, shape=("R", layers, 2, tokens, width))
@@ -109,7 +109,7 @@ def _solver_inputs(channels: int, *size: Dim, rescale: bool) -> list[TensorSpec]
 
 
 def _step_inputs(state: TensorSpec) -> list[TensorSpec]:
-    """What a denoiser and the ControlNets beside it are both given."""
+    """Inputs that a denoiser and the ControlNets beside it share."""
     return [
         state,
         _i64("row_sample", "R"),

@@ -10,18 +10,18 @@ from .errors import UsageError
 from .memory import Buffer, Memory
 from .spec import ComponentSpec
 
-__all__ = ["Array", "Engine", "EngineInfo", "check_buffers", "run", "run_there"]
+__all__ = ["Array", "Engine", "EngineInfo", "check_buffers", "run", "run_in_engine_memory"]
 
 Array = NDArray[np.generic]
 
 
 class EngineInfo(Protocol):
-    """What can be told about an open engine."""
+    """The facts about an open engine."""
 
     name: str
     """``onnxruntime``, ``openvino``, ``torch``, ..."""
     device: str
-    """Where it runs, as the library names it: read from the open engine, not from what was asked."""
+    """Where it runs, as the library names it: read from the open engine, not from the request."""
     precision: str
     """What it computes in: ``fp32``, ``bf16`` or ``fp16``."""
     notes: list[str]
@@ -40,20 +40,20 @@ class Engine(EngineInfo, Protocol):
 
     @property
     def memory(self) -> Memory:
-        """Where buffers are at home that it runs on without a detour."""
+        """The memory of buffers that it can run on without copying them."""
 
     def prepare(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Callable[[], None]:
-        """Bind buffers once, to run on them many times.
+        """Bind buffers once, to run on them any number of times.
 
         Args:
             inputs: C-contiguous buffers by name, of the spec's types and shapes, in the engine's memory or on the
-                host. What they hold at each run counts.
+                host. Each run reads what they hold then.
             outputs: buffers that each run writes.
 
         Returns:
-            What runs the component once on those buffers; it raises EngineError if the library fails. It returns when
-            outputs on the host are written; runs on buffers in the engine's memory are only put in order with other
-            work there.
+            A function that runs the component once on those buffers; it raises EngineError if the library fails. It
+            returns when outputs on the host are written; on buffers in the engine's memory, runs are only queued, in
+            order with other work there.
 
         Raises:
             UsageError: a buffer does not fit the spec.
@@ -69,21 +69,21 @@ class Engine(EngineInfo, Protocol):
 def check_buffers(
     spec: ComponentSpec, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer] | None = None
 ) -> dict[str, int]:
-    """Check names, types, layouts and shapes; return the lengths of the axes.
+    """Check names, types, layouts and shapes; return the sizes of the axes.
 
     Raises:
         UsageError: a buffer does not fit the spec.
 
     """
     axes = spec.axes_of({name: array.shape for name, array in inputs.items()})
-    wanted = [(tensor, inputs[tensor.name]) for tensor in spec.inputs]
+    buffers = [(tensor, inputs[tensor.name]) for tensor in spec.inputs]
     for tensor in spec.outputs if outputs is not None else ():
         array = outputs.get(tensor.name) if outputs is not None else None
         if array is None or array.shape != tensor.resolve(axes):
             shape = None if array is None else list(array.shape)
             raise UsageError(f"{spec.name}: output {tensor.name} needs shape {list(tensor.resolve(axes))}, not {shape}")
-        wanted.append((tensor, array))
-    for tensor, array in wanted:
+        buffers.append((tensor, array))
+    for tensor, array in buffers:
         strided = isinstance(array, np.ndarray) and not array.flags.c_contiguous
         if array.dtype != np.dtype(tensor.dtype) or strided:
             raise UsageError(f"{spec.name}: {tensor.name} must be C-contiguous {tensor.dtype}, not {array.dtype}")
@@ -98,7 +98,7 @@ def run(engine: Engine, inputs: Mapping[str, Buffer]) -> dict[str, Array]:
     return outputs
 
 
-def run_there(engine: Engine, inputs: Mapping[str, Buffer]) -> dict[str, Buffer]:
+def run_in_engine_memory(engine: Engine, inputs: Mapping[str, Buffer]) -> dict[str, Buffer]:
     """Run once, into new buffers in the engine's own memory."""
     axes = check_buffers(engine.spec, inputs)
     outputs = {t.name: engine.memory.zeros(t.resolve(axes), t.dtype) for t in engine.spec.outputs}

@@ -3,10 +3,10 @@
 ::
 
     SdengineError                 exit status 1
-    ├── UsageError                exit status 2: an argument or a request that cannot be met as given
+    ├── UsageError                exit status 2: an argument or a request that cannot be met
     ├── CheckpointError           the checkpoint is missing, incomplete or of an unknown family
     ├── ExportError               a component could not be traced, written or verified
-    ├── BundleError               the bundle is missing or of another schema, or does not hold what is asked for
+    ├── BundleError               the bundle is missing or of another schema, or does not hold what is requested
     │   └── DamagedBundleError      a file of it is not what was exported; no other engine is tried
     └── EngineError               an engine could not be opened, built or run
         ├── EngineUnavailableError  the library, driver or hardware it needs is not here
@@ -31,13 +31,13 @@ __all__ = [
 
 
 class SdengineError(Exception):
-    """Base of every error this library raises on purpose; its text says what happened and how to mend it."""
+    """Base of every error this library raises on purpose; its text says what happened and how to fix it."""
 
     exit_status = 1
 
 
 class UsageError(SdengineError, ValueError):
-    """An argument or a request that cannot be met as given."""
+    """An argument or a request that cannot be met."""
 
     exit_status = 2
 
@@ -51,7 +51,7 @@ class ExportError(SdengineError):
 
 
 class BundleError(SdengineError):
-    """The bundle is missing or of another schema, or does not hold what is asked for."""
+    """The bundle is missing or of another schema, or does not hold what is requested."""
 
 
 class DamagedBundleError(BundleError):

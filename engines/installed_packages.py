@@ -24,8 +24,8 @@ _PACKAGES = (
 
 def installed_packages() -> dict[str, str]:
     """Return the versions of those packages that decide what can run, and how fast."""
-    found = {}
+    versions = {}
     for name in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            versions[name] = version(name)
+    return versions

@@ -22,7 +22,7 @@ __all__ = ["COMPONENT_KINDS", "IO_DTYPES", "NETWORK_KINDS", "ComponentKind", "Ne
 Axes = Mapping[str, AxisRange]
 
 IO_DTYPES = {"fp32": "float32", "bf16": "float32", "fp16": "float16"}
-"""What components hand to each other, by precision: numpy has no bfloat16, so host memory could not hold it."""
+"""Types of the tensors that components pass to each other, by precision: numpy has no bfloat16."""
 
 
 @dataclass(frozen=True, kw_only=True)

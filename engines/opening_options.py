@@ -1,4 +1,4 @@
-"""How engines are to be opened, beside which one and in which precision."""
+"""Options of opening engines, beside the engine and its precision."""
 
 from dataclasses import asdict, dataclass
 
@@ -29,6 +29,6 @@ class OpeningOptions:
     memory_limit: int | None = None
 
     @property
-    def given(self) -> dict[str, object]:
+    def set_options(self) -> dict[str, object]:
         """Those that are not None."""
         return {name: value for name, value in asdict(self).items() if value is not None}

@@ -41,7 +41,7 @@ def check_verify(value: str) -> None:
 
 
 def verify_bundle(bundle: Bundle, engines: Sequence[str], verify: Verify) -> Iterator[Verification]:
-    """Compare the graphs; ``fast`` at one set of lengths per component, ``full`` at three.
+    """Compare the graphs; ``fast`` at one set of sizes per component, ``full`` at three.
 
     Engines that cannot run on this machine are left out: what was compared is what the results name.
 
@@ -81,7 +81,7 @@ def differences(
         name: the component.
         precision: of the graph.
         engines: that can run it.
-        specs: its spec, once for each set of lengths to compare at, with the axes to choose them from.
+        specs: its spec, once for each set of sizes to compare at, with the axes to choose them from.
         tolerance: the largest difference over the largest value.
 
     Raises:
@@ -109,7 +109,7 @@ def _typed(array: Array, tensor: TensorSpec) -> Array:
     return array.astype(tensor.dtype)
 
 
-_LENGTHS: tuple[dict[str, int], ...] = (
+_SIZES: tuple[dict[str, int], ...] = (
     {"S": 1, "R": 2, "B": 2, "T": 77, "E": 1},
     {"S": 2, "R": 3, "B": 3, "T": 154, "E": 2},
     {"S": 1, "R": 1, "B": 1, "T": 77, "E": 1},
@@ -117,17 +117,17 @@ _LENGTHS: tuple[dict[str, int], ...] = (
 
 
 def sample(spec: ComponentSpec, case: int) -> tuple[dict[str, int], dict[str, Array]]:
-    """Choose lengths, small and not square, and random inputs of the magnitudes that a request has."""
+    """Choose sizes, small and not square, and random inputs of realistic magnitudes."""
     rng = np.random.default_rng(case)
-    case %= len(_LENGTHS)
-    wanted = _LENGTHS[case] | {"h": (5, 7, 4)[case], "w": (6, 4, 9)[case]}
-    axes = {axis: _fit(length, wanted[axis], axis) for axis, length in spec.axes.items()}
+    case %= len(_SIZES)
+    sizes = _SIZES[case] | {"h": (5, 7, 4)[case], "w": (6, 4, 9)[case]}
+    axes = {axis: _fit(allowed, sizes[axis], axis) for axis, allowed in spec.axes.items()}
     return axes, {tensor.name: _random(rng, tensor, axes) for tensor in spec.inputs}
 
 
-def _fit(length: AxisRange, wanted: int, axis: str) -> int:
-    least = length.min + wanted - 4 if axis in "hw" else wanted
-    return max(length.min, min(length.max, least))
+def _fit(allowed: AxisRange, size: int, axis: str) -> int:
+    least = allowed.min + size - 4 if axis in "hw" else size
+    return max(allowed.min, min(allowed.max, least))
 
 
 def _random(rng: np.random.Generator, tensor: TensorSpec, axes: dict[str, int]) -> Array:
@@ -155,9 +155,9 @@ def relative_error(actual: Mapping[str, Array], expected: Mapping[str, Array]) -
     """Return the largest difference over the largest value, of all outputs."""
     worst = 0.0
     for name, reference in expected.items():
-        given, wanted = actual[name].astype(np.float64), reference.astype(np.float64)
-        scale = max(float(np.abs(wanted).max()), 1e-6)
+        values, expected_values = actual[name].astype(np.float64), reference.astype(np.float64)
+        scale = max(float(np.abs(expected_values).max()), 1e-6)
         slack = 1.0 if reference.dtype == np.uint8 else 0.0  # a value on the edge between two bytes may take either
-        error = max(float(np.abs(given - wanted).max()) - slack, 0.0) / scale
+        error = max(float(np.abs(values - expected_values).max()) - slack, 0.0) / scale
         worst = max(worst, error) if np.isfinite(error) else float("inf")
     return worst

@@ -1,4 +1,4 @@
-"""Which engine runs a component: the one asked for, or the first that the bundle holds and the machine can run.
+"""Which engine runs a component: the requested one, or the first that the bundle holds and the machine can run.
 
 Falling back is never silent: every engine that was skipped is reported with its reason.
 """
@@ -24,15 +24,15 @@ class EngineKind:
     """One of the engines: adding one adds its module and a line in :data:`ENGINES`.
 
     Attributes:
-        where: the module, which tells ``NAME``, ``unavailable()`` and ``version()``, and ``preferred()`` where the
-            precision to open in, if none is asked for, depends on the machine or the device. It is imported when it is
-            asked for: most programs run one engine.
+        where: the module, which has ``NAME``, ``unavailable()`` and ``version()``, and ``preferred()`` where the
+            default precision depends on the machine or the device. It is imported when it is needed: most programs run
+            one engine.
         opens: name of its constructor.
         precisions: what it runs, preferred first.
         options: that its constructor has beside the precision.
-        devices: kinds of devices that it can be told to run on.
+        devices: kinds of devices that it can run on.
         builds_plans: whether it runs plans that are built ahead of time, see :mod:`sdengine.engines.trt`.
-        reference: whether it is what the others are compared with.
+        reference: whether the others are compared with it.
 
     """
 
@@ -55,7 +55,7 @@ class EngineKind:
         return engine
 
     def choose(self, graphs: Collection[str], device: str | None) -> str | None:
-        """Return the precision to open where none is asked for; None where no graph of the component will do."""
+        """Return the default precision; None where the component has no graph for this engine."""
         preferred: Callable[..., str | None] | None = getattr(self.module, "preferred", None)
         if preferred is not None:
             return preferred(graphs, device)
@@ -103,14 +103,14 @@ class Fallback:
     """An engine that was skipped, and why."""
 
     component: str
-    asked: str
+    requested: str
     skipped: str
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """An open engine, what was skipped before it, and the options that it has no use for."""
+    """An open engine, what was skipped before it, and the options that it does not have."""
 
     engine: Engine
     fallbacks: tuple[Fallback, ...]
@@ -135,7 +135,7 @@ def open_engine(
         precision: ``fp32``, ``bf16`` or ``fp16``; None takes the first that engine and bundle have.
         fallback: ``error`` refuses where the named engine cannot run, ``allow`` tries the others; None means
             ``allow`` for ``auto`` and ``error`` for a named engine.
-        options: see there. An engine that was not named may have no use for one; the result says so.
+        options: see there. An engine that was not named may lack one; the result says so.
 
     Raises:
         DamagedBundleError: a file that the engine reads is not what was exported; nothing else is tried.
@@ -146,27 +146,27 @@ def open_engine(
     if engine != "auto" and engine not in ENGINES:
         known = ", ".join(["auto", *ENGINES])
         raise UsageError(f"unknown engine {engine!r}; there are {known}{nearest(engine, ENGINES)}")
-    given = (options or OpeningOptions()).given
+    set_options = (options or OpeningOptions()).set_options
     policy = fallback or ("allow" if engine == "auto" else "error")
     skipped: list[Fallback] = []
     for name in _candidates(engine, policy, bundle.manifest.engines):
         try:
-            opened = _open(bundle, component, name, precision, _accepted(name, given, named=name == engine))
+            opened = _open(bundle, component, name, precision, _accepted(name, set_options, named=name == engine))
         except DamagedBundleError:
-            raise  # what another engine would draw of it is not what was exported
+            raise  # no other engine is tried: it would run what was not exported
         except SdengineError as error:
             if policy == "error":
                 raise
-            skipped.append(Fallback(component=component, asked=engine, skipped=name, reason=str(error)))
+            skipped.append(Fallback(component=component, requested=engine, skipped=name, reason=str(error)))
         else:
-            unused = tuple(option for option in given if option not in (*ENGINES[name].options, "device"))
+            unused = tuple(option for option in set_options if option not in (*ENGINES[name].options, "device"))
             return Opened(engine=opened, fallbacks=tuple(skipped), unused=unused)
     reasons = "; ".join(f"{f.skipped}: {f.reason}" for f in skipped)
     raise EngineError(f"no engine can run {component}: {reasons}")
 
 
 def _candidates(engine: str, policy: str, exported: Collection[str]) -> Iterator[str]:
-    """Name the engines to try: the one asked for, those the bundle was exported for and verified with, the rest."""
+    """Yield the engines to try: the named one, those that the bundle was exported for and verified with, the rest."""
     if engine != "auto":
         yield engine
     if policy == "allow":
@@ -201,5 +201,5 @@ def _open(bundle: Bundle, component: str, name: str, precision: str | None, opti
         raise EngineError(f"{name} cannot run {precision}; it runs {', '.join(kind.precisions)}")
     opened = kind.open(bundle, component, precision=precision, **options)
     if opened.precision != precision:
-        raise EngineError(f"{name} was asked for {precision} and opened in {opened.precision}")
+        raise EngineError(f"{name} should compute in {precision} and opened in {opened.precision}")
     return opened

@@ -1,4 +1,4 @@
-"""Gives memory back to the system that an engine has made its own copy of, or no longer uses."""
+"""Gives memory back to the system that an engine does not use any more, or has copied."""
 
 import contextlib
 import ctypes
@@ -18,21 +18,21 @@ def _libc() -> Any:
 
 
 def release_freed() -> None:
-    """Return what has been freed: while a graph is compiled, glibc keeps some hundred megabytes of it for later."""
+    """Give freed memory back: after a graph is compiled, glibc holds hundreds of megabytes of it for reuse."""
     libc = _libc()
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)
 
 
 def release_mapped(file: Path) -> int:
-    """Unload the pages of a mapped file; they are read again if anybody looks at them.
+    """Unload the pages of a mapped file; they are read from the file again when they are used.
 
     Args:
         file: a file that this process may have mapped. Only mappings that it cannot write to are unloaded: those hold
             nothing but what is in the file.
 
     Returns:
-        How many bytes of mappings were unloaded; 0 where the system does not tell what is mapped.
+        How many bytes of mappings were unloaded; 0 where the system does not list what is mapped.
 
     """
     libc, released = _libc(), 0

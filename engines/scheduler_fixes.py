@@ -1,6 +1,6 @@
 """What diffusers' pipelines change in the scheduler config of a checkpoint when they open it.
 
-Old checkpoints of Stable Diffusion 1 and 2 say things that were never meant. ``StableDiffusionPipeline``, its
+Some scheduler options of old checkpoints of Stable Diffusion 1 and 2 are wrong. ``StableDiffusionPipeline``, its
 image-to-image and its inpainting each change some of them (their ``__init__``, diffusers 0.42); the pipelines of
 SDXL, of latent consistency models and those with a ControlNet change nothing.
 """
@@ -33,38 +33,38 @@ SCHEDULER_CLASSES = (
     "TCDScheduler",
     "UniPCMultistepScheduler",
 )
-"""Schedulers that a bundle can be drawn with; a test holds this list against the runtime's solvers."""
+"""Schedulers that a bundle can use; a test compares this list with the runtime's solvers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fix:
-    """What becomes of one option.
+    """How one option is corrected.
 
     Attributes:
         option: its name.
-        meant: what it is set to.
+        corrected: what it is set to.
         defaults: its default by class, where the file does not set it; "" stands for all others.
 
     """
 
     option: str
-    meant: object
+    corrected: object
     defaults: Mapping[str, object]
 
     def applies(self, value: object) -> bool:
         """Whether this value is changed."""
-        return value != self.meant if self.option == "steps_offset" else value is (not self.meant)
+        return value != self.corrected if self.option == "steps_offset" else value is (not self.corrected)
 
     def value(self, config: Mapping[str, object]) -> object:
-        """Return what the scheduler of this config would have; what is meant where it has no such option."""
-        default = self.defaults.get(str(config.get("_class_name")), self.defaults.get("", self.meant))
+        """Return the value that the scheduler of this config has; the corrected one where it has no such option."""
+        default = self.defaults.get(str(config.get("_class_name")), self.defaults.get("", self.corrected))
         return config.get(self.option, default)
 
 
 _NO_OFFSET = ("DPMSolverSinglestepScheduler", "EDMDPMSolverMultistepScheduler", "EDMEulerScheduler")
-_OFFSET = Fix(option="steps_offset", meant=1, defaults={"": 0, **dict.fromkeys(_NO_OFFSET, 1)})
-_CLIP = Fix(option="clip_sample", meant=False, defaults={"DDIMScheduler": True, "DDPMScheduler": True})
-_PRK = Fix(option="skip_prk_steps", meant=True, defaults={"PNDMScheduler": False})
+_OFFSET = Fix(option="steps_offset", corrected=1, defaults={"": 0, **dict.fromkeys(_NO_OFFSET, 1)})
+_CLIP = Fix(option="clip_sample", corrected=False, defaults={"DDIMScheduler": True, "DDPMScheduler": True})
+_PRK = Fix(option="skip_prk_steps", corrected=True, defaults={"PNDMScheduler": False})
 
 _PER_TASK: dict[str, tuple[Fix, ...]] = {
     "text": (_OFFSET, _CLIP),
@@ -74,7 +74,7 @@ _PER_TASK: dict[str, tuple[Fix, ...]] = {
 
 
 def fixes_for(family: str, pipeline_class: str, task: str, *, controlled: bool) -> tuple[Fix, ...]:
-    """Return what the pipeline that diffusers has for a task changes.
+    """Return what diffusers' pipeline for a task corrects.
 
     Args:
         family: of the checkpoint.
@@ -102,7 +102,9 @@ def fixed_scheduler(
 
     """
     changed = {
-        fix.option: fix.meant for fix in fixes if fix.applies(fix.value(config)) and (fix.option in config or not other)
+        fix.option: fix.corrected
+        for fix in fixes
+        if fix.applies(fix.value(config)) and (fix.option in config or not other)
     }
     return {**config, **changed} if changed else config
 
@@ -114,12 +116,12 @@ def scheduler_notes(config: Mapping[str, object], family: str, pipeline_class: s
         tasks = [t for t in _PER_TASK if fix in fixes_for(family, pipeline_class, t, controlled=False)]
         if not tasks or not fix.applies(fix.value(config)):
             continue
-        told = f"{fix.option}={fix.value(config)}" if fix.option in config else f"no {fix.option}"
+        setting = f"{fix.option}={fix.value(config)}" if fix.option in config else f"no {fix.option}"
         named = " and ".join(
             {"text": "text-to-image", "image": "image-to-image", "inpaint": "inpainting"}[t] for t in tasks
         )
         notes.append(
-            f"the scheduler config has {told}: taken as {fix.meant} in {named}, as in diffusers' pipelines "
+            f"the scheduler config has {setting}: taken as {fix.corrected} in {named}, as in diffusers' pipelines "
             "(not with a ControlNet)"
         )
     return notes

@@ -1,4 +1,4 @@
-"""The one place where shapes are stated.
+"""Shapes of components, stated here only.
 
 A :class:`ComponentSpec` names the inputs and outputs of a component with symbolic axes. Trace inputs, dynamic
 axes, engine profiles, buffer sizes and request validation are all derived from it.
@@ -15,7 +15,7 @@ from .errors import UsageError
 __all__ = ["AxisRange", "Changes", "ComponentSpec", "Dim", "TensorSpec", "resolve_dim", "split_dim"]
 
 Dim = int | str
-"""A length: a number, an axis (``"h"``), a multiple of one (``"8*h"``), or a fraction rounded up (``"h/2"``)."""
+"""A dimension: a number, an axis (``"h"``), a multiple of one (``"8*h"``), or a fraction rounded up (``"h/2"``)."""
 
 _DIM = re.compile(r"(?:(\d+)\*)?([A-Za-z_]\w*)(?:/(\d+))?")
 
@@ -29,7 +29,7 @@ def split_dim(dim: str) -> tuple[int, str, int]:
 
 
 def resolve_dim(dim: Dim, axes: Mapping[str, int]) -> int:
-    """Return a dimension in numbers, given the length of its axis."""
+    """Return a dimension as a number, from the size of its axis."""
     if isinstance(dim, int):
         return dim
     factor, axis, divisor = split_dim(dim)
@@ -37,7 +37,7 @@ def resolve_dim(dim: Dim, axes: Mapping[str, int]) -> int:
 
 
 class AxisRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The lengths an axis may take, inclusive; ``opt`` is what an engine is tuned for."""
+    """The sizes an axis may have, inclusive; ``opt`` is what an engine is optimised for."""
 
     min: int
     opt: int
@@ -59,8 +59,8 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         name: of the tensor.
         dtype: its element type, by numpy's name, such as ``float32`` or ``uint8``.
         shape: its dimensions.
-        changes: when an input changes: ``state``, each evaluation writes the next one's; ``evaluation``, it is given
-            for each evaluation; ``request``, it stays for as long as a sample is denoised.
+        changes: when an input changes: ``state``, each evaluation writes the next one's; ``evaluation``, it has new
+            values for each evaluation; ``request``, it stays the same while a sample is denoised.
 
     """
 
@@ -77,11 +77,11 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def is_number(self) -> bool:
-        """Whether there are but a few numbers for each sample or row, however large the image."""
+        """Whether there are only a few numbers for each sample or row, whatever the size of the image."""
         return all(isinstance(dim, int) or dim in ("S", "R") for dim in self.shape)
 
     def resolve(self, axes: Mapping[str, int]) -> tuple[int, ...]:
-        """Return the shape in numbers, given the length of every axis."""
+        """Return the shape in numbers, from the size of every axis."""
         return tuple(resolve_dim(dim, axes) for dim in self.shape)
 
 
@@ -101,7 +101,7 @@ class ComponentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         raise KeyError(name)
 
     def axes_of(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-        """Read the axis lengths off the given input shapes.
+        """Return the sizes of the axes, from the shapes of the inputs.
 
         Raises:
             UsageError: an input is missing or superfluous, a shape does not fit, two inputs disagree about an
@@ -112,37 +112,37 @@ class ComponentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if names != set(shapes):
             missing, extra = sorted(names - set(shapes)), sorted(set(shapes) - names)
             raise UsageError(f"{self.name}: missing inputs {missing}, unknown inputs {extra}")
-        found: dict[str, int] = {}
+        axes: dict[str, int] = {}
         for tensor in self.inputs:
             shape = shapes[tensor.name]
             if len(shape) != len(tensor.shape):
                 raise UsageError(f"{self.name}: {tensor.name} has shape {list(shape)}, needs {list(tensor.shape)}")
-            for dim, length in zip(tensor.shape, shape, strict=True):
-                self._read(found, tensor, dim, length)
+            for dim, size in zip(tensor.shape, shape, strict=True):
+                self._read(axes, tensor, dim, size)
         for tensor in self.inputs:
-            if tuple(shapes[tensor.name]) != tensor.resolve(found):
+            if tuple(shapes[tensor.name]) != tensor.resolve(axes):
                 raise UsageError(
                     f"{self.name}: {tensor.name} has shape {list(shapes[tensor.name])}, needs {list(tensor.shape)}"
                 )
-        for axis, length in found.items():
+        for axis, size in axes.items():
             allowed = self.axes[axis]
-            if not allowed.min <= length <= allowed.max:
+            if not allowed.min <= size <= allowed.max:
                 raise UsageError(
-                    f"{self.name}: axis {axis} is {length}, this bundle holds {allowed.min} to {allowed.max}"
+                    f"{self.name}: axis {axis} is {size}, this bundle holds {allowed.min} to {allowed.max}"
                 )
-        return found
+        return axes
 
-    def _read(self, found: dict[str, int], tensor: TensorSpec, dim: Dim, length: int) -> None:
+    def _read(self, axes: dict[str, int], tensor: TensorSpec, dim: Dim, size: int) -> None:
         if isinstance(dim, int):
-            if dim != length:
-                raise UsageError(f"{self.name}: {tensor.name} has a length of {length} where {dim} is needed")
+            if dim != size:
+                raise UsageError(f"{self.name}: {tensor.name} has a dimension of {size} where {dim} is needed")
             return
         factor, axis, divisor = split_dim(dim)
         if divisor > 1:
             return  # follows from the axis, which other inputs tell; checked with the whole shape below
-        if length % factor:
-            raise UsageError(f"{self.name}: {tensor.name} has a length of {length}, no multiple of {factor}")
-        if found.setdefault(axis, length // factor) != length // factor:
+        if size % factor:
+            raise UsageError(f"{self.name}: {tensor.name} has a dimension of {size}, no multiple of {factor}")
+        if axes.setdefault(axis, size // factor) != size // factor:
             raise UsageError(
-                f"{self.name}: {tensor.name} takes axis {axis} as {length // factor}, another input as {found[axis]}"
+                f"{self.name}: {tensor.name} takes axis {axis} as {size // factor}, another input as {axes[axis]}"
             )

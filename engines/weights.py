@@ -1,4 +1,4 @@
-"""The weights of a network: the bundle's file, and tensors in the place of some of those in it."""
+"""The weights of a network: the bundle's file, and tensors that replace some of those in it."""
 
 import hashlib
 import os
@@ -71,7 +71,7 @@ class WeightSet:
     """A network's weights.
 
     Attributes:
-        file: the ``.safetensors`` that was exported; nobody changes it.
+        file: the ``.safetensors`` that was exported; it never changes.
         base: what identifies its contents.
         changes: what is used in place of the tensors of those names.
 
@@ -83,16 +83,16 @@ class WeightSet:
 
     @cached_property
     def identity(self) -> str:
-        """What tells these weights from all others: part of every key under which something made of them is held."""
+        """Identifies these weights: part of every cache key of something that is made from them."""
         if not self.changes:
             return self.base
-        found = hashlib.sha256(self.base.encode())
+        digest = hashlib.sha256(self.base.encode())
         if isinstance(self.changes, ComputedOverlay):
-            found.update(self.changes.recipe.encode())
-            return found.hexdigest()
+            digest.update(self.changes.recipe.encode())
+            return digest.hexdigest()
         for name, array in sorted(self.changes.items()):
-            found.update(f"{name}\0{array.dtype}\0{array.shape}\0".encode() + np.ascontiguousarray(array).tobytes())
-        return found.hexdigest()
+            digest.update(f"{name}\0{array.dtype}\0{array.shape}\0".encode() + np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     def with_changes(self, changes: Overlay) -> "WeightSet":
         """Return the same file with other changes: always over what was exported, never over earlier changes.
@@ -115,7 +115,7 @@ class WeightSet:
                 shape, dtype = list(tensor.get_shape()), _STORED.get(tensor.get_dtype(), tensor.get_dtype())
                 if list(array.shape) != shape or array.dtype != dtype:
                     raise UsageError(
-                        f"{name} is {dtype} {shape}, and was to be changed to {array.dtype} {list(array.shape)}"
+                        f"{name} is {dtype} {shape}, and cannot be replaced by {array.dtype} {list(array.shape)}"
                     )
                 checked[name] = np.ascontiguousarray(array)
         return WeightSet(file=self.file, base=self.base, changes=checked)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from ..engines.bundle.bundle import Bundle
-from ..engines.engine import Array, Engine, run, run_there
+from ..engines.engine import Array, Engine, run, run_in_engine_memory
 from ..engines.memory import HOST, Buffer, Memory
 from ..engines.opening_options import OpeningOptions
 from ..engines.registry import ENGINES, Fallback, FallbackPolicy, Opened, open_engine
@@ -236,7 +236,7 @@ class Components:
         """Run a component once, into new buffers of a memory if its engine works there, else on the host."""
         with self.use(name) as (engine,):
             self._ran_in[name] = engine.precision
-            return run_there(engine, inputs) if engine.memory is memory else run(engine, inputs)
+            return run_in_engine_memory(engine, inputs) if engine.memory is memory else run(engine, inputs)
 
     def precision_of(self, name: str) -> str | None:
         """Return the precision in which a component last ran; None if it has not."""

@@ -116,9 +116,9 @@ class Bundle:
         listed = {file for file in self.manifest.files if PurePosixPath(file).parent == PurePosixPath(name)}
         for file in sorted(listed):
             self.checked_file(file)
-        for found in folder.glob("*") if folder.is_dir() else ():
-            unlisted = f"{name}/{found.name}"
-            if unlisted not in listed and found.suffix in (".json", ".txt"):
+        for entry in folder.glob("*") if folder.is_dir() else ():
+            unlisted = f"{name}/{entry.name}"
+            if unlisted not in listed and entry.suffix in (".json", ".txt"):
                 raise BundleError(f"{self.path}: the manifest does not list {unlisted}; remove it")
         return folder
 
@@ -156,11 +156,11 @@ class Bundle:
         base = self.checks.check(name, self.file(name), skippable=True)
         changed = self._changed.get(network)
         if changed is not None and changed.base != base:
-            raise DamagedBundleError(f"{self.path}: {name} has changed since what is merged over it was made")
+            raise DamagedBundleError(f"{self.path}: {name} has changed since its changes were computed")
         return changed or WeightSet(file=self.file(name), base=base)
 
     def with_changes(self, changes: Mapping[str, Overlay]) -> "Bundle":
-        """Return this bundle with other weights: whoever opens engines from it gets them.
+        """Return this bundle with other weights, which engines that are opened from it use.
 
         Args:
             changes: by network, what is used in place of its tensors; over what was exported, not over what this
@@ -280,9 +280,9 @@ def _read_manifest(path: Path) -> tuple[Manifest, bool]:
     except OSError as error:
         raise DamagedBundleError(f"{file} cannot be read: {error.strerror}") from error
     try:
-        found = msgspec.json.decode(data, type=_Header)
-        if found.schema != SCHEMA:
-            raise BundleError(_of_another_schema(path, found))
+        header = msgspec.json.decode(data, type=_Header)
+        if header.schema != SCHEMA:
+            raise BundleError(_of_another_schema(path, header))
         written = written_manifest(data)
         manifest = msgspec.json.decode(written.text, type=Manifest)
     except (ValueError, RecursionError) as error:  # msgspec's own errors are ValueErrors
@@ -300,9 +300,9 @@ class _Header(msgspec.Struct):
     tools: dict[str, str] = {}
 
 
-def _of_another_schema(path: Path, found: _Header) -> str:
-    writer = f" (it was written by sdengine {found.tools['sdengine']})" if "sdengine" in found.tools else ""
-    said = f"{path} has schema {found.schema}, this version reads {SCHEMA}{writer}"
-    if found.schema > SCHEMA:
-        return f"{said}; update sdengine (pip install -U sdengine), or export the checkpoint again with this version"
-    return f"{said}; make a new one: sdengine export CHECKPOINT -o {path} --overwrite"
+def _of_another_schema(path: Path, header: _Header) -> str:
+    writer = f" (it was written by sdengine {header.tools['sdengine']})" if "sdengine" in header.tools else ""
+    message = f"{path} has schema {header.schema}, this version reads {SCHEMA}{writer}"
+    if header.schema > SCHEMA:
+        return f"{message}; update sdengine (pip install -U sdengine), or export the checkpoint again with this version"
+    return f"{message}; make a new one: sdengine export CHECKPOINT -o {path} --overwrite"

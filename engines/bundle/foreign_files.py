@@ -1,4 +1,4 @@
-"""What lies in a folder that no export wrote, and nobody could make again."""
+"""Finds files in a folder that no export wrote, and that replacing the folder would lose."""
 
 import re
 from collections.abc import Mapping
@@ -12,19 +12,19 @@ from .manifest import MANIFEST, MANIFEST_LIMIT
 __all__ = ["foreign_files"]
 
 _ASIDE = re.compile(r"\.sdengine-[0-9a-f]{16}\.partial")
-"""What :func:`~sdengine.engines.bundle.whole_file.write_whole` writes to; a process that was killed leaves it."""
+"""Written by :func:`~sdengine.engines.bundle.whole_file.write_whole`; a killed process leaves such files."""
 _OLD_CACHE = re.compile(r"cache/(onnxruntime|openvino)/\.?\w+-[0-9a-f]{20}(\.[0-9a-f]{8})?")
-"""Compiled forms, which earlier versions wrote into the bundle."""
+"""Compiled models, which earlier versions wrote into the bundle."""
 
 
 def foreign_files(folder: Path) -> list[str]:
-    """Name what lies in a folder beside a bundle, of whatever schema; all of it where there is no bundle.
+    """Name the files in a folder that are no part of a bundle of any schema; all of them where there is no bundle.
 
     Raises:
         OSError: a folder cannot be read.
 
     """
-    names = [found.relative_to(folder).as_posix() for found in sorted(folder.rglob("*")) if not _is_folder(found)]
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not _is_folder(path)]
     listed = _listed(folder / MANIFEST)
     if listed is None:
         return names
@@ -48,14 +48,14 @@ def _is_folder(path: Path) -> bool:
 
 
 def _listed(manifest: Path) -> Mapping[str, Any] | None:
-    """Return the files that a manifest lists, or None if it is no manifest of ours: others call files so, too."""
+    """Return the files that a manifest lists, or None if it is no manifest of ours: other programs use the name too."""
     if not manifest.is_file() or manifest.stat().st_size > MANIFEST_LIMIT:
         return None
     try:
-        found = msgspec.json.decode(manifest.read_bytes())
+        content = msgspec.json.decode(manifest.read_bytes())
     except (ValueError, RecursionError):
         return None
-    if not isinstance(found, dict) or not isinstance(found.get("schema"), int) or "networks" not in found:
+    if not isinstance(content, dict) or not isinstance(content.get("schema"), int) or "networks" not in content:
         return None
-    files = found.get("files")
+    files = content.get("files")
     return files if isinstance(files, dict) else None

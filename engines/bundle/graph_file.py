@@ -1,4 +1,4 @@
-"""Reads of an ONNX file what running it needs to know: operators, their precision, and where the weights are.
+"""Reads what running an ONNX file needs: operators, their precision, and where the weights are.
 
 The lean runtime has no ``onnx``. This reads the protobuf wire format (https://protobuf.dev/programming-guides/encoding)
 and the few fields of ``onnx.proto`` that are named here; everything else is skipped.
@@ -26,9 +26,9 @@ class Initialiser:
     Attributes:
         type: number of its element type in ONNX's ``TensorProto.DataType``.
         count: elements.
-        offset: in the weights file beside the graph; None for one that stands in the graph.
+        offset: in the weights file beside the graph; None for one that is inside the graph.
         length: bytes.
-        data: of one that stands in the graph; else empty.
+        data: of one that is inside the graph; else empty.
 
     """
 
@@ -98,13 +98,13 @@ def operators_by_precision(graph: GraphFile) -> dict[str, dict[str, int]]:
     types = graph.inputs | {name: tensor.type for name, tensor in graph.initialisers.items()}
     counts: dict[str, Counter[str]] = {}
     for operator in graph.operators:
-        found = operator.to
-        if found is None and operator.kind not in _GIVES_NO_FLOAT:
-            found = next((t for name in operator.inputs if (t := types.get(name)) in _PRECISIONS), None)
-        if found in _PRECISIONS:
-            assert found is not None
-            types.update(dict.fromkeys(operator.outputs, found))
-            counts.setdefault(_PRECISIONS[found], Counter())[operator.kind] += 1
+        element = operator.to
+        if element is None and operator.kind not in _GIVES_NO_FLOAT:
+            element = next((t for name in operator.inputs if (t := types.get(name)) in _PRECISIONS), None)
+        if element in _PRECISIONS:
+            assert element is not None
+            types.update(dict.fromkeys(operator.outputs, element))
+            counts.setdefault(_PRECISIONS[element], Counter())[operator.kind] += 1
     return {precision: dict(sorted(kinds.items())) for precision, kinds in sorted(counts.items())}
 
 
@@ -141,13 +141,13 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
 
 def _message(value: int | memoryview) -> memoryview:
     if isinstance(value, int):
-        raise ValueError("a number stands where a message should")
+        raise ValueError("there is a number in place of a message")
     return value
 
 
 def _number(value: int | memoryview) -> int:
     if not isinstance(value, int):
-        raise ValueError("a message stands where a number should")
+        raise ValueError("there is a message in place of a number")
     return value
 
 

@@ -1,8 +1,8 @@
 """``manifest.json``: what a bundle holds, as plain data.
 
 An unknown field is an error, so that a newer bundle is not half understood. The file ends with ``"checksum"``, the
-SHA-256 of everything before it: a flipped digit of a config would draw another image. It finds damage; who can write
-the file can also write the checksum, or leave it out.
+SHA-256 of everything before it: one changed digit of a config would change the image. It finds damage only: who can
+write the file can also write the checksum, or leave it out.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 64 * 2**20
-"""Bytes that it has at most."""
+"""Largest manifest, in bytes."""
 SCHEMA = 3
 """Version of this layout; another one is refused."""
 
@@ -95,7 +95,7 @@ class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class EngineFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Something an engine made ahead of time: a plan, a cached blob.
+    """A file that an engine built ahead of time, such as a plan.
 
     Attributes:
         engine: name of the engine.
@@ -116,13 +116,13 @@ class EngineFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How far a compiled component was from torch in float32, at one set of lengths.
+    """How far a compiled component was from torch in float32, at one set of sizes.
 
     Attributes:
         component: what was compared.
         engine: what ran it.
         precision: of the graph.
-        axes: the lengths.
+        axes: the sizes.
         relative_error: largest difference over the largest value of the reference.
 
     """
@@ -140,7 +140,7 @@ class MergedLora(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     Attributes:
         name: of its file, without the ending.
         sha256: of what was read.
-        strength: as it was given: a number, or numbers by component and block.
+        strength: as the user set it: a number, or numbers by component and block.
 
     """
 
@@ -156,10 +156,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         schema: :data:`SCHEMA`.
         family: a name of :data:`~sdengine.engines.families.FAMILIES`.
         source: what the user exported, without its folder.
-        engines: those the bundle was exported for, in the order asked.
+        engines: those the bundle was exported for, in the order of the command.
         networks: by name.
         components: by name.
-        controlnets: names of the ControlNets, in the order given.
+        controlnets: names of the ControlNets, in the order of the command.
         tokenizers: folder of each tokenizer, relative to the bundle.
         pad_tokens: what each tokenizer pads with.
         model_index: the flags of the checkpoint's pipeline.
@@ -168,8 +168,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         built: what engines made ahead of time.
         verification: results of the comparison with torch.
         tools: versions of what wrote the bundle.
-        notes: what was decided on the way.
-        loras: what was merged into the weights, in the order given.
+        notes: what export decided.
+        loras: what was merged into the weights, in the order of the command.
         files: every file of the bundle but this one, relative path to record.
         checksum: empty once the file has been read; see :func:`written_manifest`.
 

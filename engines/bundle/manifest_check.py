@@ -1,7 +1,7 @@
 """Checks a manifest as data before anything is done with it: names, references, hashes, shapes.
 
-Whoever made the bundle wrote it, or a disk did. What passes here leads nowhere out of the bundle, names only what is
-there, and has the components that this version would export of these configs: in the same order, with the same inputs.
+A manifest may be damaged or malicious. One that passes names only files inside the bundle that are there, and has the
+components that this version would export from these configs: in the same order, with the same inputs.
 """
 
 import re
@@ -24,7 +24,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PIXELS_MOST = 2**15
 _AXIS_MOST = 2**16
 _ENTRIES_MOST = 10_000
-"""Of any list or mapping: an SDXL bundle with plans lists some 50 files."""
+"""Largest list or mapping: an SDXL bundle with plans lists about 50 files."""
 
 
 def check_manifest(where: str, manifest: Manifest) -> None:
@@ -64,7 +64,7 @@ def check_manifest(where: str, manifest: Manifest) -> None:
 
 
 def check_components(where: str, manifest: Manifest, configs: Mapping[str, NetworkConfig]) -> None:
-    """Compare the components with what the configs lead to.
+    """Compare the components with those that the configs lead to.
 
     Raises:
         DamagedBundleError: a component is missing, or has other inputs, outputs or types; the text names it.
@@ -83,8 +83,8 @@ def check_components(where: str, manifest: Manifest, configs: Mapping[str, Netwo
     for network, config in configs.items():
         for name, _ in kind_of(config).components_of(network):
             check.listed("components", name, manifest.components)
-            found = manifest.components[name].network
-            check.that(found == network, f"components.{name}.network", found, f"not {network}")
+            owner = manifest.components[name].network
+            check.that(owner == network, f"components.{name}.network", owner, f"not {network}")
     for name, component in manifest.components.items():
         for precision, graph in component.graphs.items():
             field = f"components.{name}.graphs.{precision}.spec"
@@ -120,12 +120,12 @@ def _check_component(check: "_Check", name: str, component: Component, manifest:
 
 
 def _check_spec(check: "_Check", field: str, spec: ComponentSpec) -> None:
-    for axis, lengths in spec.axes.items():
-        check.that(lengths.max <= _AXIS_MOST, f"{field}.axes.{axis}.max", lengths.max, f"more than {_AXIS_MOST}")
+    for axis, allowed in spec.axes.items():
+        check.that(allowed.max <= _AXIS_MOST, f"{field}.axes.{axis}.max", allowed.max, f"more than {_AXIS_MOST}")
     for tensor in (*spec.inputs, *spec.outputs):
         for dim in tensor.shape:
             if isinstance(dim, int):
-                check.that(0 < dim <= 2**24, f"{field}.{tensor.name}", dim, "no length")
+                check.that(0 < dim <= 2**24, f"{field}.{tensor.name}", dim, "no dimension")
                 continue
             try:
                 factor, axis, divisor = split_dim(dim)
@@ -161,7 +161,7 @@ class _Check:
         """Check that a path stays in the bundle, on any system."""
         parts = name.split("/")
         if not all(_NAME.fullmatch(part) for part in parts):
-            self.fail(field, name, "outside the bundle, or no file's name")
+            self.fail(field, name, "outside the bundle, or no file name")
 
 
 def _short(value: object, *, quoted: bool = True) -> str:

@@ -1,4 +1,4 @@
-"""The user's own cache folder: what it holds costs time to make again, and nothing else if it is lost.
+"""The user's own cache folder: it may be deleted at any time, which costs only time.
 
 It is ``$SDENGINE_CACHE``, else ``$XDG_CACHE_HOME/sdengine``, else ``~/.cache/sdengine``. What is read from it decides
 which native code runs, so it is used only if nobody but the user can write there: folders and files of another owner,
@@ -62,7 +62,7 @@ def cached_file(*parts: str) -> Path:
 def read_cached(file: Path) -> memoryview | None:
     """Read a file that :func:`cached_file` named, or return None where there is none.
 
-    The memory may be written to: some libraries compute with what lies in it.
+    The memory is writable: some libraries compute with the constants in it.
 
     Raises:
         CacheUnusableError: it cannot be read, is no regular file, or others could write it.
@@ -102,9 +102,9 @@ def write_cached(file: Path, content: bytes) -> None:
 def prune(folder: Path, pattern: str, *, files: int, size: int) -> None:
     """Remove the files of a pattern that were used longest ago, beyond a number of files or of bytes."""
     with contextlib.suppress(OSError):  # another process may be doing the same
-        found = sorted(((f.stat(), f) for f in folder.glob(pattern)), key=lambda entry: -entry[0].st_mtime)
+        cached = sorted(((f.stat(), f) for f in folder.glob(pattern)), key=lambda entry: -entry[0].st_mtime)
         total = 0
-        for i, (status, file) in enumerate(found):
+        for i, (status, file) in enumerate(cached):
             total += status.st_size
             if i >= files or total > size:
                 file.unlink()

@@ -18,7 +18,7 @@ _ASIDE = re.compile(r"\.sdengine-[0-9a-f]{16}\.partial")
 
 @contextlib.contextmanager
 def write_whole(file: Path, *, mode: int = 0o666, sync: bool = True) -> Iterator[Path]:
-    """Give a new file beside ``file`` to write to; it takes its place when the block ends well, else it is removed.
+    """Yield a new file beside ``file``; it replaces ``file`` when the block ends well, else it is removed.
 
     Several processes may write the same file at once; the last to end well wins. What a killed process left in the
     folder is removed: it holds no lock on it any more.
@@ -60,7 +60,7 @@ def _locked_file(folder: Path, mode: int) -> tuple[Path, int]:
 
 @functools.lru_cache(maxsize=64)
 def _remove_left(folder: Path) -> None:
-    """Remove what killed processes left; looked for once in the life of a process."""
+    """Remove what killed processes left; done once in the life of a process."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for name in [entry.name for entry in entries if _ASIDE.fullmatch(entry.name)]:
             with contextlib.suppress(OSError):

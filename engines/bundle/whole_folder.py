@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all, and what is left of processes that died on the way.
+"""Writes a folder whole or not at all, and removes what processes left that died while writing.
 
 A folder is written beside its name, as ``.NAME.partial-TOKEN``, which its process holds a lock on (``flock`` on the
 folder itself: it follows the folder through renames, leaves no file, and ends with the process). One that nobody holds
@@ -33,10 +33,10 @@ def check_target(target: Path, *, overwrite: bool, foreign: Callable[[Path], lis
     Args:
         target: the name it will have.
         overwrite: whether a bundle of that name may be replaced.
-        foreign: names what lies in a folder and would be lost, if it were replaced.
+        foreign: names files in a folder that would be lost if it were replaced.
 
     Raises:
-        UsageError: the target exists, and may not be replaced or holds what nobody can make again.
+        UsageError: the target exists, and may not be replaced or holds files that would be lost.
 
     """
     if not os.path.lexists(target):
@@ -55,14 +55,14 @@ def check_target(target: Path, *, overwrite: bool, foreign: Callable[[Path], lis
 
 @contextlib.contextmanager
 def whole_folder(target: Path, *, overwrite: bool, foreign: Callable[[Path], list[str]]) -> Iterator[Path]:
-    """Give a folder to write into, beside ``target``; it takes the name when the block ends well, else it is removed.
+    """Yield a folder beside ``target`` to write into; it takes the name when the block ends well, else it is removed.
 
     Files are synced before that, so that what has the name is complete even after a power cut.
 
     Args:
         target: the name it will have.
         overwrite: whether a bundle of that name may be replaced; it stays until the new one is whole.
-        foreign: see :func:`check_target`; asked before the work, and again before the old bundle is replaced.
+        foreign: see :func:`check_target`; called before the work, and again before the old bundle is replaced.
 
     Raises:
         UsageError: the target may not be replaced, or its parent cannot be written.
@@ -137,7 +137,7 @@ def _put_in_place(partial: Path, target: Path) -> None:
 
 
 def _tidy(target: Path) -> None:
-    """Remove what dead processes left of their writing ``target``."""
+    """Remove what dead processes left that were writing ``target``."""
     restore_replaced(target)
     for left in (*_left(target, _PARTIAL), *_left(target, _OLD)):
         with contextlib.suppress(OSError), _dead(left) as dead:
@@ -146,18 +146,18 @@ def _tidy(target: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder, its manifest first, so that what is left if that is interrupted is no bundle."""
+    """Remove a folder, its manifest first: if that is interrupted, the rest is no bundle."""
     with contextlib.suppress(OSError):
         (folder / MANIFEST).unlink()
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def _left(target: Path, kind: str) -> list[Path]:
-    """Folders that some process called so beside ``target``, the newest first."""
+    """Folders of that kind beside ``target``, the newest first."""
     name = re.compile(rf"\.{re.escape(target.name)}\.{kind}-[0-9a-f]{{16}}")
     with contextlib.suppress(OSError):
-        found = [path for path in target.parent.iterdir() if name.fullmatch(path.name) and path.is_dir()]
-        return sorted(found, key=lambda path: -path.lstat().st_mtime)
+        folders = [path for path in target.parent.iterdir() if name.fullmatch(path.name) and path.is_dir()]
+        return sorted(folders, key=lambda path: -path.lstat().st_mtime)
     return []
 
 
@@ -186,7 +186,7 @@ def _lock(folder: Path) -> int | None:
 
 @contextlib.contextmanager
 def _dead(folder: Path) -> Iterator[bool]:
-    """Whether no process holds a folder; held by this one until the block ends."""
+    """Yield whether no process holds a folder; this one holds it until the block ends."""
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         yield locked_now(lock, unsupported=False)

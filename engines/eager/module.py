@@ -1,4 +1,4 @@
-"""A component as a callable torch module, compiled if that is asked for."""
+"""A component as a callable torch module, compiled if requested."""
 
 import contextlib
 import warnings
@@ -21,9 +21,8 @@ class Module:
         component: which one.
         precision: what the network computes in.
         device: a torch device.
-        compile: whether to compile it, once for each set of shapes, if it runs at every step: what runs once for an
-            image does not win back what compiling costs. torch keeps what it compiled in its own cache
-            (``TORCHINDUCTOR_CACHE_DIR``).
+        compile: whether to compile it, once for each set of shapes, if it runs at every step: for what runs once for an
+            image compiling does not pay. torch has its own cache of compiled code (``TORCHINDUCTOR_CACHE_DIR``).
 
     Attributes:
         spec: of the graph in that precision; of the first one, where the bundle has none.
@@ -44,7 +43,7 @@ class Module:
             record.kind, load_network(bundle, record.network, precision, device), graph.spec
         )
         if compile and any(tensor.changes != "request" for tensor in graph.spec.inputs):
-            # Sizes are constants of what is compiled: kernels for open ones are slower, and few sizes are drawn.
+            # Compiled for static sizes: kernels for dynamic ones are slower, and few sizes are used.
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_SHAPES)
             self._call = torch.compile(self._call, dynamic=False, fullgraph=True)
             # torch's compiler warns of its own use of what torch will drop. Filters are the whole process's, so that
@@ -71,12 +70,12 @@ class Module:
 
 
 _MOST_SHAPES = 64
-_ADVICE = "draw smaller or fewer images at once, or with low memory"
+_ADVICE = "generate smaller or fewer images at once, or with low memory"
 
 
 @contextlib.contextmanager
 def _settings() -> Iterator[None]:
-    """Compute as exactly as the precision says and as fast as that allows, whatever the process has set for itself."""
+    """Compute as exactly as the precision says and as fast as that allows, whatever the process has set."""
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 

@@ -1,4 +1,4 @@
-"""What a model family is, as data: everything that differs between families and is no shape of a network."""
+"""A model family as data: everything that differs between families, except the shapes of networks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,10 +9,10 @@ __all__ = ["Defaults", "Family", "Stage", "TextReading"]
 
 @dataclass(frozen=True, kw_only=True)
 class TextReading:
-    """How a family makes embeddings of text.
+    """How a family makes embeddings from text.
 
     Attributes:
-        sources: which text each encoder reads; ``prompt_2`` is the prompt where it is not given.
+        sources: which text each encoder reads; ``prompt_2`` is the prompt unless the request sets it.
         skipped_layers: how many layers before the last one the embeddings are usually taken.
         pooled: whether the UNet also takes pooled embeddings.
         final_norm: whether the encoder's last norm is applied to the embeddings.
@@ -29,7 +29,7 @@ class TextReading:
 
 @dataclass(frozen=True, kw_only=True)
 class Defaults:
-    """What holds where a request says nothing, as diffusers' pipelines have it in their signatures (0.42)."""
+    """Defaults of a request, as in the signatures of diffusers' pipelines (0.42)."""
 
     guidance_scale: float
     strength: float | None = None
@@ -62,7 +62,7 @@ class Family:
 
     Attributes:
         name: in manifests.
-        label: what people call it, and what its relatives share.
+        label: its common name, which related families share.
         text_encoders: names of its text encoders, in order.
         text: how they are read.
         autoencoder: name of the network between pixels and latents.
@@ -71,7 +71,7 @@ class Family:
         conditions: what its samples are conditioned on, by the names of the runtime's conditions.
         defaults: by task (``text``, ``image``, ``inpaint``) and whether a ControlNet takes part.
         distilled_defaults: the same for checkpoints of latent consistency models, where they differ.
-        own_arguments: arguments of a request that no other family has, but its relatives of the same label.
+        own_arguments: arguments of a request that only families of this label have.
         watermark: whether diffusers marks its images where the package for that is installed.
         vae_overflows: whether its VAE overflows in float16, unless its config says that it does not.
         corrects_schedulers: whether diffusers' pipelines change scheduler configs that are out of date.

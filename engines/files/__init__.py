@@ -1,1 +1,1 @@
-"""Files from elsewhere: told apart by their first bytes, and read without running what is in them."""
+"""Files of unknown origin: recognised by their first bytes, and read without running what is in them."""

@@ -1,4 +1,4 @@
-"""What a file is, told from its first bytes; for messages about a file that is not what its name says."""
+"""What a file is, by its first bytes; for messages about a file that is not what its name says."""
 
 import json
 from pathlib import Path
@@ -15,8 +15,8 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"Rar!\x1a\x07", "it is a RAR archive: unpack it and name the file inside"),
     (b"GGUF", "it is a GGUF file (stable-diffusion.cpp, llama.cpp), which cannot be exported: take the .safetensors"),
     (b"\x89HDF", "it is an HDF5 file (Keras), which cannot be exported: take the .safetensors"),
-    (b"\x89PNG", "it is a PNG picture"),
-    (b"\xff\xd8\xff", "it is a JPEG picture"),
+    (b"\x89PNG", "it is a PNG image"),
+    (b"\xff\xd8\xff", "it is a JPEG image"),
     (b"%PDF", "it is a PDF document"),
     (b"\x7fELF", "it is a program"),
     (b"MZ", "it is a program"),
@@ -103,10 +103,10 @@ def _kind_of_zip(file: Path) -> str:
 
 def _kind_of_json(text: bytes) -> str:
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError):
-        found = None
-    message = found.get("error") or found.get("message") if isinstance(found, dict) else None
+        content = None
+    message = content.get("error") or content.get("message") if isinstance(content, dict) else None
     if isinstance(message, str):
         return f"it is the answer of a server, {message[:200]!r}, not the weights: {_AGAIN} again"
     return "it is JSON text, not weights: name the file beside it that holds them"

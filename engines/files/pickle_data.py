@@ -287,7 +287,7 @@ class _Machine:
 
 
 def _named(module: str, name: str) -> Global:
-    """Note a name down, unless it is a part of Python that no data needs: then somebody wants to run code."""
+    """Note a name down, unless it is a part of Python that no data needs: then it would run code."""
     # Protocols 0 to 2 write the names of Python 2, as pickle itself knows them.
     module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
     module = _compat_pickle.IMPORT_MAPPING.get(module, module)

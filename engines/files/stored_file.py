@@ -1,4 +1,4 @@
-"""A file of tensors, ``.safetensors`` or of ``torch.save``: names and shapes at once, values when asked for."""
+"""A file of tensors, ``.safetensors`` or of ``torch.save``: names and shapes at once, values on demand."""
 
 import functools
 import json
@@ -26,7 +26,7 @@ class StoredFile:
 
     Attributes:
         path: the file.
-        tensors: where each lies, by name.
+        tensors: the place of each in the file, by name.
         metadata: of the header of a ``.safetensors``; empty for others.
 
     """

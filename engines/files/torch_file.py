@@ -1,7 +1,7 @@
 """Reading what ``torch.save`` wrote (``.ckpt``, ``.bin``, ``.pt``, ``.pth``), without torch and without running it.
 
-The object in the file is interpreted as data (:mod:`.pickle_data`): for each tensor it says where its bytes lie in the
-file, and none of them are read. Objects of other classes stay what they are, :class:`~.pickle_data.Instance`.
+The object in the file is interpreted as data (:mod:`.pickle_data`): for each tensor it says where its bytes are in the
+file, and none of them are read. Objects of other classes become a :class:`~.pickle_data.Instance`.
 
 Two formats (``torch/serialization.py``): a zip archive with ``data.pkl`` and one entry per storage (torch 1.6 and
 later), and before that five pickles in a row, followed by the storages.
@@ -59,7 +59,7 @@ class StoredTensor:
 
     Attributes:
         dtype: element type, one of :data:`ITEM_SIZES`, or torch's name of another.
-        shape: its lengths.
+        shape: its dimensions.
         strides: distance between neighbours along each axis, in elements; None means row-major without gaps.
         offset: first byte inside the file.
         nbytes: bytes from ``offset`` to the end of the last element.
@@ -163,7 +163,7 @@ def _data_start(stream: IO[bytes], entry: zipfile.ZipInfo) -> int:
 
 
 class _Bounded:
-    """A stream that does not make room for more than a pickle can be, whatever a damaged one asks for."""
+    """A stream that never allocates more than a pickle's size, whatever lengths a damaged one claims."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.stream = stream
@@ -206,11 +206,11 @@ def _from_pickles(file: Path, whole: IO[bytes]) -> Any:
     places: dict[str, _Storage] = {}
     for key in keys:
         (count,) = struct.unpack("<q", stream.read(8))
-        found = unplaced.get(str(key))
-        if found is None or count < 0:
+        place = unplaced.get(str(key))
+        if place is None or count < 0:
             raise PickleError(f"it is damaged, its storage {key} has no place")
-        size = count * _size(found.dtype)
-        places[found.key] = _Storage(found.dtype, stream.tell(), size)
+        size = count * _size(place.dtype)
+        places[place.key] = _Storage(place.dtype, stream.tell(), size)
         whole.seek(size, io.SEEK_CUR)
     end = whole.seek(0, io.SEEK_END)
     if any(place.start + place.nbytes > end for place in places.values()):
@@ -361,7 +361,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
     "torch._tensor._rebuild_from_type_v2": _unwrapped,
-    "torch.Size": lambda lengths=(): tuple(lengths),
+    "torch.Size": lambda sizes=(): tuple(sizes),
     "collections.OrderedDict": _mapping,
     "collections.defaultdict": _mapping,
     "collections.Counter": _mapping,

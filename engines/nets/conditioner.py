@@ -17,13 +17,13 @@ __all__ = ["Conditioner", "packed_key_values", "unpack_key_values"]
 
 
 class _Attends(Protocol):
-    """A network whose attention layers are given keys and values; each has ``to_q``."""
+    """A network whose attention layers take keys and values as inputs; each has ``to_q``."""
 
     def cross_attentions(self) -> Iterator[nn.Module]: ...
 
 
 def _widths(unet: _Attends) -> list[int]:
-    """Width of each layer that is given keys and values, in the order in which the network meets them."""
+    """Width of each layer that takes keys and values, in the order in which the network runs them."""
     return [int(layer.get_submodule("to_q").get_parameter("weight").shape[0]) for layer in unet.cross_attentions()]
 
 

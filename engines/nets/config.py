@@ -1,7 +1,7 @@
 """The UNet's and the ControlNet's configuration, read from diffusers' ``config.json`` and resolved once.
 
 Every dimension comes from the file. What the networks here do not implement is refused by name, so that no
-checkpoint is drawn with a part of it left out.
+checkpoint runs with a part of it left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -100,7 +100,7 @@ class UNetConfig:
 
     @property
     def inpaints(self) -> bool:
-        """Whether it sees a mask and the masked picture beside the latents."""
+        """Whether it sees a mask and the masked image beside the latents."""
         return self.in_channels > self.latent and not self.image_hint
 
     @property

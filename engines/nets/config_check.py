@@ -1,4 +1,4 @@
-"""Checks a network's config before anything is built of it: its numbers come from a file that anybody may have written.
+"""Checks a network's config before anything is built of it: its numbers come from an untrusted file.
 
 A count that no network has would be a loop without end or all of the memory, long before a weight is missing.
 """

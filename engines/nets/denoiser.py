@@ -1,4 +1,4 @@
-"""The denoiser: a whole step of drawing, from the solver's state to the solver's next state."""
+"""The denoiser: a whole step, from the solver's state to the solver's next state."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ __all__ = ["Denoiser"]
 
 
 class Denoiser(nn.Module):
-    """Gather rows, scale, cast, UNet, cast, mix, update, put back what is not to be drawn.
+    """Gather rows, scale, cast, UNet, cast, mix, update, put back what the mask excludes.
 
     Args:
         unet: the network.
@@ -57,16 +57,16 @@ class Denoiser(nn.Module):
             input_scale: float32 [S].
             mix: float32 [S, R], how the rows' predictions combine into the samples'.
             rescale: float32 [S, R], all zero, or the guidance rescale at the sample's text row: then the standard
-                deviation of the mixed prediction is drawn to that row's (Lin et al., 2023, arXiv:2305.08891, 3.4).
-            predict: float32 [S, 2], factors of latent and prediction in the predicted picture x0.
+                deviation of the mixed prediction is moved towards that row's (Lin et al., 2023, arXiv:2305.08891, 3.4).
+            predict: float32 [S, 2], factors of latent and prediction in the predicted x0.
             clip: float32 [S], largest magnitude of x0; infinity where it is not clipped.
             update: float32 [S, K, K + 3], the solver's matrices, over state, prediction, clipped x0 and noise.
             key_values: see :class:`Conditioner`.
             embedding: see :class:`Conditioner`.
             offset: see :class:`Conditioner`.
             extra: float32 [S, in_channels - C, h, w], what an inpainting UNet sees beside the latent.
-            mask: float32 [S, 1, h, w], where an ordinary UNet draws: 1 is drawn, 0 is kept.
-            known: float32 [S, 2, C, h, w], latents of the picture that is kept, and its noise.
+            mask: float32 [S, 1, h, w], of an ordinary UNet: 1 is generated, 0 stays as it was.
+            known: float32 [S, 2, C, h, w], latents of the original image, and its noise.
             blend: float32 [S, 2], factors of those two at the noise level after this step.
             residuals: see :meth:`UNet.forward`; rows already.
 
@@ -94,6 +94,6 @@ class Denoiser(nn.Module):
         if mask is None or known is None or blend is None:
             return following
         factors = blend[:, :, None, None, None]
-        kept = factors[:, 0] * known[:, 0] + factors[:, 1] * known[:, 1]
-        latent = (1.0 - mask) * kept + mask * following[:, 0]
+        known_latent = factors[:, 0] * known[:, 0] + factors[:, 1] * known[:, 1]
+        latent = (1.0 - mask) * known_latent + mask * following[:, 0]
         return torch.cat([latent[:, None], following[:, 1:]], 1)

@@ -41,38 +41,38 @@ def ldm_modules(modules: Collection[str]) -> dict[str, str]:
     """Return LDM's name for each module of a UNet that has one.
 
     Args:
-        modules: diffusers' names of all its modules that have weights; they tell how many layers each level has.
+        modules: diffusers' names of all its modules that have weights; they show how many layers each level has.
 
     """
     groups = {ours: ldm for ldm, ours in STEM.items()} | _lists(modules)
-    found = {}
+    names = {}
     for module in modules:
         parts = module.split(".")
-        for length in range(len(parts), 0, -1):
-            group, rest = ".".join(parts[:length]), ".".join(parts[length:])
+        for depth in range(len(parts), 0, -1):
+            group, rest = ".".join(parts[:depth]), ".".join(parts[depth:])
             if group in groups:
                 inner = _IN_RESNET.get(rest, rest) if ".resnets." in group else rest
-                found[module] = f"{groups[group]}.{inner}" if inner else groups[group]
+                names[module] = f"{groups[group]}.{inner}" if inner else groups[group]
                 break
-    return found
+    return names
 
 
 def _lists(modules: Collection[str]) -> dict[str, str]:
     """Name the entries of the two lists: diffusers' name of a block, an attention or a resampling -> LDM's."""
     members = {(m[1], int(m[2]), m[3], int(m[4])) for module in modules if (m := _MEMBER.match(module))}
-    found = {}
+    names = {}
     for way, place in (("down", 1), ("up", 0)):  # the first entry of the way down is the network's first convolution
         for level in sorted({member[1] for member in members if member[0] == way}):
             layers = sorted(member[3] for member in members if member[:3] == (way, level, "resnets"))
             attends = (way, level, "attentions", 0) in members
             for layer in layers:
                 entry = f"{'input' if way == 'down' else 'output'}_blocks.{place}"
-                found[f"{way}_blocks.{level}.resnets.{layer}"] = f"{entry}.0"
-                found[f"{way}_blocks.{level}.attentions.{layer}"] = f"{entry}.1"
+                names[f"{way}_blocks.{level}.resnets.{layer}"] = f"{entry}.0"
+                names[f"{way}_blocks.{level}.attentions.{layer}"] = f"{entry}.1"
                 if way == "up" and layer == layers[-1] and (way, level, "upsamplers", 0) in members:
-                    found[f"up_blocks.{level}.upsamplers.0.conv"] = f"{entry}.{2 if attends else 1}.conv"
+                    names[f"up_blocks.{level}.upsamplers.0.conv"] = f"{entry}.{2 if attends else 1}.conv"
                 place += 1
             if (way, level, "downsamplers", 0) in members:
-                found[f"down_blocks.{level}.downsamplers.0.conv"] = f"input_blocks.{place}.0.op"
+                names[f"down_blocks.{level}.downsamplers.0.conv"] = f"input_blocks.{place}.0.op"
                 place += 1
-    return found
+    return names

@@ -1,4 +1,4 @@
-"""The solver's part of a step: guidance, the predicted picture, the solver's matrices; in float32."""
+"""The solver's part of a step: guidance, the predicted x0, the solver's matrices; in float32."""
 
 import torch
 from torch import Tensor
@@ -16,18 +16,19 @@ def next_state(
     update: Tensor,
     rescale: Tensor | None = None,
 ) -> Tensor:
-    """Mix what the network said about the rows, and update the state.
+    """Mix the network's outputs of the rows, and update the state.
 
     Args:
         state: [S, K, C, h, w]; ``state[:, 0]`` is the latent, the rest the solver's memory.
         rows: the network's outputs, [R, C, h, w].
         noise: [S, C, h, w], fresh Gaussian noise, or zeros.
         mix: [S, R], how the rows' predictions combine into the samples'.
-        predict: [S, 2], factors of latent and prediction in the predicted picture x0.
+        predict: [S, 2], factors of latent and prediction in the predicted x0.
         clip: [S], largest magnitude of x0; infinity where it is not clipped.
         update: [S, K, K + 3], the solver's matrices, over state, prediction, clipped x0 and noise.
         rescale: [S, R], all zero, or the guidance rescale at the sample's text row: then the standard deviation of
-            the mixed prediction is drawn to that row's (Lin et al., 2023, arXiv:2305.08891, 3.4). None leaves it out.
+            the mixed prediction is moved towards that row's (Lin et al., 2023, arXiv:2305.08891, 3.4). None leaves it
+            out.
 
     Returns:
         The next state, [S, K, C, h, w].
@@ -40,10 +41,10 @@ def next_state(
         deviation = torch.clamp(_deviation(prediction), min=1e-12)
         share = 1.0 - rescale.sum(1) + _deviation(reference) / deviation
         prediction = prediction * share[:, None, None, None]
-    picture = _weighted_sum(predict[:, :, None, None, None], torch.stack([latent, prediction], 1), 1)
+    predicted = _weighted_sum(predict[:, :, None, None, None], torch.stack([latent, prediction], 1), 1)
     bound = clip[:, None, None, None]
-    picture = torch.maximum(torch.minimum(picture, bound), -bound)
-    terms = torch.cat([state, prediction[:, None], picture[:, None], noise[:, None]], 1)
+    predicted = torch.maximum(torch.minimum(predicted, bound), -bound)
+    terms = torch.cat([state, prediction[:, None], predicted[:, None], noise[:, None]], 1)
     return _weighted_sum(update[:, :, :, None, None, None], terms[:, None], 2)
 
 

@@ -29,7 +29,7 @@ def test_an_allowed_fallback_is_reported(bundle: Bundle, monkeypatch: pytest.Mon
     missing(monkeypatch, *(name for name in ladder.ENGINES if name != "torch"))
     opened = open_engine(bundle, "conditioner", engine="onnxruntime", fallback="allow")
     assert opened.engine.name == "torch"
-    assert opened.fallbacks[0].asked == "onnxruntime"
+    assert opened.fallbacks[0].requested == "onnxruntime"
     assert opened.fallbacks[0].skipped == "onnxruntime"
     assert opened.fallbacks[0].reason == "onnxruntime is not here"
     opened.engine.close()

@@ -29,7 +29,7 @@ def test_resolve_and_read_are_inverse() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"latent": (2, 3, 5, 7)}, "length of 3 where 4 is needed"),
+        ({"latent": (2, 3, 5, 7)}, "dimension of 3 where 4 is needed"),
         ({"latent": (2, 4, 5)}, "needs"),
         ({"image": (2, 41, 56, 3)}, "no multiple of 8"),
         ({"image": (2, 48, 56, 3)}, "axis h as 6, another input as 5"),

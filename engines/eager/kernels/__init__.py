@@ -1,7 +1,7 @@
-"""Kernels in Triton for what torch does slowly on a GPU, put in the places of modules of a network.
+"""Kernels in Triton for what torch does slowly on a GPU, which replace modules of a network.
 
-torch normalises groups of a channels-last tensor by way of the other layout, ten times slower than its bytes can be
-read and written, and reads again what a residual's sum or a gated linear unit's half has just been written as.
+torch converts a channels-last tensor to the other layout to normalise its groups, which takes ten times as long as
+reading and writing its bytes. It also writes and reads a residual's sum, or a half of a gated linear unit, once more.
 """
 
 from typing import Any

@@ -120,7 +120,7 @@ def _apply(
 
 
 def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, *, silu: bool) -> Tensor:
-    """Normalise, in float32, and apply SiLU if that is asked for.
+    """Normalise, in float32, and apply SiLU if requested.
 
     Args:
         x: [N, C, h, w]; made channels-last if it is not.

@@ -105,7 +105,7 @@ def test_no_manifest(folder: Path, text: str) -> None:
         ("sizes", [[10**9, 10**9]], "sizes is"),
         ("files.a\\b", {"sha256": "0" * 64, "bytes": 1}, "files is 'a\\\\\\\\b', which is outside the bundle"),
         ("files./etc/passwd", {"sha256": "0" * 64, "bytes": 1}, "files is '/etc/passwd', which is outside the bundle"),
-        ("files.a\0b", {"sha256": "0" * 64, "bytes": 1}, "which is outside the bundle, or no file's name"),
+        ("files.a\0b", {"sha256": "0" * 64, "bytes": 1}, "which is outside the bundle, or no file name"),
         ("unheard_of", 1, "unknown field `unheard_of`"),
     ],
 )

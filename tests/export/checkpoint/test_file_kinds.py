@@ -53,7 +53,7 @@ EVERYWHERE = {
     "gzip": (gzip.compress(SAFETENSORS), "it is compressed with gzip: decompress it"),
     "tar": (_tar(), "it is a tar archive"),
     "gguf": (b"GGUF\x03\x00\x00\x00" + bytes(40), "it is a GGUF file"),
-    "picture": (b"\x89PNG\r\n\x1a\n" + bytes(40), "it is a PNG picture"),
+    "picture": (b"\x89PNG\r\n\x1a\n" + bytes(40), "it is a PNG image"),
     "empty": (b"", "it is empty: download"),
     "zeros": (bytes(5000), "nothing but zeros"),
     "noise": (b"\x91\xfe" * 40, "it is of no known kind"),
