@@ -21,8 +21,8 @@ from ...engines.registry import ENGINES
 from ...runtime.pipeline import Pipeline
 from ...runtime.result import Result
 from .environment import Clocks, clocks_now
-from .job import CaseSamples, Cold, Done, Job, Tick, Visit
 from .memory_use import DeviceMemory, peak_memory, resident_memory
+from .process_messages import CaseSamples, Cold, Done, Job, Tick, Visit
 from .report import PassedOver, Ran, Stages
 from .settings import cases_of, opening_options, probe_size, request_for, split_engine
 

@@ -15,9 +15,7 @@ from ...engines.errors import EngineError
 from ...engines.registry import ENGINES
 from .environment import environment_here
 from .figure import Absent, Figure, figure_of
-from .fresh import do_in_fresh_process
-from .job import Cold, Done, Job
-from .pictures import U8, difference_between, sample_of
+from .process_messages import Cold, Done, Job
 from .published import published_for
 from .report import (
     SCHEMA,
@@ -33,7 +31,9 @@ from .report import (
     SizeChange,
     Stages,
 )
+from .sample_images import U8, difference_between, sample_of
 from .settings import Settings, cases_of, probe_size
+from .start_process import do_in_fresh_process
 
 __all__ = ["Progress", "bundle_record", "calls_in_all", "measure"]
 

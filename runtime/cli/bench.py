@@ -14,7 +14,7 @@ from .options import Compile, CudaGraph, Device, Threads
 
 if TYPE_CHECKING:
     from ...benchmarks.bench import Report
-    from ...benchmarks.bench.compare import Change, Comparison
+    from ...benchmarks.bench.compare_reports import Change, Comparison
     from ...benchmarks.bench.settings import Asked
 
 __all__ = ["bench"]
@@ -82,7 +82,7 @@ def bench(
     ] = False,
 ) -> None:
     """Measure a bundle: latency, cold start, memory, throughput, and how true the pictures are."""
-    from ...benchmarks.bench.compare import compare_reports
+    from ...benchmarks.bench.compare_reports import compare_reports
     from ...benchmarks.bench.saved import read_report, report_json
     from ...benchmarks.bench.settings import Asked
     from .bench_tables import print_comparison, print_report
@@ -135,7 +135,7 @@ def _told(change: "Change") -> str:
 
 
 def _measured(bundle: Path, asked: "Asked", old: "Report | None", *, quiet: bool) -> "Report":
-    from ...benchmarks.bench.compare import check_comparable
+    from ...benchmarks.bench.compare_reports import check_comparable
     from ...benchmarks.bench.measure import bundle_record, calls_in_all, measure
     from ...benchmarks.bench.settings import settings_for
     from ...engines.bundle.bundle import Bundle
@@ -167,7 +167,7 @@ def _check_destination(folder: Path | None, *, overwrite: bool) -> None:
 
 def _write(report: "Report", comparison: "Comparison | None", folder: Path) -> None:
     """Write both files, or none."""
-    from ...benchmarks.bench.page import page_of
+    from ...benchmarks.bench.report_page import page_of
     from ...benchmarks.bench.saved import report_json, write_all
 
     contents = dict(zip(_FILES, (report_json(report), page_of(report, comparison).encode()), strict=True))

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from ...benchmarks.bench.compare import Change, Comparison
+from ...benchmarks.bench.compare_reports import Change, Comparison
 from ...benchmarks.bench.figure import QUANTILES, Absent
 from ...benchmarks.bench.figure_text import difference_text, figure_text, number
 from ...benchmarks.bench.remarks import published_beside_ours, remarks_on

@@ -11,7 +11,7 @@ from typing import IO
 import msgspec
 
 from ...engines.errors import EngineError
-from .job import Done, Job, Tick
+from .process_messages import Done, Job, Tick
 
 __all__ = ["START", "do_in_fresh_process"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
-from .compare import Change, Comparison
+from .compare_reports import Change, Comparison
 from .figure import Absent
 from .figure_text import difference_text, number
 from .plots import PREFIX, Plot, case_plots, cold_start_plot, memory_plot, throughput_plot

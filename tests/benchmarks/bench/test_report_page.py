@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sdengine.benchmarks.bench.figure import QUANTILES, Figure
 from sdengine.benchmarks.bench.figure_text import number
-from sdengine.benchmarks.bench.page import page_of
 from sdengine.benchmarks.bench.published import published_for
+from sdengine.benchmarks.bench.report_page import page_of
 from sdengine.benchmarks.bench.saved import read_report
 
 from ...browser import chromium, contrast, luminance, needs_chromium, show_as, too_wide

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sdengine.benchmarks.bench.chance import change_and_noise
-from sdengine.benchmarks.bench.compare import compare_reports
+from sdengine.benchmarks.bench.compare_reports import compare_reports
 from sdengine.benchmarks.bench.figure import Figure, figure_of
 from sdengine.benchmarks.bench.saved import read_report
 
