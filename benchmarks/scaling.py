@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sdengine.benchmarks.bench.figure import Figure
 from sdengine.benchmarks.bench.measure import measure
 from sdengine.benchmarks.bench.report import Case
-from sdengine.benchmarks.bench.settings import Asked, settings_for
+from sdengine.benchmarks.bench.settings import BenchOptions, settings_for
 from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.nets.vae_config import VAEConfig
 
@@ -62,7 +62,7 @@ def main() -> None:
     bundle = Bundle(args.bundle)
     vae = bundle.config("vae")
     assert isinstance(vae, VAEConfig)
-    asked = Asked(
+    asked = BenchOptions(
         engines=args.engines,
         sizes=[(size, size) for size in args.sizes],
         steps=[args.steps],

@@ -21,7 +21,7 @@ from typing import Any
 
 import sdengine.export
 from sdengine.benchmarks.bench.environment import environment_here
-from sdengine.benchmarks.bench.settings import Asked, settings_for
+from sdengine.benchmarks.bench.settings import BenchOptions, settings_for
 from sdengine.engines.bundle.bundle import Bundle
 
 PARTS = ("process", "import", "load", "first picture")
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     args = parser.parse_args()
     bundle = Bundle(args.bundle)
-    asked = Asked(engines=args.engines, steps=[args.steps], batches=[1], guidance_scale=GUIDANCE)
+    asked = BenchOptions(engines=args.engines, steps=[args.steps], batches=[1], guidance_scale=GUIDANCE)
     settings, _ = settings_for(asked, bundle)
     height, width = settings.sizes[0]
     picture = {

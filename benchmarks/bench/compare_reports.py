@@ -13,7 +13,7 @@ from .figure import Absent, Figure
 from .report import BundleRecord, Report
 from .settings import Settings
 
-__all__ = ["Change", "Comparison", "Verdict", "check_comparable", "compare_reports"]
+__all__ = ["Comparison", "FigureChange", "Verdict", "check_comparable", "compare_reports"]
 
 Verdict = Literal["worse", "better", "same", "missing", "added"]
 
@@ -31,21 +31,21 @@ _MUST_AGREE = (
     "compile",
 )
 _LEAST = {"ms": 0.1, "MB": 1.0, "images/s": 0.0}
-"""Changes smaller than that are never counted: the clock, and the pages that an allocator keeps, are no finer."""
+"""Smallest changes that count: neither the clock nor an allocator's pages are finer."""
 _SAMPLES = {"p50": 1, "p90": 10, "p99": 100}
-"""With fewer samples, a percentile is little more than their largest."""
+"""Fewest samples for a percentile: with fewer it is little more than their largest."""
 _LEAST_DIFFERENCE = {"largest": 1.0, "rms": 0.02}
 """Levels of 8-bit RGB: one rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class FigureChange:
     """One figure in two reports.
 
     Attributes:
         place: of what.
         name: which figure.
-        quantile: ``p50``, ``p90`` or ``p99``; empty for what is no distribution.
+        quantile: ``p50``, ``p90`` or ``p99``; empty where there is no distribution.
         unit: of the values.
         old: None where the old report has no such figure.
         new: None where the new report has none.
@@ -75,18 +75,18 @@ class Comparison:
     Attributes:
         created: when the old report was made.
         changes: of every figure.
-        circumstances: what else is not as it was; each may be the reason for a change.
+        circumstances: what else has changed; each may be the reason for a change.
         tolerance: relative change that is accepted whatever the noise.
 
     """
 
     created: str
-    changes: tuple[Change, ...]
+    changes: tuple[FigureChange, ...]
     circumstances: tuple[str, ...]
     tolerance: float
 
     @property
-    def failed(self) -> tuple[Change, ...]:
+    def failed(self) -> tuple[FigureChange, ...]:
         """The figures that are worse or missing."""
         return tuple(change for change in self.changes if change.verdict in ("worse", "missing"))
 
@@ -95,7 +95,7 @@ def compare_reports(old: Report, new: Report, tolerance: float) -> Comparison:
     """Compare every figure of two reports.
 
     Args:
-        old: the report to hold the new one against.
+        old: the report to compare the new one with.
         new: the other.
         tolerance: relative change that is accepted whatever the noise.
 
@@ -125,23 +125,23 @@ def check_comparable(old: Report, bundle: BundleRecord, settings: Settings) -> N
         if getattr(old.settings, name) != getattr(settings, name)
     ]
     if old.bundle.weights_sha256 != bundle.weights_sha256:
-        problems.insert(0, f"the weights are others ({old.bundle.source} then, {bundle.source} now)")
+        problems.insert(0, f"the weights differ ({old.bundle.source} then, {bundle.source} now)")
     if problems:
         raise UsageError(f"the reports cannot be compared: {'; '.join(problems)}")
 
 
 def _other_circumstances(old: Report, new: Report) -> list[str]:
-    found = []
+    circumstances = []
     if old.bundle.sha256 != new.bundle.sha256:
-        found.append("the bundle was exported again: same weights, other graphs or plans")
+        circumstances.append("the bundle was exported again: same weights, other graphs or plans")
     for name in ("rounds", "runs", "warmup"):
         before, after = getattr(old.settings, name), getattr(new.settings, name)
         if before != after:
-            found.append(f"{name}: {before} then, {after} now")
+            circumstances.append(f"{name}: {before} then, {after} now")
     if old.sdengine != new.sdengine:
-        found.append(f"sdengine: {old.sdengine} then, {new.sdengine} now")
+        circumstances.append(f"sdengine: {old.sdengine} then, {new.sdengine} now")
     before, after = _facts(old.environment), _facts(new.environment)
-    found += [
+    circumstances += [
         f"{name}: {before.get(name, 'none')} then, {after.get(name, 'none')} now"
         for name in sorted({*before, *after})
         if before.get(name) != after.get(name)
@@ -149,11 +149,11 @@ def _other_circumstances(old: Report, new: Report) -> list[str]:
     for report, when in ((old, "then"), (new, "now")):
         load = report.environment.cpu.load
         if load is not None and load > 0.5 * report.environment.cpu.usable:
-            found.append(f"the machine was busy before measuring {when}: load {load:.1f}")
-    return found
+            circumstances.append(f"the machine was busy before measuring {when}: load {load:.1f}")
+    return circumstances
 
 
-def _changes(old: Report, new: Report, tolerance: float) -> Iterator[Change]:
+def _changes(old: Report, new: Report, tolerance: float) -> Iterator[FigureChange]:
     before, after = dict(old.figures()), dict(new.figures())
     for (place, name), figure in before.items():
         other = after.get((place, name), Absent(reason="the new report has no such figure"))
@@ -166,10 +166,10 @@ def _changes(old: Report, new: Report, tolerance: float) -> Iterator[Change]:
     for (place, name), other in after.items():
         if (place, name) not in before and isinstance(other, Figure):
             yield _added(place, name, other.unit, other.p50)
-    yield from _pictures(old, new, tolerance)
+    yield from _image_changes(old, new, tolerance)
 
 
-def _compared(place: str, name: str, old: Figure, new: Figure, tolerance: float) -> Iterator[Change]:
+def _compared(place: str, name: str, old: Figure, new: Figure, tolerance: float) -> Iterator[FigureChange]:
     if (old.unit, old.better) != (new.unit, new.better):
         raise UsageError(f"{place}, {name}: {old.unit} cannot be compared with {new.unit}")
     worse = 1 if old.better == "lower" else -1
@@ -179,7 +179,7 @@ def _compared(place: str, name: str, old: Figure, new: Figure, tolerance: float)
         before, after = getattr(old, quantile), getattr(new, quantile)
         small = abs(relative) <= max(tolerance, noise or 0.0) or abs(after - before) < _LEAST[old.unit]
         verdict: Verdict = "same" if small else "worse" if relative * worse > 0 else "better"
-        yield Change(
+        yield FigureChange(
             place=place,
             name=name,
             quantile=quantile,
@@ -192,8 +192,8 @@ def _compared(place: str, name: str, old: Figure, new: Figure, tolerance: float)
         )
 
 
-def _pictures(old: Report, new: Report, tolerance: float) -> Iterator[Change]:
-    """Compare how far pictures are from the reference; each engine repeats itself, so there is no noise."""
+def _image_changes(old: Report, new: Report, tolerance: float) -> Iterator[FigureChange]:
+    """Compare how far images are from the reference; an engine's images are always the same, so there is no noise."""
     before, after = _differences(old), _differences(new)
     for (place, name), value in before.items():
         other = after.get((place, name), Absent(reason="the new report has no such figure"))
@@ -206,7 +206,7 @@ def _pictures(old: Report, new: Report, tolerance: float) -> Iterator[Change]:
             continue
         change = other - value
         small = abs(change) < max(_LEAST_DIFFERENCE[name.split()[0]], tolerance * value)
-        yield Change(
+        yield FigureChange(
             place=place,
             name=name,
             quantile="",
@@ -230,9 +230,9 @@ def _differences(report: Report) -> dict[tuple[str, str], float | Absent]:
     }
 
 
-def _missing(place: str, name: str, unit: str, old: float, now: Figure | Absent | float) -> Change:
+def _missing(place: str, name: str, unit: str, old: float, now: Figure | Absent | float) -> FigureChange:
     reason = now.reason if isinstance(now, Absent) else ""
-    return Change(
+    return FigureChange(
         place=place,
         name=name,
         quantile="",
@@ -246,8 +246,8 @@ def _missing(place: str, name: str, unit: str, old: float, now: Figure | Absent 
     )
 
 
-def _added(place: str, name: str, unit: str, new: float) -> Change:
-    return Change(
+def _added(place: str, name: str, unit: str, new: float) -> FigureChange:
+    return FigureChange(
         place=place,
         name=name,
         quantile="",
@@ -264,14 +264,14 @@ def _facts(environment: Environment) -> dict[str, str]:
     """What should agree: not clocks, temperatures and load, which never do."""
     cpu = environment.cpu
     steady = ("model", "cores", "usable", "quota", "features", "max_mhz", "governor", "memory_mb")
-    found = {f"CPU {name}": _shown(getattr(cpu, name)) for name in steady}
+    hardware = {f"CPU {name}": _shown(getattr(cpu, name)) for name in steady}
     for i, gpu in enumerate(environment.gpus):
         moving = ("clocks.sm", "clocks.mem", "pstate", "temperature.gpu")
-        found |= {f"GPU {i} {name}": value for name, value in gpu.items() if name not in moving}
+        hardware |= {f"GPU {i} {name}": value for name, value in gpu.items() if name not in moving}
     return {
         "system": environment.system,
         "Python": environment.python,
-        **found,
+        **hardware,
         **environment.packages,
         **environment.variables,
     }

@@ -1,4 +1,4 @@
-"""Where something is measured: everything about machine and software that moves the figures."""
+"""The machine and the software that affect the figures."""
 
 import os
 import platform
@@ -43,7 +43,7 @@ _GPU_FIELDS = (
 
 
 class Cpu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The processor, as far as the system tells.
+    """The processor, as far as the system reports it.
 
     Attributes:
         model: its name.
@@ -52,8 +52,8 @@ class Cpu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         quota: cores' worth of time that its control group may use; None is no limit.
         features: instructions that matter here.
         mhz: clock of each core when this was written.
-        max_mhz: highest clock; None where the system does not tell.
-        governor: what sets the clock; None where the system does not tell.
+        max_mhz: highest clock; None where the system does not report it.
+        governor: what sets the clock; None where the system does not report it.
         load: average number of running processes over the last minute, before measuring.
         memory_mb: of the machine.
 
@@ -72,7 +72,7 @@ class Cpu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class Clocks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Clocks at one moment, in MHz; empty where the system does not tell.
+    """Clocks at one moment, in MHz; empty where the system does not report them.
 
     Attributes:
         cpu: of each core.
@@ -91,7 +91,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         system: operating system and kernel.
         python: version.
         cpu: the processor.
-        gpus: what nvidia-smi tells of each.
+        gpus: what nvidia-smi reports of each.
         packages: versions of what is installed.
         variables: environment variables that change speed.
 
@@ -120,25 +120,25 @@ def environment_here() -> Environment:
 
 
 def clocks_now() -> Clocks:
-    """Read the clocks: while drawing they are other ones than before."""
-    told = nvidia_smi("--query-gpu=clocks.sm")
-    cells = [] if isinstance(told, str) else [row[0] for row in told]
+    """Read the clocks: under load they differ."""
+    rows = nvidia_smi("--query-gpu=clocks.sm")
+    cells = [] if isinstance(rows, str) else [row[0] for row in rows]
     return Clocks(cpu=_cpu_mhz(), gpu=[float(cell) for cell in cells if cell.replace(".", "").isdigit()])
 
 
 def _cpu_mhz() -> list[float]:
-    return [float(value) for value in _told(Path("/proc/cpuinfo")).get("cpu MHz", [])]
+    return [float(value) for value in _named_values(Path("/proc/cpuinfo")).get("cpu MHz", [])]
 
 
 def _cpu() -> Cpu:
-    told = _told(Path("/proc/cpuinfo"))
+    info = _named_values(Path("/proc/cpuinfo"))
     frequency = Path("/sys/devices/system/cpu/cpu0/cpufreq")
     max_khz = _read(frequency / "cpuinfo_max_freq")
-    flags = set((told.get("flags") or told.get("Features") or [""])[0].split())
-    memory = _told(Path("/proc/meminfo")).get("MemTotal", [])
+    flags = set((info.get("flags") or info.get("Features") or [""])[0].split())
+    memory = _named_values(Path("/proc/meminfo")).get("MemTotal", [])
     cores = os.cpu_count() or 1
     return Cpu(
-        model=(told.get("model name") or [platform.processor() or platform.machine()])[0],
+        model=(info.get("model name") or [platform.processor() or platform.machine()])[0],
         cores=cores,
         usable=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores,
         quota=_quota(),
@@ -151,14 +151,14 @@ def _cpu() -> Cpu:
     )
 
 
-def _told(file: Path) -> dict[str, list[str]]:
+def _named_values(file: Path) -> dict[str, list[str]]:
     """Read ``name: value`` lines; a name may come once for each core."""
-    found: dict[str, list[str]] = {}
+    values: dict[str, list[str]] = {}
     for line in (_read(file) or "").splitlines():
         name, colon, value = line.partition(":")
         if colon:
-            found.setdefault(name.strip(), []).append(value.strip())
-    return found
+            values.setdefault(name.strip(), []).append(value.strip())
+    return values
 
 
 def _quota() -> float | None:
@@ -172,4 +172,4 @@ def _read(file: Path) -> str | None:
     try:
         return file.read_text().strip()
     except OSError:
-        return None  # another system than Linux, or one that does not tell
+        return None  # another system than Linux, or one that does not report it

@@ -17,7 +17,7 @@ Samples = Annotated[list[float], msgspec.Meta(min_length=1)]
 
 
 class Absent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="absent", tag_field="kind"):
-    """Why there is no such figure.
+    """There is no such figure, and why.
 
     Attributes:
         reason: what is missing, or what was chosen.
@@ -59,6 +59,6 @@ def figure_of(
     unit: Unit, rounds: Sequence[Sequence[float]], *, better: Literal["lower", "higher"] = "lower", per_run: int = 1
 ) -> Figure:
     """Make a figure of its samples, one sequence per fresh process."""
-    kept = [[round(float(value), 4) for value in samples] for samples in rounds]
-    p50, p90, p99 = (round(float(p), 4) for p in np.percentile(np.concatenate(kept), list(QUANTILES.values())))
-    return Figure(unit=unit, better=better, rounds=kept, per_run=per_run, p50=p50, p90=p90, p99=p99)
+    rounded = [[round(float(value), 4) for value in samples] for samples in rounds]
+    p50, p90, p99 = (round(float(p), 4) for p in np.percentile(np.concatenate(rounded), list(QUANTILES.values())))
+    return Figure(unit=unit, better=better, rounds=rounded, per_run=per_run, p50=p50, p90=p90, p99=p99)

@@ -1,7 +1,7 @@
-"""How figures are written, on the terminal and on the page."""
+"""Formats figures, on the terminal and on the page."""
 
 from .figure import Absent, Figure
-from .report import Difference
+from .report import ImageDifference
 
 __all__ = ["difference_text", "figure_text", "number"]
 
@@ -18,8 +18,8 @@ def figure_text(figure: Figure | Absent, quantile: str = "p50") -> str:
     return "–" if isinstance(figure, Absent) else number(getattr(figure, quantile))
 
 
-def difference_text(difference: Difference | Absent) -> str:
-    """Write a difference between pictures in one line."""
+def difference_text(difference: ImageDifference | Absent) -> str:
+    """Write a difference between images in one line."""
     if isinstance(difference, Absent):
         return "–"
     if difference.psnr_db is None:

@@ -1,8 +1,7 @@
-"""The fresh process: opens a bundle with one engine and draws, as a user's program does, with a clock.
+"""The fresh process: opens a bundle with one engine and generates images, as a user's program does, and times it.
 
-It is started by :mod:`.fresh`, which notes the time at the process's first line and after the import of all that
-drawing needs,
-before this module is imported.
+It is started by :mod:`.start_process`, which notes the time at the process's first line and after the imports, before
+this module is imported.
 """
 
 import os
@@ -21,9 +20,9 @@ from ...engines.registry import ENGINES
 from ...runtime.pipeline import Pipeline
 from ...runtime.result import Result
 from .environment import Clocks, clocks_now
-from .memory_use import DeviceMemory, peak_memory, resident_memory
-from .process_messages import CaseSamples, Cold, Done, Job, Tick, Visit
-from .report import PassedOver, Ran, Stages
+from .memory_use import DeviceMemoryMonitor, peak_memory, resident_memory
+from .process_messages import CaseSamples, Cold, Done, ProcessJob, Tick, Visit
+from .report import Ran, Skipped, Stages
 from .settings import cases_of, opening_options, probe_size, request_for, split_engine
 
 __all__ = ["serve"]
@@ -39,9 +38,13 @@ def serve(first_line: float, imported: float) -> None:
     """
     with os.fdopen(os.dup(1), "wb", buffering=0) as channel:
         os.dup2(2, 1)  # what libraries print must not end up between the answers
-        job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
+        job = msgspec.json.decode(sys.stdin.buffer.read(), type=ProcessJob)
         try:
-            done = _draw(job, channel) if job.task == "pictures" else _Work(job, channel).measure(first_line, imported)
+            done = (
+                _generate_references(job, channel)
+                if job.task == "images"
+                else _Measurement(job, channel).measure(first_line, imported)
+            )
         except SdengineError as error:
             sys.exit(str(error))
         _send(channel, done)
@@ -55,16 +58,16 @@ def _ms(start: float, end: float) -> float:
     return (end - start) * 1e3
 
 
-def _load(job: Job) -> Pipeline:
+def _load(job: ProcessJob) -> Pipeline:
     name, precision = split_engine(job.engine)
     options = opening_options(job.engine, job.settings)
-    if job.task == "pictures":
+    if job.task == "images":
         options.pop("device", None)  # the reference runs where torch runs
     return Pipeline.load(job.bundle, engine=name, precision=precision, **options)
 
 
-def _draw(job: Job, channel: BinaryIO) -> Done:
-    """Draw the largest batch of each size and number of steps: a picture depends on its own seed alone."""
+def _generate_references(job: ProcessJob, channel: BinaryIO) -> Done:
+    """Generate the largest batch of each size and number of steps: an image depends only on its own seed."""
     warnings: dict[str, None] = {}
     most = max(job.settings.batches)
     with _load(job) as pipeline:
@@ -73,24 +76,24 @@ def _draw(job: Job, channel: BinaryIO) -> Done:
                 continue
             result = pipeline.draw(request_for(job.settings, size, steps, batch))
             warnings |= dict.fromkeys(result.warnings)
-            _keep(job, i, result)
-            _send(channel, Tick(label="drawing"))
+            _save_images(job, i, result)
+            _send(channel, Tick(label="generating"))
         return Done(
             version=_version(job.engine),
-            components=_ran(pipeline),
-            passed_over=_passed_over(pipeline),
+            components=_components_that_ran(pipeline),
+            skipped=_skipped(pipeline),
             warnings=list(warnings),
         )
 
 
-class _Work:
+class _Measurement:
     """Measures one engine."""
 
-    def __init__(self, job: Job, channel: BinaryIO) -> None:
+    def __init__(self, job: ProcessJob, channel: BinaryIO) -> None:
         self._job = job
         self._channel = channel
         self._warnings: dict[str, None] = {}
-        self._device = DeviceMemory()
+        self._device = DeviceMemoryMonitor()
         self._clocks: list[Clocks] = []
         self._serial = count(1)
 
@@ -105,9 +108,9 @@ class _Work:
         with _load(job) as pipeline:
             opened = time.perf_counter()
             memory["loaded"] = resident_memory()
-            drawing = time.perf_counter()
-            self._draw(pipeline, *next(cases_of(job.settings)), label="first picture")
-            drawn = time.perf_counter()
+            calling = time.perf_counter()
+            self._call(pipeline, *next(cases_of(job.settings)), label="first image")
+            called = time.perf_counter()
             compile_ms = pipeline.components.open_ms
             parts = {
                 "process": _ms(job.started, first_line),
@@ -115,25 +118,25 @@ class _Work:
                 "library": _ms(before_library, opening),
                 "open": _ms(opening, opened) - compile_ms,
                 "compile": compile_ms,
-                "first_picture": _ms(drawing, drawn),
+                "first_image": _ms(calling, called),
             }
             # The sum of the parts: what the benchmark itself does between them is not a user's cost.
             cold = Cold(**parts, total=sum(parts.values()))
             self._look()
-            everything = job.task == "measure"
-            visits = self._visit_sizes(pipeline) if everything else None
-            wanted = list(cases_of(job.settings)) if everything else []
-            cases = [self._case(pipeline, i, *case) for i, case in enumerate(wanted)]
+            whole = job.task == "measure"
+            visits = self._visit_sizes(pipeline) if whole else None
+            cases = cases_of(job.settings) if whole else ()
+            samples = [self._case(pipeline, i, *case) for i, case in enumerate(cases)]
             return Done(
                 version=_version(job.engine),
-                components=_ran(pipeline),
-                passed_over=_passed_over(pipeline),
+                components=_components_that_ran(pipeline),
+                skipped=_skipped(pipeline),
                 warnings=list(self._warnings),
                 cold=cold,
                 visits=visits,
                 memory=memory | {"peak": peak_memory(), "device": self._device.most},
                 clocks=self._clocks,
-                cases=cases,
+                cases=samples,
             )
 
     def _visit_sizes(self, pipeline: Pipeline) -> list[Visit] | None:
@@ -148,7 +151,9 @@ class _Work:
         before, visits, seen = sizes[0], [], {sizes[0]}
         for after in [*sizes[1:], sizes[0]]:
             first, second = (
-                self._draw(pipeline, after, settings.steps[0], settings.batches[0], label="change of size", anew=True)
+                self._call(
+                    pipeline, after, settings.steps[0], settings.batches[0], label="change of size", new_prompt=True
+                )
                 for _ in range(2)
             )
             visits.append(
@@ -167,10 +172,10 @@ class _Work:
     def _case(self, pipeline: Pipeline, index: int, size: tuple[int, int], steps: int, batch: int) -> CaseSamples:
         settings = self._job.settings
         label = f"{size[1]}x{size[0]}, {steps} steps, batch {batch}"
-        drawn = [self._draw(pipeline, size, steps, batch, label=label) for _ in range(settings.warmup)]
-        _keep(self._job, index, drawn[-1])
-        del drawn
-        results = [self._draw(pipeline, size, steps, batch, label=label, anew=True) for _ in range(settings.runs)]
+        warm = [self._call(pipeline, size, steps, batch, label=label) for _ in range(settings.warmup)]
+        _save_images(self._job, index, warm[-1])
+        del warm
+        results = [self._call(pipeline, size, steps, batch, label=label, new_prompt=True) for _ in range(settings.runs)]
         self._look()
         return CaseSamples(
             stages={
@@ -179,12 +184,12 @@ class _Work:
             steps=[step for result in results for step in result.timings_ms.steps],
         )
 
-    def _draw(
-        self, pipeline: Pipeline, size: tuple[int, int], steps: int, batch: int, *, label: str, anew: bool = False
+    def _call(
+        self, pipeline: Pipeline, size: tuple[int, int], steps: int, batch: int, *, label: str, new_prompt: bool = False
     ) -> Result:
-        """Make a call; with ``anew``, of a prompt that the pipeline has not seen, since it remembers the last ones."""
+        """Make a call; with ``new_prompt``, of a prompt that the pipeline has not seen, as it caches the last ones."""
         request = request_for(self._job.settings, size, steps, batch)
-        if anew:
+        if new_prompt:
             request = replace(request, prompt=f"{self._job.settings.prompt} {next(self._serial)}")
         result = pipeline.draw(request)
         self._warnings |= dict.fromkeys(result.warnings)
@@ -197,7 +202,7 @@ class _Work:
 
 
 def _import_library(engine: str) -> None:
-    """Import what the engine runs on, so that it is not counted as compiling; ``auto`` has to look for it."""
+    """Import the engine's library, so that it is not counted as compiling; for ``auto`` it is not known yet."""
     name = split_engine(engine)[0]
     if name in ENGINES:
         ENGINES[name].module.unavailable()
@@ -205,23 +210,23 @@ def _import_library(engine: str) -> None:
 
 def _version(engine: str) -> str:
     name = split_engine(engine)[0]
-    return ENGINES[name].module.version() if name in ENGINES else "the ladder"
+    return ENGINES[name].module.version() if name in ENGINES else "auto"
 
 
-def _ran(pipeline: Pipeline) -> dict[str, Ran]:
-    found = {}
+def _components_that_ran(pipeline: Pipeline) -> dict[str, Ran]:
+    ran = {}
     for name in pipeline.components.ran:
         with pipeline.components.use(name) as (engine,):
-            found[name] = Ran(engine=engine.name, precision=engine.precision, device=engine.device)
-    return found
+            ran[name] = Ran(engine=engine.name, precision=engine.precision, device=engine.device)
+    return ran
 
 
-def _passed_over(pipeline: Pipeline) -> list[PassedOver]:
+def _skipped(pipeline: Pipeline) -> list[Skipped]:
     reasons = {(f.skipped, f.reason): None for f in pipeline.components.fallbacks}
-    return [PassedOver(engine=engine, reason=reason) for engine, reason in reasons]
+    return [Skipped(engine=engine, reason=reason) for engine, reason in reasons]
 
 
-def _keep(job: Job, index: int, result: Result) -> None:
-    """Write the pictures of a case as uint8 [N, height, width, 3]."""
-    if job.pictures is not None:
-        np.save(Path(job.pictures) / f"{index}.npy", np.stack([np.asarray(image) for image in result.images]))
+def _save_images(job: ProcessJob, index: int, result: Result) -> None:
+    """Write the images of a case as uint8 [N, height, width, 3]."""
+    if job.images is not None:
+        np.save(Path(job.images) / f"{index}.npy", np.stack([np.asarray(image) for image in result.images]))

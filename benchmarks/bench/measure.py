@@ -15,7 +15,7 @@ from ...engines.errors import EngineError
 from ...engines.registry import ENGINES
 from .environment import environment_here
 from .figure import Absent, Figure, figure_of
-from .process_messages import Cold, Done, Job
+from .process_messages import Cold, Done, ProcessJob
 from .published import published_for
 from .report import (
     SCHEMA,
@@ -23,22 +23,22 @@ from .report import (
     Case,
     ColdStart,
     EngineReport,
-    Memory,
-    PassedOver,
+    MemoryFigures,
     Reference,
-    ReferencePicture,
+    ReferenceImage,
     Report,
     SizeChange,
+    Skipped,
     Stages,
 )
 from .sample_images import U8, difference_between, sample_of
 from .settings import Settings, cases_of, probe_size
-from .start_process import do_in_fresh_process
+from .start_process import run_in_fresh_process
 
 __all__ = ["Progress", "bundle_record", "calls_in_all", "measure"]
 
 Progress = Callable[[str], None]
-"""Called after each call of a pipeline, with what it was for."""
+"""Called after each call of a pipeline, with its label."""
 
 _REFERENCE = "torch:fp32"
 
@@ -64,9 +64,9 @@ def calls_in_all(settings: Settings, bundle: Bundle) -> int:
     others = sizes - 1 or int(probe_size(settings, bundle) is not None)
     visits = 2 * (others + 1) if others else 0
     cases = sizes * len(settings.steps) * len(settings.batches)
-    drawn = sizes * len(settings.steps) if settings.reference and _reference_reason() is None else 0
+    reference_calls = sizes * len(settings.steps) if settings.reference and _reference_reason() is None else 0
     of_round = 1 + visits + cases * (settings.warmup + settings.runs)
-    return drawn + settings.rounds * len(settings.engines) * of_round
+    return reference_calls + settings.rounds * len(settings.engines) * of_round
 
 
 def measure(
@@ -91,17 +91,17 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="sdengine-bench-") as folder:
         reference, expected = _reference(bundle, settings, Path(folder), progress)
         answers: dict[str, list[Done]] = {engine: [] for engine in settings.engines}
-        pictures: dict[str, list[U8]] = {}
+        images: dict[str, list[U8]] = {}
         for i in range(settings.rounds):
             for number, engine in enumerate(settings.engines):
-                kept = Path(folder) / str(number)
+                images_folder = Path(folder) / str(number)
                 if i == 0:
-                    kept.mkdir()
-                job = _job(bundle, engine, settings, "measure", kept if i == 0 else None)
+                    images_folder.mkdir()
+                job = _job(bundle, engine, settings, "measure", images_folder if i == 0 else None)
                 tick = _prefixed(f"{engine}, round {i + 1} of {settings.rounds}", progress)
-                answers[engine].append(do_in_fresh_process(job, tick))
+                answers[engine].append(run_in_fresh_process(job, tick))
                 if i == 0:
-                    pictures[engine] = [np.load(kept / f"{case}.npy") for case in range(len(cases))]
+                    images[engine] = [np.load(images_folder / f"{case}.npy") for case in range(len(cases))]
         return Report(
             schema=SCHEMA,
             sdengine=version("sdengine"),
@@ -110,9 +110,9 @@ def measure(
             settings=settings,
             environment=environment,
             engines=[
-                _engine_report(engine, done, settings, pictures[engine], expected) for engine, done in answers.items()
+                _engine_report(engine, done, settings, images[engine], expected) for engine, done in answers.items()
             ],
-            passed_over=[PassedOver(engine=engine, reason=reason) for engine, reason in left_out.items()],
+            skipped=[Skipped(engine=engine, reason=reason) for engine, reason in left_out.items()],
             reference=reference,
             published=published_for(
                 record.family,
@@ -124,14 +124,14 @@ def measure(
 
 
 def _job(
-    bundle: Bundle, engine: str, settings: Settings, task: Literal["measure", "pictures"], pictures: Path | None
-) -> Job:
-    return Job(
+    bundle: Bundle, engine: str, settings: Settings, task: Literal["measure", "images"], images: Path | None
+) -> ProcessJob:
+    return ProcessJob(
         bundle=str(bundle.path),
         engine=engine,
         settings=settings,
         task=task,
-        pictures=None if pictures is None else str(pictures),
+        images=None if images is None else str(images),
         started=0.0,
     )
 
@@ -148,36 +148,36 @@ def _reference_reason() -> str | None:
 def _reference(
     bundle: Bundle, settings: Settings, folder: Path, progress: Progress
 ) -> tuple[Reference | Absent, dict[tuple[tuple[int, int], int], U8] | Absent]:
-    """Draw with torch in float32; return the record, and pictures by size and steps."""
+    """Generate with torch in float32; return the record, and images by size and steps."""
     reason = _reference_reason() if settings.reference else "it was switched off with --no-reference"
     if reason is not None:
         return Absent(reason=reason), Absent(reason=reason)
-    kept = folder / "reference"
-    kept.mkdir()
+    images_folder = folder / "reference"
+    images_folder.mkdir()
     try:
-        done = do_in_fresh_process(
-            _job(bundle, _REFERENCE, settings, "pictures", kept), _prefixed("float32 torch", progress)
+        done = run_in_fresh_process(
+            _job(bundle, _REFERENCE, settings, "images", images_folder), _prefixed("float32 torch", progress)
         )
     except EngineError as error:
-        raise EngineError(f"{error}\n(this is the reference for the pictures; --no-reference does without)") from error
+        raise EngineError(f"{error}\n(this is the reference for the images; --no-reference skips it)") from error
     most = max(settings.batches)
-    drawn: dict[tuple[tuple[int, int], int], U8] = {
-        (size, steps): np.load(kept / f"{i}.npy")
+    images: dict[tuple[tuple[int, int], int], U8] = {
+        (size, steps): np.load(images_folder / f"{i}.npy")
         for i, (size, steps, batch) in enumerate(cases_of(settings))
         if batch == most
     }
-    pictures = [
-        ReferencePicture(height=size[0], width=size[1], steps=steps, picture=sample_of(found[0], settings.seed))
-        for (size, steps), found in drawn.items()
+    samples = [
+        ReferenceImage(height=size[0], width=size[1], steps=steps, image=sample_of(batch_images[0], settings.seed))
+        for (size, steps), batch_images in images.items()
     ]
-    return Reference(version=done.version, device=done.components["denoiser"].device, pictures=pictures), drawn
+    return Reference(version=done.version, device=done.components["denoiser"].device, images=samples), images
 
 
 def _engine_report(
     engine: str,
     rounds: Sequence[Done],
     settings: Settings,
-    pictures: Sequence[U8],
+    images: Sequence[U8],
     expected: Mapping[tuple[tuple[int, int], int], U8] | Absent,
 ) -> EngineReport:
     first = rounds[0]
@@ -185,13 +185,13 @@ def _engine_report(
         engine=engine,
         version=first.version,
         components=first.components,
-        passed_over=first.passed_over,
+        skipped=first.skipped,
         warnings=list(dict.fromkeys(warning for done in rounds for warning in done.warnings)),
         cold_start=_cold_start(rounds),
         size_changes=_size_changes(rounds),
-        memory=Memory(**{name: _memory(rounds, name) for name in Memory.__struct_fields__}),
+        memory=MemoryFigures(**{name: _memory(rounds, name) for name in MemoryFigures.__struct_fields__}),
         clocks=[clocks for done in rounds for clocks in done.clocks],
-        cases=[_case(i, case, rounds, settings, pictures[i], expected) for i, case in enumerate(cases_of(settings))],
+        cases=[_case(i, case, rounds, settings, images[i], expected) for i, case in enumerate(cases_of(settings))],
     )
 
 
@@ -205,7 +205,7 @@ def _cold_start(rounds: Sequence[Done]) -> ColdStart:
 def _size_changes(rounds: Sequence[Done]) -> list[SizeChange] | Absent:
     visits = [done.visits for done in rounds if done.visits is not None]
     if not visits:
-        return Absent(reason="the bundle draws at one size only")
+        return Absent(reason="the bundle has only one size")
     return [
         SizeChange(
             before=same[0].before,
@@ -229,7 +229,7 @@ def _memory(rounds: Sequence[Done], name: str) -> Figure | Absent:
 def _step(rounds: Sequence[Sequence[float]], steps: int, runs: int) -> Figure | Absent:
     evaluations = len(rounds[0]) // runs
     if evaluations < steps:
-        return Absent(reason="all steps were given to the engine at once; it tells their time together")
+        return Absent(reason="the engine runs all steps at once; only their total time is known")
     return figure_of("ms", rounds, per_run=evaluations)
 
 
@@ -238,24 +238,24 @@ def _case(
     case: tuple[tuple[int, int], int, int],
     rounds: Sequence[Done],
     settings: Settings,
-    pictures: U8,
+    images: U8,
     expected: Mapping[tuple[tuple[int, int], int], U8] | Absent,
 ) -> Case:
     (height, width), steps, batch = case
     samples = [done.cases[index] for done in rounds]
-    totals = [found.stages["total"] for found in samples]
+    totals = [sample.stages["total"] for sample in samples]
     return Case(
         height=height,
         width=width,
         steps=steps,
         batch=batch,
         stages=Stages(
-            **{name: figure_of("ms", [found.stages[name] for found in samples]) for name in samples[0].stages}
+            **{name: figure_of("ms", [sample.stages[name] for sample in samples]) for name in samples[0].stages}
         ),
-        step=_step([found.steps for found in samples], steps, settings.runs),
+        step=_step([sample.steps for sample in samples], steps, settings.runs),
         throughput=figure_of("images/s", [[batch * 1e3 / ms for ms in total] for total in totals], better="higher"),
         difference=expected
         if isinstance(expected, Absent)
-        else difference_between(pictures, expected[(height, width), steps][:batch]),
-        picture=sample_of(pictures[0], settings.seed),
+        else difference_between(images, expected[(height, width), steps][:batch]),
+        image=sample_of(images[0], settings.seed),
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .nvidia_smi import nvidia_smi
 
-__all__ = ["DeviceMemory", "peak_memory", "resident_memory"]
+__all__ = ["DeviceMemoryMonitor", "peak_memory", "resident_memory"]
 
 _STATUS = Path("/proc/self/status")
 _NOT_LINUX = "this system has no /proc/self/status"
@@ -22,28 +22,28 @@ def peak_memory() -> float | str:
     return _status("VmHWM")
 
 
-class DeviceMemory:
+class DeviceMemoryMonitor:
     """Watches what this process uses on NVIDIA GPUs; make it before anything is opened there.
 
     Where nvidia-smi lists processes, it says what belongs to this one. In a container it lists none: then what the GPUs
-    hold more than at the beginning is taken for this process's, which it is where nobody else uses them.
+    use more than at the beginning counts as this process's, which is right where no other process uses them.
     """
 
     def __init__(self) -> None:
-        self._before = _held()
+        self._before = _in_use()
         self._most: float | None = None
-        self._reason = "it was never looked at"
+        self._reason = "it was never measured"
 
     def look(self) -> None:
         """Note what is in use now."""
-        found = _of_this_process()
-        if isinstance(found, str) and not isinstance(self._before, str):
-            now = _held()
-            found = now if isinstance(now, str) else now - self._before
-        if isinstance(found, str):
-            self._reason = found
+        used = _of_this_process()
+        if isinstance(used, str) and not isinstance(self._before, str):
+            now = _in_use()
+            used = now if isinstance(now, str) else now - self._before
+        if isinstance(used, str):
+            self._reason = used
         else:
-            self._most = found if self._most is None else max(self._most, found)
+            self._most = used if self._most is None else max(self._most, used)
 
     @property
     def most(self) -> float | str:
@@ -59,7 +59,7 @@ def _of_this_process() -> float | str:
     return _sum_of(own) if own else "nvidia-smi lists no memory of this process"
 
 
-def _held() -> float | str:
+def _in_use() -> float | str:
     listed = nvidia_smi("--query-gpu=memory.used")
     return listed if isinstance(listed, str) else _sum_of(listed)
 
@@ -68,7 +68,7 @@ def _sum_of(rows: list[list[str]]) -> float | str:
     try:
         return sum(float(row[0]) for row in rows) * 2**20 / 1e6
     except ValueError:
-        return f"nvidia-smi does not tell memory here ({rows[0][0]})"
+        return f"nvidia-smi does not report memory here ({rows[0][0]})"
 
 
 def _status(field: str) -> float | str:

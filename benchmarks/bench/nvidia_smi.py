@@ -1,4 +1,4 @@
-"""Asks NVIDIA's own tool about the GPUs."""
+"""Runs NVIDIA's own tool to query the GPUs."""
 
 import shutil
 import subprocess

@@ -1,6 +1,6 @@
 """The page's plots: drawn by matplotlib as SVG, coloured by the page's style sheet.
 
-Lines and areas are drawn in stand-in colours, which become CSS variables, so that one picture serves the light and the
+Lines and areas are drawn in stand-in colours, which become CSS variables, so that one plot serves the light and the
 dark scheme; text stays text, in the page's font.
 """
 
@@ -19,7 +19,7 @@ from .report import Case, EngineReport, Report
 __all__ = ["PREFIX", "Plot", "case_plots", "cold_start_plot", "memory_plot", "throughput_plot"]
 
 PREFIX = "this-plot-"
-"""Begins every name inside a plot; the page puts another in its place for each plot."""
+"""Begins every name inside a plot; the page replaces it by another for each plot."""
 
 _INK, _FAINT, _LINE = "#010101", "#020202", "#030303"
 _ENGINES = [f"#0101{i:02x}" for i in range(16, 22)]
@@ -68,8 +68,8 @@ class Plot:
 
     Attributes:
         title: what it shows.
-        alt: the same for those who do not see it, with its figures.
-        svg: to stand inside the page.
+        alt: the same as text, with its figures.
+        svg: to include in the page.
 
     """
 
@@ -92,13 +92,13 @@ def case_plots(engines: Sequence[EngineReport], case: int) -> list[Plot]:
     cases = [engine.cases[case] for engine in engines]
     names = [engine.engine for engine in engines]
     calls = [
-        _Row(place=i, name=name, figure=found.stages.total)
-        for i, (name, found) in enumerate(zip(names, cases, strict=True))
+        _Row(place=i, name=name, figure=measured.stages.total)
+        for i, (name, measured) in enumerate(zip(names, cases, strict=True))
     ]
     steps = [
-        _Row(place=i, name=name, figure=found.step)
-        for i, (name, found) in enumerate(zip(names, cases, strict=True))
-        if isinstance(found.step, Figure)
+        _Row(place=i, name=name, figure=measured.step)
+        for i, (name, measured) in enumerate(zip(names, cases, strict=True))
+        if isinstance(measured.step, Figure)
     ]
     plots = [_stages(names, cases), _strips("Every call", "milliseconds", calls)]
     return plots + ([_violins("Every step", steps), _step_by_step(steps)] if steps else [])
@@ -106,16 +106,16 @@ def case_plots(engines: Sequence[EngineReport], case: int) -> list[Plot]:
 
 def cold_start_plot(report: Report) -> Plot:
     """Plot the parts of a cold start."""
-    parts = ("process", "imports", "library", "open", "compile", "first_picture")
+    parts = ("process", "imports", "library", "open", "compile", "first_image")
     values = [[getattr(engine.cold_start, part).p50 for part in parts] for engine in report.engines]
     names = [engine.engine for engine in report.engines]
-    return _bars("From nothing to the first picture", names, [part.replace("_", " ") for part in parts], values)
+    return _bars("From nothing to the first image", names, [part.replace("_", " ") for part in parts], values)
 
 
 def throughput_plot(report: Report, size: tuple[int, int], steps: int) -> Plot:
-    """Plot pictures a second against batch, with the middle four fifths of the calls."""
-    told = []
-    with _axes(2.6, xlabel="pictures of a call", ylabel="pictures a second") as (ax, done):
+    """Plot images per second against batch, with the middle four fifths of the calls."""
+    description = []
+    with _axes(2.6, xlabel="images per call", ylabel="images per second") as (ax, done):
         batches = report.settings.batches
         for i, engine in enumerate(report.engines):
             same = [c for c in engine.cases if ((c.height, c.width), c.steps) == (size, steps)]
@@ -125,14 +125,14 @@ def throughput_plot(report: Report, size: tuple[int, int], steps: int) -> Plot:
             ax.fill_between(at, low, high, color=_engine(i), alpha=0.18, linewidth=0)
             ax.plot(at, middle, color=_engine(i), marker="o", markersize=4.5, label=engine.engine)
             points = ", ".join(f"{value:.3g} at {batch}" for value, batch in zip(middle, batches, strict=True))
-            told.append(f"{engine.engine}: {points}")
+            description.append(f"{engine.engine}: {points}")
         ax.set_xticks(range(len(batches)), [str(batch) for batch in batches])
         ax.set_ylim(bottom=0)
         ax.grid(visible=True, axis="y")
         ax.grid(visible=False, axis="x")
         _legend(ax)
     title = f"{size[1]}x{size[0]}, {steps} steps"
-    return Plot(title=title, alt=f"Pictures a second by batch. {'; '.join(told)}", svg=done())
+    return Plot(title=title, alt=f"Images per second by batch. {'; '.join(description)}", svg=done())
 
 
 def memory_plot(report: Report) -> Plot | None:
@@ -144,7 +144,7 @@ def memory_plot(report: Report) -> Plot | None:
         return None
     grown = [[row[0], row[1] - row[0], max(row[2] - row[1], 0.0)] for row in known]
     names = [engine.engine for engine in report.engines]
-    labels = ("after the imports", "added by opening", "added by drawing")
+    labels = ("after the imports", "added by opening", "added by generating")
     return _bars("Resident memory", names, labels, grown, unit="MB")
 
 
@@ -167,11 +167,11 @@ def _bars(
             left += widths
         ax.invert_yaxis()
         _legend(ax)
-    told = "; ".join(
+    description = "; ".join(
         f"{name}: " + ", ".join(f"{part} {value:.3g} {unit}" for part, value in zip(parts, row, strict=True))
         for name, row in zip(names, values, strict=True)
     )
-    return Plot(title=title, alt=f"{title}. {told}", svg=done())
+    return Plot(title=title, alt=f"{title}. {description}", svg=done())
 
 
 def _strips(title: str, xlabel: str, rows: Sequence[_Row]) -> Plot:
@@ -192,7 +192,7 @@ def _violins(title: str, rows: Sequence[_Row]) -> Plot:
     with _axes(0.75 + 0.55 * len(rows), xlabel="milliseconds; marks at p50, p90 and p99") as (ax, done):
         for i, row in enumerate(rows):
             samples = row.figure.samples
-            # The slowest hundredth is told by its mark; drawn to scale it would leave no room for the rest.
+            # The slowest hundredth has only a mark; plotted to scale it would leave no room for the rest.
             shown = samples[samples <= row.figure.p99]
             if np.ptp(shown) > 0:
                 body = ax.violinplot([shown], [i], orientation="horizontal", widths=0.8, showextrema=False)["bodies"][0]
@@ -205,21 +205,21 @@ def _violins(title: str, rows: Sequence[_Row]) -> Plot:
 
 def _step_by_step(rows: Sequence[_Row]) -> Plot:
     with _axes(2.1, xlabel="step", ylabel="milliseconds") as (ax, done):
-        told = []
+        description = []
         for row in rows:
             by_step = row.figure.samples.reshape(-1, row.figure.per_run)
             low, middle, high = np.percentile(by_step, [10, 50, 90], axis=0)
             at, colour = np.arange(1, len(middle) + 1), _engine(row.place)
             ax.fill_between(at, low, high, color=colour, alpha=0.18, linewidth=0)
             ax.plot(at, middle, color=colour, linewidth=1.6, label=row.name, marker="o" if len(at) == 1 else None)
-            told.append(f"{row.name}: median {middle.min():.3g} to {middle.max():.3g} ms")
+            description.append(f"{row.name}: median {middle.min():.3g} to {middle.max():.3g} ms")
         ax.set_ylim(bottom=0)
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(visible=True, axis="y")
         ax.grid(visible=False, axis="x")
         _legend(ax)
     title = "Step by step"
-    alt = f"Median of each step, and the middle four fifths of the calls. {'; '.join(told)}"
+    alt = f"Median of each step, and the middle four fifths of the calls. {'; '.join(description)}"
     return Plot(title=title, alt=alt, svg=done())
 
 
@@ -254,7 +254,7 @@ def _engine(i: int) -> str:
 
 @contextmanager
 def _axes(height: float, *, xlabel: str, ylabel: str = "") -> Iterator[tuple[Any, Callable[[], str]]]:
-    """Give axes in the page's style, and what returns the finished SVG."""
+    """Yield axes in the page's style, and a function that returns the finished SVG."""
     import matplotlib as mpl
     from matplotlib.figure import Figure as Canvas
 

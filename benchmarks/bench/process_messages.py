@@ -1,25 +1,25 @@
-"""What a fresh process is asked, and what it answers: messages of one line each."""
+"""Messages to and from a fresh process, of one line each."""
 
 from typing import Literal
 
 import msgspec
 
 from .environment import Clocks
-from .report import PassedOver, Ran
+from .report import Ran, Skipped
 from .settings import Settings
 
-__all__ = ["CaseSamples", "Cold", "Done", "Job", "Tick", "Visit"]
+__all__ = ["CaseSamples", "Cold", "Done", "ProcessJob", "Tick", "Visit"]
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
+class ProcessJob(msgspec.Struct, frozen=True, kw_only=True):
     """The work of one fresh process.
 
     Attributes:
         bundle: its folder.
         engine: ``NAME`` or ``NAME:PRECISION``.
         settings: see :class:`~sdengine.benchmarks.bench.settings.Settings`.
-        task: ``measure`` everything, only ``start`` and draw the first picture, or only draw the ``pictures``.
-        pictures: folder for the pictures of each case; None where they are not wanted.
+        task: ``measure`` everything, only ``start`` and generate the first image, or only generate the ``images``.
+        images: folder for the images of each case; None where they are not saved.
         started: ``time.perf_counter()`` of the parent when it started the process; the clock is the system's.
 
     """
@@ -27,8 +27,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     bundle: str
     engine: str
     settings: Settings
-    task: Literal["measure", "start", "pictures"]
-    pictures: str | None
+    task: Literal["measure", "start", "images"]
+    images: str | None
     started: float
 
 
@@ -46,7 +46,7 @@ class Cold(msgspec.Struct, frozen=True, kw_only=True):
     library: float
     open: float
     compile: float
-    first_picture: float
+    first_image: float
     total: float
 
 
@@ -72,20 +72,20 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
 
     Attributes:
         version: of the engine's library.
-        components: what ran each.
-        passed_over: engines above it on the ladder.
+        components: the engine of each.
+        skipped: engines that ``auto`` prefers and that could not run.
         warnings: of the calls.
-        cold: None where only pictures were drawn.
+        cold: None where only images were generated.
         visits: None where there is no other size to change to.
         memory: MB, or the reason why it is not known: ``imported``, ``loaded``, ``peak``, ``device``.
-        clocks: after the first picture and after each case.
+        clocks: after the first image and after each case.
         cases: in the order of the settings.
 
     """
 
     version: str
     components: dict[str, Ran]
-    passed_over: list[PassedOver]
+    skipped: list[Skipped]
     warnings: list[str]
     cold: Cold | None = None
     visits: list[Visit] | None = None

@@ -20,11 +20,11 @@ class PublishedFigure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         width: pixels.
         height: pixels.
         steps: of the solver.
-        batch: pictures of one call; None where the source leaves it open.
+        batch: images of one call; None where the source does not say.
         gpu: what it was measured on.
         unit: ``ms`` for a whole call, or ``images/s``.
         value: the figure.
-        source: who says so.
+        source: who published it.
         url: where.
 
     """
@@ -42,7 +42,7 @@ class PublishedFigure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     url: str
 
     def compares_with(self, case: tuple[tuple[int, int], int, int]) -> bool:
-        """Whether a case (size, steps, batch) draws the same."""
+        """Whether a case (size, steps, batch) does the same work."""
         (height, width), steps, batch = case
         return (self.height, self.width, self.steps) == (height, width, steps) and self.batch in (None, batch)
 
@@ -68,7 +68,7 @@ def published_for(
         )
     if not guided:
         return Absent(reason="none without guidance: they are with it, which is twice the work")
-    asked = list(cases)
-    found = [figure for figure in same if any(figure.compares_with(case) for case in asked)]
+    listed = list(cases)
+    comparable = [figure for figure in same if any(figure.compares_with(case) for case in listed)]
     settings = ", ".join(dict.fromkeys(f"{f.width}x{f.height} with {f.steps} steps" for f in same))
-    return found or Absent(reason=f"none for these sizes and steps: there are some for {settings}")
+    return comparable or Absent(reason=f"none for these sizes and steps: there are some for {settings}")

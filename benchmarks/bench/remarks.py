@@ -1,4 +1,4 @@
-"""What a reader of a report should know besides its figures: what is missing and why, and what others have measured."""
+"""Remarks on a report: what is missing and why, and what others have measured."""
 
 from collections.abc import Iterator
 
@@ -11,14 +11,14 @@ __all__ = ["published_beside_ours", "remarks_on"]
 
 def remarks_on(report: Report) -> list[str]:
     """Say what was not measured, what fell back, and what the engines warned of."""
-    found = [f"{left.engine} was not measured: {left.reason}" for left in report.passed_over]
+    remarks = [f"{skipped.engine} was not measured: {skipped.reason}" for skipped in report.skipped]
     if isinstance(report.reference, Absent):
-        found.append(f"no difference from float32 torch: {report.reference.reason}")
+        remarks.append(f"no difference from float32 torch: {report.reference.reason}")
     for engine in report.engines:
-        found += [f"{engine.engine} passed {over.engine} over: {over.reason}" for over in engine.passed_over]
-        found += [f"{engine.engine}: {warning}" for warning in engine.warnings]
+        remarks += [f"{engine.engine} skipped {skipped.engine}: {skipped.reason}" for skipped in engine.skipped]
+        remarks += [f"{engine.engine}: {warning}" for warning in engine.warnings]
         if isinstance(engine.size_changes, Absent):
-            found.append(f"{engine.engine}: no change of size: {engine.size_changes.reason}")
+            remarks.append(f"{engine.engine}: no change of size: {engine.size_changes.reason}")
     absent: dict[str, set[str]] = {}
     for engine in report.engines:
         for name in engine.memory.__struct_fields__:
@@ -28,11 +28,11 @@ def remarks_on(report: Report) -> list[str]:
         for case in engine.cases:
             if isinstance(case.step, Absent):
                 absent.setdefault(case.step.reason, set()).add("time of a step")
-    return found + [f"{' and '.join(sorted(names))} is not known: {reason}" for reason, names in absent.items()]
+    return remarks + [f"{' and '.join(sorted(names))} is not known: {reason}" for reason, names in absent.items()]
 
 
 def published_beside_ours(report: Report) -> Iterator[tuple[PublishedFigure, list[tuple[str, int, Figure]]]]:
-    """Give each published figure, and our own for the same work: engine, batch, figure."""
+    """Yield each published figure, and our own for the same work: engine, batch, figure."""
     for figure in () if isinstance(report.published, Absent) else report.published:
         yield (
             figure,

@@ -1,7 +1,7 @@
 """``report.json``: what was measured, on what, with which settings, as plain data.
 
 The published schema, ``report.schema.json``, is generated from these structs. A field that is not known is an error,
-and so is one that is missing: a report is whole or it is refused. What could not be measured stands in it as
+and so is one that is missing: a report is whole or it is refused. What could not be measured is
 :class:`~sdengine.benchmarks.bench.figure.Absent`, with the reason.
 """
 
@@ -20,20 +20,20 @@ __all__ = [
     "BundleRecord",
     "Case",
     "ColdStart",
-    "Difference",
     "EngineReport",
-    "Memory",
-    "PassedOver",
-    "Picture",
+    "ImageDifference",
+    "MemoryFigures",
     "Ran",
     "Reference",
-    "ReferencePicture",
+    "ReferenceImage",
     "Report",
+    "SampleImage",
     "SizeChange",
+    "Skipped",
     "Stages",
 ]
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of this layout; another one is refused."""
 
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
@@ -63,14 +63,14 @@ class BundleRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Ran(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What ran a component."""
+    """The engine that ran a component."""
 
     engine: str
     precision: str
     device: str
 
 
-class PassedOver(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Skipped(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An engine that was not measured, or a component for which ``auto`` took another one."""
 
     engine: str
@@ -78,7 +78,7 @@ class PassedOver(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class ColdStart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """From nothing to the first picture, in milliseconds, each part by itself.
+    """From nothing to the first image, in milliseconds, each part by itself.
 
     Attributes:
         process: from starting the process to its first line.
@@ -86,8 +86,8 @@ class ColdStart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         library: import of the engine's own library.
         open: reading and checking the bundle, making the tokenizers.
         compile: opening the engines: sessions, compiled models, plans.
-        first_picture: the first call, at the first size and batch.
-        total: from starting the process to the first picture.
+        first_image: the first call, at the first size and batch.
+        total: from starting the process to the first image.
 
     """
 
@@ -96,7 +96,7 @@ class ColdStart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     library: Figure
     open: Figure
     compile: Figure
-    first_picture: Figure
+    first_image: Figure
     total: Figure
 
 
@@ -106,7 +106,7 @@ class SizeChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     Attributes:
         before: height and width of the calls before.
         after: height and width after the change.
-        seen: whether the process had drawn this size earlier.
+        seen: whether the process had generated this size earlier.
         first: the first call after the change.
         second: the call after that, for comparison.
 
@@ -119,15 +119,15 @@ class SizeChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     second: Figure
 
 
-class Memory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Memory of the process that draws, in MB.
+class MemoryFigures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Memory of the process that generates, in MB.
 
     Attributes:
         imported: resident after the imports.
         loaded: resident with all engines open.
         peak: the most that was ever resident.
-        device: the most seen in use on NVIDIA GPUs, looked at after each case: by this process, or where processes are
-            not told apart, as in containers, more than before it began.
+        device: the most seen in use on NVIDIA GPUs, measured after each case: by this process, or where the memory of
+            each process is not known, as in containers, the increase since it began.
 
     """
 
@@ -137,10 +137,10 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     device: Figure | Absent
 
 
-class Difference(
+class ImageDifference(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="difference", tag_field="kind"
 ):
-    """How far pictures are from those of torch in float32, in levels of 8-bit RGB; the worst picture of the batch.
+    """How far images are from those of torch in float32, in levels of 8-bit RGB; the worst image of the batch.
 
     Attributes:
         largest: largest difference of any value.
@@ -154,8 +154,8 @@ class Difference(
     psnr_db: float | None
 
 
-class Picture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A sample picture, drawn in the first round.
+class SampleImage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A sample image, generated in the first round.
 
     Attributes:
         seed: of its noise.
@@ -175,9 +175,9 @@ class Stages(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     Attributes:
         text: tokenizing and encoding the prompts.
         condition: what depends on the request and not on the step.
-        encode: the initial noise, and encoding pictures.
+        encode: the initial noise, and encoding images.
         denoise: all steps.
-        decode: from latents to pictures.
+        decode: from latents to images.
         total: the whole call.
 
     """
@@ -201,13 +201,13 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         height: pixels.
         width: pixels.
         steps: of the solver.
-        batch: pictures of one call.
+        batch: images of one call.
         stages: of a call.
         step: milliseconds of each evaluation of the denoiser; ``per_run`` evaluations a call. Absent where the engine
             takes all of them at once.
-        throughput: pictures a second.
+        throughput: images per second.
         difference: from torch in float32.
-        picture: the first of the batch.
+        image: the first of the batch.
 
     """
 
@@ -218,12 +218,12 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     stages: Stages
     step: Figure | Absent
     throughput: Figure
-    difference: Difference | Absent
-    picture: Picture
+    difference: ImageDifference | Absent
+    image: SampleImage
 
     @property
     def label(self) -> str:
-        """Name it for people."""
+        """The case in words."""
         return f"{self.width}x{self.height}, {self.steps} steps, batch {self.batch}"
 
 
@@ -231,15 +231,15 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """One engine.
 
     Attributes:
-        engine: as it was asked for: ``NAME`` or ``NAME:PRECISION``.
+        engine: as the settings name it: ``NAME`` or ``NAME:PRECISION``.
         version: of its library.
-        components: what ran each component.
-        passed_over: with ``auto``, the engines above it on the ladder.
+        components: the engine of each component.
+        skipped: with ``auto``, engines that it prefers and that could not run.
         warnings: of the calls.
         cold_start: see :class:`ColdStart`.
         size_changes: see :class:`SizeChange`.
-        memory: see :class:`Memory`.
-        clocks: after the first picture and after each case, in all rounds.
+        memory: see :class:`MemoryFigures`.
+        clocks: after the first image and after each case, in all rounds.
         cases: in the order of the settings.
 
     """
@@ -247,39 +247,39 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     engine: str
     version: str
     components: dict[str, Ran]
-    passed_over: list[PassedOver]
+    skipped: list[Skipped]
     warnings: list[str]
     cold_start: ColdStart
     size_changes: list[SizeChange] | Absent
-    memory: Memory
+    memory: MemoryFigures
     clocks: list[Clocks]
     cases: Annotated[list[Case], msgspec.Meta(min_length=1)]
 
 
-class ReferencePicture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What torch drew in float32 at one size and number of steps: the first picture."""
+class ReferenceImage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What torch generated in float32 at one size and number of steps: the first image."""
 
     height: int
     width: int
     steps: int
-    picture: Picture
+    image: SampleImage
 
 
 class Reference(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="reference", tag_field="kind"
 ):
-    """Torch in float32, which the pictures are compared with.
+    """Torch in float32, which the images are compared with.
 
     Attributes:
         version: of torch.
         device: where it ran.
-        pictures: one for each size and number of steps.
+        images: one for each size and number of steps.
 
     """
 
     version: str
     device: str
-    pictures: list[ReferencePicture]
+    images: list[ReferenceImage]
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -293,7 +293,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         settings: how.
         environment: where.
         engines: the figures.
-        passed_over: engines that the bundle was exported for and that cannot run here.
+        skipped: engines that the bundle was exported for and that cannot run here.
         reference: torch in float32.
         published: figures of others for the same model, size and steps.
 
@@ -306,12 +306,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     settings: Settings
     environment: Environment
     engines: Annotated[list[EngineReport], msgspec.Meta(min_length=1)]
-    passed_over: list[PassedOver]
+    skipped: list[Skipped]
     reference: Reference | Absent
     published: list[PublishedFigure] | Absent
 
     def figures(self) -> Iterator[tuple[tuple[str, str], Figure | Absent]]:
-        """Give every measured figure with its name: (of what, which)."""
+        """Yield every measured figure with its name: (of what, which)."""
         for engine in self.engines:
             yield from _named(engine, f"{engine.engine}: cold start", engine.cold_start)
             yield from _named(engine, f"{engine.engine}: memory", engine.memory)
@@ -328,7 +328,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def _named(
-    engine: EngineReport, place: str, record: ColdStart | Memory
+    engine: EngineReport, place: str, record: ColdStart | MemoryFigures
 ) -> Iterator[tuple[tuple[str, str], Figure | Absent]]:
     for name in record.__struct_fields__:
         yield (place, name.replace("_", " ")), getattr(record, name)

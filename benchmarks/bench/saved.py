@@ -37,7 +37,7 @@ def make_schema() -> dict[str, Any]:
 
 
 def _describe(definition: dict[str, Any]) -> None:
-    """Hand what a docstring says of each attribute to that property."""
+    """Describe each property with its attribute's line of the docstring."""
     plain = re.sub(r":\w+:`~?([^`]*)`", lambda role: role[1].rpartition(".")[2], definition.get("description", ""))
     summary, _, attributes = inspect.cleandoc(plain).partition("Attributes:")
     definition["description"] = summary.strip().replace("``", "")
@@ -51,7 +51,7 @@ def report_schema() -> str:
 
 
 def report_json(report: Report) -> bytes:
-    """Write a report as JSON, having read it back: what does not validate is never written."""
+    """Return a report as JSON, after reading it back: an invalid report is never written."""
     data = msgspec.json.encode(report)
     _decoded(data, "the report")
     return msgspec.json.format(data, indent=1) + b"\n"
@@ -77,10 +77,10 @@ def read_report(path: Path) -> Report:
 
 def _decoded(data: bytes, name: str) -> Report:
     try:
-        found = msgspec.json.decode(data)
+        content = msgspec.json.decode(data)
     except msgspec.DecodeError as error:
         raise UsageError(f"{name} is no report of `sdengine bench`: {error}") from error
-    schema = found.get("schema") if isinstance(found, dict) else None
+    schema = content.get("schema") if isinstance(content, dict) else None
     if schema is None:
         raise UsageError(f"{name} is no report of `sdengine bench`: it names no schema")
     if schema != SCHEMA:
@@ -100,9 +100,9 @@ def _check(figure: Figure | Absent, name: str) -> None:
         return
     again = figure_of(figure.unit, figure.rounds, better=figure.better, per_run=figure.per_run)
     for quantile in ("p50", "p90", "p99"):
-        said, found = getattr(figure, quantile), getattr(again, quantile)
-        if not np.isclose(said, found, rtol=1e-4, atol=1e-3):
-            raise UsageError(f"{name} is no valid report: {quantile} is {said}, its samples say {found}")
+        stated, computed = getattr(figure, quantile), getattr(again, quantile)
+        if not np.isclose(stated, computed, rtol=1e-4, atol=1e-3):
+            raise UsageError(f"{name} is no valid report: {quantile} is {stated}, its samples give {computed}")
     if len({len(samples) for samples in figure.rounds}) > 1 or len(figure.rounds[0]) % figure.per_run:
         raise UsageError(f"{name} is no valid report: its rounds have no equal, whole numbers of runs")
 

@@ -1,4 +1,4 @@
-"""What is to be measured: what was asked for, with sensible defaults, checked before anything runs."""
+"""What is to be measured: the user's options, with sensible defaults, checked before anything runs."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from ...runtime.request.request import Request
 from ...runtime.request.resolve import resolve
 
 __all__ = [
-    "Asked",
+    "BenchOptions",
     "Settings",
     "cases_of",
     "opening_options",
@@ -38,20 +38,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         engines: ``NAME`` or ``NAME:PRECISION``, each measured in processes of its own.
         sizes: height and width, in pixels.
         steps: of the solver.
-        batches: pictures of one call.
+        batches: images of one call.
         rounds: fresh processes for each engine; the engines take turns.
         runs: calls of each case that are measured in a round.
-        warmup: calls of each case before them, the last of which draws the sample picture.
-        prompt: what is drawn. Calls that are measured have a number after it, each another one, since a pipeline
-            remembers what its text encoders made of the last prompts; pictures are of the prompt as it is.
-        seed: of the first picture of a batch; picture i has seed + i.
+        warmup: calls of each case before them, the last of which generates the sample images.
+        prompt: of the images. Calls that are measured have another number after it each, since a pipeline caches the
+            embeddings of the last prompts; sample images are of the prompt alone.
+        seed: of the first image of a batch; image i has seed + i.
         guidance_scale: None is the family's default.
         scheduler: None is the checkpoint's.
         threads: of one operator; for the engines that have the option, as the next three. None lets the engine choose.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         cuda_graph: ``step``, ``loop`` or ``off``.
         compile: whether torch compiles its networks.
-        reference: whether the pictures are compared with torch in float32.
+        reference: whether the images are compared with torch in float32.
 
     """
 
@@ -74,8 +74,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What the user said; None and empty: nothing."""
+class BenchOptions:
+    """The user's options; None and empty where there is none."""
 
     engines: Sequence[str] = ()
     sizes: Sequence[tuple[int, int]] = ()
@@ -95,21 +95,21 @@ class Asked:
     reference: bool | None = None
 
 
-def settings_for(asked: Asked, bundle: Bundle, old: Settings | None = None) -> tuple[Settings, dict[str, str]]:
+def settings_for(options: BenchOptions, bundle: Bundle, old: Settings | None = None) -> tuple[Settings, dict[str, str]]:
     """Decide the settings; return them, and the engines that the bundle was exported for and that are left out.
 
     Args:
-        asked: what the user said.
+        options: the user's.
         bundle: what is measured.
-        old: the settings of a report to compare with, which hold where the user said nothing.
+        old: the settings of a report to compare with, which are the defaults then.
 
     Raises:
-        UsageError: something cannot be measured as asked.
+        UsageError: something cannot be measured.
         EngineError: an engine cannot run here.
 
     """
     left_out: dict[str, str] = {}
-    engines = list(asked.engines) or (None if old is None else old.engines)
+    engines = list(options.engines) or (None if old is None else old.engines)
     if engines is None:
         engines, left_out = _engines_of(bundle)
     manifest = bundle.manifest
@@ -135,11 +135,11 @@ def settings_for(asked: Asked, bundle: Bundle, old: Settings | None = None) -> t
     }
 
     def chosen(name: str) -> Any:
-        said = getattr(asked, name)
-        if isinstance(said, (list, tuple)):
-            said = list(said) or None
-        if said is not None:
-            return said
+        value = getattr(options, name)
+        if isinstance(value, (list, tuple)):
+            value = list(value) or None
+        if value is not None:
+            return value
         return usual[name] if old is None else getattr(old, name)
 
     settings = Settings(engines=engines, **{name: chosen(name) for name in usual})
@@ -151,16 +151,16 @@ def settings_for(asked: Asked, bundle: Bundle, old: Settings | None = None) -> t
         _check_engine(engine, settings.device)
     for option in ("threads", "cuda_graph", "compile"):
         if getattr(settings, option) is not None and not any(option in opening_options(e, settings) for e in engines):
-            raise UsageError(f"{option} is of no use to {', '.join(engines)}")
+            raise UsageError(f"{option} has no effect on {', '.join(engines)}")
     if max(settings.batches) > most:
-        raise UsageError(f"--batch {max(settings.batches)}: this bundle draws at most {most} pictures at once")
+        raise UsageError(f"--batch {max(settings.batches)}: this bundle generates at most {most} images at once")
     for case in cases_of(settings):
         resolve(request_for(settings, *case), bundle)
     return settings, left_out
 
 
 def cases_of(settings: Settings) -> Iterator[tuple[tuple[int, int], int, int]]:
-    """Give every (size, steps, batch)."""
+    """Yield every (size, steps, batch)."""
     yield from product(settings.sizes, settings.steps, settings.batches)
 
 
@@ -205,11 +205,11 @@ _OPENING = ("threads", "device", "cuda_graph", "compile")
 
 
 def opening_options(engine: str, settings: Settings) -> dict[str, Any]:
-    """Return the options that are set and that an engine has; ``auto`` takes what the engine it finds can use."""
+    """Return the options that are set and that an engine has; ``auto`` passes on those that its engine has."""
     name = split_engine(engine)[0]
     has = ENGINES[name].options if name in ENGINES else _OPENING
-    given = {option: getattr(settings, option) for option in _OPENING}
-    return {option: value for option, value in given.items() if value is not None and option in has}
+    values = {option: getattr(settings, option) for option in _OPENING}
+    return {option: value for option, value in values.items() if value is not None and option in has}
 
 
 def _check_engine(engine: str, device: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Starts a fresh process for a job, listens to it, and leaves nothing of it behind."""
+"""Starts a fresh process for a job, reads its messages, and ends it in any case."""
 
 import contextlib
 import subprocess
@@ -11,9 +11,9 @@ from typing import IO
 import msgspec
 
 from ...engines.errors import EngineError
-from .process_messages import Done, Job, Tick
+from .process_messages import Done, ProcessJob, Tick
 
-__all__ = ["START", "do_in_fresh_process"]
+__all__ = ["START", "run_in_fresh_process"]
 
 START = (
     "import time; first_line = time.perf_counter(); "
@@ -22,36 +22,38 @@ START = (
 )
 """The process's whole program: the clock starts before the first import of ours.
 
-All that drawing needs is imported first, which a user's program does for the most part while engines open: what the
-benchmark itself imports must not hide it.
+Everything that generating needs is imported first; a user's program does most of that while engines open. Otherwise it
+would be hidden in what the benchmark itself imports.
 """
 
 _ANSWERS = msgspec.json.Decoder(Tick | Done)
 _LINES = 12
 
 
-def do_in_fresh_process(job: Job, tick: Callable[[str], None] = lambda label: None) -> Done:
-    """Do a job.
+def run_in_fresh_process(job: ProcessJob, tick: Callable[[str], None] = lambda label: None) -> Done:
+    """Run a job.
 
     Args:
         job: the job; its ``started`` is set here.
         tick: called with a label after each call of the pipeline.
 
     Raises:
-        EngineError: the process failed; names the engine and quotes what it said.
+        EngineError: the process failed; names the engine and quotes what it printed.
 
     """
     with tempfile.TemporaryFile() as complaints:
         done, status = _run(job, tick, complaints)
         if status or done is None:
             complaints.seek(0)
-            said = complaints.read().decode(errors="replace").strip().splitlines()[-_LINES:]
-            how = f"signal {-status}" if status < 0 else f"exit status {status}"
-            raise EngineError(f"measuring {job.engine} failed with {how}: " + ("\n".join(said) or "it said nothing"))
+            lines = complaints.read().decode(errors="replace").strip().splitlines()[-_LINES:]
+            ending = f"signal {-status}" if status < 0 else f"exit status {status}"
+            raise EngineError(
+                f"measuring {job.engine} failed with {ending}: " + ("\n".join(lines) or "it printed nothing")
+            )
         return done
 
 
-def _run(job: Job, tick: Callable[[str], None], complaints: IO[bytes]) -> tuple[Done | None, int]:
+def _run(job: ProcessJob, tick: Callable[[str], None], complaints: IO[bytes]) -> tuple[Done | None, int]:
     """Return the last answer and the exit status; the process is gone then, whatever happens."""
     done = None
     started = time.perf_counter()

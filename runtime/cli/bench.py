@@ -14,8 +14,8 @@ from .options import Compile, CudaGraph, Device, Threads
 
 if TYPE_CHECKING:
     from ...benchmarks.bench import Report
-    from ...benchmarks.bench.compare_reports import Change, Comparison
-    from ...benchmarks.bench.settings import Asked
+    from ...benchmarks.bench.compare_reports import Comparison, FigureChange
+    from ...benchmarks.bench.settings import BenchOptions
 
 __all__ = ["bench"]
 
@@ -23,8 +23,8 @@ _FILES = ("report.json", "report.html")
 _PAGE_NEEDS = ("jinja2", "matplotlib")
 
 
-def _print_schema(wanted: bool) -> None:
-    if wanted:
+def _print_schema(requested: bool) -> None:
+    if requested:
         from ...benchmarks.bench import report_schema
 
         typer.echo(report_schema(), nl=False)
@@ -46,13 +46,13 @@ def bench(
         list[int] | None, typer.Option(min=1, help="Repeatable. [30, or the default of a distilled checkpoint]")
     ] = None,
     batch: Annotated[
-        list[int] | None, typer.Option(min=1, help="Pictures of a call; repeatable. [1, 2, 4 and 8 as far as it goes]")
+        list[int] | None, typer.Option(min=1, help="Images of a call; repeatable. [1, 2, 4 and 8 as far as it goes]")
     ] = None,
     runs: Annotated[int | None, typer.Option(min=1, help="Measured calls of a case in each round. [5]")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Fresh processes for each engine. [3]")] = None,
     warmup: Annotated[int | None, typer.Option(min=1, help="Calls of a case before those measured. [1]")] = None,
-    prompt: Annotated[str | None, typer.Option(help="What to draw.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the first picture. [0]")] = None,
+    prompt: Annotated[str | None, typer.Option(help="What to generate.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the first image. [0]")] = None,
     guidance_scale: Annotated[float | None, typer.Option("--guidance-scale", "--guidance")] = None,
     scheduler: Annotated[str | None, typer.Option(help="As for `sdengine run`. [the checkpoint's]")] = None,
     threads: Threads = None,
@@ -61,7 +61,7 @@ def bench(
     compile: Compile = None,  # noqa: A002
     reference: Annotated[
         bool | None,
-        typer.Option("--reference/--no-reference", help="Compare the pictures with float32 torch, where it is there."),
+        typer.Option("--reference/--no-reference", help="Compare the images with float32 torch, where it is there."),
     ] = None,
     report: Annotated[
         Path | None, typer.Option(help="Folder for report.json and report.html; needs the extra `bench`.")
@@ -81,15 +81,15 @@ def bench(
         typer.Option("--schema", help="Print the JSON schema of a report.", is_eager=True, callback=_print_schema),
     ] = False,
 ) -> None:
-    """Measure a bundle: latency, cold start, memory, throughput, and how true the pictures are."""
+    """Measure a bundle: latency, cold start, memory, throughput, and how close the images are to float32 torch."""
     from ...benchmarks.bench.compare_reports import compare_reports
     from ...benchmarks.bench.saved import read_report, report_json
-    from ...benchmarks.bench.settings import Asked
+    from ...benchmarks.bench.settings import BenchOptions
     from .bench_tables import print_comparison, print_report
 
     _check_destination(report, overwrite=overwrite)
     old = None if compare is None else read_report(compare)
-    asked = Asked(
+    options = BenchOptions(
         engines=tuple(engine or ()),
         sizes=tuple(_size(text) for text in size or ()),
         steps=tuple(steps or ()),
@@ -108,40 +108,40 @@ def bench(
         reference=reference,
     )
     if saved is not None:
-        if bundle is not None or asked != Asked():
-            raise UsageError("--from shows a report as it is: leave out the bundle and what would be measured")
-        found = read_report(saved)
+        if bundle is not None or options != BenchOptions():
+            raise UsageError("--from shows a report as it is: leave out the bundle and the options of measuring")
+        measured = read_report(saved)
     elif bundle is None:
         raise UsageError("name a bundle, or --from REPORT.json")
     else:
-        found = _measured(bundle, asked, old, quiet=json)
-    comparison = None if old is None else compare_reports(old, found, tolerance / 100)
+        measured = _measured(bundle, options, old, quiet=json)
+    comparison = None if old is None else compare_reports(old, measured, tolerance / 100)
     if report is not None:
-        _write(found, comparison, report)
+        _write(measured, comparison, report)
     if json:
-        typer.echo(report_json(found), nl=False)
+        typer.echo(report_json(measured), nl=False)
     else:
-        print_report(found)
+        print_report(measured)
         if comparison is not None:
             print_comparison(comparison)
     if comparison is not None and comparison.failed:
-        told = "".join(f"\n  {_told(change)}" for change in comparison.failed)
-        raise SdengineError(f"{len(comparison.failed)} figures fail the comparison with {compare}:{told}")
+        failures = "".join(f"\n  {_failure(change)}" for change in comparison.failed)
+        raise SdengineError(f"{len(comparison.failed)} figures fail the comparison with {compare}:{failures}")
 
 
-def _told(change: "Change") -> str:
-    how = change.reason if change.relative is None else f"{change.relative:+.1%}"
-    return f"{change.place}, {' '.join(filter(None, (change.name, change.quantile)))}: {change.verdict} ({how})"
+def _failure(change: "FigureChange") -> str:
+    why = change.reason if change.relative is None else f"{change.relative:+.1%}"
+    return f"{change.place}, {' '.join(filter(None, (change.name, change.quantile)))}: {change.verdict} ({why})"
 
 
-def _measured(bundle: Path, asked: "Asked", old: "Report | None", *, quiet: bool) -> "Report":
+def _measured(bundle: Path, options: "BenchOptions", old: "Report | None", *, quiet: bool) -> "Report":
     from ...benchmarks.bench.compare_reports import check_comparable
     from ...benchmarks.bench.measure import bundle_record, calls_in_all, measure
     from ...benchmarks.bench.settings import settings_for
     from ...engines.bundle.bundle import Bundle
 
     opened = Bundle(bundle)
-    settings, left_out = settings_for(asked, opened, None if old is None else old.settings)
+    settings, left_out = settings_for(options, opened, None if old is None else old.settings)
     if old is not None:
         check_comparable(old, bundle_record(opened), settings)
     with work_progress(calls_in_all(settings, opened), quiet=quiet) as progress:
@@ -149,7 +149,7 @@ def _measured(bundle: Path, asked: "Asked", old: "Report | None", *, quiet: bool
 
 
 def _check_destination(folder: Path | None, *, overwrite: bool) -> None:
-    """Find out before measuring whether the report can be written."""
+    """Check before measuring that the report can be written."""
     if folder is None:
         return
     missing = [name for name in _PAGE_NEEDS if find_spec(name) is None]

@@ -1,4 +1,4 @@
-"""What ``sdengine bench`` prints: the report in a few tables, and a comparison."""
+"""The tables that ``sdengine bench`` prints: the report, and a comparison."""
 
 import itertools
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from ...benchmarks.bench.compare_reports import Change, Comparison
+from ...benchmarks.bench.compare_reports import Comparison, FigureChange
 from ...benchmarks.bench.figure import QUANTILES, Absent
 from ...benchmarks.bench.figure_text import difference_text, figure_text, number
 from ...benchmarks.bench.remarks import published_beside_ours, remarks_on
@@ -35,15 +35,15 @@ def print_comparison(comparison: Comparison) -> None:
         out.print(_changes(place, changes))
         out.print()
     for line in comparison.circumstances:
-        err.print(f"not as it was: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        err.print(f"changed: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     counted = {verdict: sum(change.verdict == verdict for change in comparison.changes) for verdict in _MARKS}
-    told = ", ".join(f"{count} {verdict}" for verdict, count in counted.items() if count)
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in counted.items() if count)
     out.print(
-        f"{told}; what is within its noise or {comparison.tolerance:.1%} is the same", highlight=False, soft_wrap=True
+        f"{counts}; what is within its noise or {comparison.tolerance:.1%} is the same", highlight=False, soft_wrap=True
     )
 
 
-def _changes(place: str, changes: Iterable[Change]) -> Table:
+def _changes(place: str, changes: Iterable[FigureChange]) -> Table:
     shown = table(place, "figure", "", "then", "now", "", "change", "noise", "")
     _right(shown, 2, 3, 5, 6)
     for column, width in zip(shown.columns, (26, 3, 7, 7, 8, 7, 7, 7), strict=True):

@@ -24,11 +24,11 @@ BAD = [
     (["BUNDLE", "--size", "big"], 2, "write WIDTHxHEIGHT"),
     (["BUNDLE", "--size", "63x64"], 2, "no multiple of 8"),
     (["BUNDLE", "--size", "64x4096"], 2, "the nearest that works is 128"),
-    (["BUNDLE", "--batch", "64"], 2, "at most 4 pictures at once"),
+    (["BUNDLE", "--batch", "64"], 2, "at most 4 images at once"),
     (["BUNDLE", "--steps", "0"], 2, "--steps"),
     (["BUNDLE", "--runs", "0"], 2, "--runs"),
     (["BUNDLE", "--engine", "onnxruntime", "--device", "cuda"], 2, "onnxruntime runs on cpu"),
-    (["BUNDLE", "--engine", "onnxruntime", "--cuda-graph", "loop"], 2, "cuda_graph is of no use to onnxruntime"),
+    (["BUNDLE", "--engine", "onnxruntime", "--cuda-graph", "loop"], 2, "cuda_graph has no effect on onnxruntime"),
     (["BUNDLE", "--tolerance", "-1"], 2, "--tolerance"),
     (["BUNDLE", "--scheduler", "uler"], 1, "uler"),
     (["BUNDLE", "--compare", "nowhere.json"], 2, "nowhere.json cannot be read"),
@@ -55,7 +55,7 @@ def test_bad_input(tmp_path: Path, arguments: list[str], status: int, message: s
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_checkpoint_that_draws_from_pictures_only_is_refused() -> None:
+def test_a_checkpoint_that_needs_an_image_is_refused() -> None:
     done = bench(bundle_of("sdxl_inpaint"))
     assert (done.returncode, "this is an inpainting checkpoint" in done.stderr) == (2, True)
 
@@ -108,7 +108,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
         assert process.stderr is not None
         line = process.stderr.readline()
         assert "round 1" in line, line
-        process.send_signal(signal.SIGINT)  # to the parent alone: the child must not need the terminal to be told
+        process.send_signal(signal.SIGINT)  # to the parent alone: the child must not need the terminal's signal
         _, said = process.communicate(timeout=60)
         assert process.returncode == 130
         assert said.rstrip().endswith("error: interrupted")

@@ -52,7 +52,7 @@ def test_what_is_better_passes(measured: Path, tmp_path: Path) -> None:
     assert "1 better" in done.stdout
 
 
-def test_more_pictures_a_second_are_better(measured: Path, tmp_path: Path) -> None:
+def test_more_images_per_second_are_better(measured: Path, tmp_path: Path) -> None:
     def more(report: dict[str, Any]) -> None:
         scaled([report["engines"][0]["cases"][1]["throughput"]], 40)
 
@@ -65,7 +65,7 @@ def test_what_is_within_the_tolerance_passes(measured: Path, tmp_path: Path) -> 
     assert status == 0, complaints
 
 
-def test_a_worse_picture_fails(measured: Path, tmp_path: Path) -> None:
+def test_a_worse_image_fails(measured: Path, tmp_path: Path) -> None:
     def spoil(report: dict[str, Any]) -> None:
         report["engines"][0]["cases"][0]["difference"] |= {"largest": 90.0, "rms": 12.0, "psnr_db": 26.5}
 
@@ -97,7 +97,7 @@ def test_missing_figures_fail(measured: Path, tmp_path: Path) -> None:
     [
         (lambda r: r["settings"].update(seed=4), "seed was 0 and is 4"),
         (lambda r: r["settings"].update(steps=[3]), "steps was [2] and is [3]"),
-        (lambda r: r["bundle"].update(weights_sha256="0" * 64), "the weights are others"),
+        (lambda r: r["bundle"].update(weights_sha256="0" * 64), "the weights differ"),
     ],
     ids=["seed", "steps", "weights"],
 )
@@ -123,10 +123,10 @@ def test_a_new_measurement_takes_the_settings_of_the_old_one(measured: Path) -> 
         "onnxruntime: 48x40, 2 steps, batch 2, rms difference from torch: missing (it was switched off" in done.stderr
     )
     assert "openvino:fp32: 48x40, 2 steps, batch 2, total: missing" in done.stderr
-    assert "not as it was: rounds: 2 then, 1 now" in done.stderr
+    assert "changed: rounds: 2 then, 1 now" in done.stderr
 
 
-def test_other_circumstances_are_told(measured: Path, tmp_path: Path) -> None:
+def test_other_circumstances_are_named(measured: Path, tmp_path: Path) -> None:
     def elsewhere(report: dict[str, Any]) -> None:
         report["environment"]["cpu"]["model"] = "Abacus"
         report["environment"]["packages"]["numpy"] = "0.1"
@@ -134,18 +134,18 @@ def test_other_circumstances_are_told(measured: Path, tmp_path: Path) -> None:
 
     status, _, complaints = compared(measured, tmp_path, elsewhere)
     assert status == 0
-    for told in ('now is "Abacus"', "numpy:", "0.1 now", "the bundle was exported again"):
-        assert told.replace("now is ", "") in complaints
+    for text in ('now is "Abacus"', "numpy:", "0.1 now", "the bundle was exported again"):
+        assert text.replace("now is ", "") in complaints
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: r.update(schema=99), "has schema 99, this version reads 1"),
+        (lambda r: r.update(schema=99), "has schema 99, this version reads 2"),
         (lambda r: r.pop("schema"), "it names no schema"),
         (lambda r: r["engines"][0]["cases"][0].pop("step"), "missing required field `step`"),
         (lambda r: r["engines"][0].update(mood="good"), "unknown field `mood`"),
-        (lambda r: r["engines"][0]["cold_start"]["open"].update(p50=-1.0), "p50 is -1.0, its samples say"),
+        (lambda r: r["engines"][0]["cold_start"]["open"].update(p50=-1.0), "p50 is -1.0, its samples give"),
         (lambda r: r["engines"][0]["cold_start"]["open"].update(rounds=[]), "length >= 1"),
         (lambda r: r["engines"][0]["cases"][0]["step"].update(per_run=4), "whole numbers of runs"),
     ],

@@ -26,7 +26,7 @@ def test_the_schema_is_printed() -> None:
     assert printed.returncode == 0, printed.stderr
     schema = json.loads(printed.stdout)
     Draft202012Validator.check_schema(schema)
-    assert schema["$defs"]["Case"]["properties"]["throughput"]["description"] == "pictures a second."
+    assert schema["$defs"]["Case"]["properties"]["throughput"]["description"] == "images per second."
 
 
 def test_the_report_is_valid(measured: Path) -> None:
@@ -68,25 +68,25 @@ def test_changes_of_size_are_measured_though_one_size_is_asked(measured: Path) -
         ]
 
 
-def test_pictures_are_compared_with_torch_and_shown(measured: Path) -> None:
+def test_images_are_compared_with_torch_and_shown(measured: Path) -> None:
     report = json.loads((measured / "report.json").read_text())
     assert (report["reference"]["version"], report["reference"]["device"]) == (version("torch"), "cpu")
-    pictures = [report["reference"]["pictures"][0]["picture"]]
+    images = [report["reference"]["images"][0]["image"]]
     for engine in report["engines"]:
         assert {ran["precision"] for ran in engine["components"].values()} == {"fp32"}
         for case in engine["cases"]:
             assert case["difference"]["kind"] == "difference"
             assert case["difference"]["largest"] <= 2
             assert case["difference"]["psnr_db"] is None or case["difference"]["psnr_db"] > 50
-            pictures.append(case["picture"])
-    for picture in pictures:
-        data = base64.b64decode(picture["data"].removeprefix("data:image/webp;base64,"))
+            images.append(case["image"])
+    for image in images:
+        data = base64.b64decode(image["data"].removeprefix("data:image/webp;base64,"))
         with Image.open(io.BytesIO(data)) as opened:
             assert opened.size == (48, 40)
-            assert hashlib.sha256(opened.convert("RGB").tobytes()).hexdigest() == picture["sha256"]
+            assert hashlib.sha256(opened.convert("RGB").tobytes()).hexdigest() == image["sha256"]
 
 
-def test_bundle_settings_and_environment_are_told(measured: Path) -> None:
+def test_bundle_settings_and_environment_are_in_it(measured: Path) -> None:
     report = json.loads((measured / "report.json").read_text())
     manifest = (bundle_of("sdxl") / "manifest.json").read_bytes()
     assert report["bundle"]["sha256"] == hashlib.sha256(manifest).hexdigest()

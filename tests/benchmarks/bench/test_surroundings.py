@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sdengine.benchmarks.bench.environment import clocks_now, environment_here
 from sdengine.benchmarks.bench.figure import Absent
-from sdengine.benchmarks.bench.memory_use import DeviceMemory, peak_memory, resident_memory
+from sdengine.benchmarks.bench.memory_use import DeviceMemoryMonitor, peak_memory, resident_memory
 from sdengine.benchmarks.bench.published import published_for
 
 SDXL = 2_567_463_684
@@ -36,7 +36,7 @@ esac""",
     gpu = environment_here().gpus[0]
     assert (gpu["name"], gpu["driver_version"], gpu["clocks.sm"]) == ("NVIDIA L4", "570.1", "2040")
     assert clocks_now().gpu == [1980]
-    device = DeviceMemory()
+    device = DeviceMemoryMonitor()
     device.look()
     assert device.most == pytest.approx(1048 * 2**20 / 1e6)
 
@@ -46,7 +46,7 @@ def test_in_a_container_growth_is_counted(tmp_path: Path, monkeypatch: pytest.Mo
     used = tmp_path / "used"
     stand_in(tmp_path, monkeypatch, f'case "$1" in --query-gpu=memory.used) cat {used} ;; esac')
     used.write_text("1000\n200\n")
-    device = DeviceMemory()
+    device = DeviceMemoryMonitor()
     for held in ("1400\n200\n", "1900\n300\n", "1100\n200\n"):
         used.write_text(held)
         device.look()
@@ -57,14 +57,14 @@ def test_in_a_container_growth_is_counted(tmp_path: Path, monkeypatch: pytest.Mo
     ("script", "reason"),
     [
         ("echo 'Driver/library version mismatch'; exit 18", "Driver/library version mismatch"),
-        ('case "$1" in --query-gpu=*) echo "[N/A]" ;; *) echo "$PPID, [N/A]" ;; esac', "does not tell memory here"),
+        ('case "$1" in --query-gpu=*) echo "[N/A]" ;; *) echo "$PPID, [N/A]" ;; esac', "does not report memory here"),
     ],
 )
 def test_unknown_device_memory_has_a_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, reason: str
 ) -> None:
     stand_in(tmp_path, monkeypatch, script)
-    device = DeviceMemory()
+    device = DeviceMemoryMonitor()
     device.look()
     assert isinstance(device.most, str)
     assert reason in device.most
