@@ -144,9 +144,9 @@ class Generation:
             progress(done, total)
         for several, callback in stages:
             evaluations = several[0].evaluations
-            captured = self.components.records_loop(*several[0].components)
+            captured = self.components.captures_loop(*several[0].components)
             if callback is not None and captured:
-                warnings.append("a callback looks at each step: cuda_graph=loop is of no use to this request")
+                warnings.append("a callback reads each step: cuda_graph=loop has no effect on this request")
             watched = callback is not None or (progress is not None and not captured)
             with contextlib.closing(self.denoising.steps(several, watched=watched, times=timings.steps)) as steps:
                 for step in steps:

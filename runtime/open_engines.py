@@ -196,7 +196,7 @@ class Components:
         found = (self.bundle.weights(components[n].network) if n in components else None for n in names)
         return tuple(None if weights is None else (weights.base, weights.identity) for weights in found)
 
-    def records_loop(self, *names: str) -> bool:
+    def captures_loop(self, *names: str) -> bool:
         """Whether all steps of a loop over these components are to be given to their engines at once.
 
         That was asked for, and the engines that run them know the option.

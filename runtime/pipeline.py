@@ -111,15 +111,15 @@ class Pipeline:
     @property
     def interrupt(self) -> bool:
         """Whether the call under way has been asked to stop."""
-        return self._interrupts.asked
+        return self._interrupts.requested
 
     @property
     def _interrupt(self) -> bool:
-        return self._interrupts.asked
+        return self._interrupts.requested
 
     @_interrupt.setter
     def _interrupt(self, stop: bool) -> None:
-        self._interrupts.asked = stop
+        self._interrupts.requested = stop
 
     @classmethod
     def load(

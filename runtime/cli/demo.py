@@ -95,7 +95,7 @@ def demo(
     pictures.mkdir(exist_ok=True)
     for row in rows:
         for i, cell in enumerate(row.cells):
-            cell.picture.save(pictures / f"{row.title.split(':')[0].lower()}-{i + 1}.png")
+            cell.image.save(pictures / f"{row.title.split(':')[0].lower()}-{i + 1}.png")
     heading = f"sdengine demo: {_STEPS} Euler steps on {', '.join(sorted(set(engines.values())))}"
     contact_sheet(rows, heading=heading).save(sheet)
     medians = {stage: round(median(values), 2) for stage, values in timings.items()}
@@ -135,7 +135,7 @@ def _draw(bundle: Path, engine: str, *, quiet: bool) -> tuple[list[Row], dict[st
                         shot.prompt, num_inference_steps=_STEPS, **{"guidance_scale": _GUIDANCE, **shot.settings}
                     )
                     progress(i + 1, len(shots))
-                    cells.append(Cell(picture=result.images[0], label=shot.label))
+                    cells.append(Cell(image=result.images[0], label=shot.label))
                     for stage, value in asdict(result.timings_ms).items():
                         if stage not in ("load", "encode"):
                             timings.setdefault(stage, []).extend(value if isinstance(value, list) else [value])

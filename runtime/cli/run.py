@@ -203,7 +203,7 @@ def _whole_config(file: Path, scheduler: str | None) -> dict[str, Any]:
 
 
 def _save(result: Any, request: Any, files: list[Path]) -> None:
-    from ..decode.image_file import PictureRecord, save_picture
+    from ..decode.image_file import ImageRecord, save_image
     from .outputs import save_arrays
 
     if request.output_type != "pil":
@@ -211,7 +211,7 @@ def _save(result: Any, request: Any, files: list[Path]) -> None:
         return
     prompts = [request.prompt] if isinstance(request.prompt, str) else list(request.prompt or [""])
     for i, file in enumerate(files):
-        record = PictureRecord(
+        record = ImageRecord(
             prompt=prompts[i // request.num_images_per_prompt % len(prompts)],
             negative_prompt=request.negative_prompt,
             seed=result.seeds[i],
@@ -220,7 +220,7 @@ def _save(result: Any, request: Any, files: list[Path]) -> None:
             settings=result.settings,
             engines=result.engines,
         )
-        save_picture(result.images[i], file, record)
+        save_image(result.images[i], file, record)
 
 
 def _report(result: Any, files: list[Path]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Many pictures on one sheet, with a title over each row and a label under each picture."""
+"""Many images on one sheet, with a title over each row and a label under each image."""
 
 import textwrap
 from collections.abc import Sequence
@@ -15,27 +15,27 @@ _LABEL_SIZE, _TITLE_SIZE, _LINE = 13, 18, 16
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A picture and what stands under it."""
+    """An image and the text under it."""
 
-    picture: Image.Image
+    image: Image.Image
     label: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Pictures that belong together, and what they show."""
+    """Images that belong together, and what they show."""
 
     title: str
     cells: tuple[Cell, ...]
 
 
 def contact_sheet(rows: Sequence[Row], *, heading: str, scale: int = 1) -> Image.Image:
-    """Lay rows of pictures out on one sheet.
+    """Lay rows of images out on one sheet.
 
     Args:
         rows: from top to bottom.
-        heading: stands over all.
-        scale: whole factor that small pictures are enlarged by.
+        heading: above all rows.
+        scale: whole factor that small images are enlarged by.
 
     """
     boxes = [[_box(cell, scale) for cell in row.cells] for row in rows]
@@ -46,17 +46,17 @@ def contact_sheet(rows: Sequence[Row], *, heading: str, scale: int = 1) -> Image
     width = max(sum(w for w, _ in row) + _GAP * (len(row) - 1) for row in boxes) + 2 * _MARGIN
     heights = [_row_height(box, label) for box, label in zip(boxes, labels, strict=True)]
     sheet = Image.new("RGB", (width, 2 * _MARGIN + 34 + sum(heights)), _PAPER)
-    draw = ImageDraw.Draw(sheet)
-    draw.text((_MARGIN, _MARGIN), heading, fill=_INK, font=ImageFont.load_default(22))
+    canvas = ImageDraw.Draw(sheet)
+    canvas.text((_MARGIN, _MARGIN), heading, fill=_INK, font=ImageFont.load_default(22))
     top = _MARGIN + 34
     for row, box, label, height in zip(rows, boxes, labels, heights, strict=True):
-        _paint_row(sheet, draw, top, row, box, label)
+        _paint_row(sheet, canvas, top, row, box, label)
         top += height
     return sheet
 
 
 def _box(cell: Cell, scale: int) -> tuple[int, int]:
-    return cell.picture.width * scale, cell.picture.height * scale
+    return cell.image.width * scale, cell.image.height * scale
 
 
 def _wrapped(label: str, width: int) -> list[str]:
@@ -69,17 +69,17 @@ def _row_height(boxes: Sequence[tuple[int, int]], labels: Sequence[Sequence[str]
 
 def _paint_row(
     sheet: Image.Image,
-    draw: ImageDraw.ImageDraw,
+    canvas: ImageDraw.ImageDraw,
     top: int,
     row: Row,
     boxes: Sequence[tuple[int, int]],
     labels: Sequence[Sequence[str]],
 ) -> None:
-    draw.text((_MARGIN, top), row.title, fill=_INK, font=ImageFont.load_default(_TITLE_SIZE))
+    canvas.text((_MARGIN, top), row.title, fill=_INK, font=ImageFont.load_default(_TITLE_SIZE))
     left, top = _MARGIN, top + _TITLE_SIZE + 10
     for cell, box, lines in zip(row.cells, boxes, labels, strict=True):
-        sheet.paste(cell.picture.resize(box, Image.Resampling.BICUBIC), (left, top))
+        sheet.paste(cell.image.resize(box, Image.Resampling.BICUBIC), (left, top))
         for i, line in enumerate(lines):
             place = (left, top + box[1] + 4 + i * _LINE)
-            draw.text(place, line, fill=_FAINT, font=ImageFont.load_default(_LABEL_SIZE))
+            canvas.text(place, line, fill=_FAINT, font=ImageFont.load_default(_LABEL_SIZE))
         left += box[0] + _GAP

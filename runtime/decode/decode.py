@@ -12,7 +12,7 @@ from ...engines.errors import NonFiniteError
 from ...engines.memory import HOST, Buffer
 from ..denoise.sample import Sample
 from ..open_engines import Components
-from .image_file import pictures_from_pixels
+from .image_file import images_from_pixels
 from .overflow import decoded
 from .watermark import add_watermark, watermark_available
 
@@ -32,13 +32,13 @@ def latents_of(components: Components, samples: Sequence[Sample]) -> F32:
     if not np.isfinite(latents).all():
         raise NonFiniteError(
             f"the denoiser produced NaN or infinity on {components.ran.get('denoiser')}; "
-            "draw with another engine or export with --precision fp32"
+            "use another engine or export with --precision fp32"
         )
     return latents
 
 
 def pixels_of(components: Components, samples: Sequence[Sample], warnings: list[str]) -> F32:
-    """Decode to pixels, float32 [N, H, W, 3] of 0 to 1, with the watermark where there is to be one.
+    """Decode to pixels, float32 [N, H, W, 3] of 0 to 1, with the watermark where it is due.
 
     Args:
         components: the engines.
@@ -50,28 +50,28 @@ def pixels_of(components: Components, samples: Sequence[Sample], warnings: list[
 
     """
     pixels = np.asarray(_decoded(components, samples, "image", warnings), np.float32)
-    return add_watermark(pixels) if _marked(components, samples) else pixels
+    return add_watermark(pixels) if _wants_watermark(components, samples) else pixels
 
 
 def images_of(components: Components, samples: Sequence[Sample], warnings: list[str]) -> list[Image.Image]:
-    """Decode to images; what was drawn of a part of a picture is pasted into that. See :func:`pixels_of`."""
-    if _marked(components, samples):
+    """Decode to images; a crop of an image is pasted back into it. See :func:`pixels_of`."""
+    if _wants_watermark(components, samples):
         pixels = (pixels_of(components, samples, warnings) * 255).round().astype(np.uint8)
     else:
         pixels = np.asarray(_decoded(components, samples, "picture", warnings), np.uint8)
     crops = [None if sample.job is None else sample.job.crop for sample in samples]
-    images = pictures_from_pixels(pixels)
+    images = images_from_pixels(pixels)
     return [image if crop is None else crop.paste(image) for image, crop in zip(images, crops, strict=True)]
 
 
 def _decoded(components: Components, samples: Sequence[Sample], output: str, warnings: list[str]) -> Array:
     """Decode to the decoder's output of that name, [N, H, W, 3]."""
     try:
-        found = [decoded(components, _latent(components, sample), output, warnings) for sample in samples]
+        outputs = [decoded(components, _latent(components, sample), output, warnings) for sample in samples]
     except NonFiniteError:
         latents_of(components, samples)  # the denoiser's error, where it is to blame
         raise
-    return np.concatenate(found)
+    return np.concatenate(outputs)
 
 
 def _latent(components: Components, sample: Sample) -> Buffer:
@@ -81,10 +81,10 @@ def _latent(components: Components, sample: Sample) -> Buffer:
     return latent if memory in (HOST, components.memory_of("vae_decoder")) else memory.read(latent)
 
 
-def _marked(components: Components, samples: Sequence[Sample]) -> bool:
-    """Whether to put the watermark in: as the request says; else as diffusers, where the package is installed."""
+def _wants_watermark(components: Components, samples: Sequence[Sample]) -> bool:
+    """Whether to add the watermark: as the request says; else as diffusers does, where the package is installed."""
     job: Any = samples[0].job
-    asked = None if job is None else job.request.watermark
-    if asked is None:
+    requested = None if job is None else job.request.watermark
+    if requested is None:
         return components.bundle.family.watermark and watermark_available()
-    return bool(asked)
+    return bool(requested)

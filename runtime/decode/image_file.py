@@ -1,7 +1,7 @@
-"""Pictures: pixels to files, with the seed and the settings that made them inside.
+"""Image files, with the seed and the settings of the image inside.
 
 A PNG carries two text chunks: ``parameters``, the line that AUTOMATIC1111's web UI writes and most viewers of
-generated pictures read, and ``sdengine``, the whole record as JSON. JPEG and WebP carry the same two as EXIF
+generated images read, and ``sdengine``, the whole record as JSON. JPEG and WebP carry the same two as EXIF
 ``UserComment`` and ``ImageDescription``.
 """
 
@@ -20,14 +20,14 @@ from ...engines.bundle.whole_file import write_whole
 from ...engines.errors import SdengineError, UsageError, nearest
 
 __all__ = [
-    "PictureRecord",
+    "ImageRecord",
     "check_destination",
     "check_writable",
-    "encoded_picture",
+    "encoded_image",
+    "images_from_pixels",
     "parameters_line",
-    "pictures_from_pixels",
     "read_record",
-    "save_picture",
+    "save_image",
 ]
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
@@ -42,16 +42,16 @@ _USER_COMMENT = 0x9286
 _UNICODE = b"UNICODE\0"
 
 
-class PictureRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What made a picture.
+class ImageRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How an image was generated.
 
     Attributes:
-        prompt: the text, empty if embeddings were given instead.
+        prompt: the text; empty where embeddings replaced it.
         negative_prompt: the text, if there was one.
-        seed: of this picture's noise.
+        seed: of this image's noise.
         width: in pixels.
         height: in pixels.
-        settings: the request's other arguments that differ from "not given", by their names; JSON values.
+        settings: the request's other arguments that were set, by name; JSON values.
         engines: component -> engine that ran it.
 
     """
@@ -65,15 +65,15 @@ class PictureRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     engines: dict[str, str] = {}
 
 
-def pictures_from_pixels(pixels: NDArray[np.uint8]) -> list[Image.Image]:
-    """Return N pictures from RGB pixels [N, height, width, 3]."""
+def images_from_pixels(pixels: NDArray[np.uint8]) -> list[Image.Image]:
+    """Return N images from RGB pixels [N, height, width, 3]."""
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3:
         raise ValueError(f"pixels are uint8 [N, height, width, 3], not {pixels.dtype} {list(pixels.shape)}")
-    return [Image.fromarray(picture) for picture in pixels]
+    return [Image.fromarray(image) for image in pixels]
 
 
 def check_destination(path: str | Path) -> Path:
-    """Return the path, having made sure that a picture can be written there.
+    """Return the path, after checking that an image can be written there.
 
     Raises:
         UsageError: the suffix is of no known format, or the folder is missing or cannot be written to.
@@ -83,13 +83,13 @@ def check_destination(path: str | Path) -> Path:
     suffix = file.suffix.lower()
     if suffix not in _FORMATS:
         known = ", ".join(_FORMATS)
-        wrong = f"unknown picture format {suffix!r}" if suffix else "the name has no suffix to tell the format"
+        wrong = f"unknown image format {suffix!r}" if suffix else "the name has no suffix for the format"
         raise UsageError(f"{file}: {wrong}{nearest(suffix, _FORMATS)} (known: {known})")
     return check_writable(file)
 
 
 def check_writable(file: Path) -> Path:
-    """Return the path, having made sure that a file can be written there.
+    """Return the path, after checking that a file can be written there.
 
     Raises:
         UsageError: it is a folder or a device, its name is too long, or its folder is missing or cannot be written to.
@@ -110,13 +110,13 @@ def check_writable(file: Path) -> Path:
     return file
 
 
-def save_picture(picture: Image.Image, path: str | Path, record: PictureRecord, *, quality: int = 95) -> None:
-    """Write a picture with its record, whole or not at all.
+def save_image(image: Image.Image, path: str | Path, record: ImageRecord, *, quality: int = 95) -> None:
+    """Write an image with its record, whole or not at all.
 
     Args:
-        picture: RGB.
-        path: where to; the suffix (.png, .jpg, .jpeg, .webp) tells the format.
-        record: what made the picture.
+        image: RGB.
+        path: where to; the suffix (.png, .jpg, .jpeg, .webp) is the format.
+        record: how it was generated.
         quality: of JPEG and WebP, 1 to 100.
 
     Raises:
@@ -129,18 +129,18 @@ def save_picture(picture: Image.Image, path: str | Path, record: PictureRecord, 
     options = _options(kind, record, quality)
     try:
         with write_whole(file) as aside, aside.open("wb") as stream:
-            picture.save(stream, kind, **options)
+            image.save(stream, kind, **options)
     except OSError as error:
         raise SdengineError(f"{file} could not be written: {error.strerror or error}") from error
 
 
-def encoded_picture(picture: Image.Image, kind: str, record: PictureRecord | None, *, quality: int = 95) -> bytes:
-    """Return the bytes of a picture's file.
+def encoded_image(image: Image.Image, kind: str, record: ImageRecord | None, *, quality: int = 95) -> bytes:
+    """Return the bytes of an image's file.
 
     Args:
-        picture: RGB.
+        image: RGB.
         kind: ``png``, ``jpeg`` or ``webp``.
-        record: what made the picture; None leaves it out.
+        record: how it was generated; None leaves it out.
         quality: of JPEG and WebP, 0 to 100.
 
     Raises:
@@ -148,46 +148,46 @@ def encoded_picture(picture: Image.Image, kind: str, record: PictureRecord | Non
 
     """
     stream = io.BytesIO()
-    picture.save(stream, kind.upper(), **_options(kind.upper(), record, quality))
+    image.save(stream, kind.upper(), **_options(kind.upper(), record, quality))
     return stream.getvalue()
 
 
-def _options(kind: str, record: PictureRecord | None, quality: int) -> dict[str, Any]:
+def _options(kind: str, record: ImageRecord | None, quality: int) -> dict[str, Any]:
     options: dict[str, Any] = {"compress_level": _PNG_LEVEL} if kind == "PNG" else {"quality": quality}
     if record is not None:
         options |= {"pnginfo": _text_chunks(record)} if kind == "PNG" else {"exif": _exif(record, kind)}
     return options
 
 
-def read_record(path: str | Path) -> PictureRecord:
-    """Read the record back out of a picture.
+def read_record(path: str | Path) -> ImageRecord:
+    """Read the record out of an image file.
 
     Raises:
-        UsageError: there is no such picture, or it holds no record of ours.
+        UsageError: there is no such file, or it holds no record of ours.
 
     """
     try:
-        with Image.open(path) as picture:
-            text = picture.text.get("sdengine") if isinstance(picture, PngImagePlugin.PngImageFile) else None
-            text = text or picture.getexif().get(_IMAGE_DESCRIPTION)
+        with Image.open(path) as image:
+            text = image.text.get("sdengine") if isinstance(image, PngImagePlugin.PngImageFile) else None
+            text = text or image.getexif().get(_IMAGE_DESCRIPTION)
     except FileNotFoundError as error:
-        raise UsageError(f"there is no picture {path}") from error
+        raise UsageError(f"there is no image {path}") from error
     except (UnidentifiedImageError, OSError) as error:
-        raise UsageError(f"{path} is no picture: {error}") from error
+        raise UsageError(f"{path} is no image: {error}") from error
     try:
-        return msgspec.json.decode(text or "", type=PictureRecord)
+        return msgspec.json.decode(text or "", type=ImageRecord)
     except msgspec.DecodeError as error:
         raise UsageError(f"{path} holds no record of the settings that made it") from error
 
 
-def _text_chunks(record: PictureRecord) -> PngImagePlugin.PngInfo:
+def _text_chunks(record: ImageRecord) -> PngImagePlugin.PngInfo:
     chunks = PngImagePlugin.PngInfo()
     chunks.add_text("parameters", parameters_line(record).replace("\0", ""))  # a NUL would end the chunk's text
     chunks.add_text("sdengine", _json(record))
     return chunks
 
 
-def _exif(record: PictureRecord, kind: str) -> bytes:
+def _exif(record: ImageRecord, kind: str) -> bytes:
     exif = Image.Exif()
     exif[_IMAGE_DESCRIPTION] = _json(record)
     exif.get_ifd(_EXIF_BLOCK)[_USER_COMMENT] = _UNICODE + parameters_line(record).encode("utf-16-be")
@@ -197,7 +197,7 @@ def _exif(record: PictureRecord, kind: str) -> bytes:
     return data
 
 
-def _json(record: PictureRecord) -> str:
+def _json(record: ImageRecord) -> str:
     return json.dumps(msgspec.to_builtins(record))
 
 
@@ -226,7 +226,7 @@ _NAMES = {
 }
 
 
-def parameters_line(record: PictureRecord) -> str:
+def parameters_line(record: ImageRecord) -> str:
     """Write the record as AUTOMATIC1111's web UI does: the prompt, the negative prompt, then ``Name: value, ...``."""
     values: dict[str, Any] = {
         **record.settings,

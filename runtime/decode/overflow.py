@@ -1,4 +1,4 @@
-"""Runs a VAE and looks at what comes out: float16 overflows in some of them, which would make a black picture."""
+"""Runs a VAE and checks its outputs: float16 overflows in some of them, which would make a black image."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,7 @@ __all__ = ["decoded", "encoded"]
 
 
 def encoded(components: Components, inputs: Mapping[str, Buffer], warnings: list[str]) -> NDArray[np.float32]:
-    """Encode pictures to latents, [N, C, h, w]; see :func:`_run_finite`."""
+    """Encode images to latents, [N, C, h, w]; see :func:`_run_finite`."""
     return np.asarray(_run_finite(components, "vae_encoder", inputs, warnings, "latent", "latent"), np.float32)
 
 
@@ -32,18 +32,18 @@ def decoded(components: Components, latent: Buffer, output: str, warnings: list[
 
 
 def _run_finite(
-    components: Components, name: str, inputs: Mapping[str, Buffer], warnings: list[str], telling: str, output: str
+    components: Components, name: str, inputs: Mapping[str, Buffer], warnings: list[str], check: str, output: str
 ) -> Array:
     """Run a component and return an output; where it is not finite, run it again in float32.
 
-    Only the outputs that are asked for leave the engine's memory.
+    Only the outputs that are read leave the engine's memory.
 
     Args:
         components: the engines.
         name: the component.
         inputs: its inputs.
         warnings: where to say that a second run was needed.
-        telling: the output that is not finite where anything was not.
+        check: the output that is not finite where anything was not.
         output: the output to return.
 
     Raises:
@@ -52,12 +52,12 @@ def _run_finite(
     """
     memory = components.memory_of(name)
     outputs = components.run_into(memory, name, inputs)
-    if np.isfinite(memory.read(outputs[telling])).all():
+    if np.isfinite(memory.read(outputs[check])).all():
         return memory.read(outputs[output])
     ran = components.precision_of(name)
     if ran != "fp32" and "fp32" in components.bundle.component(name).graphs:
         again = components.run(name, inputs, precision="fp32")
-        if np.isfinite(again[telling]).all():
+        if np.isfinite(again[check]).all():
             warnings.append(f"{name} produced NaN or infinity in {ran} and was run again in fp32")
             return again[output]
         ran = "fp32"

@@ -19,7 +19,7 @@ __all__ = ["add_watermark", "watermark_available"]
 
 _MESSAGE = 0b101100111110110010010000011110111011000110011110
 _BITS = [int(bit) for bit in f"{_MESSAGE:b}"]
-_SIDE = 256  # pixels: the package takes no picture with fewer than 256 x 256, diffusers none that is narrower
+_SIDE = 256  # pixels: the package takes no image with fewer than 256 x 256, diffusers none that is narrower
 
 
 def watermark_available() -> bool:
@@ -28,7 +28,7 @@ def watermark_available() -> bool:
 
 
 def add_watermark(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the pictures with the watermark in them; pictures too small for it as they are.
+    """Return the images with the watermark in them; images too small for it stay as they are.
 
     Args:
         pixels: RGB [N, height, width, 3], 0 to 1.
@@ -41,7 +41,7 @@ def add_watermark(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     if width < _SIDE or height * width < _SIDE**2:
         return pixels
     embed = _max_dct().EmbedMaxDct(_BITS, wmLen=len(_BITS))
-    marked = [embed.encode(np.ascontiguousarray(255.0 * picture[..., ::-1], np.float32)) for picture in pixels]
+    marked = [embed.encode(np.ascontiguousarray(255.0 * image[..., ::-1], np.float32)) for image in pixels]
     return np.clip(np.stack(marked)[..., ::-1] / np.float32(255.0), 0.0, 1.0)
 
 

@@ -1,4 +1,4 @@
-"""The buffers in which samples share one launch of each network; samples join and leave between evaluations."""
+"""The buffers in which samples share each launch of a network; samples join and leave between evaluations."""
 
 import functools
 import threading
@@ -21,7 +21,7 @@ __all__ = ["Batch"]
 F32 = NDArray[np.float32]
 
 _WINDOW = 64
-"""Evaluations whose numbers are brought to the device together, and at least as many as a captured loop has."""
+"""Evaluations whose numbers are copied to the device together; more for a captured loop that is longer."""
 
 _MOST_CAPTURED = 4
 
@@ -29,8 +29,8 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-def _one_at_a_time(method: "Callable[Concatenate[Batch, _P], _T]") -> "Callable[Concatenate[Batch, _P], _T]":
-    """Let a call wait until another thread's call on the same batch has ended."""
+def _serialised(method: "Callable[Concatenate[Batch, _P], _T]") -> "Callable[Concatenate[Batch, _P], _T]":
+    """Make a call wait until another thread's call on the same batch has ended."""
 
     @functools.wraps(method)
     def alone(self: "Batch", /, *args: _P.args, **named: _P.kwargs) -> _T:
@@ -44,25 +44,25 @@ class Batch:
     """Samples that are denoised together.
 
     They may be at different evaluations, of different requests, solvers, numbers of steps and guidance. What must be
-    equal is what :attr:`~.sample.Sample.bucket` says: sizes, length of the text, ControlNets, weights. A sample comes
-    out as it does alone, as far as the engine gives the same numbers for another number of rows.
+    equal is listed by :attr:`~.sample.Sample.bucket`: sizes, length of the text, ControlNets, weights. A sample's
+    result is the same as alone, as far as the engine gives the same numbers for another number of rows.
 
-    All memory is taken when the batch is made. The active samples fill the first slots, so that fewer samples run on
-    the first part of the same buffers: what an engine ties to addresses stays valid.
+    All memory is allocated when the batch is made. The active samples fill the first slots, so that fewer samples run
+    on the first part of the same buffers: what an engine has bound to addresses stays valid.
 
     Make one with :meth:`~sdengine.runtime.pipeline.Pipeline.batch`. Calls of several threads wait for each other.
 
     Args:
         engines: the open engines of the sample's components, in its order.
         sample: a sample of the bucket; it is not put in.
-        slots: how many samples there is room for.
-        rows: how many rows there is room for; None is two for each sample.
+        slots: the most samples in it.
+        rows: the most rows in it; None is two for each sample.
         home: memory that the state of a sample is copied to when it leaves; None is the host's.
         on_close: called once, when the batch is closed.
 
     Attributes:
         memory: where its buffers are.
-        slots: as given.
+        slots: the most samples in it.
 
     """
 
@@ -81,7 +81,7 @@ class Batch:
         self._engines = dict(zip(sample.components, engines, strict=True))
         self._denoiser = sample.components[-1]
         denoiser = self._engines[self._denoiser]
-        # Engines that do not share their memory meet on the host.
+        # Engines with different memories exchange tensors on the host.
         self.memory: Memory = denoiser.memory if all(e.memory is denoiser.memory for e in engines) else HOST
         self._home = home
         self._on_close = on_close
@@ -125,8 +125,8 @@ class Batch:
         zeros = self.memory.zeros
 
         def filled(component: str, tensor: TensorSpec) -> Buffer:
-            length = self.slots if tensor.owner == "sample" else self._rows
-            return zeros((length, *sample.inputs[component][tensor.name].shape[1:]), tensor.dtype)
+            count = self.slots if tensor.owner == "sample" else self._rows
+            return zeros((count, *sample.inputs[component][tensor.name].shape[1:]), tensor.dtype)
 
         self._states = [zeros(spec.input("state").resolve(axes), np.float32) for _ in range(2)]
         self._noise = zeros(spec.input("noise").resolve(axes), np.float32)
@@ -145,7 +145,7 @@ class Batch:
         self._table = self._table_on_host if self.memory is HOST else zeros(self._table_on_host.shape, np.float32)
         self._noise_table: Buffer | None = None
 
-    # -- who is in it -------------------------------------------------------------------------------------------------
+    # -- members ------------------------------------------------------------------------------------------------------
 
     @property
     def active(self) -> tuple[Sample, ...]:
@@ -154,14 +154,14 @@ class Batch:
 
     def fits(self, sample: Sample) -> bool:
         """Whether the sample can be put in now."""
-        free = len(self._members) < self.slots and self._rows_taken + sample.rows <= self._rows
+        free = len(self._members) < self.slots and self._used_rows + sample.rows <= self._rows
         return free and not sample.finished and sample.bucket == self._bucket
 
     def has_room(self, sample: Sample, slots: int, rows: int) -> bool:
-        """Whether so many samples like this one, on so many rows, would have room in it if it were empty."""
+        """Whether that many samples like this one, on that many rows, would fit if it were empty."""
         return self.slots >= slots and self._rows >= rows and sample.bucket == self._bucket
 
-    @_one_at_a_time
+    @_serialised
     def put(self, sample: Sample) -> None:
         """Put a sample in; it takes part from the next evaluation on, continuing at its own position.
 
@@ -171,7 +171,7 @@ class Batch:
         """
         self._check(sample)
         sample.begin()
-        member = _Member(sample, len(self._members), tuple(range(self._rows_taken, self._rows_taken + sample.rows)))
+        member = _Member(sample, len(self._members), tuple(range(self._used_rows, self._used_rows + sample.rows)))
         member.numbers = packed(self._numbers, sample.numbers, sample.evaluations)
         if not self._members:
             self._now = 0  # captured loops begin with the first of the two states
@@ -183,7 +183,7 @@ class Batch:
             copy(buffer[first : first + source.shape[0]], source)
         sample._batch = self
         self._members.append(member)
-        self._changed()
+        self._members_changed()
 
     def _check(self, sample: Sample) -> None:
         self.check_open()
@@ -195,22 +195,22 @@ class Batch:
         here, there = self._bucket, sample.bucket
         for name in {**here, **there}:
             if here.get(name) != there.get(name):
-                how = "" if name == "the weights" else f": {there.get(name)}, and {here.get(name)} in the batch"
+                difference = "" if name == "the weights" else f": {there.get(name)}, and {here.get(name)} in the batch"
                 raise UsageError(
                     f"samples of one batch share sizes, length of text, ControlNets and weights: {name} of this sample "
-                    f"differ{how}"
+                    f"differ{difference}"
                 )
         if len(self._members) == self.slots:
             raise UsageError(f"all {self.slots} slots of this batch are taken")
-        if self._rows_taken + sample.rows > self._rows:
-            raise UsageError(f"this batch has {self._rows} rows, of which {self._rows_taken} are taken")
+        if self._used_rows + sample.rows > self._rows:
+            raise UsageError(f"this batch has {self._rows} rows, of which {self._used_rows} are taken")
 
     def check_open(self) -> None:
         """Raise UsageError if the batch has been closed."""
         if self._closed:
             raise UsageError("this batch is closed")
 
-    @_one_at_a_time
+    @_serialised
     def take(self, sample: Sample) -> None:
         """Take a sample out, finished or not: its state is copied out of the batch, and its slot becomes free.
 
@@ -233,11 +233,11 @@ class Batch:
         raise UsageError("this sample is not in this batch")
 
     @property
-    def _rows_taken(self) -> int:
+    def _used_rows(self) -> int:
         return sum(member.sample.rows for member in self._members)
 
     def _remove(self, leaving: Sequence["_Member"]) -> None:
-        """Give states back, and move members from the end into the places that are free."""
+        """Copy states out, and move members from the end into the slots and rows that are free."""
         memory, state = self.memory, self._states[self._now]
         for member in leaving:
             sample = member.sample
@@ -249,12 +249,12 @@ class Batch:
                 sample.state, sample._memory = np.array(memory.read(state[member.slot])), HOST
             sample._batch = None
             self._members.remove(member)
-        self._close_ranks()
-        self._changed()
+        self._fill_gaps()
+        self._members_changed()
 
-    def _close_ranks(self) -> None:
+    def _fill_gaps(self) -> None:
         copy = self.memory.copy
-        samples, rows = len(self._members), self._rows_taken
+        samples, rows = len(self._members), self._used_rows
         of_samples, of_rows = (
             [buffer for field, buffer in self._constant.items() if self._fixed[field].owner == owner]
             for owner in ("sample", "row")
@@ -273,8 +273,8 @@ class Batch:
                     copy(buffer[free], buffer[row])
             member.rows = tuple(moved.get(row, row) for row in member.rows)
 
-    def _changed(self) -> None:
-        """Forget what holds only for the members there were."""
+    def _members_changed(self) -> None:
+        """Discard what was computed for the former members."""
         self._members.sort(key=lambda member: member.slot)
         self._active = tuple(member.sample for member in self._members)
         self._launch = None
@@ -282,9 +282,9 @@ class Batch:
 
     # -- running ------------------------------------------------------------------------------------------------------
 
-    @_one_at_a_time
+    @_serialised
     def step(self) -> list[Sample]:
-        """Take every active sample one evaluation further; return those that are finished, which have left the batch.
+        """Run one evaluation of every active sample; return those that are finished, which have left the batch.
 
         Raises:
             UsageError: there is none.
@@ -295,8 +295,8 @@ class Batch:
             self._fill(_WINDOW)
         launch, evaluation, i = self._launch, self._plan[self._next], self._next
         assert launch is not None
-        if evaluation.drawing:
-            self._draw(evaluation.drawing)
+        if evaluation.with_noise:
+            self._sample_noise(evaluation.with_noise)
             samples = len(self._members)
             if self._noise is not self._fresh:
                 self.memory.copy(self._noise[:samples], self._fresh[:samples])
@@ -305,32 +305,32 @@ class Batch:
         self._next += 1
         return self._advance(1)
 
-    @_one_at_a_time
+    @_serialised
     def finish(self) -> list[Sample]:
-        """Take every active sample to its end, with as few launches as the memory can; return them.
+        """Run every active sample to its end, with as few launches as the memory can; return them.
 
-        Where they all have the same number of evaluations before them, all of them are given to the engines at once,
-        as one captured graph on a GPU. Else it is :meth:`step`, again and again.
+        Where they all have the same number of evaluations left, these are run at once, on a GPU as one captured CUDA
+        graph. Else :meth:`step` is called until all are finished.
 
         Raises:
             UsageError: there is none.
             EngineError: an engine failed.
 
         """
-        left = {_left(member.sample) for member in self._members}
-        if len(left) > 1:
+        remaining = {_remaining(member.sample) for member in self._members}
+        if len(remaining) > 1:
             finished = []
             while self._members:
                 finished += self.step()
             return finished
-        count = left.pop() if left else 0
+        count = remaining.pop() if remaining else 0
         self._make_room(count)
         self._fill(count)
         launch, plan = self._launch, self._plan
         assert launch is not None
-        drawing = [i for i in range(count) if plan[i].drawing]
-        self._draw_ahead([plan[i].drawing for i in drawing])
-        rows, noise = {i: row for row, i in enumerate(drawing)}, self._noise_table
+        noisy = [i for i in range(count) if plan[i].with_noise]
+        self._sample_noise_ahead([plan[i].with_noise for i in noisy])
+        rows, noise = {i: row for row, i in enumerate(noisy)}, self._noise_table
         before = tuple(evaluation.before for evaluation in plan)
         self._flows_are_zero = False
 
@@ -342,7 +342,7 @@ class Batch:
                 self.memory.copy(self._current, self._table[i])
                 self._run(launch, before[i])
 
-        key = (launch.key, count, tuple(drawing), before, self._now)
+        key = (launch.key, count, tuple(noisy), before, self._now)
         if key not in self._captured:
             while len(self._captured) >= _MOST_CAPTURED:
                 del self._captured[next(iter(self._captured))]
@@ -353,19 +353,19 @@ class Batch:
         return self._advance(count)
 
     def _fill(self, most: int) -> None:
-        """Bring the numbers of the next evaluations into place, and plan what runs at each."""
+        """Copy the numbers of the next evaluations to the device, and plan what runs at each."""
         self.check_open()
         if not self._members:
             raise UsageError("there is no sample in this batch")
         if self._launch is None:
-            self._launch = self._launch_for(len(self._members), self._rows_taken)
+            self._launch = self._launch_for(len(self._members), self._used_rows)
             row_sample = np.zeros(self._launch.key[1], np.int64)
             for member in self._members:
                 member.places = self._launch.layout.places(member.slot, member.rows)
                 row_sample[list(member.rows)] = member.slot
             self.memory.copy(self._row_sample[: len(row_sample)], row_sample)
             self._flows_are_zero = False
-        count = min(most, *(_left(member.sample) for member in self._members))
+        count = min(most, *(_remaining(member.sample) for member in self._members))
         table = self._table_on_host[:count]
         table[:] = 0
         for member in self._members:
@@ -373,26 +373,26 @@ class Batch:
             table[:, member.places] = member.numbers[first : first + count]
         if self._table is not self._table_on_host:
             self.memory.copy(self._table[:count], table)
-        self._plan = self._planned(count)
+        self._plan = self._plan_evaluations(count)
         self._next = 0
 
-    def _planned(self, count: int) -> "list[_Evaluation]":
-        """Return what happens at the next evaluations, beside the denoiser."""
-        draws, before = [], np.zeros(count, bool)
+    def _plan_evaluations(self, count: int) -> "list[_Evaluation]":
+        """Return what the next evaluations do beside the denoiser."""
+        noise_of, before = [], np.zeros(count, bool)
         for member in self._members:
             sample, first = member.sample, member.sample.position
-            draws.append(sample.schedule.noise_draws[first : first + count].tolist())
+            noise_of.append(sample.schedule.needs_noise[first : first + count].tolist())
             for runs in sample.runs.values():
                 before |= runs[first : first + count]
         return [
-            _Evaluation(tuple(m for m, draw in zip(self._members, drawing, strict=True) if draw), runs)
-            for drawing, runs in zip(zip(*draws, strict=True), before.tolist(), strict=True)
+            _Evaluation(tuple(m for m, needed in zip(self._members, members_need, strict=True) if needed), runs)
+            for members_need, runs in zip(zip(*noise_of, strict=True), before.tolist(), strict=True)
         ]
 
-    def _draw(self, members: Iterable["_Member"], into: F32 | None = None) -> None:
+    def _sample_noise(self, members: Iterable["_Member"], into: F32 | None = None) -> None:
         for member in members:
             target = self._fresh if into is None else into
-            target[member.slot] = member.sample.noise.draw(target.shape[1:])
+            target[member.slot] = member.sample.noise.normal(target.shape[1:])
 
     def _run(self, launch: "_Launch", before: bool) -> None:
         """Launch every component once."""
@@ -417,16 +417,16 @@ class Batch:
             self._remove(done)
         return [member.sample for member in done]
 
-    # -- what is bound ------------------------------------------------------------------------------------------------
+    # -- binding ------------------------------------------------------------------------------------------------------
 
     def _launch_for(self, samples: int, rows: int) -> "_Launch":
-        """Return the engines' calls on the first part of the buffers; bound at the first use."""
+        """Return the engines' calls on the first part of the buffers; bound at first use."""
         key = (samples, rows)
         if key not in self._launches:
-            self._launches[key] = self._bound(samples, rows)
+            self._launches[key] = self._bind(samples, rows)
         return self._launches[key]
 
-    def _bound(self, samples: int, rows: int) -> "_Launch":
+    def _bind(self, samples: int, rows: int) -> "_Launch":
         layout = Layout(self._numbers, samples, rows)
         numbers = layout.views(self._current)
         states = [state[:samples] for state in self._states]
@@ -448,18 +448,18 @@ class Batch:
     def _inputs_of(
         self, component: str, spec: ComponentSpec, numbers: Mapping[Field, Buffer], samples: int, rows: int
     ) -> dict[str, Buffer]:
-        """Return the inputs of a component but its state and what is carried from one to the next."""
-        lengths = {"sample": samples, "row": rows}
+        """Return the inputs of a component, except its state and what one component passes to the next."""
+        counts = {"sample": samples, "row": rows}
         available: dict[str, Buffer] = {"row_sample": self._row_sample[:rows], "noise": self._noise[:samples]}
         available |= {name: buffer for (owner, name), buffer in numbers.items() if owner == self._denoiser}
         available |= {name: buffer for (owner, name), buffer in numbers.items() if owner == component}
         for (owner, name), buffer in self._constant.items():
             if owner == component:
-                available[name] = buffer[: lengths[self._fixed[owner, name].owner]]
+                available[name] = buffer[: counts[self._fixed[owner, name].owner]]
         return {name: buffer for name, buffer in available.items() if _has(spec, name)}
 
     def _make_room(self, evaluations: int) -> None:
-        """Make the table as long as a captured loop needs it; captured loops remember where the old one is."""
+        """Make the table as long as a captured loop needs; loops that were captured with the old one are dropped."""
         if evaluations > len(self._table_on_host):
             self._captured.clear()
             length = -(-evaluations // _WINDOW) * _WINDOW
@@ -467,19 +467,19 @@ class Batch:
             on_host = self.memory is HOST
             self._table = self._table_on_host if on_host else self.memory.zeros((length, self._size), np.float32)
 
-    def _draw_ahead(self, drawing: Sequence[tuple["_Member", ...]]) -> None:
+    def _sample_noise_ahead(self, noisy: Sequence[tuple["_Member", ...]]) -> None:
         """Put the noise of all evaluations into a table."""
-        if drawing and (self._noise_table is None or self._noise_table.shape[0] < len(drawing)):
+        if noisy and (self._noise_table is None or self._noise_table.shape[0] < len(noisy)):
             self._captured.clear()
-            length = -(-len(drawing) // _WINDOW) * _WINDOW
+            length = -(-len(noisy) // _WINDOW) * _WINDOW
             self._noise_table = self.memory.zeros((length, *self._noise.shape), np.float32)
-        for row, members in enumerate(drawing):
+        for row, members in enumerate(noisy):
             assert self._noise_table is not None
             fresh = np.zeros(self._noise.shape, np.float32)
-            self._draw(members, fresh)
+            self._sample_noise(members, fresh)
             self.memory.copy(self._noise_table[row], fresh)
 
-    # -- its end ------------------------------------------------------------------------------------------------------
+    # -- closing ------------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> "Batch":
         return self
@@ -489,7 +489,7 @@ class Batch:
     ) -> None:
         self.close()
 
-    @_one_at_a_time
+    @_serialised
     def close(self) -> None:
         """Take the samples out, and release the buffers and what is bound to them; calling it twice is harmless."""
         if self._closed:
@@ -514,7 +514,7 @@ class Batch:
 
 
 class _Member:
-    """A sample in a batch: its slot, its rows, and where its numbers go."""
+    """A sample in a batch: its slot, its rows, and the places of its numbers in the table."""
 
     numbers: F32
     places: NDArray[np.intp]
@@ -526,12 +526,12 @@ class _Member:
 
 
 class _Evaluation:
-    """What happens at one evaluation: who draws noise, and whether what comes before the denoiser runs."""
+    """What one evaluation does: which members need noise, and whether the components before the denoiser run."""
 
-    __slots__ = ("before", "drawing")
+    __slots__ = ("before", "with_noise")
 
-    def __init__(self, drawing: tuple[_Member, ...], before: bool) -> None:
-        self.drawing = drawing
+    def __init__(self, with_noise: tuple[_Member, ...], before: bool) -> None:
+        self.with_noise = with_noise
         self.before = before
 
 
@@ -553,8 +553,8 @@ class _Launch:
         self.carried = carried
 
 
-def _left(sample: Sample) -> int:
-    """Return how many evaluations a sample has before it."""
+def _remaining(sample: Sample) -> int:
+    """Return how many evaluations a sample has left."""
     return sample.evaluations - sample.position
 
 
@@ -571,7 +571,7 @@ def _names(tensors: Iterable[TensorSpec]) -> set[str]:
 
 
 def _before(output: TensorSpec) -> str:
-    """Return the input that an output is the next value of."""
+    """Return the name of the input that an output becomes."""
     return output.name.removeprefix("next_")
 
 

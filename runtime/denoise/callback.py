@@ -1,4 +1,4 @@
-"""What a caller's function may return at the end of a step, checked before any of it is used."""
+"""Checks what a user's callback returns at the end of a step, before any of it is used."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ __all__ = ["CheckedCallback", "checked_callback"]
 
 
 class CheckedCallback:
-    """A callback whose results are latents of the shape that it was given, or nothing."""
+    """A callback that returns nothing, or latents, which are checked."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function

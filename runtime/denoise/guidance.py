@@ -54,8 +54,8 @@ def guidance_for(scale: float, *, evaluations: int, rescale: float, guided: bool
     """
     mix = [1 - scale, scale] if guided else [1.0]
     shares = [0.0, rescale] if guided else [0.0]
-    return Guidance(mix=_repeated(mix, evaluations), rescale=_repeated(shares, evaluations))
+    return Guidance(mix=_for_each_evaluation(mix, evaluations), rescale=_for_each_evaluation(shares, evaluations))
 
 
-def _repeated(row: list[float], evaluations: int) -> F32:
+def _for_each_evaluation(row: list[float], evaluations: int) -> F32:
     return np.tile(np.array(row, np.float32), (evaluations, 1))

@@ -1,4 +1,4 @@
-"""Asking a call that is under way to stop, as ``pipe._interrupt = True`` does in diffusers."""
+"""Requests to stop a running call, as ``pipe._interrupt = True`` does in diffusers."""
 
 import contextlib
 import threading
@@ -8,40 +8,40 @@ __all__ = ["Interrupts"]
 
 
 class Interrupts:
-    """Which of the calls under way have been asked to stop.
+    """Which of the running calls should stop.
 
-    A callback runs on the thread of its call, and asks that call alone; another thread asks all of them.
+    A callback runs on the thread of its call, and stops only that call; another thread stops all of them.
     """
 
     def __init__(self) -> None:
-        self._asked: dict[int, bool] = {}
+        self._requested: dict[int, bool] = {}
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
     def call(self) -> Iterator[None]:
-        """Mark this thread's call as under way; what was asked before it began is forgotten, as in diffusers."""
+        """Register this thread's call while it runs; a request from before it began is dropped, as in diffusers."""
         thread = threading.get_ident()
         with self._lock:
-            outer = self._asked.get(thread)
-            self._asked[thread] = False
+            outer = self._requested.get(thread)
+            self._requested[thread] = False
         try:
             yield
         finally:
             with self._lock:
                 if outer is None:
-                    del self._asked[thread]
+                    del self._requested[thread]
                 else:
-                    self._asked[thread] = outer
+                    self._requested[thread] = outer
 
     @property
-    def asked(self) -> bool:
-        """Whether this thread's call, or, where it has none, any other has been asked to stop."""
+    def requested(self) -> bool:
+        """Whether this thread's call should stop; on a thread without a call, whether any should."""
         with self._lock:
-            return self._asked.get(threading.get_ident(), any(self._asked.values()))
+            return self._requested.get(threading.get_ident(), any(self._requested.values()))
 
-    @asked.setter
-    def asked(self, stop: bool) -> None:
+    @requested.setter
+    def requested(self, stop: bool) -> None:
         thread = threading.get_ident()
         with self._lock:
-            for under_way in [thread] if thread in self._asked else list(self._asked):
-                self._asked[under_way] = stop
+            for running in [thread] if thread in self._requested else list(self._requested):
+                self._requested[running] = stop

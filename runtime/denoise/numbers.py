@@ -1,4 +1,4 @@
-"""The numbers of an evaluation, of all samples, in one piece of memory: they reach a device in one copy."""
+"""The numbers of an evaluation, of all samples, in one piece of memory, so that one copy moves them to a device."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,11 +16,11 @@ Field = tuple[str, str]
 """A component and one of its inputs."""
 
 _ALIGNMENT = 64
-"""Of the fields, in numbers: 256 bytes, which TensorRT asks of every address."""
+"""Alignment of the fields, in numbers: 256 bytes, which TensorRT requires of every address."""
 
 
 class Layout:
-    """Where each number lies, for S samples on R rows.
+    """The place of each number, for S samples on R rows.
 
     Args:
         fields: the inputs that are numbers, float32; each has no axes but S and R and fixed ones.

@@ -1,4 +1,4 @@
-"""Takes samples from their first evaluation to their last, in batches that are used again and again."""
+"""Runs samples from their first evaluation to their last, in batches that are reused."""
 
 import contextlib
 import threading
@@ -18,15 +18,15 @@ from .sample import Sample, checked_samples
 __all__ = ["Denoising", "Step"]
 
 _MOST_BATCHES = 4
-"""Batches that are held for later requests; the one unused for longest goes first."""
+"""Batches that are held for later requests; the one unused for longest is closed first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What is known after samples have been taken further.
+    """The state after a launch.
 
     Attributes:
-        samples: those that were, at the positions that they have reached. Their ``latent`` may be read and set.
+        samples: those in the launch, at their new positions. Their ``latent`` may be read and set.
         finished: those of them whose last evaluation this was.
         evaluations: how many evaluations this was: more than one where a whole loop is one captured graph.
 
@@ -56,24 +56,24 @@ class Denoising:
 
         Args:
             samples: the samples.
-            loras: whether they must have been prepared with the LoRAs that are over the weights now.
+            loras: whether they must have been prepared with the current LoRAs.
 
         Raises:
             UsageError: they are no samples, or were prepared with other components or weights than these.
 
         """
-        several = checked_samples(samples)
-        for sample in several:
-            here: Any = self._components.weights_of(sample.components)
-            there: Any = sample.weights
-            if not loras and isinstance(there, tuple):
-                here, there = (tuple(w and w[0] for w in weights) for weights in (here, there))
-            if here != there:
+        listed = checked_samples(samples)
+        for sample in listed:
+            ours: Any = self._components.weights_of(sample.components)
+            theirs: Any = sample.weights
+            if not loras and isinstance(theirs, tuple):
+                ours, theirs = (tuple(w and w[0] for w in weights) for weights in (ours, theirs))
+            if ours != theirs:
                 raise UsageError(
                     "this sample was prepared with another bundle, or with other weights: take it to the pipeline that "
                     "prepared it"
                 )
-        return several
+        return listed
 
     def batch(
         self, sample: Sample, *, slots: int, rows: int | None = None, on_close: Callable[[], None] | None = None
@@ -107,15 +107,15 @@ class Denoising:
     def steps(
         self, samples: Sequence[Sample], *, watched: bool = True, times: list[float] | None = None
     ) -> Generator[Step, None, None]:
-        """Take samples to their end, yielding after each launch. Those that are finished already are left as they are.
+        """Run samples to their end, yielding after each launch. Those that are finished already are left as they are.
 
-        As many run together as the bundle takes; the others follow as slots become free. Samples that cannot share a
-        batch run one batch after the other.
+        As many run together as the bundle allows; the others follow as slots become free. Samples that cannot share a
+        batch run in one batch after the other.
 
         Args:
-            samples: in the order in which they are to be begun.
-            watched: whether somebody looks at each step: the host then goes no further ahead than one evaluation. Else
-                all evaluations may be given to the engines at once, where ``cuda_graph=loop`` asks for it.
+            samples: in the order in which they start.
+            watched: whether the caller reads each step: the host then goes no further ahead than one evaluation. Else
+                all evaluations may run as one launch, with ``cuda_graph=loop``.
             times: where to add how long each step took, in milliseconds.
 
         """
@@ -132,13 +132,13 @@ class Denoising:
             waiting = [sample for sample in waiting if sample not in together]
             slots = min(len(together), self._components.spec(together[0].components[-1]).axes["S"].max)
             rows = sum(sorted((sample.rows for sample in together), reverse=True)[:slots])
-            whole = not watched and self._components.records_loop(*together[0].components)
-            with self._lent(together[0], slots, rows) as batch:
-                yield from _run(batch, slots, together, watched=watched, whole=whole, times=times)
+            captured = not watched and self._components.captures_loop(*together[0].components)
+            with self._borrowed(together[0], slots, rows) as batch:
+                yield from _run(batch, slots, together, watched=watched, captured=captured, times=times)
 
     @contextlib.contextmanager
-    def _lent(self, sample: Sample, slots: int, rows: int) -> Iterator[Batch]:
-        """Lend a batch with enough room; one is made where there is none idle."""
+    def _borrowed(self, sample: Sample, slots: int, rows: int) -> Iterator[Batch]:
+        """Yield a batch with enough room: an idle one, or a new one."""
         with self._lock:
             batch = next((b for b in self._idle if b.has_room(sample, slots, rows)), None)
             if batch is not None:
@@ -168,7 +168,7 @@ class Denoising:
                 self._idle.pop().close()
 
     def close(self) -> None:
-        """Close all batches, also those that somebody has open."""
+        """Close all batches, even those that are in use."""
         with self._lock:
             self._idle.clear()
             for batch in list(self._alive):
@@ -181,31 +181,31 @@ def _run(
     samples: Sequence[Sample],
     *,
     watched: bool,
-    whole: bool,
+    captured: bool,
     times: list[float] | None,
 ) -> Generator[Step, None, None]:
-    queue, marks, memory = deque(samples), list[tuple[Event, Event]](), batch.memory
+    queue, events, memory = deque(samples), list[tuple[Event, Event]](), batch.memory
     try:
         while queue or batch.active:
             while queue and len(batch.active) < slots and (batch.fits(queue[0]) or not batch.active):
                 batch.put(queue.popleft())
             together, start = batch.active, memory.event()
             before = together[0].position
-            finished = batch.finish() if whole else batch.step()
-            marks.append((start, memory.event()))
-            if watched and len(marks) > 1:
-                memory.wait(marks[-2][1])
+            finished = batch.finish() if captured else batch.step()
+            events.append((start, memory.event()))
+            if watched and len(events) > 1:
+                memory.wait(events[-2][1])
             yield Step(samples=together, finished=tuple(finished), evaluations=together[0].position - before)
             batch.check_open()
     except GeneratorExit:  # nobody listens any more
         for sample in batch.active:
             batch.take(sample)
-        _measure(memory, marks, times)
+        _measure(memory, events, times)
         raise
-    _measure(memory, marks, times)
+    _measure(memory, events, times)
 
 
-def _measure(memory: Memory, marks: Sequence[tuple[Event, Event]], times: list[float] | None) -> None:
-    if times is not None and marks:
-        memory.wait(marks[-1][1])
-        times += [memory.milliseconds(*pair) for pair in marks]
+def _measure(memory: Memory, events: Sequence[tuple[Event, Event]], times: list[float] | None) -> None:
+    if times is not None and events:
+        memory.wait(events[-1][1])
+        times += [memory.milliseconds(*pair) for pair in events]

@@ -1,4 +1,4 @@
-"""One image being denoised, with everything of its own."""
+"""One image being denoised, with everything that belongs to it."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ DENOISER = "denoiser"
 class NoiseStream(Protocol):
     """A sample's source of fresh noise."""
 
-    def draw(self, shape: tuple[int, ...], /) -> F32:
+    def normal(self, shape: tuple[int, ...], /) -> F32:
         """Return the next standard normal numbers of that shape."""
 
 
@@ -41,20 +41,21 @@ class Sample:
     Attributes:
         schedule: what the solver does, evaluation by evaluation; N of them.
         rows: how many rows of the network it takes: two with classifier-free guidance, else one.
-        components: what runs at each evaluation, in order; the last one is the denoiser.
-        inputs: by component and input, what stays as it is: ``[1, ...]``, or ``[rows, ...]`` of what belongs to rows.
-        numbers: by component and input, what changes with the evaluation, float32: ``[N, ...]``, and ``[N, rows, ...]``
-            for what belongs to rows. What a component shares with the denoiser is given for the denoiser alone.
+        components: those that run at each evaluation, in order; the last one is the denoiser.
+        inputs: by component and input, the constant ones: ``[1, ...]``, or ``[rows, ...]`` of what belongs to rows.
+        numbers: by component and input, those that change with the evaluation, float32: ``[N, ...]``, and
+            ``[N, rows, ...]`` for what belongs to rows. What a component shares with the denoiser is listed for the
+            denoiser only.
         runs: by component before the denoiser, bool ``[N]``: whether it has anything to add at that evaluation.
         noise: its stream.
-        weights: what identifies the weights of the components.
-        seed: of its noise, as reported.
+        weights: identifies the weights of the components.
+        seed: of its noise, for the result.
         job: what it was prepared from.
         index: which of the job's images it is.
         warnings: what the user should know about how it was prepared.
         before: samples that must be finished before this one begins, as those of a prior.
         embeds: what it is conditioned on, by name, as far as that is known.
-        position: how many evaluations it has behind it.
+        position: how many evaluations are done.
 
     """
 
@@ -99,7 +100,7 @@ class Sample:
 
     @property
     def finished(self) -> bool:
-        """Whether all evaluations are behind it."""
+        """Whether all evaluations are done."""
         return self.position >= self.schedule.evaluations
 
     @property
@@ -109,13 +110,13 @@ class Sample:
 
     @property
     def step(self) -> int:
-        """How many steps are behind it, as a user counts them; some solvers evaluate twice in a step."""
+        """How many steps are done, as a user counts them; some solvers evaluate twice in a step."""
         index = self.schedule.step_index
         return int(index[self.position]) if self.position < len(index) else self.schedule.steps
 
     @property
     def place(self) -> tuple[Memory, Buffer]:
-        """Where its state ``[K, C, h, w]`` is now: its memory, and the buffer, which is the batch's while it is in one.
+        """Where its state ``[K, C, h, w]`` is now: memory and buffer, which are the batch's while it is in one.
 
         ``[0]`` of the buffer is the latent.
         """
@@ -123,7 +124,7 @@ class Sample:
 
     @property
     def latent(self) -> F32:
-        """The latent as it is now, ``[C, h, w]``; on the host, waited for."""
+        """The current latent, ``[C, h, w]``, on the host."""
         memory, state = self.place
         return np.array(memory.read(state[0]), np.float32)
 
@@ -137,7 +138,7 @@ class Sample:
 
     @property
     def bucket(self) -> dict[str, object]:
-        """What must be equal for samples to share a batch, by what to call it."""
+        """What must be equal for samples to share a batch, by name."""
         own = {
             f"{component}'s {name}": (buffer.dtype.name, list(buffer.shape[1:]))
             for component, buffers in self.inputs.items()
@@ -163,11 +164,11 @@ def checked_samples(samples: Iterable[Sample]) -> list[Sample]:
     """
     if isinstance(samples, Sample):
         raise UsageError("one sample in place of a list of samples")
-    several = list(samples)
-    for one in several:
-        if not isinstance(one, Sample):
-            raise UsageError(f"{type(one).__name__} in place of a sample: prepare() returns a list of them")
-    return several
+    listed = list(samples)
+    for sample in listed:
+        if not isinstance(sample, Sample):
+            raise UsageError(f"{type(sample).__name__} in place of a sample: prepare() returns a list of them")
+    return listed
 
 
 def step_numbers(schedule: Schedule, guidance: Guidance) -> dict[str, F32]:

@@ -1,1 +1,1 @@
-"""Where denoising starts: noise of a seed, a noised image, or latents that a caller brings."""
+"""Where denoising starts: noise of a seed, a noised image, or latents of the caller."""

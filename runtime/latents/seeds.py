@@ -21,7 +21,7 @@ class NoiseStreams:
     """One stream for each sample, or one that all share.
 
     Attributes:
-        seeds: of each sample, as reported.
+        seeds: of each sample, for the result.
         kind: ``own``: of seeds, a sample's numbers do not depend on the samples beside it; ``listed``: of a list of
             generators, one for each sample, used as diffusers uses such a list; ``shared``: of one generator.
 
@@ -32,15 +32,15 @@ class NoiseStreams:
         self.kind = kind
         self._sources = tuple(sources)
         self._waiting: list[deque[F32]] = [deque() for _ in seeds]
-        """of a shared stream: what was drawn for a sample that has not asked for it yet"""
+        """of a shared stream: numbers of each sample that it has not used yet"""
 
-    def draw(self, shape: tuple[int, ...]) -> F32:
-        """Draw the next numbers of every sample: [S, *shape]."""
+    def normal(self, shape: tuple[int, ...]) -> F32:
+        """Return the next numbers of every sample: [S, *shape]."""
         if self.kind == "shared":
             return self._sources[0].normal((len(self.seeds), *shape))
         return np.stack([source.normal(shape) for source in self._sources])
 
-    def draw_grouped(self, groups: int, shape: tuple[int, ...]) -> F32:
+    def normal_grouped(self, groups: int, shape: tuple[int, ...]) -> F32:
         """Draw numbers for several things of every sample: [groups, S, *shape].
 
         A shared stream gives them to the first thing of all samples, then to the second.
@@ -50,32 +50,32 @@ class NoiseStreams:
             return self._sources[0].normal((groups * count, *shape)).reshape(groups, count, *shape)
         return np.stack([source.normal((groups, *shape)) for source in self._sources], axis=1)
 
-    def draw_for_pictures(self, shape: tuple[int, ...], pictures: int, *, repeated: bool) -> F32:
-        """Draw the numbers that encoding takes: [N, *shape], N either the pictures or the samples.
+    def normal_for_images(self, shape: tuple[int, ...], images: int, *, repeated: bool) -> F32:
+        """Return the numbers that encoding needs: [N, *shape], N either the images or the samples.
 
         Args:
-            shape: of a picture's latents.
-            pictures: how many there are; with fewer than samples, sample i is drawn over picture i modulo that.
-            repeated: whether diffusers, given a list of generators, encodes before it repeats the pictures
+            shape: of an image's latents.
+            images: how many there are; with fewer than samples, sample i starts from image i modulo that.
+            repeated: whether diffusers, given a list of generators, encodes before it repeats the images
                 (inpainting), so that only the first generators advance, or after (image-to-image).
 
         """
         few = self.kind == "shared" or (self.kind == "listed" and repeated)
-        if not few or pictures >= len(self.seeds):
-            return self.draw(shape)
+        if not few or images >= len(self.seeds):
+            return self.normal(shape)
         if self.kind == "shared":
-            return self._sources[0].normal((pictures, *shape))
-        return np.stack([source.normal(shape) for source in self._sources[:pictures]])
+            return self._sources[0].normal((images, *shape))
+        return np.stack([source.normal(shape) for source in self._sources[:images]])
 
     def stream(self, index: int) -> "SampleNoise":
-        """Return one sample's stream. Of a shared one it is the sample's part of what is drawn for all of them."""
+        """Return one sample's stream. Of a shared stream it is the sample's part."""
         return SampleNoise(self, index)
 
-    def _draw_one(self, index: int, shape: tuple[int, ...]) -> F32:
+    def _normal_of(self, index: int, shape: tuple[int, ...]) -> F32:
         if self.kind != "shared":
             return self._sources[index].normal(shape)
         if not self._waiting[index]:
-            for queue, part in zip(self._waiting, self.draw(shape), strict=True):
+            for queue, part in zip(self._waiting, self.normal(shape), strict=True):
                 queue.append(part)
         return self._waiting[index].popleft()
 
@@ -93,9 +93,9 @@ class SampleNoise:
         self._streams = streams
         self._index = index
 
-    def draw(self, shape: tuple[int, ...]) -> F32:
-        """Draw the sample's next numbers."""
-        return self._streams._draw_one(self._index, shape)
+    def normal(self, shape: tuple[int, ...]) -> F32:
+        """Return the sample's next numbers."""
+        return self._streams._normal_of(self._index, shape)
 
 
 def streams_for(seed: Any, generator: Any, count: int, rng: str) -> NoiseStreams:
@@ -104,26 +104,26 @@ def streams_for(seed: Any, generator: Any, count: int, rng: str) -> NoiseStreams
     Args:
         seed: an int, for sample i it is seed + i; or one for each sample; None chooses one.
         generator: one or ``count`` torch generators, or objects with ``initial_seed()``; or None. Torch generators go
-            on where they stand, and are moved on by what is drawn.
+            on from their state, and advance.
         count: number of samples.
-        rng: ``cpu`` or ``cuda``: whose numbers a seed means; a generator with a ``device`` tells it itself.
+        rng: ``cpu`` or ``cuda``: whose numbers a seed means; a generator with a ``device`` overrides it.
 
     Raises:
         UsageError: a seed is out of range, or there are neither one nor ``count`` of them.
 
     """
     if generator is not None:
-        several, given = isinstance(generator, (list, tuple)), _listed(generator)
-        if several and len(given) != count:
-            raise UsageError(f"{len(given)} generators for {count} images: give one, or one for each image")
-        streams = [stream_of(one, rng) for one in given]
+        several, generators = isinstance(generator, (list, tuple)), _listed(generator)
+        if several and len(generators) != count:
+            raise UsageError(f"{len(generators)} generators for {count} images: pass one, or one for each image")
+        streams = [stream_of(one, rng) for one in generators]
         seeds = [stream.seed for stream in streams]
         return NoiseStreams(seeds * (1 if several else count), streams, kind="listed" if several else "shared")
     if seed is None:
         seed = secrets.randbelow(2**32)
     if isinstance(seed, (list, tuple, range)):
         if len(seed) != count:
-            raise UsageError(f"{len(seed)} seeds for {count} images: give one, or one for each image")
+            raise UsageError(f"{len(seed)} seeds for {count} images: pass one, or one for each image")
         seeds = [check_seed(s) for s in seed]
     else:
         first = check_seed(seed)
@@ -132,18 +132,18 @@ def streams_for(seed: Any, generator: Any, count: int, rng: str) -> NoiseStreams
 
 
 def generator_notes(generator: Any, rng: str) -> list[str]:
-    """Return what the user should know about the generators of a request, before anything is drawn with them."""
-    found = []
+    """Return what the user should know about the generators of a request, before they are used."""
+    notes = []
     streams = [stream_of(one, rng) for one in _listed(generator)]
     if any(isinstance(stream, TorchStream) and stream.used for stream in streams):
-        found.append(
-            "generator: it had been drawn from, and went on from there as in diffusers; the seed in the result is its "
+        notes.append(
+            "generator: it had been used, and went on from there as in diffusers; the seed in the result is its "
             "initial one and does not give these images again"
         )
     devices = sorted({device for one in _listed(generator) if (device := device_of(one)) not in (None, rng)})
     if rng != "cpu" and devices:
-        found.append(f"rng={rng!r} has no effect beside a generator of the device {', '.join(map(repr, devices))}")
-    return found
+        notes.append(f"rng={rng!r} has no effect beside a generator of the device {', '.join(map(repr, devices))}")
+    return notes
 
 
 def _listed(generator: Any) -> list[Any]:

@@ -1,7 +1,7 @@
-"""Where drawing starts: noise, a noised picture, or what another model left.
+"""Where denoising starts: noise, a noised image, or another model's latents.
 
-Each stream is drawn from in the order of diffusers' pipelines: the picture's encoding, the initial noise, the masked
-picture's encoding.
+Noise is taken from each stream in the order of diffusers' pipelines: for encoding the image, the initial noise, for
+encoding the masked image.
 """
 
 from collections.abc import Sequence
@@ -27,14 +27,14 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """What the loop begins with, for S samples.
+    """What denoising starts from, for S samples.
 
     Attributes:
         latent: float32 [S, C, h, w].
         extra: float32 [S, C + 1, h, w], mask and masked picture, in the order in which an inpainting UNet sees them
             beside the latent.
         mask: float32 [S, 1, h, w], for an ordinary UNet's inpainting: 1 is repainted.
-        known: float32 [S, 2, C, h, w], latents of the picture that is put back elsewhere, and the initial noise.
+        known: float32 [S, 2, C, h, w], latents of the image, for outside the mask, and the initial noise.
 
     """
 
@@ -46,8 +46,8 @@ class Start:
     @property
     def inputs(self) -> dict[str, Array]:
         """The denoiser's inputs that come from here, beside the latent."""
-        found = {"extra": self.extra, "mask": self.mask, "known": self.known}
-        return {name: np.ascontiguousarray(array) for name, array in found.items() if array is not None}
+        arrays = {"extra": self.extra, "mask": self.mask, "known": self.known}
+        return {name: np.ascontiguousarray(array) for name, array in arrays.items() if array is not None}
 
 
 def start_for(
@@ -65,10 +65,10 @@ def start_for(
     Args:
         job: the job.
         unet: configuration of its network.
-        components: the engines; pictures are encoded.
+        components: the engines; they encode images.
         noise: the images' streams.
-        levels: factors of the picture and of the noise where the schedule starts.
-        from_noise: factor of the noise where the schedule would start without a picture.
+        levels: factors of the image and of the noise where the schedule starts.
+        from_noise: factor of the noise where the schedule would start without an image.
         warnings: where to add what the user should know.
 
     Raises:
@@ -78,25 +78,25 @@ def start_for(
     """
     shape = (unet.latent, job.height // job.factor, job.width // job.factor)
     noise_given = job.request.latents if not job.stages or np.ndim(job.request.latents) != 2 else None
-    given = _checked(noise_given, "latents", (job.images,), shape)
+    latents = _checked(noise_given, "latents", (job.images,), shape)
     encoding = _Encoding(components=components, noise=noise, shape=shape, warnings=warnings)
     if job.task == "inpaint" and unet.inpaints and unet.blends:
-        return _inpaint_seen_and_put_back(job, encoding, given, from_noise)
+        return _inpaint_seen_and_put_back(job, encoding, latents, from_noise)
     if job.task == "inpaint":
-        return _inpaint(job, unet, encoding, given, levels, from_noise)
+        return _inpaint(job, unet, encoding, latents, levels, from_noise)
     if job.task == "text":
-        return Start(latent=np.float32(from_noise) * (encoding.fresh() if given is None else given))
-    if given is not None:
-        return Start(latent=given)
-    picture = _picture(job, encoding)
+        return Start(latent=np.float32(from_noise) * (encoding.fresh() if latents is None else latents))
+    if latents is not None:
+        return Start(latent=latents)
+    image = _image_latents(job, encoding)
     if job.request.denoising_start is not None:
-        return Start(latent=picture)
-    return Start(latent=_noised(picture, encoding.fresh(), levels))
+        return Start(latent=image)
+    return Start(latent=_noised(image, encoding.fresh(), levels))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Encoding:
-    """How pictures become latents of ``shape``."""
+    """Encodes images to latents of ``shape``."""
 
     components: Components
     noise: NoiseStreams
@@ -104,40 +104,40 @@ class _Encoding:
     warnings: list[str]
 
     def fresh(self) -> F32:
-        return self.noise.draw(self.shape)
+        return self.noise.normal(self.shape)
 
     def encode(self, pixels: F32, *, repeated: bool) -> F32:
-        """Encode pictures [N, H, W, 3], and repeat them to [S, C, h, w]."""
+        """Encode images [N, H, W, 3], and repeat them to [S, C, h, w]."""
         random = any(tensor.name == "noise" for tensor in self.components.spec("vae_encoder").inputs)
-        drawn = self.noise.draw_for_pictures(self.shape, len(pixels), repeated=repeated) if random else pixels
-        found = []
-        for i in range(len(drawn)):
+        noise = self.noise.normal_for_images(self.shape, len(pixels), repeated=repeated) if random else pixels
+        latents = []
+        for i in range(len(noise)):
             inputs = {"image": np.ascontiguousarray(pixels[i % len(pixels)][None])}
             if random:
-                inputs["noise"] = drawn[i : i + 1]
-            found.append(encoded(self.components, inputs, self.warnings))
-        return _repeated(np.concatenate(found), len(self.noise.seeds))
+                inputs["noise"] = noise[i : i + 1]
+            latents.append(encoded(self.components, inputs, self.warnings))
+        return _repeated(np.concatenate(latents), len(self.noise.seeds))
 
 
 def _inpaint(
     job: Job,
     unet: UNetConfig,
     encoding: _Encoding,
-    given: F32 | None,
+    latents: F32 | None,
     levels: tuple[float, float],
     from_noise: float,
 ) -> Start:
     inpaint_unet = unet.inpaints
     handed_over = job.request.denoising_start is not None
-    over_picture = handed_over or (given is None and job.strength is not None)
-    picture = _picture(job, encoding) if over_picture or not inpaint_unet else None
-    fresh = encoding.fresh() if given is None else given
+    from_image = handed_over or (latents is None and job.strength is not None)
+    image = _image_latents(job, encoding) if from_image or not inpaint_unet else None
+    fresh = encoding.fresh() if latents is None else latents
     if handed_over:
-        assert picture is not None
-        latent = picture.copy()
-    elif over_picture:
-        assert picture is not None
-        latent = _noised(picture, fresh, levels)
+        assert image is not None
+        latent = image.copy()
+    elif from_image:
+        assert image is not None
+        latent = _noised(image, fresh, levels)
     else:
         latent = np.float32(from_noise) * fresh
     assert job.mask is not None
@@ -146,8 +146,8 @@ def _inpaint(
     if inpaint_unet:
         assert masked is not None
         return Start(latent=latent, extra=np.ascontiguousarray(np.concatenate([mask, masked], axis=1)))
-    assert picture is not None
-    return Start(latent=latent, mask=mask, known=np.stack([picture, fresh], axis=1))
+    assert image is not None
+    return Start(latent=latent, mask=mask, known=np.stack([image, fresh], axis=1))
 
 
 def _inpaint_seen_and_put_back(job: Job, encoding: _Encoding, given: F32 | None, from_noise: float) -> Start:
@@ -157,7 +157,7 @@ def _inpaint_seen_and_put_back(job: Job, encoding: _Encoding, given: F32 | None,
     letter: what is put back is the first picture, through the first mask.
     """
     assert job.mask is not None
-    picture = _picture(job, encoding)
+    picture = _image_latents(job, encoding)
     fresh = encoding.fresh() if given is None else given
     hole = _repeated(_dilated(job.mask[:, :: job.factor, :: job.factor])[:, None], job.images)
     seen = np.concatenate([picture * (1 - hole), 1 - hole], axis=1)
@@ -182,7 +182,7 @@ def _dilated(mask: F32) -> F32:
     return grown
 
 
-def _picture(job: Job, encoding: _Encoding) -> F32:
+def _image_latents(job: Job, encoding: _Encoding) -> F32:
     if job.picture_latents is not None:
         return _repeated(_checked(job.picture_latents, "image", (), encoding.shape), job.images)
     assert job.pixels is not None
@@ -190,29 +190,27 @@ def _picture(job: Job, encoding: _Encoding) -> F32:
 
 
 def _masked_latents(job: Job, encoding: _Encoding, *, needed: bool) -> F32 | None:
-    """Encode the picture with its masked part grey; its noise is drawn even where the result is not needed."""
-    given = _checked(job.request.masked_image_latents, "masked_image_latents", (), encoding.shape)
-    if given is not None:
-        if job.images % len(given):
-            raise UsageError(
-                f"masked_image_latents: {len(given)} given for {job.images} images: give one, or one for each"
-            )
-        return _repeated(given, job.images)
+    """Encode the image with its masked part grey; its noise is used up even where the result is not needed."""
+    latents = _checked(job.request.masked_image_latents, "masked_image_latents", (), encoding.shape)
+    if latents is not None:
+        if job.images % len(latents):
+            raise UsageError(f"masked_image_latents: {len(latents)} for {job.images} images: pass one, or one for each")
+        return _repeated(latents, job.images)
     if job.pixels is None:
         if needed:
-            raise UsageError("an inpainting checkpoint needs image as a picture, or masked_image_latents")
+            raise UsageError("an inpainting checkpoint needs image as pixels, or masked_image_latents")
         return None
     assert job.mask is not None
     count = max(len(job.pixels), len(job.mask))
     if not needed:
-        encoding.noise.draw_for_pictures(encoding.shape, count, repeated=True)
+        encoding.noise.normal_for_images(encoding.shape, count, repeated=True)
         return None
     hole = _repeated(job.mask, count)[..., None] >= 0.5
     return encoding.encode(np.where(hole, np.float32(0.5), _repeated(job.pixels, count)), repeated=True)
 
 
-def _noised(picture: F32, fresh: F32, levels: tuple[float, float]) -> F32:
-    return np.float32(levels[0]) * picture + np.float32(levels[1]) * fresh
+def _noised(image: F32, fresh: F32, levels: tuple[float, float]) -> F32:
+    return np.float32(levels[0]) * image + np.float32(levels[1]) * fresh
 
 
 def _repeated(array: F32, count: int) -> F32:

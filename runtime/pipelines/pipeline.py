@@ -462,10 +462,10 @@ class DiffusionPipeline:
     @staticmethod
     def numpy_to_pil(images: Any) -> list[Any]:
         """Return PIL images of an array [N, H, W, 3] of 0 to 1."""
-        from ..decode.image_file import pictures_from_pixels
+        from ..decode.image_file import images_from_pixels
 
         array = images if images.ndim == 4 else images[None]
-        return pictures_from_pixels((array * 255).round().astype("uint8"))
+        return images_from_pixels((array * 255).round().astype("uint8"))
 
     def close(self) -> None:
         """Release the engines; the next call opens them again."""

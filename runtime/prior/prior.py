@@ -183,9 +183,9 @@ class _Call:
                 )
             first = given.reshape(groups, images, *shape)
         else:
-            first = self.streams.draw_grouped(groups, shape)
-        draws = [self.streams.draw_grouped(groups, shape) for draw in schedule.noise_draws if draw]
-        return [[[first[g, i], *(drawn[g, i] for drawn in draws)] for g in range(groups)] for i in range(images)]
+            first = self.streams.normal_grouped(groups, shape)
+        fresh = [self.streams.normal_grouped(groups, shape) for needed in schedule.needs_noise if needed]
+        return [[[first[g, i], *(noise[g, i] for noise in fresh)] for g in range(groups)] for i in range(images)]
 
     def _rows(self, encoded: EncodedPrompts) -> list[Mapping[str, Buffer]]:
         """Compute the text's part of the prior for each prompt: two rows, the negative text's and the text's."""
@@ -267,7 +267,7 @@ class _Recorded:
     def __init__(self, draws: Sequence[F32]) -> None:
         self._draws = iter(draws)
 
-    def draw(self, shape: tuple[int, ...]) -> F32:
+    def normal(self, shape: tuple[int, ...]) -> F32:
         """Return the next numbers."""
         return next(self._draws).reshape(shape)
 

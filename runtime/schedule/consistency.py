@@ -71,7 +71,7 @@ def _lcm_steps(request: Request, grid: Grid, i: Indices) -> Steps:
     denoised = c_out * x0 + c_skip * X
     last = i == len(grid.timesteps) - 1
     x_next = np.where(last, denoised, np.sqrt(a_next) * denoised + np.sqrt(1 - a_next) * NOISE)
-    return Steps(new_state={0: x_next}, input_scale=np.ones(len(i)), noise_draws=~last, picture=picture)
+    return Steps(new_state={0: x_next}, input_scale=np.ones(len(i)), needs_noise=~last, picture=picture)
 
 
 def _tcd_steps(request: Request, grid: Grid, i: Indices) -> Steps:
@@ -87,7 +87,7 @@ def _tcd_steps(request: Request, grid: Grid, i: Indices) -> Steps:
     noisy = (i < len(grid.timesteps) - 1) & (request.eta > 0)
     ratio = a_next / a_s
     x_next = np.where(noisy, np.sqrt(ratio) * x_s + np.sqrt(1 - ratio) * NOISE, x_s)
-    return Steps(new_state={0: x_next}, input_scale=np.ones(len(i)), noise_draws=noisy)
+    return Steps(new_state={0: x_next}, input_scale=np.ones(len(i)), needs_noise=noisy)
 
 
 _DEFAULTS: Mapping[str, object] = {

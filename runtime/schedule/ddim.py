@@ -54,8 +54,8 @@ def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
     # equation 16, with its sigma_t: eta = 1 is DDPM, eta = 0 deterministic
     sigma = request.eta * np.sqrt((1 - a_prev) / (1 - a) * (1 - a / a_prev))
     x_prev = np.sqrt(a_prev) * x0 + np.sqrt(1 - a_prev - sigma**2) * eps + sigma * NOISE
-    noise_draws = np.full(len(i), request.eta > 0)
-    return Steps(new_state={0: x_prev}, input_scale=np.ones(len(i)), noise_draws=noise_draws, picture=picture)
+    needs_noise = np.full(len(i), request.eta > 0)
+    return Steps(new_state={0: x_prev}, input_scale=np.ones(len(i)), needs_noise=needs_noise, picture=picture)
 
 
 DDIM = Solver(

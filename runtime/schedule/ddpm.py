@@ -30,7 +30,7 @@ def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
     mean = np.sqrt(bar_prev) * beta / (1 - bar) * x0 + np.sqrt(alpha) * (1 - bar_prev) / (1 - bar) * X
     deviation = np.where(t > 0, _deviation(options.variance_type, beta, bar, bar_prev), 0.0)
     new_state = {0: mean + deviation * NOISE}
-    return Steps(new_state=new_state, input_scale=np.ones(len(i)), noise_draws=t > 0, picture=picture)
+    return Steps(new_state=new_state, input_scale=np.ones(len(i)), needs_noise=t > 0, picture=picture)
 
 
 def _deviation(variance_type: str | None, beta: Array, bar: Array, bar_prev: Array) -> Array:

@@ -31,7 +31,7 @@ def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
     return Steps(
         new_state={0: np.choose(_orders(request, grid, i) - 1, by_order), 1: eps[0], 2: eps[1]},
         input_scale=np.ones(len(i)),
-        noise_draws=np.zeros(len(i), dtype=bool),
+        needs_noise=np.zeros(len(i), dtype=bool),
     )
 
 

@@ -62,7 +62,7 @@ def _steps(request: Request, grid: Grid, i: Indices, ancestral: bool) -> Steps:
     return Steps(
         new_state={0: np.where(first, to_middle, to_end), START: X},
         input_scale=input_scale(np.where(first, sigma, middle)),
-        noise_draws=~first if ancestral else np.zeros(len(i), dtype=bool),
+        needs_noise=~first if ancestral else np.zeros(len(i), dtype=bool),
     )
 
 

@@ -45,7 +45,7 @@ def multistep(
     return Steps(
         new_state={0: np.where(order == 1, first, np.where(order == 2, second, third)), 1: m0, 2: slot(1)},
         input_scale=np.ones(len(i)) if input_scale is None else input_scale,
-        noise_draws=np.full(len(i), options.algorithm_type.startswith("sde")),
+        needs_noise=np.full(len(i), options.algorithm_type.startswith("sde")),
     )
 
 

@@ -47,7 +47,7 @@ def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
     return Steps(
         new_state={0: x_next, START: X, PATH: NOISE},
         input_scale=input_scale(np.where(first, sigma, middle)),
-        noise_draws=sigma_next > 0,
+        needs_noise=sigma_next > 0,
     )
 
 

@@ -56,7 +56,7 @@ def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
     return Steps(
         new_state={0: np.choose(order - 1, taken), START: sample, PREDICTIONS: m[0], PREDICTIONS + 1: m[1]},
         input_scale=np.ones(len(i)),
-        noise_draws=np.full(len(i), options.algorithm_type.startswith("sde")),
+        needs_noise=np.full(len(i), options.algorithm_type.startswith("sde")),
     )
 
 

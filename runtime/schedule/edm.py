@@ -59,7 +59,7 @@ def _euler_steps(request: Request, grid: Grid, i: Indices) -> Steps:
     return Steps(
         new_state={0: X + (sigma_next - sigma) * slope},
         input_scale=_input_scale(request, sigma),
-        noise_draws=np.zeros(len(i), dtype=bool),
+        needs_noise=np.zeros(len(i), dtype=bool),
     )
 
 

@@ -30,7 +30,7 @@ def _euler_grid(request: Request) -> Grid:
 def _euler_steps(request: Request, grid: Grid, i: Indices) -> Steps:
     sigma, sigma_next = grid.sigmas[i], grid.sigmas[i + 1]
     x_next = X + (sigma_next - sigma) * derivative_at(request, sigma)
-    return Steps(new_state={0: x_next}, input_scale=input_scale(sigma), noise_draws=np.zeros(len(i), dtype=bool))
+    return Steps(new_state={0: x_next}, input_scale=input_scale(sigma), needs_noise=np.zeros(len(i), dtype=bool))
 
 
 def _ancestral_grid(request: Request) -> Grid:
@@ -50,7 +50,7 @@ def _ancestral_steps(request: Request, grid: Grid, i: Indices) -> Steps:
     sigma = grid.sigmas[i]
     down, up = ancestral_split(sigma, grid.sigmas[i + 1])
     x_next = X + (down - sigma) * derivative_at(request, sigma) + up * NOISE
-    return Steps(new_state={0: x_next}, input_scale=input_scale(sigma), noise_draws=np.ones(len(i), dtype=bool))
+    return Steps(new_state={0: x_next}, input_scale=input_scale(sigma), needs_noise=np.ones(len(i), dtype=bool))
 
 
 _EULER_OPTIONS = {

@@ -43,7 +43,7 @@ def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
     return Steps(
         new_state={0: np.where(first, euler, heun), SLOPE: slope, START: X},
         input_scale=input_scale(sigma),
-        noise_draws=np.zeros(len(i), dtype=bool),
+        needs_noise=np.zeros(len(i), dtype=bool),
         picture=picture,
     )
 

@@ -32,7 +32,7 @@ def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
     return Steps(
         new_state={0: x_next, 1: slopes[0], 2: slopes[1], 3: slopes[2]},
         input_scale=input_scale(sigma),
-        noise_draws=np.zeros(len(i), dtype=bool),
+        needs_noise=np.zeros(len(i), dtype=bool),
     )
 
 

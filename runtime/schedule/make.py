@@ -106,7 +106,7 @@ def _assemble(solver: Solver, request: Request, cut: Cut, warnings: tuple[str, .
         predict=predict,
         clip=math.inf if steps.picture is None else request.options.clip_sample_range,
         update=update,
-        noise_draws=steps.noise_draws,
+        needs_noise=steps.needs_noise,
         start=_start(cut, grid, float(first[0][0]), float(first[1][0])),
         blend=np.concatenate([following, [[1.0, 0.0]]]),
         step_index=(i - i[0]) // solver.order if steps.step_index is None else steps.step_index,

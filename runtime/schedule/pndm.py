@@ -71,7 +71,7 @@ def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
     return Steps(
         new_state=new_state,
         input_scale=np.ones(len(i)),
-        noise_draws=np.zeros(len(i), dtype=bool),
+        needs_noise=np.zeros(len(i), dtype=bool),
         step_index=step,
     )
 

@@ -67,7 +67,7 @@ class Steps:
     Attributes:
         new_state: combinations by state slot (see :mod:`.rows`), each ``[COLUMNS, N]``.
         input_scale: ``[N]``.
-        noise_draws: ``[N]``, whether fresh noise is drawn.
+        needs_noise: ``[N]``, whether an evaluation takes fresh noise.
         step_index: ``[N]``, the step of each evaluation; None where every ``order`` evaluations are one.
         picture: combination of latent and output that is the predicted picture, ``[COLUMNS, N]``, of a solver whose
             ``new_state`` uses :data:`.rows.CLIPPED`.
@@ -76,7 +76,7 @@ class Steps:
 
     new_state: Mapping[int, Array]
     input_scale: Array
-    noise_draws: NDArray[np.bool_]
+    needs_noise: NDArray[np.bool_]
     step_index: Indices | None = None
     picture: Array | None = None
 

@@ -30,7 +30,7 @@ class Schedule:
             solver that does not clip it.
         clip: the largest magnitude of x0; infinity where nothing is clipped.
         update: factors of the new state, ``[N, K, K + 3]``.
-        noise_draws: bool ``[N]``: a standard normal tensor is drawn from the sample's generator at this evaluation.
+        needs_noise: bool ``[N]``, whether an evaluation takes fresh standard normal numbers from the sample's stream.
             True also where its factor is zero, since diffusers' generator advances all the same.
         start: factors of the picture's latent and of the initial noise in the initial latent.
         blend: ``[N, 2]``: after evaluation ``i``, a known picture at the noise level reached is ``blend[i, 0]`` times
@@ -46,7 +46,7 @@ class Schedule:
     predict: Array
     clip: float
     update: Array
-    noise_draws: NDArray[np.bool_]
+    needs_noise: NDArray[np.bool_]
     start: tuple[float, float]
     blend: Array
     step_index: Indices
@@ -58,7 +58,7 @@ class Schedule:
             self.input_scale,
             self.predict,
             self.update,
-            self.noise_draws,
+            self.needs_noise,
             self.blend,
             self.step_index,
         ):

@@ -41,7 +41,7 @@ def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
     of_x: Singles = np.sqrt(1 - beta) * (1 - bar_prev) / (1 - bar)
     variance: Singles = np.maximum((1 - bar_prev) / (1 - bar) * beta, np.float32(1e-20))
     new_state = {0: of_x0 * x0 + of_x * X + np.where(t > 0, np.sqrt(variance), 0.0) * NOISE}
-    return Steps(new_state=new_state, input_scale=np.ones(len(i)), noise_draws=t > 0, picture=picture)
+    return Steps(new_state=new_state, input_scale=np.ones(len(i)), needs_noise=t > 0, picture=picture)
 
 
 UNCLIP = Solver(

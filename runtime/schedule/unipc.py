@@ -104,7 +104,7 @@ def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
     return Steps(
         new_state={0: x_next, LAST_SAMPLE: sample, **dict(enumerate((m_t, *history[:2]), PREDICTIONS))},
         input_scale=np.ones(len(i)),
-        noise_draws=np.zeros(len(i), dtype=bool),
+        needs_noise=np.zeros(len(i), dtype=bool),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from ..decode.image_file import PictureRecord, encoded_picture
+from ..decode.image_file import ImageRecord, encoded_image
 from .asked import Asked
 from .ticket import Drawn, Outcome, Preview, Progress
 
@@ -18,16 +18,16 @@ __all__ = ["completed_event", "event", "images_answer", "partial_event", "progre
 _TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 
-def _encoded(image: Image.Image, asked: Asked, record: PictureRecord | None) -> str:
+def _encoded(image: Image.Image, asked: Asked, record: ImageRecord | None) -> str:
     """Return an image's file as base64."""
-    data = encoded_picture(image, asked.output_format, record, quality=asked.quality)
+    data = encoded_image(image, asked.output_format, record, quality=asked.quality)
     return base64.b64encode(data).decode()
 
 
-def _record(asked: Asked, outcome: Outcome, index: int) -> PictureRecord:
+def _record(asked: Asked, outcome: Outcome, index: int) -> ImageRecord:
     """Return what made an image, which goes into its file."""
     settings = asked.settings
-    return PictureRecord(
+    return ImageRecord(
         prompt=settings.get("prompt") or "",
         negative_prompt=settings.get("negative_prompt"),
         seed=outcome.seeds[index],

@@ -58,7 +58,7 @@ CASES: list[tuple[str, int, dict[str, Any], str]] = [
     ("sdxl", 0, {"original_size": (64,)}, "original_size=.* must be two numbers"),
     ("sdxl_refiner", 0, {}, "this is a refiner: it needs image"),
     ("sdxl_inpaint", 0, {}, "this is an inpainting checkpoint: give image and mask_image"),
-    ("sdxl_inpaint", 0, {"image": torch.zeros(1, 4, 8, 8), "mask_image": MASK}, "image as a picture, or masked_image"),
+    ("sdxl_inpaint", 0, {"image": torch.zeros(1, 4, 8, 8), "mask_image": MASK}, "image as pixels, or masked_image"),
     (
         "sdxl",
         0,

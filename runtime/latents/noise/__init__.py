@@ -30,7 +30,7 @@ class NormalSource(Protocol):
     """Anything that yields a stream of standard normal numbers."""
 
     def normal(self, shape: tuple[int, ...], /) -> NDArray[np.float32]:
-        """Draw the next numbers."""
+        """Return the next numbers."""
 
 
 _SOURCES: dict[str, type[Generator] | type[PhiloxGenerator]] = {"cpu": Generator, "cuda": PhiloxGenerator}

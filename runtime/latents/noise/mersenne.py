@@ -1,13 +1,13 @@
 """The normal numbers of torch's CPU generator.
 
-torch seeds MT19937 (Matsumoto and Nishimura 1998, ``init_genrand``) with the low 32 bits of the seed and draws
+torch seeds MT19937 (Matsumoto and Nishimura 1998, ``init_genrand``) with the low 32 bits of the seed and samples
 float32 normals in one of two ways (ATen's ``native/cpu/DistributionTemplates.h``, ``normal_fill``):
 
 * 16 numbers or more: 24-bit uniforms, one per number, then Box-Muller in blocks of 16, the first eight uniforms of
   a block giving the radii and the last eight the angles. If the length is no multiple of 16, the *last* 16 numbers
-  are drawn again, from fresh uniforms.
+  are replaced, from fresh uniforms.
 * fewer than 16: one at a time in double precision from 53-bit uniforms; the second number of a Box-Muller pair is
-  kept for the next such draw, even if larger draws come in between.
+  saved for the next such call, even if larger ones come in between.
 """
 
 import math
@@ -41,28 +41,28 @@ class Generator:
         # numpy seeds a bare MT19937 another way; RandomState seeds it with init_genrand, as torch does.
         start: Any = np.random.RandomState(self.seed & 0xFFFFFFFF).get_state(legacy=False)
         self._bits.state = start
-        self._kept: float | None = None
+        self._spare: float | None = None
 
     @property
     def place(self) -> tuple[NDArray[np.uint32], int, float | None]:
         """MT19937's 624 words, which of them is next (624: none is left), and a pair's second number."""
         state: Any = self._bits.state
-        return state["state"]["key"], int(state["state"]["pos"]), self._kept
+        return state["state"]["key"], int(state["state"]["pos"]), self._spare
 
     @place.setter
     def place(self, place: tuple[NDArray[np.uint32], int, float | None]) -> None:
-        words, following, self._kept = place
+        words, following, self._spare = place
         state: Any = {"bit_generator": "MT19937", "state": {"key": words, "pos": following}}
         self._bits.state = state
 
     @property
     def used(self) -> bool:
-        """Whether numbers have been drawn."""
+        """Whether numbers have been taken."""
         (words, following, second), (first_words, first, _) = self.place, Generator(self.seed).place
         return following != first or second is not None or not np.array_equal(words, first_words)
 
     def normal(self, shape: Sequence[int]) -> NDArray[np.float32]:
-        """Draw the next standard normal numbers, in C order; float32, within 1e-6 of torch's."""
+        """Return the next standard normal numbers, in C order; float32, within 1e-6 of torch's."""
         count = math.prod(shape)
         flat = self._few(count) if count < _BLOCK else self._many(count)
         return flat.reshape(tuple(shape))
@@ -90,12 +90,12 @@ class Generator:
     def _few(self, count: int) -> NDArray[np.float32]:
         normals = np.empty(count, np.float32)
         for i in range(count):
-            if self._kept is not None:
-                normals[i], self._kept = self._kept, None
+            if self._spare is not None:
+                normals[i], self._spare = self._spare, None
                 continue
             angle = 2.0 * math.pi * self._uniform53()
             radius = math.sqrt(-2.0 * math.log1p(-self._uniform53()))
-            normals[i], self._kept = radius * math.cos(angle), radius * math.sin(angle)
+            normals[i], self._spare = radius * math.cos(angle), radius * math.sin(angle)
         return normals
 
 

@@ -1,4 +1,4 @@
-"""Which seeds there are."""
+"""Checks seeds."""
 
 import operator
 
@@ -11,7 +11,7 @@ LARGEST_SEED = 2**64 - 1
 
 
 def check_seed(seed: object) -> int:
-    """Return the seed as the unsigned 64-bit number that ``torch.Generator.manual_seed`` makes of it.
+    """Return the seed as the unsigned 64-bit number that ``torch.Generator.manual_seed`` converts it to.
 
     torch takes -2**63 to 2**64 - 1 and wraps negative numbers around 2**64.
 

@@ -1,11 +1,11 @@
-"""The stream of a ``torch.Generator``: it goes on where the generator stands, and moves the generator on.
+"""The stream of a ``torch.Generator``: it goes on from the generator's state, and advances the generator.
 
 torch is not imported: all that is used is the generator's own ``device``, ``initial_seed``, ``get_state`` and
 ``set_state``. States are laid out as in ATen's ``CPUGeneratorImpl.cpp`` and ``cuda/CUDAGeneratorImpl.cpp``:
 
 * CPU, 5056 bytes: seed (uint64 at 0), how many numbers are left of a block plus one (int32 at 8), which one is next
   (uint64 at 16), the 624 words of MT19937 (uint64 each from 24), and the second number of a pair that has not been
-  given out (float64 at 5024; int32 at 5040 tells whether there is one).
+  used (float64 at 5024; int32 at 5040 says whether there is one).
 * CUDA, 16 bytes: seed and how many words of Philox's stream each thread has used, both uint64.
 """
 
@@ -33,7 +33,7 @@ def stream_of(generator: Any, rng: str) -> "TorchStream | Generator | PhiloxGene
 
     Args:
         generator: an object with ``initial_seed()``; with ``get_state()`` and ``set_state()``, its place in the stream
-            counts. Its ``device`` tells whether its numbers are the CPU's or CUDA's.
+            counts. Its ``device`` says whether its numbers are the CPU's or CUDA's.
         rng: which they are for an object without ``device``.
 
     Raises:
@@ -54,13 +54,13 @@ def stream_of(generator: Any, rng: str) -> "TorchStream | Generator | PhiloxGene
 
 
 def device_of(generator: Any) -> str | None:
-    """Return ``cpu``, ``cuda``, ...: what a generator draws on; None if it does not tell."""
+    """Return ``cpu``, ``cuda``, ...: the device of a generator; None if it has none."""
     device = getattr(generator, "device", None)
     return None if device is None else str(getattr(device, "type", device)).partition(":")[0]
 
 
 class TorchStream:
-    """The stream of a generator with a state, read before and written after every draw, as torch itself does.
+    """The stream of a generator with a state, read before and written after every use, as torch itself does.
 
     Args:
         generator: the caller's.
@@ -79,12 +79,12 @@ class TorchStream:
 
     @property
     def used(self) -> bool:
-        """Whether numbers have been drawn since the generator got its seed."""
+        """Whether numbers have been taken since the generator got its seed."""
         self._load(self._state()[1])
         return self._source.used
 
     def normal(self, shape: Sequence[int]) -> NDArray[np.float32]:
-        """Draw the next standard normal numbers, in C order; float32."""
+        """Return the next standard normal numbers, in C order; float32."""
         state, data = self._state()
         self._load(data)
         normals = self._source.normal(shape)

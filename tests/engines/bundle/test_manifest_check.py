@@ -73,7 +73,7 @@ def test_no_manifest(folder: Path, text: str) -> None:
         (f"{DENOISER}.spec.axes.h.min", 0, "an axis needs 1 <= min"),
         (f"{DENOISER}.spec.inputs.0.shape.1", "h/0", r"spec\.state is 'h/0', which is no dimension"),
         (f"{DENOISER}.spec.inputs.0.shape.1", "8*8", r"spec\.state is '8\*8', which is no dimension"),
-        (f"{DENOISER}.spec.inputs.0.shape.1", 2**40, r"spec\.state is 1099511627776, which is no length"),
+        (f"{DENOISER}.spec.inputs.0.shape.1", 2**40, r"spec\.state is 1099511627776, which is no dimension"),
         (f"{DENOISER}.spec.inputs.0.dtype", "float33", r"spec\.inputs is not what the config of unet leads to"),
         (f"{DENOISER}.spec.inputs", [], r"spec\.inputs is not what the config of unet leads to"),
         (

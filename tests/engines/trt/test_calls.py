@@ -14,7 +14,8 @@ trt = pytest.importorskip("tensorrt_rtx")
 
 FOLDER = Path(sdengine.engines.trt.build.__file__).parent
 FILES = [
-    "compile.py", "messages.py", "network.py", "bucket.py", "plan_engine.py", "contexts.py", "refit.py", "streaming.py",
+    "compile.py", "messages.py", "network.py", "bound_context.py", "plan_engine.py", "contexts.py", "refit.py",
+    "streaming.py",
 ]  # fmt: skip
 
 # What the variables of those files hold.
@@ -72,7 +73,7 @@ def test_names_exist(file: str) -> None:
             classes = (kinds[name], trt.IAttentionInputLayer) if name == "layer" else (kinds[name],)
             assert any(hasattr(kind, chain[0]) for kind in classes), f"{file}: {name}.{chain[0]}"
             checked += 1
-    least = {"compile.py": 15, "messages.py": 4, "network.py": 8, "bucket.py": 6, "plan_engine.py": 2}
+    least = {"compile.py": 15, "messages.py": 4, "network.py": 8, "bound_context.py": 6, "plan_engine.py": 2}
     least |= {"contexts.py": 8, "refit.py": 6, "streaming.py": 3}
     assert checked >= least[file]
 

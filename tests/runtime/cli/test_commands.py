@@ -171,7 +171,7 @@ BAD_RUNS = [
     (["BUNDLE", "x", "--engine", "onnxruntime", "--memory-limit", "9"], 2, "no option memory_limit; it is for onnxr"),
     (["BUNDLE", "x", "--memory-limit", "0"], 2, "--memory-limit"),
     (["BUNDLE", "x", "--fallback", "maybe"], 2, "neither allow nor error"),
-    (["BUNDLE", "x", "-o", "x.tiff"], 2, "unknown picture format"),
+    (["BUNDLE", "x", "-o", "x.tiff"], 2, "unknown image format"),
     (["BUNDLE", "x", "-o", "missing/x.png"], 2, "there is no folder missing"),
     (["BUNDLE", "x", "--image", "missing.png"], 2, "missing.png"),
     (["BUNDLE", "x", "--strength", "0.5"], 2, "strength needs image"),

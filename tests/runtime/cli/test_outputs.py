@@ -31,7 +31,7 @@ def _run(folder: Path, *arguments: str, before: str = "", **environment: str) ->
         (["-o", "x.png", "--images", "2"], "x-2.png is a folder; name a file in it"),
         (["-o", "pipe.png"], "pipe.png is no regular file and is not replaced"),
         (["-o", "missing/x.png"], "there is no folder missing"),
-        (["-o", "x.npy"], "unknown picture format '.npy'"),
+        (["-o", "x.npy"], "unknown image format '.npy'"),
         (["-o", "x.png", "--output-type", "np"], "x.png: --output-type np writes .npy"),
         (["-o", "missing/x.npy", "--output-type", "np"], "there is no folder missing"),
     ],

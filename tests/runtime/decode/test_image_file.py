@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from sdengine.engines.errors import SdengineError, UsageError
 from sdengine.runtime.decode.image_file import (
-    PictureRecord,
+    ImageRecord,
     check_destination,
+    images_from_pixels,
     parameters_line,
-    pictures_from_pixels,
     read_record,
-    save_picture,
+    save_image,
 )
 
-RECORD = PictureRecord(
+RECORD = ImageRecord(
     prompt="a cat, 漢字 😀 é\ntwo lines: yes",
     negative_prompt="low quality",
     seed=2**64 - 1,
@@ -45,18 +45,18 @@ def pixels() -> np.ndarray:
 
 
 def test_pixels(pixels: np.ndarray) -> None:
-    pictures = pictures_from_pixels(pixels)
+    pictures = images_from_pixels(pixels)
     assert [picture.size for picture in pictures] == [(48, 32)] * 2
     np.testing.assert_array_equal(np.asarray(pictures[1]), pixels[1])
     for wrong in (pixels[0], pixels.astype(np.float32), pixels[..., :1]):
         with pytest.raises(ValueError, match="pixels are uint8"):
-            pictures_from_pixels(wrong)  # type: ignore[arg-type]
+            images_from_pixels(wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.PNG", "a.jpg", "a.jpeg", "a.webp", "name with blanks.png"])
 def test_record_comes_back(tmp_path: Path, pixels: np.ndarray, name: str) -> None:
-    [picture, _] = pictures_from_pixels(pixels)
-    save_picture(picture, tmp_path / name, RECORD)
+    [picture, _] = images_from_pixels(pixels)
+    save_image(picture, tmp_path / name, RECORD)
     assert read_record(tmp_path / name) == RECORD
     assert [file.name for file in tmp_path.iterdir()] == [name]
     with Image.open(tmp_path / name) as back:
@@ -66,9 +66,9 @@ def test_record_comes_back(tmp_path: Path, pixels: np.ndarray, name: str) -> Non
 
 
 def test_what_other_programs_read(tmp_path: Path, pixels: np.ndarray) -> None:
-    [picture, _] = pictures_from_pixels(pixels)
+    [picture, _] = images_from_pixels(pixels)
     for name in ("a.png", "a.jpg", "a.webp"):
-        save_picture(picture, tmp_path / name, RECORD)
+        save_image(picture, tmp_path / name, RECORD)
     line = parameters_line(RECORD)
     with Image.open(tmp_path / "a.png") as png:
         assert png.text["parameters"] == line  # type: ignore[attr-defined]
@@ -86,7 +86,7 @@ def test_parameters_line() -> None:
         "Steps: 20, Sampler: Euler a, CFG scale: 7.5, Seed: 18446744073709551615, Size: 48x32, "
         'Model: "tiny, random", Denoising strength: null, Clip skip: 2, original_size: "[32, 48]", Version: sdengine'
     )
-    bare = PictureRecord(prompt="", seed=0, width=8, height=8, settings={"scheduler": "SomethingNew"})
+    bare = ImageRecord(prompt="", seed=0, width=8, height=8, settings={"scheduler": "SomethingNew"})
     assert parameters_line(bare) == "\nSampler: SomethingNew, Seed: 0, Size: 8x8, Version: sdengine"
 
 
@@ -94,24 +94,24 @@ def test_parameters_line() -> None:
 @given(prompt=st.text(max_size=50))
 def test_any_prompt(tmp_path_factory: pytest.TempPathFactory, prompt: str) -> None:
     file = tmp_path_factory.getbasetemp() / "any.png"
-    record = PictureRecord(prompt=prompt, seed=0, width=1, height=1)
-    save_picture(Image.new("RGB", (1, 1)), file, record)
+    record = ImageRecord(prompt=prompt, seed=0, width=1, height=1)
+    save_image(Image.new("RGB", (1, 1)), file, record)
     assert read_record(file) == record
 
 
 def test_too_long_for_jpeg(tmp_path: Path) -> None:
-    record = PictureRecord(prompt="word " * 10_000, seed=0, width=1, height=1)
+    record = ImageRecord(prompt="word " * 10_000, seed=0, width=1, height=1)
     with pytest.raises(UsageError, match="too long for a JPEG"):
-        save_picture(Image.new("RGB", (1, 1)), tmp_path / "a.jpg", record)
+        save_image(Image.new("RGB", (1, 1)), tmp_path / "a.jpg", record)
     assert not list(tmp_path.iterdir())
-    save_picture(Image.new("RGB", (1, 1)), tmp_path / "a.webp", record)
+    save_image(Image.new("RGB", (1, 1)), tmp_path / "a.webp", record)
     assert read_record(tmp_path / "a.webp") == record
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("a.pmg", r"unknown picture format '\.pmg'; did you mean '\.png'\? \(known: \.png, \.jpg, \.jpeg, \.webp\)"),
+        ("a.pmg", r"unknown image format '\.pmg'; did you mean '\.png'\? \(known: \.png, \.jpg, \.jpeg, \.webp\)"),
         ("a", "no suffix"),
         ("nowhere/a.png", "there is no folder .*nowhere"),
         ("folder.png", "is a folder"),
@@ -122,7 +122,7 @@ def test_bad_destination(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         check_destination(tmp_path / name)
     with pytest.raises(UsageError, match=message):
-        save_picture(Image.new("RGB", (1, 1)), tmp_path / name, RECORD)
+        save_image(Image.new("RGB", (1, 1)), tmp_path / name, RECORD)
 
 
 def test_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ def test_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "a.png"
-    save_picture(Image.new("RGB", (4, 4), "red"), file, RECORD)
+    save_image(Image.new("RGB", (4, 4), "red"), file, RECORD)
     before = file.read_bytes()
 
     def full(*_: Any) -> None:
@@ -141,7 +141,7 @@ def test_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(SdengineError, match="could not be written: No space left"):
-        save_picture(Image.new("RGB", (4, 4), "blue"), file, RECORD)
+        save_image(Image.new("RGB", (4, 4), "blue"), file, RECORD)
     assert file.read_bytes() == before
     assert list(tmp_path.iterdir()) == [file]
 
@@ -153,8 +153,8 @@ def test_files_without_a_record(tmp_path: Path) -> None:
     for name, message in [
         ("bare.png", "holds no record"),
         ("bare.jpg", "holds no record"),
-        ("text.png", "is no picture"),
-        ("missing.png", "there is no picture"),
+        ("text.png", "is no image"),
+        ("missing.png", "there is no image"),
     ]:
         with pytest.raises(UsageError, match=message):
             read_record(tmp_path / name)

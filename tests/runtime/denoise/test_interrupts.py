@@ -60,7 +60,7 @@ def test_only_the_callbacks_own_call_is_asked() -> None:
         with interrupts.call():
             inside.set()
             done.wait(10)
-            seen.append(interrupts.asked)
+            seen.append(interrupts.requested)
 
     for from_outside in (False, True):
         thread = threading.Thread(target=other)
@@ -68,15 +68,15 @@ def test_only_the_callbacks_own_call_is_asked() -> None:
         thread.start()
         inside.wait(10)
         if from_outside:
-            interrupts.asked = True
+            interrupts.requested = True
         else:
             with interrupts.call():
-                interrupts.asked = True
-                assert interrupts.asked
+                interrupts.requested = True
+                assert interrupts.requested
         done.set()
         thread.join()
     assert seen == [False, True]
-    assert not interrupts.asked
+    assert not interrupts.requested
 
 
 @pytest.mark.parametrize("name", ["_interupt", "scheduler", "safety_checker", "unet"])

@@ -84,7 +84,7 @@ def sample(
         "inputs": {"denoiser": {"text": words}},
         "numbers": {"denoiser": step_numbers(schedule, guidance)},
         "noise": noise,
-        "state": initial_state(noise.draw(LATENT)),
+        "state": initial_state(noise.normal(LATENT)),
         "seed": seed,
     }
     return Sample(**(settings | changes))

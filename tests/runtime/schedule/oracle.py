@@ -188,7 +188,7 @@ def run_matrices(schedule: Schedule, *, inpaint: bool = False) -> Trajectory:
         latents=np.stack(latents),
         inputs=np.stack(inputs),
         timesteps=schedule.timesteps,
-        draws=schedule.noise_draws.tolist(),
+        draws=schedule.needs_noise.tolist(),
         blends=np.stack([signal * picture + factor * noise for signal, factor in schedule.blend]),
     )
 

@@ -87,5 +87,5 @@ def test_the_two_noises_of_a_step_are_correlated_as_on_a_brownian_path() -> None
 
 def test_noise_is_drawn_wherever_the_level_is_above_zero() -> None:
     schedule = make_schedule(SDXL, solver=NAME, num_inference_steps=5)
-    assert schedule.noise_draws.tolist() == [True] * 8 + [False]
+    assert schedule.needs_noise.tolist() == [True] * 8 + [False]
     assert np.all(schedule.update[-1][0, 7] == 0)
