@@ -1,4 +1,4 @@
-"""Which solver and which config a caller means by ``scheduler`` and ``scheduler_config``.
+"""Reads a request's ``scheduler`` and ``scheduler_config``: the solver and its config.
 
 diffusers' own objects and classes are read by their attributes (``config``, ``__name__``): neither diffusers nor torch
 is imported here.
@@ -19,7 +19,7 @@ from .registry import SOLVERS, find_solver
 __all__ = ["SchedulerChoice", "choose_scheduler", "described_config", "read_scheduler_config"]
 
 _CLASS = "_class_name"
-_LARGEST = 2**24  # bytes of a config; what is longer is cut off, and is no JSON then
+_LARGEST = 2**24  # bytes of a config; what is longer is cut off, and then is no JSON
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class SchedulerChoice:
         solver: its name.
         config: a whole config: the checkpoint's, or one that takes its place.
         overrides: options on top of it.
-        warnings: what of the config has no effect, or may not be meant.
+        warnings: what of the config has no effect, or may be a mistake.
 
     """
 
@@ -139,19 +139,19 @@ def _warnings(name: str, config: Mapping[str, object], checkpoint: Mapping[str, 
     known = solver.options.defaults
     anywhere = {option for other in SOLVERS.values() for option in other.options.defaults}
     foreign = [key for key in config if not key.startswith("_") and key not in known]
-    found = []
+    warnings = []
     if foreign:
         listed = ", ".join(key if key in anywhere else f"{key}{nearest(key, known)}" for key in foreign)
-        found.append(f"scheduler_config: {solver.name} has no {listed}: no effect, as in diffusers")
-    found += [
+        warnings.append(f"scheduler_config: {solver.name} has no {listed}: no effect, as in diffusers")
+    warnings += [
         f"scheduler_config: {key}={config[key]!r} has no effect, as in diffusers: _use_default_values names it"
         for key in _defaulted(config)
         if config.get(_CLASS) == solver.name and key in known and config.get(key, known[key]) != known[key]
     ]
     theirs, ours = (str(part.get("prediction_type") or "epsilon") for part in (checkpoint, config))
     if "prediction_type" in known and theirs != ours:
-        found.append(
+        warnings.append(
             f"scheduler_config: prediction_type is {ours}, the checkpoint's is {theirs}; images are noise if that is "
             "not meant"
         )
-    return tuple(found)
+    return tuple(warnings)

@@ -1,6 +1,6 @@
 """Samplers for distilled models: LCM (https://arxiv.org/abs/2310.04378) and TCD (https://arxiv.org/abs/2402.19159).
 
-Both jump to a predicted picture (TCD: to a lower noise level on the same trajectory) and add fresh noise up to the
+Both jump to a predicted x0 (TCD: to a lower noise level on the same trajectory) and add fresh noise up to the
 next level. Their timesteps are a subset of those the student was distilled on, ``original_inference_steps`` many;
 ``timestep_spacing`` and ``steps_offset`` have no effect.
 """
@@ -12,9 +12,9 @@ import numpy as np
 from ...engines.errors import UsageError
 from .ddim import alpha_bar, timestep_level
 from .options import BETAS, OptionTable
-from .prediction import clipped_if_asked, noise_at, picture_at
+from .prediction import clipped_if_configured, noise_at, x0_at
 from .rows import NOISE, Array, Indices, X
-from .solver import Grid, Request, Solver, Steps
+from .solver import Grid, ScheduleRequest, Solver, Steps
 
 __all__ = ["LCM", "TCD"]
 
@@ -22,7 +22,7 @@ SIGMA_DATA = 0.5
 """Standard deviation of the data in the boundary condition of consistency models."""
 
 
-def _grid(request: Request) -> Grid:
+def _grid(request: ScheduleRequest) -> Grid:
     original = _distilled_timesteps(request)
     if request.timesteps is None:
         if request.step_count > len(original):
@@ -35,7 +35,7 @@ def _grid(request: Request) -> Grid:
     return Grid(timesteps=timesteps, warnings=_unusual(request, timesteps, original))
 
 
-def _distilled_timesteps(request: Request) -> Array:
+def _distilled_timesteps(request: ScheduleRequest) -> Array:
     """Return the timesteps of the distillation, descending."""
     options = request.options
     count = options.original_inference_steps
@@ -44,26 +44,28 @@ def _distilled_timesteps(request: Request) -> Array:
     return np.arange(count, 0, -1, dtype=np.float64) * (options.num_train_timesteps // count) - 1
 
 
-def _unusual(request: Request, timesteps: Array, original: Array) -> tuple[str, ...]:
-    """Say what diffusers warns of: timesteps that the student was not distilled on."""
-    found = []
+def _unusual(request: ScheduleRequest, timesteps: Array, original: Array) -> tuple[str, ...]:
+    """Return what diffusers warns of: timesteps that the student was not distilled on."""
+    warnings = []
     last = request.options.num_train_timesteps - 1
     if timesteps[0] != last:
-        found.append(f"{request.solver}: the first timestep is {timesteps[0]:g}, not {last}")
+        warnings.append(f"{request.solver}: the first timestep is {timesteps[0]:g}, not {last}")
     strange = [f"{t:g}" for t in timesteps[1:] if t not in original]
     if strange:
-        found.append(f"{request.solver}: not among the timesteps of the distillation: {', '.join(strange)}")
+        warnings.append(f"{request.solver}: not among the timesteps of the distillation: {', '.join(strange)}")
     if len(timesteps) > len(original):
-        found.append(f"{request.solver}: more timesteps ({len(timesteps)}) than in the distillation ({len(original)})")
-    return tuple(found)
+        warnings.append(
+            f"{request.solver}: more timesteps ({len(timesteps)}) than in the distillation ({len(original)})"
+        )
+    return tuple(warnings)
 
 
-def _lcm_steps(request: Request, grid: Grid, i: Indices) -> Steps:
+def _lcm_steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     options = request.options
     t = grid.timesteps[i]
     following = np.append(grid.timesteps[1:], grid.timesteps[-1])[i]
     a, a_next = alpha_bar(request, t), alpha_bar(request, following)
-    x0, picture = clipped_if_asked(request, picture_at(options.prediction_type, np.sqrt(a), np.sqrt(1 - a)))
+    x0, unclipped_x0 = clipped_if_configured(request, x0_at(options.prediction_type, np.sqrt(a), np.sqrt(1 - a)))
     # boundary condition of the consistency function: c_skip -> 1 and c_out -> 0 as t -> 0
     scaled = t * options.timestep_scaling
     c_skip = SIGMA_DATA**2 / (scaled**2 + SIGMA_DATA**2)
@@ -71,17 +73,17 @@ def _lcm_steps(request: Request, grid: Grid, i: Indices) -> Steps:
     denoised = c_out * x0 + c_skip * X
     last = i == len(grid.timesteps) - 1
     x_next = np.where(last, denoised, np.sqrt(a_next) * denoised + np.sqrt(1 - a_next) * NOISE)
-    return Steps(new_state={0: x_next}, input_scale=np.ones(len(i)), needs_noise=~last, picture=picture)
+    return Steps(new_state={0: x_next}, input_scale=np.ones(len(i)), needs_noise=~last, unclipped_x0=unclipped_x0)
 
 
-def _tcd_steps(request: Request, grid: Grid, i: Indices) -> Steps:
+def _tcd_steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     options = request.options
     t = grid.timesteps[i]
     following = np.append(grid.timesteps, 0)[i + 1]
     # float32, because the product is rounded down to a whole timestep
     s = np.floor((1 - request.eta) * following.astype(np.float32)).astype(np.float64)
     a, a_s, a_next = alpha_bar(request, t), alpha_bar(request, s), alpha_bar(request, following)
-    x0 = picture_at(options.prediction_type, np.sqrt(a), np.sqrt(1 - a))
+    x0 = x0_at(options.prediction_type, np.sqrt(a), np.sqrt(1 - a))
     eps = noise_at(options.prediction_type, np.sqrt(a), np.sqrt(1 - a))
     x_s = np.sqrt(a_s) * x0 + np.sqrt(1 - a_s) * eps
     noisy = (i < len(grid.timesteps) - 1) & (request.eta > 0)

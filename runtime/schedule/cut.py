@@ -6,18 +6,18 @@ import numpy as np
 
 from ...engines.errors import UsageError
 from .rows import Indices
-from .solver import Grid, Request, Solver
+from .solver import Grid, ScheduleRequest, Solver
 
 __all__ = ["Cut", "evaluations"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """How much of the way is gone, in the terms of diffusers' pipelines.
+    """The part of the schedule that is run, in the terms of diffusers' pipelines.
 
     Attributes:
-        strength: share of the steps made from a noised picture, in [0, 1]; None starts from pure noise.
-        denoising_start: share of the noise schedule another model has gone already; the latent comes from it.
+        strength: share of the steps made from a noised image, in [0, 1]; None starts from pure noise.
+        denoising_start: share of the noise schedule that another model has run already; the latent comes from it.
         denoising_end: share of the noise schedule after which to stop and hand the latent on.
 
     """
@@ -38,7 +38,7 @@ class Cut:
             raise UsageError(f"denoising_start ({start}) must be below denoising_end ({end})")
 
 
-def evaluations(solver: Solver, request: Request, grid: Grid, cut: Cut) -> Indices:
+def evaluations(solver: Solver, request: ScheduleRequest, grid: Grid, cut: Cut) -> Indices:
     """Return the indices of the evaluations that are made, ``[N]``, consecutive.
 
     Raises:
@@ -47,15 +47,15 @@ def evaluations(solver: Solver, request: Request, grid: Grid, cut: Cut) -> Indic
     """
     begin, end = _begin(solver, request, grid, cut), len(grid.timesteps)
     if cut.denoising_end is not None and cut.denoising_end < 1:
-        kept = grid.timesteps[begin:] >= _cutoff(request, cut.denoising_end)
-        end = begin + int(kept.sum())
+        within = grid.timesteps[begin:] >= _cutoff(request, cut.denoising_end)
+        end = begin + int(within.sum())
     if begin >= end:
-        asked = ", ".join(f"{name}={value}" for name, value in vars(cut).items() if value is not None)
-        raise UsageError(f"{asked} leaves no step of {request.step_count}: raise the steps or widen the cut")
+        settings = ", ".join(f"{name}={value}" for name, value in vars(cut).items() if value is not None)
+        raise UsageError(f"{settings} leaves no step of {request.step_count}: raise the steps or widen the cut")
     return np.arange(begin, end)
 
 
-def _begin(solver: Solver, request: Request, grid: Grid, cut: Cut) -> int:
+def _begin(solver: Solver, request: ScheduleRequest, grid: Grid, cut: Cut) -> int:
     total = len(grid.timesteps)
     if cut.denoising_start is not None:
         left = int((grid.timesteps < _cutoff(request, cut.denoising_start)).sum())
@@ -69,6 +69,6 @@ def _begin(solver: Solver, request: Request, grid: Grid, cut: Cut) -> int:
     return (steps - min(int(steps * cut.strength), steps)) * solver.order
 
 
-def _cutoff(request: Request, share: float) -> int:
+def _cutoff(request: ScheduleRequest, share: float) -> int:
     training_steps = request.options.num_train_timesteps
     return round(training_steps - share * training_steps)

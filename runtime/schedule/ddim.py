@@ -5,18 +5,18 @@ import numpy as np
 from ...engines.errors import UsageError
 from .levels import training_levels
 from .options import BETAS, OptionTable
-from .prediction import clipped_if_asked, noise_at, picture_at
+from .prediction import clipped_if_configured, noise_at, x0_at
 from .rows import NOISE, Array, Indices
-from .solver import Grid, Request, Solver, Steps
+from .solver import Grid, ScheduleRequest, Solver, Steps
 from .spacing import spaced_timesteps
 
 __all__ = ["DDIM", "alpha_bar", "timestep_level"]
 
 
-def alpha_bar(request: Request, timesteps: Array) -> Array:
+def alpha_bar(request: ScheduleRequest, timesteps: Array) -> Array:
     """Return the share of signal variance at whole timesteps; below zero it is what follows the last step.
 
-    ``set_alpha_to_one`` decides whether that is a clean picture or still the lowest trained noise level.
+    ``set_alpha_to_one`` decides whether that is a clean image or still the lowest trained noise level.
 
     Raises:
         UsageError: a timestep beyond those of training.
@@ -33,29 +33,29 @@ def alpha_bar(request: Request, timesteps: Array) -> Array:
     return np.where(at >= 0, trained[np.clip(at, 0, None)], last)
 
 
-def timestep_level(request: Request, grid: Grid, i: Indices) -> tuple[Array, Array]:
+def timestep_level(request: ScheduleRequest, grid: Grid, i: Indices) -> tuple[Array, Array]:
     """Signal and noise factors of a latent at evaluation ``i``, by its timestep."""
     level = alpha_bar(request, grid.timesteps[i])
     return np.sqrt(level), np.sqrt(1 - level)
 
 
-def _grid(request: Request) -> Grid:
+def _grid(request: ScheduleRequest) -> Grid:
     timesteps = spaced_timesteps(request.options, request.step_count)
     return Grid(timesteps=timesteps.round())
 
 
-def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
+def _steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     options = request.options
     t = grid.timesteps[i]
     previous = t - options.num_train_timesteps // request.step_count
     a, a_prev = alpha_bar(request, t), alpha_bar(request, previous)
-    x0, picture = clipped_if_asked(request, picture_at(options.prediction_type, np.sqrt(a), np.sqrt(1 - a)))
+    x0, unclipped_x0 = clipped_if_configured(request, x0_at(options.prediction_type, np.sqrt(a), np.sqrt(1 - a)))
     eps = noise_at(options.prediction_type, np.sqrt(a), np.sqrt(1 - a))
     # equation 16, with its sigma_t: eta = 1 is DDPM, eta = 0 deterministic
     sigma = request.eta * np.sqrt((1 - a_prev) / (1 - a) * (1 - a / a_prev))
     x_prev = np.sqrt(a_prev) * x0 + np.sqrt(1 - a_prev - sigma**2) * eps + sigma * NOISE
     needs_noise = np.full(len(i), request.eta > 0)
-    return Steps(new_state={0: x_prev}, input_scale=np.ones(len(i)), needs_noise=needs_noise, picture=picture)
+    return Steps(new_state={0: x_prev}, input_scale=np.ones(len(i)), needs_noise=needs_noise, unclipped_x0=unclipped_x0)
 
 
 DDIM = Solver(

@@ -4,37 +4,37 @@ import numpy as np
 
 from .ddim import alpha_bar, timestep_level
 from .options import BETAS, OptionTable
-from .prediction import clipped_if_asked, picture_at
+from .prediction import clipped_if_configured, x0_at
 from .rows import NOISE, Array, Indices, X
-from .solver import Grid, Request, Solver, Steps
+from .solver import Grid, ScheduleRequest, Solver, Steps
 from .spacing import spaced_timesteps
 
 __all__ = ["DDPM"]
 
 
-def _grid(request: Request) -> Grid:
+def _grid(request: ScheduleRequest) -> Grid:
     if request.timesteps is not None:
         return Grid(timesteps=np.trunc(request.timesteps))
     return Grid(timesteps=spaced_timesteps(request.options, request.step_count).round())
 
 
-def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
+def _steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     options = request.options
     t = grid.timesteps[i]
     previous = np.append(grid.timesteps, -1)[i + 1]
     bar, bar_prev = alpha_bar(request, t), alpha_bar(request, previous)
     alpha = bar / bar_prev
     beta = 1 - alpha
-    x0, picture = clipped_if_asked(request, picture_at(options.prediction_type, np.sqrt(bar), np.sqrt(1 - bar)))
+    x0, unclipped_x0 = clipped_if_configured(request, x0_at(options.prediction_type, np.sqrt(bar), np.sqrt(1 - bar)))
     # equation 7
     mean = np.sqrt(bar_prev) * beta / (1 - bar) * x0 + np.sqrt(alpha) * (1 - bar_prev) / (1 - bar) * X
     deviation = np.where(t > 0, _deviation(options.variance_type, beta, bar, bar_prev), 0.0)
     new_state = {0: mean + deviation * NOISE}
-    return Steps(new_state=new_state, input_scale=np.ones(len(i)), needs_noise=t > 0, picture=picture)
+    return Steps(new_state=new_state, input_scale=np.ones(len(i)), needs_noise=t > 0, unclipped_x0=unclipped_x0)
 
 
 def _deviation(variance_type: str | None, beta: Array, bar: Array, bar_prev: Array) -> Array:
-    """Section 3.2: beta itself, or the smallest variance that is consistent (kept above 1e-20, as in diffusers)."""
+    """Section 3.2: beta itself, or the smallest variance that is consistent (at least 1e-20, as in diffusers)."""
     if variance_type == "fixed_large":
         return np.sqrt(beta)
     return np.sqrt(np.maximum((1 - bar_prev) / (1 - bar) * beta, 1e-20))

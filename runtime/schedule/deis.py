@@ -12,12 +12,12 @@ from .options import BETAS, OptionTable
 from .prediction import noise_at, signal_and_noise
 from .rows import Indices, X, slot
 from .singles import Singles, exp
-from .solver import Grid, Request, Solver, Steps
+from .solver import Grid, ScheduleRequest, Solver, Steps
 
 __all__ = ["DEIS"]
 
 
-def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
+def _steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     options = request.options
     (a_t, s_t), (a_s, s_s), *older = (signal_and_noise(levels_at(grid, i, back)) for back in (-1, 0, 1, 2))
     eps = noise_at(options.prediction_type, a_s, s_s), slot(1), slot(2)
@@ -58,14 +58,14 @@ def _log_rho_weights(start: Singles, end: Singles, nodes: list[Singles]) -> list
     return weights
 
 
-def _orders(request: Request, grid: Grid, i: Indices) -> Indices:
+def _orders(request: ScheduleRequest, grid: Grid, i: Indices) -> Indices:
     options = request.options
     left = len(grid.timesteps) - i
     order: Indices = np.minimum(options.solver_order, i - i[0] + 1)
     return np.minimum(order, left) if options.lower_order_final and len(grid.timesteps) < 15 else order
 
 
-def _grid(request: Request) -> Grid:
+def _grid(request: ScheduleRequest) -> Grid:
     return log_snr_grid(request, final="sigma_min")
 
 

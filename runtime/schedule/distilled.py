@@ -28,7 +28,7 @@ def shortened_timesteps(steps: int, strength: float, *, teacher_steps: int, trai
     if left < steps:
         raise UsageError(
             f"strength={strength} leaves {left} of the {teacher_steps} steps of the distillation, fewer than "
-            f"num_inference_steps={steps}: draw at most {left} steps, or raise strength to {steps / teacher_steps:g}"
+            f"num_inference_steps={steps}: use at most {left} steps, or raise strength to {steps / teacher_steps:g}"
         )
     teacher = np.arange(left, 0, -1) * (training_steps // teacher_steps) - 1
     picked = np.floor(np.linspace(0, left, steps, endpoint=False)).astype(np.int64)

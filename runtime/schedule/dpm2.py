@@ -10,7 +10,7 @@ from .options import BETAS, OptionTable
 from .rows import NOISE, Array, Indices, X, slot
 from .sigma_space import derivative_at, initial_noise, input_scale, sigma_level, spaced_levels
 from .singles import rounded
-from .solver import Grid, Request, Solver, Steps
+from .solver import Grid, ScheduleRequest, Solver, Steps
 from .spacing import timestep_from_sigma
 
 __all__ = ["DPM2", "DPM2_ANCESTRAL", "interleaved", "step_ends"]
@@ -43,7 +43,7 @@ def _deterministic_end(_sigma: Array, sigma_next: Array) -> tuple[Array, Array]:
     return sigma_next, np.zeros_like(sigma_next)
 
 
-def _grid(request: Request, ancestral: bool) -> Grid:
+def _grid(request: ScheduleRequest, ancestral: bool) -> Grid:
     timesteps, sigmas = spaced_levels(request, rounded_karras=True)
     sigmas = rounded(sigmas)
     end = ancestral_split(sigmas[:-1], sigmas[1:])[0] if ancestral else sigmas[1:]
@@ -52,7 +52,7 @@ def _grid(request: Request, ancestral: bool) -> Grid:
     return Grid(timesteps=interleaved(timesteps, middle), sigmas=doubled, initial_noise=initial_noise(request, sigmas))
 
 
-def _steps(request: Request, grid: Grid, i: Indices, ancestral: bool) -> Steps:
+def _steps(request: ScheduleRequest, grid: Grid, i: Indices, ancestral: bool) -> Steps:
     sigma, sigma_next = step_ends(grid, i)
     end, up = ancestral_split(sigma, sigma_next) if ancestral else _deterministic_end(sigma, sigma_next)
     middle = _middle(sigma, end)
@@ -66,19 +66,19 @@ def _steps(request: Request, grid: Grid, i: Indices, ancestral: bool) -> Steps:
     )
 
 
-def _plain_grid(request: Request) -> Grid:
+def _plain_grid(request: ScheduleRequest) -> Grid:
     return _grid(request, ancestral=False)
 
 
-def _ancestral_grid(request: Request) -> Grid:
+def _ancestral_grid(request: ScheduleRequest) -> Grid:
     return _grid(request, ancestral=True)
 
 
-def _plain_steps(request: Request, grid: Grid, i: Indices) -> Steps:
+def _plain_steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     return _steps(request, grid, i, ancestral=False)
 
 
-def _ancestral_steps(request: Request, grid: Grid, i: Indices) -> Steps:
+def _ancestral_steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     return _steps(request, grid, i, ancestral=True)
 
 

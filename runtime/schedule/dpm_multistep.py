@@ -1,7 +1,7 @@
 """DPM-Solver, DPM-Solver++ and their SDE variants, multistep, of order 1 to 3.
 
 Lu et al., https://arxiv.org/abs/2206.00927 (DPM-Solver: integrates the predicted noise) and
-https://arxiv.org/abs/2211.01095 (DPM-Solver++: integrates the predicted picture).
+https://arxiv.org/abs/2211.01095 (DPM-Solver++: integrates the predicted x0).
 """
 
 from collections.abc import Mapping
@@ -12,16 +12,16 @@ from ...engines.errors import UsageError
 from .dpm_step import DPM_SYNONYMS, Factors, half_log_snr, step_factors
 from .log_snr import dpm_grid, levels_at, variance_preserving_level
 from .options import BETAS, OptionTable
-from .prediction import noise_at, picture_at, signal_and_noise
+from .prediction import noise_at, signal_and_noise, x0_at
 from .rows import NOISE, Array, Indices, X, slot
 from .singles import Singles
-from .solver import Grid, Request, Solver, Steps
+from .solver import Grid, ScheduleRequest, Solver, Steps
 
 __all__ = ["DPM_MULTISTEP", "check_order", "multistep"]
 
 
 def multistep(
-    request: Request, grid: Grid, i: Indices, m0: Array, factors: Factors, input_scale: Array | None = None
+    request: ScheduleRequest, grid: Grid, i: Indices, m0: Array, factors: Factors, input_scale: Array | None = None
 ) -> Steps:
     """Return the steps that extrapolate from the last one to three predictions; slots 1 and 2 remember them.
 
@@ -69,7 +69,7 @@ def _differences(m: tuple[Array, Array, Array], lambdas: list[Singles]) -> tuple
     return D1_0, D1_0 + share * change, (1 / (r0 + r1)) * change
 
 
-def _orders(request: Request, grid: Grid, i: Indices) -> Indices:
+def _orders(request: ScheduleRequest, grid: Grid, i: Indices) -> Indices:
     """Return the order of each step: what history allows, lowered at the end as the options say."""
     options = request.options
     total = len(grid.timesteps)
@@ -82,7 +82,7 @@ def _orders(request: Request, grid: Grid, i: Indices) -> Indices:
     return order
 
 
-def check_order(request: Request, orders_by_algorithm: Mapping[str, int]) -> None:
+def check_order(request: ScheduleRequest, orders_by_algorithm: Mapping[str, int]) -> None:
     """Refuse an order that the chosen algorithm does not have.
 
     Raises:
@@ -98,14 +98,14 @@ def check_order(request: Request, orders_by_algorithm: Mapping[str, int]) -> Non
         )
 
 
-def _grid(request: Request) -> Grid:
+def _grid(request: ScheduleRequest) -> Grid:
     check_order(request, {"sde-dpmsolver": 2})
     return dpm_grid(request, round_cosine=False)
 
 
-def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
+def _steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     options = request.options
-    predicted = picture_at if options.algorithm_type.endswith("++") else noise_at
+    predicted = x0_at if options.algorithm_type.endswith("++") else noise_at
     m0 = predicted(options.prediction_type, *signal_and_noise(levels_at(grid, i)))
     return multistep(request, grid, i, m0, signal_and_noise)
 

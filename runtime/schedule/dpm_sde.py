@@ -1,11 +1,11 @@
 """DPM-Solver++ (2S) for the diffusion SDE, k-diffusion's ``sample_dpmpp_sde``.
 
 Two evaluations per step: an ancestral step to the middle in log sigma, then the whole ancestral step with the
-picture predicted there (https://arxiv.org/abs/2211.01095, algorithm 1, with r = 1/2).
+x0 predicted there (https://arxiv.org/abs/2211.01095, algorithm 1, with r = 1/2).
 
 Noise: diffusers reads both noises of a step off one Brownian path, through ``torchsde``, seeded apart from the
-generator of the request. Here each evaluation draws from the request's generator, and the two noises of a step are
-given the correlation that the path would have given them: over [middle, start] and [end, start], which overlap, it is
+generator of the request. Here each evaluation samples from the request's generator, and the two noises of a step have
+the correlation that they would have on the path: over [middle, start] and [end, start], which overlap, it is
 ``sqrt((start - middle) / (start - end))``. Same distribution, other numbers.
 """
 
@@ -18,7 +18,7 @@ from .prediction import denoised_at_sigma
 from .rows import NOISE, Array, Indices, X, slot
 from .sigma_space import initial_noise, input_scale, sigma_level, spaced_levels, twice_but_first
 from .singles import rounded
-from .solver import Grid, Request, Solver, Steps
+from .solver import Grid, ScheduleRequest, Solver, Steps
 from .spacing import timestep_from_sigma
 
 __all__ = ["DPM_SDE"]
@@ -26,14 +26,14 @@ __all__ = ["DPM_SDE"]
 START, PATH = 1, 2
 
 
-def _grid(request: Request) -> Grid:
+def _grid(request: ScheduleRequest) -> Grid:
     timesteps, sigmas = spaced_levels(request, exact=True)
     middle = timestep_from_sigma(np.sqrt(sigmas[:-1] * sigmas[1:]), request.levels)
     doubled = rounded(np.append(twice_but_first(sigmas), 0.0))
     return Grid(timesteps=interleaved(timesteps, middle), sigmas=doubled, initial_noise=initial_noise(request, doubled))
 
 
-def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
+def _steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     sigma, sigma_next = step_ends(grid, i)
     middle = np.sqrt(sigma * sigma_next)
     first = i % 2 == 0

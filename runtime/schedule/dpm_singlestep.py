@@ -10,9 +10,9 @@ import numpy as np
 from .dpm_step import DPM_SYNONYMS, half_log_snr, step_factors
 from .log_snr import dpm_grid, levels_at, variance_preserving_level
 from .options import BETAS, Options, OptionTable
-from .prediction import noise_at, picture_at, signal_and_noise
+from .prediction import noise_at, signal_and_noise, x0_at
 from .rows import NOISE, Array, Indices, X, slot
-from .solver import Grid, Request, Solver, Steps
+from .solver import Grid, ScheduleRequest, Solver, Steps
 
 __all__ = ["DPM_SINGLESTEP"]
 
@@ -42,19 +42,19 @@ def _orders(options: Options, steps: int) -> Indices:
     return np.array(orders)
 
 
-def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
+def _steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     options = request.options
     order = np.minimum(_orders(options, len(grid.timesteps))[i], i - i[0] + 1)
-    predicted = picture_at if options.algorithm_type.endswith("++") else noise_at
+    predicted = x0_at if options.algorithm_type.endswith("++") else noise_at
     m = (
         predicted(options.prediction_type, *signal_and_noise(levels_at(grid, i))),
         slot(PREDICTIONS),
         slot(PREDICTIONS + 1),
     )
     sample = np.where(order == 1, X, slot(START))
-    taken = [_step(options, grid, i, sample, m, k) for k in range(1, options.solver_order + 1)]
+    chosen = [_step(options, grid, i, sample, m, k) for k in range(1, options.solver_order + 1)]
     return Steps(
-        new_state={0: np.choose(order - 1, taken), START: sample, PREDICTIONS: m[0], PREDICTIONS + 1: m[1]},
+        new_state={0: np.choose(order - 1, chosen), START: sample, PREDICTIONS: m[0], PREDICTIONS + 1: m[1]},
         input_scale=np.ones(len(i)),
         needs_noise=np.full(len(i), options.algorithm_type.startswith("sde")),
     )
@@ -80,7 +80,7 @@ def _step(options: Options, grid: Grid, i: Indices, sample: Array, m: tuple[Arra
     return moved
 
 
-def _grid(request: Request) -> Grid:
+def _grid(request: ScheduleRequest) -> Grid:
     return dpm_grid(request, round_cosine=True)
 
 

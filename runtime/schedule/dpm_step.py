@@ -1,7 +1,7 @@
 """The exponential integrator that every DPM-Solver step is made of.
 
 With ``lambda = log(alpha / sigma)`` and ``h`` its increase over a step, a step from level s to level t is
-``x_t = A x + B_0 D_0 + B_1 D_1 + B_2 D_2 + C noise``. ``D_0`` is a prediction (of the picture for the "++" algorithms,
+``x_t = A x + B_0 D_0 + B_1 D_1 + B_2 D_2 + C noise``. ``D_0`` is a prediction (of x0 for the "++" algorithms,
 of the noise for the others), ``D_k`` an estimate of its k-th derivative by lambda, times ``h**k``.
 
 In float32, operation by operation as in diffusers, for the reason given in :mod:`.singles`.

@@ -15,24 +15,24 @@ from .options import OptionTable
 from .rows import OUTPUT, Array, Indices, X
 from .sigma_space import sigma_level
 from .singles import Singles, rounded
-from .solver import Grid, Request, Solver, Steps
+from .solver import Grid, ScheduleRequest, Solver, Steps
 from .spacing import exponential_sigmas, karras_sigmas
 
 __all__ = ["EDM_DPM_MULTISTEP", "EDM_EULER"]
 
 
-def _denoised(request: Request, sigma: Array) -> Array:
+def _denoised(request: ScheduleRequest, sigma: Array) -> Array:
     data = request.options.sigma_data
     c_skip = data**2 / (sigma**2 + data**2)
     c_out = sigma * data / np.sqrt(sigma**2 + data**2)
     return c_skip * X + (c_out if request.options.prediction_type == "epsilon" else -c_out) * OUTPUT
 
 
-def _input_scale(request: Request, sigma: Array) -> Array:
+def _input_scale(request: ScheduleRequest, sigma: Array) -> Array:
     return 1 / np.hypot(sigma, request.options.sigma_data)
 
 
-def _grid(request: Request, lowest: Callable[[Array, float], float]) -> Grid:
+def _grid(request: ScheduleRequest, lowest: Callable[[Array, float], float]) -> Grid:
     options, n = request.options, request.step_count
     low, high = options.sigma_min, options.sigma_max
     if low is None or high is None or not 0 < low < high:
@@ -49,11 +49,11 @@ def _grid(request: Request, lowest: Callable[[Array, float], float]) -> Grid:
     )
 
 
-def _euler_grid(request: Request) -> Grid:
+def _euler_grid(request: ScheduleRequest) -> Grid:
     return _grid(request, lambda sigmas, _: float(sigmas[-1]))
 
 
-def _euler_steps(request: Request, grid: Grid, i: Indices) -> Steps:
+def _euler_steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     sigma, sigma_next = grid.sigmas[i], grid.sigmas[i + 1]
     slope = (X - _denoised(request, sigma)) / sigma
     return Steps(
@@ -63,18 +63,18 @@ def _euler_steps(request: Request, grid: Grid, i: Indices) -> Steps:
     )
 
 
-def _dpm_grid(request: Request) -> Grid:
+def _dpm_grid(request: ScheduleRequest) -> Grid:
     check_order(request, {"sde-dpmsolver++": 2})
     return _grid(request, lambda _, sigma_min: sigma_min)
 
 
-def _dpm_steps(request: Request, grid: Grid, i: Indices) -> Steps:
+def _dpm_steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     sigma = grid.sigmas[i]
     return multistep(request, grid, i, _denoised(request, sigma), sigma_factors, _input_scale(request, sigma))
 
 
 def sigma_factors(sigma: Singles) -> tuple[Singles, Singles]:
-    """Signal and noise factors of a latent that is the picture plus sigma times noise."""
+    """Signal and noise factors of a latent that is x0 plus sigma times noise."""
     return np.ones_like(sigma), sigma
 
 

@@ -9,13 +9,13 @@ from .options import BETAS, OptionTable
 from .rows import NOISE, Array, Indices, X
 from .sigma_space import derivative_at, initial_noise, input_scale, sigma_level, spaced_levels
 from .singles import rounded
-from .solver import Grid, Request, Solver, Steps
+from .solver import Grid, ScheduleRequest, Solver, Steps
 from .spacing import final_sigma, timestep_from_sigma
 
 __all__ = ["EULER", "EULER_ANCESTRAL", "ancestral_split"]
 
 
-def _euler_grid(request: Request) -> Grid:
+def _euler_grid(request: ScheduleRequest) -> Grid:
     if request.sigmas is None:
         timesteps, sigmas = spaced_levels(request)
         sigmas = rounded(np.append(sigmas, final_sigma(request.options, request.levels)))
@@ -27,13 +27,13 @@ def _euler_grid(request: Request) -> Grid:
     return Grid(timesteps=rounded(timesteps), sigmas=sigmas, initial_noise=initial_noise(request, sigmas))
 
 
-def _euler_steps(request: Request, grid: Grid, i: Indices) -> Steps:
+def _euler_steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     sigma, sigma_next = grid.sigmas[i], grid.sigmas[i + 1]
     x_next = X + (sigma_next - sigma) * derivative_at(request, sigma)
     return Steps(new_state={0: x_next}, input_scale=input_scale(sigma), needs_noise=np.zeros(len(i), dtype=bool))
 
 
-def _ancestral_grid(request: Request) -> Grid:
+def _ancestral_grid(request: ScheduleRequest) -> Grid:
     timesteps, sigmas = spaced_levels(request)
     sigmas = rounded(np.append(sigmas, 0.0))
     return Grid(timesteps=timesteps, sigmas=sigmas, initial_noise=initial_noise(request, sigmas))
@@ -46,7 +46,7 @@ def ancestral_split(sigma: Array, sigma_next: Array) -> tuple[Array, Array]:
     return down, up
 
 
-def _ancestral_steps(request: Request, grid: Grid, i: Indices) -> Steps:
+def _ancestral_steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     sigma = grid.sigmas[i]
     down, up = ancestral_split(sigma, grid.sigmas[i + 1])
     x_next = X + (down - sigma) * derivative_at(request, sigma) + up * NOISE

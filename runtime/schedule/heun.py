@@ -7,7 +7,7 @@ last step goes to zero noise, where there is no slope, and stays an Euler step.
 import numpy as np
 
 from .options import BETAS, OptionTable
-from .prediction import clipped_if_asked, denoised_at_sigma
+from .prediction import clipped_if_configured, denoised_at_sigma
 from .rows import Indices, X, slot
 from .sigma_space import (
     initial_noise,
@@ -17,14 +17,14 @@ from .sigma_space import (
     twice_but_first,
 )
 from .singles import rounded
-from .solver import Grid, Request, Solver, Steps
+from .solver import Grid, ScheduleRequest, Solver, Steps
 
 __all__ = ["HEUN"]
 
 SLOPE, START = 1, 2
 
 
-def _grid(request: Request) -> Grid:
+def _grid(request: ScheduleRequest) -> Grid:
     timesteps, sigmas = spaced_levels(request)
     sigmas = rounded(np.append(twice_but_first(sigmas), 0.0))
     return Grid(
@@ -32,10 +32,10 @@ def _grid(request: Request) -> Grid:
     )
 
 
-def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
+def _steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     sigma, sigma_next = grid.sigmas[i], grid.sigmas[i + 1]
     first = i % 2 == 0
-    x0, picture = clipped_if_asked(request, denoised_at_sigma(request, sigma))
+    x0, unclipped_x0 = clipped_if_configured(request, denoised_at_sigma(request, sigma))
     slope = (X - x0) / sigma
     euler = X + (sigma_next - sigma) * slope
     # at the second evaluation sigma is the end of the step that began one evaluation earlier
@@ -44,7 +44,7 @@ def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
         new_state={0: np.where(first, euler, heun), SLOPE: slope, START: X},
         input_scale=input_scale(sigma),
         needs_noise=np.zeros(len(i), dtype=bool),
-        picture=picture,
+        unclipped_x0=unclipped_x0,
     )
 
 

@@ -9,7 +9,7 @@ from .options import BETAS, OptionTable
 from .rows import Array, Indices, X, slot
 from .sigma_space import derivative_at, initial_noise, input_scale, sigma_level, spaced_levels
 from .singles import rounded
-from .solver import Grid, Request, Solver, Steps
+from .solver import Grid, ScheduleRequest, Solver, Steps
 
 __all__ = ["LMS"]
 
@@ -19,13 +19,13 @@ _NODES = np.array([-1.0, 1.0]) / np.sqrt(3.0)
 """Gauss-Legendre nodes (both weights are 1): exact for cubics, which is what is integrated."""
 
 
-def _grid(request: Request) -> Grid:
+def _grid(request: ScheduleRequest) -> Grid:
     timesteps, sigmas = spaced_levels(request)
     sigmas = rounded(np.append(sigmas, 0.0))
     return Grid(timesteps=rounded(timesteps), sigmas=sigmas, initial_noise=initial_noise(request, sigmas))
 
 
-def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
+def _steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     sigma, sigma_next = grid.sigmas[i], grid.sigmas[i + 1]
     slopes = derivative_at(request, sigma), slot(1), slot(2), slot(3)
     x_next = X + sum(_weight(grid.sigmas, i, k, sigma, sigma_next) * slope for k, slope in enumerate(slopes))
@@ -39,7 +39,7 @@ def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
 def _weight(sigmas: Array, i: Indices, k: int, start: Array, end: Array) -> Array:
     """Integrate over the step the Lagrange polynomial that is 1 at ``sigmas[i - k]`` and 0 at the other nodes.
 
-    The order grows with the position in the whole grid, also when a picture is joined half-way and the slopes of
+    The order grows with the position in the whole grid, also when an image joins half-way and the slopes of
     the first steps were never computed: they count as zero, as in diffusers.
     """
     half, middle = (end - start) / 2, (end + start) / 2

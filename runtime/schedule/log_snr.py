@@ -1,4 +1,4 @@
-"""What DPM-Solver, UniPC and DEIS share: unit-variance latents, and time measured by ``log(alpha / sigma)``."""
+"""Common code of DPM-Solver, UniPC and DEIS: unit-variance latents, and time measured by ``log(alpha / sigma)``."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from .prediction import signal_and_noise
 from .rows import Array, Indices
 from .sigma_space import refuse_respacing
 from .singles import Singles, rounded, singles
-from .solver import Grid, Request
+from .solver import Grid, ScheduleRequest
 from .spacing import log_spaced_timesteps, respaced_sigmas, timestep_from_sigma
 
 __all__ = ["dpm_grid", "levels_at", "log_snr_grid", "variance_preserving_level"]
@@ -16,24 +16,24 @@ __all__ = ["dpm_grid", "levels_at", "log_snr_grid", "variance_preserving_level"]
 def levels_at(grid: Grid, i: Indices, back: int = 0) -> Singles:
     """Return the noise-to-signal ratios ``back`` evaluations before ``i``, ``[N]``, in float32.
 
-    Before the first evaluation there are none; what stands there is not used, for want of history.
+    Before the first evaluation there are none; the values there are not used.
     """
     return singles(grid.sigmas[np.maximum(i - back, 0)])
 
 
-def variance_preserving_level(_request: Request, grid: Grid, i: Indices) -> tuple[Array, Array]:
+def variance_preserving_level(_request: ScheduleRequest, grid: Grid, i: Indices) -> tuple[Array, Array]:
     """Signal and noise factors of a latent of unit variance at evaluation ``i``."""
     alpha, sigma = signal_and_noise(levels_at(grid, i))
     return alpha.astype(np.float64), sigma.astype(np.float64)
 
 
 def log_snr_grid(
-    request: Request, *, final: str | None = None, round_cosine: bool = True, end_at_spacing: bool = True
+    request: ScheduleRequest, *, final: str | None = None, round_cosine: bool = True, end_at_spacing: bool = True
 ) -> Grid:
     """Return whole timesteps and their sigmas, by the options' spacing or the request's own timesteps.
 
     Args:
-        request: what is asked for.
+        request: the solver's input.
         final: ``final_sigmas_type`` for a solver without that option.
         round_cosine: round the timesteps of Karras sigmas also for the cosine beta schedule (diffusers'
             multistep DPM-Solver cuts their fractions off instead).
@@ -67,7 +67,7 @@ def log_snr_grid(
     return Grid(timesteps=np.trunc(timesteps), sigmas=rounded(np.append(sigmas, last)))
 
 
-def dpm_grid(request: Request, *, round_cosine: bool) -> Grid:
+def dpm_grid(request: ScheduleRequest, *, round_cosine: bool) -> Grid:
     """Return the grid of DPM-Solver, which cannot reach zero noise when it integrates predicted noise.
 
     Raises:
@@ -83,7 +83,7 @@ def dpm_grid(request: Request, *, round_cosine: bool) -> Grid:
     return log_snr_grid(request, round_cosine=round_cosine, end_at_spacing=False)
 
 
-def _usable_timesteps(request: Request) -> int:
+def _usable_timesteps(request: ScheduleRequest) -> int:
     """Return how many training timesteps lie above ``lambda_min_clipped`` (needed for the cosine schedule)."""
     cumprod = request.levels.alphas_cumprod
     lambdas = np.log(np.sqrt(cumprod)) - np.log(np.sqrt(1 - cumprod))

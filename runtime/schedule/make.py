@@ -13,7 +13,7 @@ from .cut import Cut, evaluations
 from .options import resolve_options
 from .registry import SOLVERS, find_solver
 from .rows import COLUMNS, OUTPUT, Array, X, update_table
-from .solver import Grid, Request, Solver
+from .solver import Grid, ScheduleRequest, Solver
 from .table import Schedule
 
 __all__ = ["make_schedule"]
@@ -38,15 +38,15 @@ def make_schedule(
 
     Args:
         config: the checkpoint's ``scheduler_config.json``.
-        num_inference_steps: number of steps; None when ``timesteps`` or ``sigmas`` are given.
+        num_inference_steps: number of steps; None when ``timesteps`` or ``sigmas`` are set.
         solver: a diffusers class name or a short name (:func:`.solver_names`); the config's ``_class_name`` if None.
         overrides: options on top of the config, as for diffusers' ``from_config(config, **overrides)``.
         timesteps: custom timesteps, descending, for solvers that take them.
         sigmas: custom noise-to-signal ratios, descending, with the one after the last step, for solvers that take
             them.
-        strength: share of the steps to make, starting from a picture noised accordingly; None starts from noise.
-        denoising_start: share of the schedule that another model has gone; the latent it left is taken as it is, and
-            ``strength`` is not used.
+        strength: share of the steps to make, starting from an image noised accordingly; None starts from noise.
+        denoising_start: share of the schedule that another model has run; its latent is used as it is, and ``strength``
+            is not used.
         denoising_end: share of the schedule after which to stop.
         eta: share of DDPM's noise in DDIM, or the stochasticity of TCD, in [0, 1].
 
@@ -57,8 +57,8 @@ def make_schedule(
     """
     chosen, implied = _choose(config, solver)
     options = resolve_options(chosen.name, chosen.options, config, {**implied, **overrides})
-    _check_taken(chosen, timesteps=timesteps, sigmas=sigmas, eta=eta or None)
-    request = Request(
+    _check_supported(chosen, timesteps=timesteps, sigmas=sigmas, eta=eta or None)
+    request = ScheduleRequest(
         solver=chosen.name,
         options=options,
         steps=_checked_steps(num_inference_steps, timesteps, sigmas, options.num_train_timesteps),
@@ -76,7 +76,7 @@ def make_schedule(
 _FEW = 4  # steps, as of SDXL-Turbo
 
 
-def _few_steps(request: Request, schedule: Schedule) -> list[str]:
+def _few_steps(request: ScheduleRequest, schedule: Schedule) -> list[str]:
     """Say that ``leading`` timesteps leave nothing to do for the one step that is made."""
     first, training = float(schedule.timesteps[0]), request.options.num_train_timesteps
     few = request.steps is not None and request.steps <= _FEW
@@ -88,14 +88,14 @@ def _few_steps(request: Request, schedule: Schedule) -> list[str]:
     ]
 
 
-def _assemble(solver: Solver, request: Request, cut: Cut, warnings: tuple[str, ...]) -> Schedule:
+def _assemble(solver: Solver, request: ScheduleRequest, cut: Cut, warnings: tuple[str, ...]) -> Schedule:
     # Factors that are not used may be infinite on the way (lambda at zero noise, say); the result is checked.
     with np.errstate(all="ignore"):
         grid = solver.grid(request)
         i = evaluations(solver, request, grid, cut)
         steps = solver.steps(request, grid, i)
         update = update_table(steps.new_state, len(i))
-        predict = _predict(steps.picture, len(i))
+        predict = _predict(steps.unclipped_x0, len(i))
         following = np.array(solver.level(request, grid, i[1:])).T
         first = solver.level(request, grid, i[:1])
     _check_finite(request, np.concatenate([update.reshape(len(i), -1), predict], axis=1), steps.input_scale)
@@ -104,7 +104,7 @@ def _assemble(solver: Solver, request: Request, cut: Cut, warnings: tuple[str, .
         timesteps=grid.timesteps[i],
         input_scale=steps.input_scale,
         predict=predict,
-        clip=math.inf if steps.picture is None else request.options.clip_sample_range,
+        clip=math.inf if steps.unclipped_x0 is None else request.options.clip_sample_range,
         update=update,
         needs_noise=steps.needs_noise,
         start=_start(cut, grid, float(first[0][0]), float(first[1][0])),
@@ -114,12 +114,12 @@ def _assemble(solver: Solver, request: Request, cut: Cut, warnings: tuple[str, .
     )
 
 
-def _predict(picture: Array | None, evaluations: int) -> Array:
-    """Return the factors of the latent and of the output in the predicted picture, ``[N, 2]``."""
-    if picture is None:
+def _predict(unclipped_x0: Array | None, evaluations: int) -> Array:
+    """Return the factors of the latent and of the output in the predicted x0, ``[N, 2]``."""
+    if unclipped_x0 is None:
         return np.zeros((evaluations, 2))
     columns = [int(np.flatnonzero(term[:, 0])[0]) for term in (X, OUTPUT)]
-    return np.broadcast_to(picture, (COLUMNS, evaluations))[columns].T.copy()
+    return np.broadcast_to(unclipped_x0, (COLUMNS, evaluations))[columns].T.copy()
 
 
 def _start(cut: Cut, grid: Grid, signal: float, noise: float) -> tuple[float, float]:
@@ -139,8 +139,8 @@ def _choose(config: Mapping[str, object], solver: str | None) -> tuple[Solver, M
     return find_solver(name)
 
 
-def _check_taken(solver: Solver, **given: object) -> None:
-    for name, value in given.items():
+def _check_supported(solver: Solver, **settings: object) -> None:
+    for name, value in settings.items():
         if value is not None and name not in solver.takes:
             able = ", ".join(other.name for other in SOLVERS.values() if name in other.takes)
             raise UsageError(f"{solver.name} does not take {name} (these do: {able})")
@@ -175,7 +175,7 @@ def _checked_eta(eta: float) -> float:
     return eta
 
 
-def _check_finite(request: Request, factors: Array, input_scale: Array) -> None:
+def _check_finite(request: ScheduleRequest, factors: Array, input_scale: Array) -> None:
     bad = ~(np.isfinite(factors).all(axis=1) & np.isfinite(input_scale))
     if bad.any():
         raise UsageError(

@@ -6,7 +6,7 @@ evaluations each.
 
 Slots: the latent; the sample a step began with; the last three network outputs. A Runge-Kutta step has to remember
 one thing more than that, so between its second and third evaluation the sample is worked out again from the latent;
-where a picture is blended into the latent at that very evaluation, the result differs from diffusers'.
+where an image is blended into the latent at that very evaluation, the result differs from diffusers'.
 """
 
 import numpy as np
@@ -15,21 +15,21 @@ from ...engines.errors import UsageError
 from .ddim import alpha_bar, timestep_level
 from .options import BETAS, OptionTable
 from .rows import OUTPUT, Array, Indices, X, slot
-from .solver import Grid, Request, Solver, Steps
+from .solver import Grid, ScheduleRequest, Solver, Steps
 from .spacing import spaced_timesteps
 
 __all__ = ["PNDM"]
 
-KEPT, OUTPUTS = 1, 2
+SAVED, OUTPUTS = 1, 2
 RUNGE_KUTTA_STEPS = 3
 RUNGE_KUTTA = 4 * RUNGE_KUTTA_STEPS
 
 
-def _stride(request: Request) -> int:
+def _stride(request: ScheduleRequest) -> int:
     return request.options.num_train_timesteps // request.step_count
 
 
-def _runge_kutta_timesteps(request: Request) -> Array:
+def _runge_kutta_timesteps(request: ScheduleRequest) -> Array:
     """Return the timesteps of the Runge-Kutta steps, ``[12]``: start, middle, middle, end of each."""
     spaced = spaced_timesteps(request.options, request.step_count).round()
     starts, ends = spaced[:RUNGE_KUTTA_STEPS], spaced[1 : RUNGE_KUTTA_STEPS + 1]
@@ -37,7 +37,7 @@ def _runge_kutta_timesteps(request: Request) -> Array:
     return np.stack([starts, middles, middles, ends], axis=1).ravel()
 
 
-def _grid(request: Request) -> Grid:
+def _grid(request: ScheduleRequest) -> Grid:
     spaced = spaced_timesteps(request.options, request.step_count).round()
     if request.options.skip_prk_steps:
         return Grid(timesteps=np.insert(spaced, min(1, len(spaced) - 1), spaced[1:2]))
@@ -49,7 +49,7 @@ def _grid(request: Request) -> Grid:
     return Grid(timesteps=np.append(_runge_kutta_timesteps(request), spaced[RUNGE_KUTTA_STEPS:]))
 
 
-def _transfer(request: Request, t: Array, t_prev: Array) -> tuple[Array, Array]:
+def _transfer(request: ScheduleRequest, t: Array, t_prev: Array) -> tuple[Array, Array]:
     """Equation 11: factors of the sample and of the combined outputs when going from ``t`` to ``t_prev``."""
     a, a_prev = alpha_bar(request, t), alpha_bar(request, t_prev)
     keep = np.sqrt(a_prev / a)
@@ -59,7 +59,7 @@ def _transfer(request: Request, t: Array, t_prev: Array) -> tuple[Array, Array]:
     return keep, pull
 
 
-def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
+def _steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     count = i - i[0]
     multistep = _multistep(request, grid.timesteps[i], count)
     if request.options.skip_prk_steps:
@@ -76,12 +76,12 @@ def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
     )
 
 
-def _multistep(request: Request, t: Array, count: Indices) -> dict[int, Array]:
+def _multistep(request: ScheduleRequest, t: Array, count: Indices) -> dict[int, Array]:
     """Adams-Bashforth (equation 12) of the order that history allows."""
     e = [slot(OUTPUTS), slot(OUTPUTS + 1), slot(OUTPUTS + 2)]
     skipped = request.options.skip_prk_steps
     repeated = (count == 1) & skipped
-    # the output that the repeated step replaces is not kept
+    # the output that the repeated step replaces is not saved
     known = np.clip(count - 1, 0, 3) if skipped else np.full(len(count), 3)
     combined = np.choose(
         np.where(repeated, 4, known),
@@ -95,13 +95,13 @@ def _multistep(request: Request, t: Array, count: Indices) -> dict[int, Array]:
     )
     stride = _stride(request)
     keep, pull = _transfer(request, np.where(repeated, t + stride, t), np.where(repeated, t, t - stride))
-    sample = np.where(repeated, slot(KEPT), X)
+    sample = np.where(repeated, slot(SAVED), X)
     pushed = OUTPUT, e[0], e[1]
     outputs = {OUTPUTS + k: np.where(repeated, e[k], pushed[k]) for k in range(3)}
-    return {0: keep * sample + pull * combined, KEPT: X, **outputs}
+    return {0: keep * sample + pull * combined, SAVED: X, **outputs}
 
 
-def _runge_kutta(request: Request, t: Array, count: Indices) -> dict[int, Array]:
+def _runge_kutta(request: ScheduleRequest, t: Array, count: Indices) -> dict[int, Array]:
     """Classical Runge-Kutta (equation 13), its four stages being one evaluation each.
 
     Slot KEPT holds, after the first stage, the sample; after the second, the weighted sum of the outputs so far;
@@ -115,15 +115,15 @@ def _runge_kutta(request: Request, t: Array, count: Indices) -> dict[int, Array]
     keep_after, pull_after = np.roll(keep, -1), np.roll(pull, -1)
     e = [slot(OUTPUTS), slot(OUTPUTS + 1), slot(OUTPUTS + 2)]
 
-    second_output = 3 * (slot(KEPT) - e[0] / 6)
+    second_output = 3 * (slot(SAVED) - e[0] / 6)
     recovered = (X - pull_before * second_output) / keep_before
-    sample = np.choose(stage, [X, slot(KEPT), recovered, X])
-    but_last = keep_after * sample + pull_after * (slot(KEPT) + OUTPUT / 3)
-    kept = np.choose(stage, [X, e[0] / 6 + OUTPUT / 3, but_last, X])
-    moved = np.where(stage == 3, slot(KEPT) + pull / 6 * OUTPUT, keep * sample + pull * OUTPUT)
+    sample = np.choose(stage, [X, slot(SAVED), recovered, X])
+    but_last = keep_after * sample + pull_after * (slot(SAVED) + OUTPUT / 3)
+    saved = np.choose(stage, [X, e[0] / 6 + OUTPUT / 3, but_last, X])
+    moved = np.where(stage == 3, slot(SAVED) + pull / 6 * OUTPUT, keep * sample + pull * OUTPUT)
     pushed = OUTPUT, e[0], e[1]
     outputs = {OUTPUTS + k: np.where(stage == 0, pushed[k], e[k]) for k in range(3)}
-    return {0: moved, KEPT: kept, **outputs}
+    return {0: moved, SAVED: saved, **outputs}
 
 
 PNDM = Solver(

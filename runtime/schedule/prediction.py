@@ -1,4 +1,4 @@
-"""What the network's output says about the picture and the noise, for the three prediction types.
+"""The x0 and the noise that a network's output predicts, for the three prediction types.
 
 With ``x = alpha * x0 + sigma * eps``: epsilon predicts ``eps``, sample predicts ``x0``, v_prediction predicts
 ``alpha * eps - sigma * x0`` (https://arxiv.org/abs/2202.00512, appendix D).
@@ -8,9 +8,9 @@ import numpy as np
 
 from .rows import CLIPPED, OUTPUT, Array, X
 from .singles import Singles
-from .solver import Request
+from .solver import ScheduleRequest
 
-__all__ = ["clipped_if_asked", "denoised_at_sigma", "noise_at", "picture_at", "signal_and_noise"]
+__all__ = ["clipped_if_configured", "denoised_at_sigma", "noise_at", "signal_and_noise", "x0_at"]
 
 
 def signal_and_noise(ratio: Singles) -> tuple[Singles, Singles]:
@@ -19,21 +19,21 @@ def signal_and_noise(ratio: Singles) -> tuple[Singles, Singles]:
     return alpha, ratio * alpha
 
 
-def picture_at(prediction: str, alpha: Array | Singles, sigma: Array | Singles, x: Array = X) -> Array:
-    """Return the predicted picture x0 of a latent ``x`` with signal factor ``alpha`` and noise factor ``sigma``."""
-    picture: Array
+def x0_at(prediction: str, alpha: Array | Singles, sigma: Array | Singles, x: Array = X) -> Array:
+    """Return the predicted x0 of a latent ``x`` with signal factor ``alpha`` and noise factor ``sigma``."""
+    x0: Array
     if prediction == "epsilon":
-        picture = (x - sigma * OUTPUT) / alpha
+        x0 = (x - sigma * OUTPUT) / alpha
     elif prediction == "sample":
-        picture = OUTPUT + 0 * alpha
+        x0 = OUTPUT + 0 * alpha
     else:
-        picture = alpha * x - sigma * OUTPUT
-    return picture
+        x0 = alpha * x - sigma * OUTPUT
+    return x0
 
 
-def clipped_if_asked(request: Request, picture: Array) -> tuple[Array, Array | None]:
-    """Return the predicted picture to step with, and what :attr:`.solver.Steps.picture` is to be."""
-    return (CLIPPED, picture) if request.options.clip_sample else (picture, None)
+def clipped_if_configured(request: ScheduleRequest, x0: Array) -> tuple[Array, Array | None]:
+    """Return the x0 to step with, and the value of :attr:`.solver.Steps.unclipped_x0`."""
+    return (CLIPPED, x0) if request.options.clip_sample else (x0, None)
 
 
 def noise_at(prediction: str, alpha: Array | Singles, sigma: Array | Singles, x: Array = X) -> Array:
@@ -48,11 +48,11 @@ def noise_at(prediction: str, alpha: Array | Singles, sigma: Array | Singles, x:
     return noise
 
 
-def denoised_at_sigma(request: Request, sigma: Array) -> Array:
-    """Return the predicted picture of a latent that is the picture plus ``sigma`` times noise (signal factor 1).
+def denoised_at_sigma(request: ScheduleRequest, sigma: Array) -> Array:
+    """Return the predicted x0 of a latent that is x0 plus ``sigma`` times noise (signal factor 1).
 
-    The network saw this latent divided by ``sqrt(sigma**2 + 1)``, and v is defined for that.
+    The network's input was this latent divided by ``sqrt(sigma**2 + 1)``, and v is defined for that.
     """
     if request.options.prediction_type == "v_prediction":
         return X / (sigma**2 + 1) - sigma / np.sqrt(sigma**2 + 1) * OUTPUT
-    return picture_at(request.options.prediction_type, np.ones_like(sigma), sigma)
+    return x0_at(request.options.prediction_type, np.ones_like(sigma), sigma)

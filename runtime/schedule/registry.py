@@ -46,7 +46,7 @@ _ALL = (
 SOLVERS: Mapping[str, Solver] = {solver.name: solver for solver in _ALL}
 
 _OF_PRIORS: Mapping[str, Solver] = {UNCLIP.name: UNCLIP}
-"""What the schedulers of priors name; pictures are not drawn with it."""
+"""Solvers of priors' schedulers; images are not denoised with them."""
 
 _SHORT: Mapping[str, tuple[Solver, Mapping[str, object]]] = {
     short: (solver, implied) for solver in SOLVERS.values() for short, implied in solver.short_names.items()

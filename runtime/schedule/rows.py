@@ -1,9 +1,9 @@
-"""Algebra on what one evaluation of the network leaves behind.
+"""Algebra on the tensors of one evaluation.
 
 Everything a solver computes in a step is a linear combination of the same few tensors: the state slots, the
-network's output, the clipped picture and fresh noise. A combination is written down as its factors, an array
+network's output, the clipped x0 and fresh noise. A combination is represented by its factors, an array
 ``[COLUMNS, N]``: one column per evaluation, so that a formula of a paper, typed with numpy operators, yields the
-factors of all N evaluations at once. ``(x - sigma * eps) / alpha`` works as it stands when ``sigma`` and ``alpha`` are
+factors of all N evaluations at once. ``(x - sigma * eps) / alpha`` works as written when ``sigma`` and ``alpha`` are
 ``[N]``.
 """
 
@@ -37,10 +37,10 @@ OUTPUT = slot(STATE_SLOTS)
 """What the network returned at this evaluation (after guidance)."""
 
 CLIPPED = slot(STATE_SLOTS + 1)
-"""The predicted picture x0, clipped to a range."""
+"""The predicted x0, clipped to a range."""
 
 NOISE = slot(STATE_SLOTS + 2)
-"""Standard normal noise drawn for this evaluation."""
+"""Standard normal noise, fresh for this evaluation."""
 
 
 def update_table(new_state: Mapping[int, Array], evaluations: int) -> Array:

@@ -1,7 +1,7 @@
-"""What the solvers of k-diffusion share: latents that are the picture plus sigma times noise.
+"""Common code of k-diffusion's solvers: latents that are x0 plus sigma times noise.
 
 The variables of "Elucidating the Design Space of Diffusion-Based Generative Models" (Karras et al.,
-https://arxiv.org/abs/2206.00364); what the network sees is the latent divided by ``sqrt(sigma**2 + 1)``.
+https://arxiv.org/abs/2206.00364); the network's input is the latent divided by ``sqrt(sigma**2 + 1)``.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from ...engines.errors import UsageError
 from .prediction import denoised_at_sigma
 from .rows import Array, Indices, X
 from .singles import rounded
-from .solver import Grid, Request
+from .solver import Grid, ScheduleRequest
 from .spacing import respaced_sigmas, spaced_timesteps, timestep_from_sigma
 
 __all__ = [
@@ -29,28 +29,30 @@ def input_scale(sigma: Array) -> Array:
     return 1 / np.sqrt(sigma**2 + 1)
 
 
-def initial_noise(request: Request, sigmas: Array) -> float:
+def initial_noise(request: ScheduleRequest, sigmas: Array) -> float:
     """Return the factor of the initial noise: ``sigma_max``, or with "leading" spacing ``sqrt(sigma_max**2 + 1)``."""
     top = float(sigmas.max())
     return float(np.hypot(top, 1)) if request.options.timestep_spacing == "leading" else top
 
 
-def sigma_level(_request: Request, grid: Grid, i: Indices) -> tuple[Array, Array]:
-    """Signal and noise factors of a latent at evaluation ``i``: the picture itself plus sigma times noise."""
+def sigma_level(_request: ScheduleRequest, grid: Grid, i: Indices) -> tuple[Array, Array]:
+    """Signal and noise factors of a latent at evaluation ``i``: x0 plus sigma times noise."""
     sigma = grid.sigmas[i]
     return np.ones_like(sigma), sigma
 
 
-def derivative_at(request: Request, sigma: Array, x: Array = X) -> Array:
+def derivative_at(request: ScheduleRequest, sigma: Array, x: Array = X) -> Array:
     """Return ``dx/dsigma`` of the probability-flow ODE at the latent ``x`` the network was evaluated at."""
     return (x - denoised_at_sigma(request, sigma)) / sigma
 
 
-def spaced_levels(request: Request, *, rounded_karras: bool = False, exact: bool = False) -> tuple[Array, Array]:
+def spaced_levels(
+    request: ScheduleRequest, *, rounded_karras: bool = False, exact: bool = False
+) -> tuple[Array, Array]:
     """Return the timesteps and sigmas of the steps, each ``[n]``, without the sigma after the last one.
 
     Args:
-        request: what is asked for, by number of steps or by timesteps.
+        request: the solver's input, by number of steps or by timesteps.
         rounded_karras: round the timesteps of Karras sigmas (the DPM2 schedulers do).
         exact: keep fractional timesteps in float64 rather than float32.
 
@@ -75,7 +77,7 @@ def spaced_levels(request: Request, *, rounded_karras: bool = False, exact: bool
     return timesteps, sigmas
 
 
-def refuse_respacing(request: Request) -> None:
+def refuse_respacing(request: ScheduleRequest) -> None:
     """Refuse custom timesteps together with a spacing of sigmas, which would overrule them.
 
     Raises:

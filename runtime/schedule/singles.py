@@ -1,7 +1,7 @@
 """Arithmetic in float32, rounded as torch rounds it.
 
 diffusers computes the factors of multistep solvers in float32, and with many steps they are differences of nearly
-equal numbers: its rounding is then visible in the picture (above 10 % in DEIS and UniPC of order 3, with 100 steps of
+equal numbers: its rounding is then visible in the image (above 10 % in DEIS and UniPC of order 3, with 100 steps of
 beta sigmas). Where that is so, the factors are computed here in float32 too, with the operations in the same order,
 and only their combination is float64.
 

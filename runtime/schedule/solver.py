@@ -11,14 +11,14 @@ from .levels import TrainingLevels, training_levels
 from .options import Options, OptionTable
 from .rows import Array, Indices
 
-__all__ = ["Grid", "Request", "Solver", "Steps"]
+__all__ = ["Grid", "ScheduleRequest", "Solver", "Steps"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """What a solver is asked for: its resolved options and the caller's numbers.
+class ScheduleRequest:
+    """The input of a solver: its resolved options and the caller's numbers.
 
-    Exactly one of ``steps``, ``timesteps`` and ``sigmas`` is given; ``eta`` is 0 for solvers without it.
+    Exactly one of ``steps``, ``timesteps`` and ``sigmas`` is set; ``eta`` is 0 for solvers without it.
     """
 
     solver: str
@@ -35,7 +35,7 @@ class Request:
 
     @property
     def step_count(self) -> int:
-        """Number of steps, however it was given."""
+        """Number of steps, from ``steps`` or ``timesteps``."""
         if self.timesteps is not None:
             return len(self.timesteps)
         return self.steps or 0
@@ -49,7 +49,7 @@ class Grid:
         timesteps: what the network gets as time, ``[M]``.
         sigmas: noise-to-signal ratio at each evaluation and after the last, ``[M + 1]``; empty for solvers that
             look the level up at a timestep.
-        initial_noise: factor of the initial noise when there is no picture to start from.
+        initial_noise: factor of the initial noise when there is no image to start from.
         warnings: what the user should know about these timesteps.
 
     """
@@ -69,7 +69,7 @@ class Steps:
         input_scale: ``[N]``.
         needs_noise: ``[N]``, whether an evaluation takes fresh noise.
         step_index: ``[N]``, the step of each evaluation; None where every ``order`` evaluations are one.
-        picture: combination of latent and output that is the predicted picture, ``[COLUMNS, N]``, of a solver whose
+        unclipped_x0: combination of latent and output that predicts x0, ``[COLUMNS, N]``, of a solver whose
             ``new_state`` uses :data:`.rows.CLIPPED`.
 
     """
@@ -78,7 +78,7 @@ class Steps:
     input_scale: Array
     needs_noise: NDArray[np.bool_]
     step_index: Indices | None = None
-    picture: Array | None = None
+    unclipped_x0: Array | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class Solver:
 
     Attributes:
         name: class name in diffusers.
-        short_names: what people call it, each with the options that the name implies.
+        short_names: its common names, each with the options that the name implies.
         options: the options that it has.
         grid: where it evaluates the network.
         steps: its combinations, for the evaluations ``i`` (absolute indices into the grid, consecutive).
@@ -100,8 +100,8 @@ class Solver:
     name: str
     short_names: Mapping[str, Mapping[str, object]]
     options: OptionTable
-    grid: Callable[[Request], Grid]
-    steps: Callable[[Request, Grid, Indices], Steps]
-    level: Callable[[Request, Grid, Indices], tuple[Array, Array]]
+    grid: Callable[[ScheduleRequest], Grid]
+    steps: Callable[[ScheduleRequest, Grid, Indices], Steps]
+    level: Callable[[ScheduleRequest, Grid, Indices], tuple[Array, Array]]
     order: int = 1
     takes: frozenset[str] = frozenset()

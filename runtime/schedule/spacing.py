@@ -1,4 +1,4 @@
-"""Where along the noise levels a solver stops: timesteps, and sigmas that are not tied to whole timesteps.
+"""The noise levels of a solver's steps: timesteps, and sigmas that are not tied to whole timesteps.
 
 Rounding is part of the result (the network got *that* timestep), so the roundings follow diffusers to the
 letter: same formula, same number format. Table 2 of https://arxiv.org/abs/2305.08891 defines the three spacings.
@@ -56,18 +56,18 @@ def respaced_sigmas(options: Options, highest: float, lowest: float, steps: int)
     """Return ``steps`` sigmas spaced as the options ask, descending; None when they follow the timesteps.
 
     Karras: https://arxiv.org/abs/2206.00364, equation 5, with rho = 7. Exponential: equal ratios. Beta:
-    https://arxiv.org/abs/2407.12173. The options ``sigma_max`` and ``sigma_min`` replace the given ends.
+    https://arxiv.org/abs/2407.12173. The options ``sigma_max`` and ``sigma_min`` replace these ends.
 
     Raises:
-        UsageError: two of these spacings are asked for at once.
+        UsageError: two of these spacings are chosen at once.
 
     """
     kinds = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
-    asked = [kind for kind in kinds if getattr(options, kind)]
-    if not asked:
+    chosen = [kind for kind in kinds if getattr(options, kind)]
+    if not chosen:
         return None
-    if len(asked) > 1:
-        raise UsageError(f"choose one of {' and '.join(asked)}: they are different spacings of the same sigmas")
+    if len(chosen) > 1:
+        raise UsageError(f"choose one of {' and '.join(chosen)}: they are different spacings of the same sigmas")
     high = highest if options.sigma_max is None else options.sigma_max
     low = lowest if options.sigma_min is None else options.sigma_min
     if options.use_karras_sigmas:

@@ -1,4 +1,4 @@
-"""A schedule: everything a solver will do, as numbers."""
+"""A schedule: a solver's whole work, as numbers."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ __all__ = ["Schedule"]
 class Schedule:
     """What is done with the network's outputs, evaluation by evaluation; N evaluations, K state slots.
 
-    The state starts as ``state_0 = start[0] * picture latent + start[1] * initial noise`` and zeros in the other
+    The state starts as ``state_0 = start[0] * image latent + start[1] * initial noise`` and zeros in the other
     slots. For each evaluation ``i`` the network sees ``input_scale[i] * state_0`` and gets ``timesteps[i]``, then::
 
         x0 = clip(predict[i] @ [state_0, network output], -clip, clip)
@@ -26,14 +26,14 @@ class Schedule:
         solver: class name of the diffusers scheduler that does the same.
         timesteps: what the network gets as time, ``[N]``.
         input_scale: factor of the latent before the network, ``[N]``.
-        predict: factors of the latent and of the network's output in the predicted picture x0, ``[N, 2]``; zeros for a
+        predict: factors of the latent and of the network's output in the predicted x0, ``[N, 2]``; zeros for a
             solver that does not clip it.
         clip: the largest magnitude of x0; infinity where nothing is clipped.
         update: factors of the new state, ``[N, K, K + 3]``.
         needs_noise: bool ``[N]``, whether an evaluation takes fresh standard normal numbers from the sample's stream.
             True also where its factor is zero, since diffusers' generator advances all the same.
-        start: factors of the picture's latent and of the initial noise in the initial latent.
-        blend: ``[N, 2]``: after evaluation ``i``, a known picture at the noise level reached is ``blend[i, 0]`` times
+        start: factors of the image's latent and of the initial noise in the initial latent.
+        blend: ``[N, 2]``: after evaluation ``i``, a known image at the noise level reached is ``blend[i, 0]`` times
             its latent plus ``blend[i, 1]`` times its noise (inpainting by blending). The last row is (1, 0).
         step_index: int64 ``[N]``, the step (from 0) that an evaluation belongs to.
         warnings: what the user should know about this schedule.

@@ -9,15 +9,15 @@ from ...engines.errors import UsageError
 from .ddim import timestep_level
 from .levels import BETA_SCHEDULES
 from .options import OptionTable
-from .prediction import clipped_if_asked, picture_at
+from .prediction import clipped_if_configured, x0_at
 from .rows import NOISE, Indices, X
 from .singles import Singles
-from .solver import Grid, Request, Solver, Steps
+from .solver import Grid, ScheduleRequest, Solver, Steps
 
 __all__ = ["UNCLIP"]
 
 
-def _grid(request: Request) -> Grid:
+def _grid(request: ScheduleRequest) -> Grid:
     count = request.step_count
     if count < 2:
         raise UsageError(f"{request.solver} goes from the last timestep to the first, which takes at least 2 steps")
@@ -25,7 +25,7 @@ def _grid(request: Request) -> Grid:
     return Grid(timesteps=np.array([np.round(i * apart) for i in reversed(range(count))], np.float64))
 
 
-def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
+def _steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     """Equation 7 of DDPM (https://arxiv.org/abs/2006.11239), its factors in float32 as in diffusers.
 
     1 - alpha_bar is a small difference at the end, so that their rounding shows: the last step scales by 1.0005.
@@ -36,12 +36,14 @@ def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
     trained = request.levels.alphas_cumprod
     bar, bar_prev = trained[t], np.where(previous >= 0, trained[previous], np.float32(1))
     beta: Singles = np.where(previous == t - 1, betas[t], 1 - bar / bar_prev)
-    x0, picture = clipped_if_asked(request, picture_at(request.options.prediction_type, np.sqrt(bar), np.sqrt(1 - bar)))
+    x0, unclipped_x0 = clipped_if_configured(
+        request, x0_at(request.options.prediction_type, np.sqrt(bar), np.sqrt(1 - bar))
+    )
     of_x0: Singles = np.sqrt(bar_prev) * beta / (1 - bar)
     of_x: Singles = np.sqrt(1 - beta) * (1 - bar_prev) / (1 - bar)
     variance: Singles = np.maximum((1 - bar_prev) / (1 - bar) * beta, np.float32(1e-20))
     new_state = {0: of_x0 * x0 + of_x * X + np.where(t > 0, np.sqrt(variance), 0.0) * NOISE}
-    return Steps(new_state=new_state, input_scale=np.ones(len(i)), needs_noise=t > 0, picture=picture)
+    return Steps(new_state=new_state, input_scale=np.ones(len(i)), needs_noise=t > 0, unclipped_x0=unclipped_x0)
 
 
 UNCLIP = Solver(

@@ -10,10 +10,10 @@ import numpy as np
 from .dpm_step import half_log_snr
 from .log_snr import levels_at, log_snr_grid, variance_preserving_level
 from .options import BETAS, OptionTable
-from .prediction import noise_at, picture_at, signal_and_noise
+from .prediction import noise_at, signal_and_noise, x0_at
 from .rows import Array, Indices, X, slot
 from .singles import Singles, expm1
-from .solver import Grid, Request, Solver, Steps
+from .solver import Grid, ScheduleRequest, Solver, Steps
 
 __all__ = ["UNIPC"]
 
@@ -22,7 +22,7 @@ PREDICTIONS = 2
 
 
 def _bh_update(
-    request: Request,
+    request: ScheduleRequest,
     x: Array,
     m: tuple[Array, ...],
     ratios: list[Singles],
@@ -40,15 +40,15 @@ def _bh_update(
         m_t: prediction at t.
 
     """
-    on_picture = request.options.predict_x0
+    predicts_x0 = request.options.predict_x0
     levels = [signal_and_noise(ratio) for ratio in ratios]
     (a_t, s_t), (a_s, s_s) = levels[:2]
     lambda_t, lambda_s, *older = (half_log_snr(level) for level in levels)
     h = lambda_t - lambda_s
-    hh = -h if on_picture else h
+    hh = -h if predicts_x0 else h
     phi_1 = expm1(hh)
     B_h = hh if request.options.solver_type == "bh1" else phi_1
-    drift, pull = (s_t / s_s, a_t) if on_picture else (a_t / a_s, s_t)
+    drift, pull = (s_t / s_s, a_t) if predicts_x0 else (a_t / a_s, s_t)
     moved: Array = drift * x - pull * phi_1 * m[0]
 
     r = [(lambda_i - lambda_s) / h for lambda_i in older]
@@ -86,10 +86,10 @@ def _weights(r: list[Singles], hh: Singles, B_h: Singles, corrector: bool) -> Si
     return solved[:, :, 0].T
 
 
-def _steps(request: Request, grid: Grid, i: Indices) -> Steps:
+def _steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     options = request.options
     levels = [levels_at(grid, i, back) for back in range(-1, 4)]
-    predicted = picture_at if options.predict_x0 else noise_at
+    predicted = x0_at if options.predict_x0 else noise_at
     m_t = predicted(options.prediction_type, *signal_and_noise(levels[1]))
     history = slot(PREDICTIONS), slot(PREDICTIONS + 1), slot(PREDICTIONS + 2)
 
