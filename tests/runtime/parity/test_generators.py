@@ -49,7 +49,7 @@ def test_two_calls_with_the_same_generator(kind: str, task: str, streams: str) -
         assert psnr(expected, result.images) > 80
         assert all(torch.equal(*pair) for pair in zip(states(mine), states(theirs), strict=True))
         assert previous is None or psnr(expected, previous) < 60
-        assert bool([note for note in result.warnings if "had been drawn from" in note]) == (call == 1)
+        assert bool([note for note in result.warnings if "had been used" in note]) == (call == 1)
         previous = expected
 
 
