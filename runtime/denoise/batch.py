@@ -16,7 +16,7 @@ from ...engines.spec import ComponentSpec, TensorSpec
 from .numbers import Field, Layout, packed
 from .sample import Sample, checked_samples
 
-__all__ = ["Batch"]
+__all__ = ["Batch", "serialised"]
 
 F32 = NDArray[np.float32]
 
@@ -25,15 +25,16 @@ _WINDOW = 64
 
 _MOST_CAPTURED = 4
 
+_B = TypeVar("_B", bound="Batch")
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-def _serialised(method: "Callable[Concatenate[Batch, _P], _T]") -> "Callable[Concatenate[Batch, _P], _T]":
+def serialised(method: "Callable[Concatenate[_B, _P], _T]") -> "Callable[Concatenate[_B, _P], _T]":
     """Make a call wait until another thread's call on the same batch has ended."""
 
     @functools.wraps(method)
-    def alone(self: "Batch", /, *args: _P.args, **named: _P.kwargs) -> _T:
+    def alone(self: "_B", /, *args: _P.args, **named: _P.kwargs) -> _T:
         with self._lock:
             return method(self, *args, **named)
 
@@ -161,7 +162,7 @@ class Batch:
         """Whether that many samples like this one, on that many rows, would fit if it were empty."""
         return self.slots >= slots and self._rows >= rows and sample.bucket == self._bucket
 
-    @_serialised
+    @serialised
     def put(self, sample: Sample) -> None:
         """Put a sample in; it takes part from the next evaluation on, continuing at its own position.
 
@@ -210,7 +211,7 @@ class Batch:
         if self._closed:
             raise UsageError("this batch is closed")
 
-    @_serialised
+    @serialised
     def take(self, sample: Sample) -> None:
         """Take a sample out, finished or not: its state is copied out of the batch, and its slot becomes free.
 
@@ -282,7 +283,7 @@ class Batch:
 
     # -- running ------------------------------------------------------------------------------------------------------
 
-    @_serialised
+    @serialised
     def step(self) -> list[Sample]:
         """Run one evaluation of every active sample; return those that are finished, which have left the batch.
 
@@ -305,7 +306,7 @@ class Batch:
         self._next += 1
         return self._advance(1)
 
-    @_serialised
+    @serialised
     def finish(self) -> list[Sample]:
         """Run every active sample to its end, with as few launches as the memory can; return them.
 
@@ -489,7 +490,7 @@ class Batch:
     ) -> None:
         self.close()
 
-    @_serialised
+    @serialised
     def close(self) -> None:
         """Take the samples out, and release the buffers and what is bound to them; calling it twice is harmless."""
         if self._closed:

@@ -14,6 +14,7 @@ from ...engines.memory import Event, Memory
 from ..open_engines import Components
 from .batch import Batch
 from .sample import Sample, checked_samples
+from .staged import StagedBatch
 
 __all__ = ["Denoising", "Step"]
 
@@ -76,7 +77,13 @@ class Denoising:
         return listed
 
     def batch(
-        self, sample: Sample, *, slots: int, rows: int | None = None, on_close: Callable[[], None] | None = None
+        self,
+        sample: Sample,
+        *,
+        slots: int,
+        rows: int | None = None,
+        staged: bool = False,
+        on_close: Callable[[], None] | None = None,
     ) -> Batch:
         """Make a batch for samples like this one; the caller closes it. See :class:`.Batch`.
 
@@ -84,6 +91,7 @@ class Denoising:
             sample: see there, as for the next two.
             slots: see there.
             rows: see there.
+            staged: whether samples that wait for others may be put in, see :class:`.StagedBatch`.
             on_close: called when the batch is closed, or cannot be made.
 
         Raises:
@@ -96,13 +104,21 @@ class Denoising:
         try:
             self.check([sample])
             engines = held.enter_context(self._components.use(*sample.components))
-            home = self._components.memory_of("vae_decoder")
-            batch = Batch(engines, sample, slots=slots, rows=rows, home=home, on_close=held.close)
+            options: Any = {"slots": slots, "rows": rows, "on_close": held.close}
+            options["home"] = self._components.memory_of("vae_decoder")
+            if staged:
+                batch: Batch = StagedBatch(engines, sample, earlier=self._earlier_batch, **options)
+            else:
+                batch = Batch(engines, sample, **options)
         except BaseException:
             held.close()
             raise
         self._alive.add(batch)
         return batch
+
+    def _earlier_batch(self, sample: Sample) -> Batch:
+        """Make the batch of samples that others wait for."""
+        return self.batch(sample, slots=self._components.spec(sample.components[-1]).axes["S"].max)
 
     def steps(
         self, samples: Sequence[Sample], *, watched: bool = True, times: list[float] | None = None

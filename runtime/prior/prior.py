@@ -2,12 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ...engines.bundle.bundle import Bundle
 from ...engines.errors import UsageError
@@ -103,21 +101,19 @@ class Prior:
         """Return weighted sums of embeddings of texts and pictures, as diffusers' ``interpolate`` makes them."""
         job = call.job
         request = job.request
-        items = _listed(request.images_and_prompts)
-        weights = request.weights
-        if weights is None or len(weights) != len(items):
-            given = "none" if weights is None else len(weights)
-            raise UsageError(f"images_and_prompts holds {len(items)} entries, weights {given}: give a weight for each")
+        items, weights = request.images_and_prompts, request.weights
+        assert weights is not None
         plain = replace(job.prompts, negative_prompt=request.negative_prior_prompt)
         terms: list[list[tuple[float, Term]]] = [[] for _ in range(job.images)]
         for weight, item in zip(weights, items, strict=True):
-            found = call.text(replace(plain, prompt=item))[0] if _is_text(item) else [self._picture(item, call)]
+            text = isinstance(item, str)
+            found = call.text(replace(plain, prompt=item))[0] if text else [self._picture(item, call)]
             for i in range(job.images):
                 terms[i].append((float(weight), found[i % len(found)]))
         # Whatever becomes of it, diffusers runs the prior once more, and draws its noise.
-        text = "" if request.negative_prompt is None else request.negative_prompt
-        itself, zero = call.text(replace(plain, prompt=text), needed=bool(text), needed_negative=not text)
-        negative = itself if text else zero
+        unwanted = "" if request.negative_prompt is None else request.negative_prompt
+        itself, zero = call.text(replace(plain, prompt=unwanted), needed=bool(unwanted), needed_negative=not unwanted)
+        negative = itself if unwanted else zero
         return [Embedding(terms=tuple(own)) for own in terms], [Embedding.of(term) for term in negative]
 
     def _picture(self, item: Any, call: "_Call") -> F32:
@@ -270,18 +266,3 @@ class _Recorded:
     def normal(self, shape: tuple[int, ...]) -> F32:
         """Return the next numbers."""
         return next(self._draws).reshape(shape)
-
-
-def _listed(value: Any) -> list[Any]:
-    if not isinstance(value, (list, tuple)) or not value:
-        raise UsageError("images_and_prompts must be a list of texts and pictures")
-    return list(value)
-
-
-def _is_text(item: Any) -> bool:
-    """Whether an entry is text; the path of a file that is there is a picture."""
-    if isinstance(item, str):
-        return not Path(item).is_file()
-    if isinstance(item, (Path, Image.Image)) or hasattr(item, "shape"):
-        return False
-    raise UsageError(f"images_and_prompts holds a {type(item).__name__}: texts, PIL images, paths and arrays can be")

@@ -68,7 +68,7 @@ class Kind:
     check: Callable[[str, Any], Any]
     written: type | None = None
     many: bool = False
-    parse: Callable[[str, str], Any] | None = None
+    parse: Callable[[str, Any], Any] | None = None
     metavar: str | None = None
     least: float | None = None
     most: float | None = None
@@ -195,6 +195,20 @@ def _lora_scale(name: str, value: Any) -> dict[str, float]:
     return {key: finite_number(f"{name}[{key!r}]", number) for key, number in value.items()}
 
 
+def _mixed(name: str, value: Any) -> list[Any]:
+    if not isinstance(value, (list, tuple)) or not value:
+        raise UsageError(f"{name}={shortened(value)} must be a list of texts and pictures")
+    for item in value:
+        if not (isinstance(item, (str, Path)) or hasattr(item, "shape") or hasattr(item, "resize")):
+            raise UsageError(f"{name} holds {shortened(item)}: texts, PIL images, paths and arrays can be")
+    return list(value)
+
+
+def _parsed_mixed(_: str, given: str | list[str]) -> list[Any]:
+    listed = [given] if isinstance(given, str) else given
+    return [Path(item) if Path(item).is_file() else item for item in listed]
+
+
 def _unchecked(_: str, value: Any) -> Any:
     return value
 
@@ -207,8 +221,8 @@ SCHEDULER = Kind(_unchecked, written=str)
 """A scheduler's name, class or object; checked where the schedule is made."""
 IMAGE = Kind(_unchecked, written=Path)
 IMAGES = Kind(_unchecked, written=Path, many=True)
-MIXED = Kind(_unchecked, written=str, many=True)
-"""Texts and pictures; checked where they are read."""
+MIXED = Kind(_mixed, written=str, many=True, parse=_parsed_mixed, metavar="TEXT|FILE")
+"""A list of texts and pictures. What is text stays text; on a command line, the name of a file is that file."""
 CALLBACK = Kind(lambda _, value: checked_callback(value))
 FLAG = Kind(_flag, written=bool)
 LORA_SCALE = Kind(_lora_scale)

@@ -112,6 +112,11 @@ def _check_source(request: Request, family: Family) -> None:
                 raise UsageError(f"{name} goes with a prompt, not with image_embeds: the prior has nothing to do")
     elif request.negative_image_embeds is not None:
         raise UsageError("negative_image_embeds goes with image_embeds; beside a prompt, give negative_prompt")
+    if request.images_and_prompts is not None and len(request.images_and_prompts) != len(request.weights or ()):
+        raise UsageError(
+            f"images_and_prompts holds {len(request.images_and_prompts)} entries, weights "
+            f"{len(request.weights or ()) or 'none'}: give a weight for each"
+        )
     if request.images_and_prompts is None:
         for name in ("weights", "negative_prior_prompt"):
             if _given(request, name):

@@ -128,6 +128,7 @@ ALL_FIELDS = (*dict.fromkeys((*OPENAI, *OWN, *REQUEST, *_NO_EFFECT, *_REFUSED)),
 
 _FORMATS = ("png", "jpeg", "webp")
 _PARTIAL_MOST = 3
+_IN_PLACE_OF_PROMPT = ("prompt_embeds", "image_embeds")
 _TEXT_MOST = 32_000
 """Characters of a text, as OpenAI's."""
 
@@ -178,7 +179,7 @@ def _settings(given: Mapping[str, Any], limits: Limits, warnings: list[str]) -> 
     """Return the request's own fields, OpenAI's names for some of them translated."""
     settings = {name: given[name] for name in REQUEST if name in given}
     prompt = given.get("prompt")
-    if prompt is None and "prompt_embeds" not in given:
+    if prompt is None and not any(name in given for name in _IN_PLACE_OF_PROMPT):
         raise _invalid("prompt", "prompt is missing: say what to draw", "missing_field")
     for name in _TEXTS:
         text = _text(given, name)
