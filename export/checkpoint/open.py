@@ -16,7 +16,7 @@ from .tokenizer import check_vocabulary, pad_token, tokenizer_folders
 from .verify import check_components, check_scheduler
 from .vocabulary import clip_tokenizers
 from .weight_files import WEIGHT_SUFFIXES, read_weights
-from .with_prior import is_decoder, prior_of_card, read_decoder
+from .with_prior import is_decoder, is_prior, prior_of_card, read_decoder
 
 __all__ = ["locate", "open_checkpoint", "open_controlnet"]
 
@@ -76,6 +76,10 @@ def open_checkpoint(
             lambda: _locate_prior(path, prior, replace(hub, revision=None), variant),
             source=_label(source),
             variant=variant,
+        )
+    elif path.is_dir() and is_prior(path):
+        raise CheckpointError(
+            f"{source} is a prior: export a decoder with it, sdengine export DECODER --prior {source}"
         )
     elif prior is not None:
         raise UsageError(f"prior goes with the decoder of Kandinsky 2.2; {source} is none")

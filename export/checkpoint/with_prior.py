@@ -11,7 +11,7 @@ from .folder import is_checkpoint, read_networks
 from .json_file import read_json
 from .tokenizer import is_tokenizer, pad_token
 
-__all__ = ["IMAGE_PROCESSOR", "is_decoder", "prior_of_card", "read_decoder"]
+__all__ = ["IMAGE_PROCESSOR", "is_decoder", "is_prior", "prior_of_card", "read_decoder"]
 
 IMAGE_PROCESSOR = "image_processor.json"
 """In a bundle: how pictures are prepared for the image encoder."""
@@ -46,6 +46,11 @@ _FIXED = ("do_center_crop", "do_normalize", "do_rescale", "do_resize", "resample
 def is_decoder(folder: Path) -> bool:
     """Whether the folder is a decoder that is drawn with a prior."""
     return is_checkpoint(folder) and "movq" in read_json(folder / "model_index.json")
+
+
+def is_prior(folder: Path) -> bool:
+    """Whether the folder is a prior, which is of no use alone."""
+    return is_checkpoint(folder) and "prior" in read_json(folder / "model_index.json")
 
 
 def prior_of_card(folder: Path) -> str | None:
