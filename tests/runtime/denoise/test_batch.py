@@ -53,18 +53,18 @@ def test_samples_that_join_and_leave_come_out_as_alone() -> None:
 
 
 class _Counted:
-    """A stream that counts what is drawn."""
+    """A stream that counts its uses."""
 
-    def __init__(self, drawn: int = 0) -> None:
-        self.drawn = drawn
+    def __init__(self, uses: int = 0) -> None:
+        self.uses = uses
 
-    def draw(self, shape: tuple[int, ...]) -> np.ndarray:
-        self.drawn += 1
+    def normal(self, shape: tuple[int, ...]) -> np.ndarray:
+        self.uses += 1
         return np.zeros(shape, np.float32)
 
 
 @pytest.mark.parametrize("at_once", [False, True])
-def test_each_sample_draws_where_its_solver_does(at_once: bool) -> None:
+def test_each_sample_uses_noise_where_its_solver_does(at_once: bool) -> None:
     """A generator is left where diffusers leaves it."""
     streams = [_Counted() for _ in range(3)]
     samples = [sample(5, solver=name, noise=s) for name, s in zip(("ddim", "euler_a", "lcm"), streams, strict=True)]
@@ -73,7 +73,7 @@ def test_each_sample_draws_where_its_solver_does(at_once: bool) -> None:
             room.put(one)
         while room.active:
             room.finish() if at_once else room.step()
-    assert [stream.drawn for stream in streams] == [0, 5, 4]
+    assert [stream.uses for stream in streams] == [0, 5, 4]
 
 
 def test_guidance_takes_rows_only_where_it_works() -> None:
