@@ -212,15 +212,31 @@ def prior_decoder_spec(name: str, config: PriorConfig, axes: Axes) -> ComponentS
     return _spec(name, inputs, [_f32("image_embeds", "S", config.embedding)], axes)
 
 
+def _tile_axes(axes: Axes) -> Axes:
+    """Ranges of a VAE: tiles may be as small as what is left at an edge, unless the bundle has one size only."""
+    return {
+        axis: AxisRange(1, length.opt, length.max) if axis in "hw" and length.min < length.max else length
+        for axis, length in axes.items()
+    }
+
+
 def vae_decoder_spec(name: str, config: VAEConfig | MoVQConfig, axes: Axes) -> ComponentSpec:
     """``vae_decoder``: float pixels, the same pixels as bytes, and one number that shows overflow."""
+    axes = _tile_axes(axes) if isinstance(config, VAEConfig) else axes
     pixels = _f32("image", "S", f"{config.factor}*h", f"{config.factor}*w", 3)
     picture = TensorSpec(name="picture", dtype="uint8", shape=pixels.shape)
     return _spec(name, [_f32("latent", "S", config.latent, "h", "w")], [pixels, picture, _f32("magnitude", "S")], axes)
 
 
 def vae_encoder_spec(name: str, config: VAEConfig | MoVQConfig, axes: Axes, *, noise: bool = True) -> ComponentSpec:
-    """``vae_encoder``; without ``noise`` there is nothing random in what it makes."""
+    """``vae_encoder``: latents, and the mean and log-variance that they are sampled from.
+
+    Without ``noise`` there is nothing random in what it makes.
+    """
+    axes = _tile_axes(axes) if isinstance(config, VAEConfig) else axes
     pixels = _f32("image", "S", f"{config.factor}*h", f"{config.factor}*w", 3)
     latent = _f32("latent", "S", config.latent, "h", "w")
-    return _spec(name, [pixels, *([_f32("noise", *latent.shape)] if noise else [])], [latent], axes)
+    if not noise:
+        return _spec(name, [pixels], [latent], axes)
+    moments = _f32("moments", "S", 2 * config.latent, "h", "w")
+    return _spec(name, [pixels, _f32("noise", *latent.shape)], [latent, moments], axes)

@@ -80,6 +80,8 @@ def plan_components(
     configs: dict[str, NetworkConfig],
     axes: Axes,
     precisions: tuple[str, ...],
+    *,
+    vae_tiling: bool = False,
 ) -> list[ComponentPlan]:
     """List the components of a checkpoint.
 
@@ -89,6 +91,7 @@ def plan_components(
         configs: resolved, by network.
         axes: ranges.
         precisions: of the graphs.
+        vae_tiling: whether the VAE is for tiles only, whatever the size of the picture.
 
     """
     sources = dict(checkpoint.components)
@@ -102,7 +105,18 @@ def plan_components(
         )
         for name, source in sources.items()
     }
-    return [plan for name, network in networks.items() for plan in _components(name, network, axes, bool(controlnets))]
+    found = []
+    for name, network in networks.items():
+        own = _of_tiles(axes, network.config) if vae_tiling and isinstance(network.config, VAEConfig) else axes
+        found += _components(name, network, own, bool(controlnets))
+    return found
+
+
+def _of_tiles(axes: Axes, config: VAEConfig) -> Axes:
+    """Return the ranges of a VAE that is given tiles: no larger than those that it was trained on."""
+    most = config.sample_size // config.factor
+    tile = {axis: min(most, axes[axis].max) for axis in ("h", "w")}
+    return axes | {axis: AxisRange(1, length, length) for axis, length in tile.items()}
 
 
 def controlnet_name(index: int) -> str:

@@ -97,6 +97,7 @@ def export_bundle(
     loras: Sequence[LoraSource] = (),
     verify: Verify = "fast",
     stop_after: Literal["graphs"] | None = None,
+    vae_tiling: bool = False,
     build: BuildOptions | None = None,
     link_weights: bool = True,
     overwrite: bool = False,
@@ -125,6 +126,8 @@ def export_bundle(
         verify: compare every component with torch at one (``fast``) or three (``full``) untraced shapes, or not.
         stop_after: ``graphs`` compiles nothing ahead of time, so that every precision can be exported anywhere; else
             the plans of ``tensorrt`` and ``tensorrt-rtx`` are built.
+        vae_tiling: compile the VAE for tiles of the size that it was trained on, so that plans and compiled variants
+            stay small: larger pictures are always decoded and encoded in tiles.
         build: options of those plans.
         link_weights: hard-link large weights files that need no change; a copy takes space, but onnx's own checker
             refuses external data with more than one hard link.
@@ -179,7 +182,7 @@ def export_bundle(
         "token": token,
         "offline": offline,
     }
-    request = _resolve(checkpoint, engines, precision, sizes, batch, controlnets, loras, opening)
+    request = _resolve(checkpoint, engines, precision, sizes, batch, controlnets, loras, vae_tiling, opening)
     for note in request.checkpoint.notes:
         say(f"note: {note}")
     check_apart(output, _files_read(request))  # a folder may hold links to files elsewhere
@@ -221,6 +224,7 @@ def _resolve(
     batch: str,
     controlnets: Sequence[str | Path],
     loras: Sequence[LoraSource],
+    vae_tiling: bool,
     opening: dict[str, Any],
 ) -> _Request:
     if not engines:
@@ -252,7 +256,7 @@ def _resolve(
         checkpoint=checkpoint,
         controlnets=added,
         loras=merged,
-        components=tuple(plan_components(checkpoint, added, configs, axes, precisions)),
+        components=tuple(plan_components(checkpoint, added, configs, axes, precisions, vae_tiling=vae_tiling)),
         configs=configs,
         engines=tuple(dict.fromkeys(engines)),
         sizes=parsed,

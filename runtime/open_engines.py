@@ -56,10 +56,12 @@ class Components:
         precision: of the graphs, or None.
         fallback: see :func:`~sdengine.engines.registry.open_engine`.
         low_memory: keep at most one component open.
+        vae_tiling: see :func:`~sdengine.runtime.decode.vae_tiling.tile_side`.
         options: of the engines.
         shared: other sets of weights of the same bundle, whose engines may be held here too.
 
     Attributes:
+        vae_tiling: may be changed at any time.
         ran: component -> engine, of all that have been open.
         fallbacks: engines that were skipped, with reasons.
         open_ms: time spent opening, in milliseconds.
@@ -74,10 +76,12 @@ class Components:
         precision: str | None,
         fallback: FallbackPolicy | None,
         low_memory: bool,
+        vae_tiling: str | int = "auto",
         options: OpeningOptions | None = None,
         shared: "Components | None" = None,
     ) -> None:
         self.bundle = bundle
+        self.vae_tiling = vae_tiling
         self.low_memory = low_memory
         self.ran: dict[str, str] = {}
         self.fallbacks: list[Fallback] = []

@@ -15,6 +15,7 @@ from ..engines.errors import UsageError, nearest
 from ..engines.lora import LoraSource
 from ..engines.opening_options import OpeningOptions
 from ..engines.registry import FallbackPolicy
+from .decode.vae_tiling import check_vae_tiling
 from .denoise.interrupts import Interrupts
 from .life import Life
 from .loaded import Loaded
@@ -136,6 +137,7 @@ class Pipeline:
         weight_streaming_budget: int | float | str | None = None,
         compile: bool | None = None,  # noqa: A002 - torch's own word for it
         memory_limit: int | None = None,
+        vae_tiling: str | int = "auto",
         textual_inversions: "Sequence[InversionSource]" = (),
         loras: Sequence[LoraSource] = (),
         lora_folder: str | Path | None = None,
@@ -156,6 +158,9 @@ class Pipeline:
             compile: compile what torch runs at every step; the first image of each size then takes minutes.
             memory_limit: most bytes that ONNX Runtime may take on a GPU for each component that is open; what it
                 refuses to run with is an error. None is what is free as the component is opened.
+            vae_tiling: whether large pictures are decoded and encoded in overlapping tiles, which take less memory:
+                ``on`` (the tiles of diffusers), ``off``, the side of a tile in pixels, or ``auto``: where the whole
+                picture would not fit into the memory that is free, or is larger than the bundle's VAE takes.
             textual_inversions: files with embeddings of new words, or pairs of a file and the word (or the list of
                 words, one for each row) to use; without, a word is what the file says, or the file's name.
             loras: LoRAs to put over the weights: files, or pairs of a file and its strength, see :meth:`set_loras`.
@@ -184,6 +189,7 @@ class Pipeline:
             precision=precision,
             fallback=fallback,
             low_memory=low_memory,
+            vae_tiling=check_vae_tiling(vae_tiling),
             options=OpeningOptions(
                 threads=threads,
                 device=device,

@@ -148,8 +148,8 @@ def _affine(config: VAEConfig, device: torch.device) -> tuple[Tensor, Tensor]:
 def pixels_and_bytes(decoded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """[S, 3, H, W] around 0 -> what :meth:`VAEDecoder.forward` returns."""
     pixels = decoded.float()
-    image = (pixels * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
-    return image, (image * 255).round().to(torch.uint8), pixels.abs().mean((1, 2, 3))
+    image = (pixels * 0.5 + 0.5).permute(0, 2, 3, 1)
+    return image, (image.clamp(0, 1) * 255).round().to(torch.uint8), pixels.abs().mean((1, 2, 3))
 
 
 class VAEDecoder(nn.Module):
@@ -163,8 +163,9 @@ class VAEDecoder(nn.Module):
         """Decode latents of the UNet, float32 [S, C, h, w].
 
         Returns:
-            Pixels from 0 to 1, float32 [S, H, W, 3]; the same as bytes, uint8 [S, H, W, 3]; and the mean magnitude
-            before clamping, float32 [S], which is not finite where any pixel was not: clamping may hide that.
+            Pixels, float32 [S, H, W, 3], of which 0 to 1 can be seen (tiles are blended before they are clamped); the
+            same as bytes, uint8 [S, H, W, 3]; and the mean magnitude, float32 [S], which is not finite where any pixel
+            was not: clamping may hide that.
 
         """
         config = self.vae.config
@@ -186,7 +187,7 @@ class VAEEncoder(nn.Module):
         super().__init__()
         self.vae = vae
 
-    def forward(self, image: Tensor, noise: Tensor) -> Tensor:
+    def forward(self, image: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Sample the latents of an image.
 
         Args:
@@ -194,17 +195,19 @@ class VAEEncoder(nn.Module):
             noise: Gaussian noise, float32 [S, C, h, w]; zeros give the mean.
 
         Returns:
-            Latents of the UNet, float32 [S, C, h, w].
+            Latents of the UNet, float32 [S, C, h, w]; and what they are sampled from, before they are scaled: mean and
+            log-variance, float32 [S, 2 C, h, w]. Those are what tiles are blended of.
 
         """
         pixels = image.permute(0, 3, 1, 2) * 2.0 - 1.0
         moments = self.vae.encoder(pixels.to(self.vae.encoder.conv_in.weight.dtype))
         if self.vae.quant_conv is not None:
             moments = self.vae.quant_conv(moments)
-        mean, log_variance = moments.float().chunk(2, dim=1)
+        moments = moments.float()
+        mean, log_variance = moments.chunk(2, dim=1)
         z = mean + torch.exp(0.5 * log_variance.clamp(-30.0, 20.0)) * noise
         config = self.vae.config
         if config.mean or config.std:
             factor, shift = _affine(config, z.device)
-            return (z - shift) / factor
-        return z * config.scaling_factor
+            return (z - shift) / factor, moments
+        return z * config.scaling_factor, moments

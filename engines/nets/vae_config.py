@@ -16,6 +16,7 @@ class VAEConfig:
     Attributes:
         factor: pixels per latent along each side.
         mean: per-channel shift of the latents.
+        sample_size: pixels along each side that it was trained on; tiles are as large.
         std: per-channel scale of the latents; the UNet's latents are (z - mean) * scaling_factor / std.
 
     """
@@ -31,6 +32,7 @@ class VAEConfig:
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     force_upcast: bool
+    sample_size: int
 
     @property
     def factor(self) -> int:
@@ -64,4 +66,10 @@ class VAEConfig:
             mean=tuple(config["latents_mean"]) if config.get("latents_mean") else None,
             std=tuple(config["latents_std"]) if config.get("latents_std") else None,
             force_upcast=config.get("force_upcast", True),
+            sample_size=_side(config.get("sample_size", 32)),
         )
+
+
+def _side(size: int | list[int]) -> int:
+    """Return one side of a size that may have two, as diffusers does."""
+    return size if isinstance(size, int) else size[0]

@@ -45,6 +45,10 @@ def export(
     stop_after: Annotated[
         str | None, typer.Option(help="graphs: build no engines ahead of time; works for every precision anywhere.")
     ] = None,
+    vae_tiling: Annotated[
+        str,
+        typer.Option(metavar="on|off", help="on: compile the VAE for tiles only, of the size that it was trained on."),
+    ] = "off",
     plans: Any = None,
     copy_weights: Annotated[
         bool, typer.Option("--copy-weights", help="Copy large weights files, too, rather than hard-link them.")
@@ -58,9 +62,11 @@ def export(
 
     from rich.console import Console
 
-    from ...engines.errors import SdengineError
+    from ...engines.errors import SdengineError, UsageError
     from ...engines.lora import parse_lora
 
+    if vae_tiling not in ("on", "off"):
+        raise UsageError(f"--vae-tiling {vae_tiling!r} is neither on nor off")
     console = Console(stderr=True, quiet=quiet, highlight=False, emoji=False)
     started = time.perf_counter()
     with console.status("loading torch") as status:
@@ -85,6 +91,7 @@ def export(
             loras=[parse_lora(text) for text in lora or ()],
             verify=verify,  # type: ignore[arg-type]  # checked by export_bundle, as the next one
             stop_after=stop_after,  # type: ignore[arg-type]
+            vae_tiling=vae_tiling == "on",
             build=plans,
             link_weights=not copy_weights,
             overwrite=overwrite,

@@ -21,6 +21,7 @@ __all__ = [
     "Precision",
     "StreamingBudget",
     "Threads",
+    "VaeTiling",
     "VerifyFiles",
     "parse_budget",
     "parse_inversion",
@@ -66,6 +67,13 @@ VerifyFiles = Annotated[
     typer.Option(
         "--verify",
         help="Compare files with their SHA-256: always, once (large ones after a change), never (not the weights).",
+    ),
+]
+VaeTiling = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|on|off|PIXELS",
+        help="Decode and encode large pictures in tiles, of this side. auto: where the whole needs too much memory.",
     ),
 ]
 LowMemory = Annotated[bool, typer.Option("--low-memory", help="Keep only one component open at a time.")]

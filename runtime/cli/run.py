@@ -21,6 +21,7 @@ from .options import (
     Precision,
     StreamingBudget,
     Threads,
+    VaeTiling,
     VerifyFiles,
     parse_budget,
     parse_inversion,
@@ -83,6 +84,7 @@ def run(
     compile: Compile = None,  # noqa: A002
     weight_streaming_budget: StreamingBudget = None,
     memory_limit: MemoryLimit = None,
+    vae_tiling: VaeTiling = "auto",
     low_memory: LowMemory = False,
     verify: VerifyFiles = "once",
 ) -> None:
@@ -108,6 +110,7 @@ def run(
         "engine": engine,
         "precision": precision,
         "fallback": fallback,
+        "vae_tiling": vae_tiling,
         "low_memory": low_memory,
         "threads": threads,
         "device": device,

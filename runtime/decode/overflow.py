@@ -8,27 +8,89 @@ from numpy.typing import NDArray
 from ...engines.engine import Array
 from ...engines.errors import NonFiniteError
 from ...engines.memory import Buffer
+from ...engines.nets.vae_config import VAEConfig
 from ..open_engines import Components
+from .tiles import Tiling, blended
+from .vae_tiling import tile_side
 
 __all__ = ["decoded", "encoded"]
 
 
 def encoded(components: Components, inputs: Mapping[str, Buffer], warnings: list[str]) -> NDArray[np.float32]:
-    """Encode images to latents, [N, C, h, w]; see :func:`_run_finite`."""
-    return np.asarray(_run_finite(components, "vae_encoder", inputs, warnings, "latent", "latent"), np.float32)
-
-
-def decoded(components: Components, latent: Buffer, output: str, warnings: list[str]) -> Array:
-    """Decode latents; see :func:`_run_finite`.
+    """Encode a picture to latents; a large one in tiles, see :func:`~.vae_tiling.tile_side`.
 
     Args:
         components: the engines.
-        latent: float32 [S, C, h, w], on the host or where the decoder runs.
-        output: ``image``, numbers from 0 to 1, or ``picture``, bytes; both [S, H, W, 3].
-        warnings: where to say that a second run was needed.
+        inputs: ``image``, float32 [1, H, W, 3] of 0 to 1, and ``noise``, float32 [1, C, h, w], if there is any.
+        warnings: where to say that a second run was needed, or why the picture is cut.
+
+    Returns:
+        float32 [1, C, h, w].
 
     """
-    return _run_finite(components, "vae_decoder", {"latent": latent}, warnings, "magnitude", output)
+    height, width = inputs["image"].shape[1:3]
+    with components.use("vae_encoder"):
+        side = tile_side(components, "vae_encoder", height, width, warnings)
+        if side is None:
+            return np.asarray(_run_finite(components, "vae_encoder", inputs, warnings, "latent", "latent"), np.float32)
+        config = components.bundle.config("vae")
+        assert isinstance(config, VAEConfig)
+        image, noise = (np.asarray(inputs[name], np.float32) for name in ("image", "noise"))
+
+        def run(rows: slice, columns: slice) -> NDArray[np.float32]:
+            tile = np.ascontiguousarray(image[:, rows, columns])
+            none = np.zeros((1, config.latent, *(length // config.factor for length in tile.shape[1:3])), np.float32)
+            given = {"image": tile, "noise": none}
+            moments = _run_finite(components, "vae_encoder", given, warnings, "latent", "moments")
+            return np.array(moments[0].transpose(1, 2, 0), np.float32)
+
+        whole = blended(Tiling(taken=side, given=side // config.factor), height, width, run)
+        return _sampled(config, whole.transpose(2, 0, 1)[None], noise)
+
+
+def _sampled(config: VAEConfig, moments: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Sample latents of the UNet; what :class:`~sdengine.engines.nets.vae.VAEEncoder` does in its graph."""
+    mean, log_variance = np.split(moments, 2, axis=1)
+    z = mean + np.exp(np.float32(0.5) * np.clip(log_variance, -30.0, 20.0)) * noise
+    shift = np.array(config.mean or (0.0,) * config.latent, np.float32)[:, None, None]
+    spread = np.array(config.std or (1.0,) * config.latent, np.float32)[:, None, None]
+    return np.ascontiguousarray((z - shift) * np.float32(config.scaling_factor) / spread, np.float32)
+
+
+def decoded(components: Components, latent: Buffer, output: str, warnings: list[str]) -> Array:
+    """Decode a latent; a large one in tiles, see :func:`~.vae_tiling.tile_side`.
+
+    Args:
+        components: the engines.
+        latent: float32 [1, C, h, w], on the host or where the decoder runs.
+        output: ``image``, numbers from 0 to 1, or ``picture``, bytes; both [1, H, W, 3].
+        warnings: where to say that a second run was needed, or why the picture is cut.
+
+    """
+    factor = components.bundle.config("vae").factor  # type: ignore[union-attr]
+    height, width = (length * factor for length in latent.shape[2:])
+    with components.use("vae_decoder"):
+        side = tile_side(components, "vae_decoder", height, width, warnings)
+        if side is not None:
+            tiling = Tiling(taken=side // factor, given=side)
+            pixels = np.clip(_decoded_in_tiles(components, latent, tiling, warnings), 0, 1)
+            return (pixels * 255).round().astype(np.uint8) if output == "picture" else pixels
+        found = _run_finite(components, "vae_decoder", {"latent": latent}, warnings, "magnitude", output)
+    return np.clip(found, 0, 1) if output == "image" else found
+
+
+def _decoded_in_tiles(
+    components: Components, latent: Buffer, tiling: Tiling, warnings: list[str]
+) -> NDArray[np.float32]:
+    whole = components.memory_of("vae_decoder").read(latent) if not isinstance(latent, np.ndarray) else latent
+
+    def run(rows: slice, columns: slice) -> NDArray[np.float32]:
+        given = {"latent": np.ascontiguousarray(whole[:, :, rows, columns])}
+        image = _run_finite(components, "vae_decoder", given, warnings, "magnitude", "image")
+        return np.array(image[0], np.float32)
+
+    _, _, height, width = whole.shape
+    return blended(tiling, height, width, run)[None]
 
 
 def _run_finite(

@@ -17,8 +17,6 @@ NOTED: dict[str, str] = {
     "set_use_memory_efficient_attention_xformers": _ATTENTION,
     "fuse_qkv_projections": "the engine's compiler fuses projections where that is faster; results are the same",
     "unfuse_qkv_projections": "the engine's compiler fuses projections where that is faster; results are the same",
-    "enable_vae_tiling": "pictures are decoded as a whole",
-    "disable_vae_tiling": "pictures are decoded as a whole",
     "enable_vae_slicing": "images are always decoded one at a time",
     "disable_vae_slicing": "images are always decoded one at a time",
     "enable_group_offload": "weights are mapped from the bundle's file; enable_model_cpu_offload() saves memory",
@@ -151,8 +149,6 @@ OPENING_REFUSED: dict[str, str] = {
 _TRAINING = "engines cannot be trained"
 
 NOTED_OF_PARTS: dict[str, str] = {
-    "enable_tiling": "pictures are decoded as a whole",
-    "disable_tiling": "pictures are decoded as a whole",
     "to": "a part runs where its pipeline runs; pipe.to() says where",
     "cuda": "a part runs where its pipeline runs; pipe.to() says where",
     "cpu": "a part runs where its pipeline runs; pipe.to() says where",

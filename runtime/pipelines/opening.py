@@ -36,6 +36,7 @@ class Options:
         precision: of the graphs; None, of a bundle, is what it holds.
         engine: name of an engine, or ``auto``: the first that the device and the precision allow.
         low_memory: keep one component open at a time.
+        vae_tiling: as for :meth:`~sdengine.runtime.pipeline.Pipeline.load`.
         sizes: that can be drawn, as for ``sdengine export --sizes``.
         batch: images at once, as for ``sdengine export --batch``.
         textual_inversions: as for :meth:`~sdengine.runtime.pipeline.Pipeline.load`.
@@ -46,6 +47,7 @@ class Options:
     precision: str | None = "fp32"
     engine: str = "auto"
     low_memory: bool = False
+    vae_tiling: str | int = "auto"
     sizes: str | None = None
     batch: str = "1..4"
     textual_inversions: tuple[Any, ...] = ()
@@ -83,9 +85,10 @@ class Opening:
     def change(self, **options: Any) -> None:
         """Change options; engines that are open otherwise are closed, and opened again at the next use."""
         with self._lock:
-            changed = replace(self.options, **options)
-            if changed != self.options:
-                self.options = changed
+            before, self.options = self.options, replace(self.options, **options)
+            if self._pipeline is not None:  # that alone needs no other engines
+                self._pipeline.components.vae_tiling = self.options.vae_tiling
+            if replace(before, vae_tiling=self.options.vae_tiling) != self.options:
                 self.close()
 
     def pipeline(self) -> Pipeline:
@@ -200,6 +203,7 @@ class Opening:
             precision=options.precision,
             device=options.device,
             low_memory=options.low_memory,
+            vae_tiling=options.vae_tiling,
             textual_inversions=options.textual_inversions,
         )
 

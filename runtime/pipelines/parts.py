@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...engines.errors import CheckpointError, UsageError, nearest
+from ..decode.vae_tiling import check_vae_tiling
 from .attributes import NOTED_OF_PARTS, REFUSED_OF_PARTS
 from .locate import located
 from .say import note
@@ -79,6 +80,31 @@ class PartOf(Part):
     def folder(self) -> Path:
         """See :class:`Part`."""
         return self.opening.part_folder(self.name)
+
+    def enable_tiling(self, use_tiling: bool = True) -> None:
+        """Decode and encode pictures in tiles, if they are larger than one."""
+        self._check_vae("enable_tiling")
+        self.opening.change(vae_tiling="on" if use_tiling else "off")
+
+    def disable_tiling(self) -> None:
+        """Decode and encode pictures as a whole."""
+        self.enable_tiling(False)
+
+    @property
+    def tile_sample_min_size(self) -> int:
+        """Pixels along the sides of a tile; set it to cut into others than diffusers' own."""
+        self._check_vae("tile_sample_min_size")
+        side = self.opening.options.vae_tiling
+        return side if isinstance(side, int) else int(self.config.get("sample_size", 32))
+
+    @tile_sample_min_size.setter
+    def tile_sample_min_size(self, pixels: int) -> None:
+        self._check_vae("tile_sample_min_size")
+        self.opening.change(vae_tiling=check_vae_tiling(pixels))
+
+    def _check_vae(self, name: str) -> None:
+        if self.name != "vae":
+            raise UnknownAttributeError(f"{self.name} has no {name!r}; the VAE has")
 
     @property
     def dtype(self) -> Any:

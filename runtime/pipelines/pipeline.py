@@ -418,6 +418,14 @@ class DiffusionPipeline:
         """Do the same as :meth:`enable_model_cpu_offload`: a component is the least that can be open."""
         self.enable_model_cpu_offload(gpu_id, device)
 
+    def enable_vae_tiling(self) -> None:
+        """Decode and encode pictures in tiles, as ``pipe.vae.enable_tiling()``."""
+        self.vae.enable_tiling()
+
+    def disable_vae_tiling(self) -> None:
+        """Decode and encode pictures as a whole."""
+        self.vae.disable_tiling()
+
     def load_textual_inversion(self, pretrained_model_name_or_path: Any, token: Any = None, **options: Any) -> None:
         """Add embeddings of new words.
 

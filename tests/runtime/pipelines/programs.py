@@ -103,10 +103,14 @@ pipeline.scheduler = UniPCMultistepScheduler.from_config(pipeline.scheduler.conf
 second = pipeline(["a cat", "a dog"], num_inference_steps=4, negative_prompt=["red", "ugly"],
                   generator=generator, return_dict=False)[0]
 
+pipeline.vae.enable_tiling()
+large = pipeline("a cat", 128, 128, 2, generator=generator).images[0]
+pipeline.vae.disable_tiling()
+
 pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(pipeline.scheduler.config)
 torch.manual_seed(5)
 third = pipeline("a dog", num_inference_steps=3, output_type="pt").images.permute(0, 2, 3, 1).numpy()
-images = [image, *second, *third]
+images = [image, *second, large, *third]
 """,
     "callbacks": """
 from diffusers import StableDiffusionPipeline
