@@ -108,6 +108,7 @@ class Components:
             precision=self._precision,
             fallback=self._fallback,
             low_memory=self.low_memory,
+            vae_tiling=self.vae_tiling,
             options=self._options,
             shared=self,
         )

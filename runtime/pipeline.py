@@ -110,6 +110,15 @@ class Pipeline:
         super().__setattr__(name, value)
 
     @property
+    def vae_tiling(self) -> str | int:
+        """Whether large pictures are decoded and encoded in tiles, see :meth:`load`; may be set at any time."""
+        return self.components.vae_tiling
+
+    @vae_tiling.setter
+    def vae_tiling(self, value: str | int) -> None:
+        self.components.vae_tiling = check_vae_tiling(value)
+
+    @property
     def interrupt(self) -> bool:
         """Whether the call under way has been asked to stop."""
         return self._interrupts.requested

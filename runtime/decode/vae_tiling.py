@@ -76,8 +76,9 @@ def tile_side(components: Components, name: str, height: int, width: int, warnin
     if not _possible(components, name, height, width, side):
         least = max(spec.axes[axis].min * config.factor for axis in ("h", "w"))
         raise UsageError(
-            f"vae_tiling={asked}: tiles of {side} pixels, and what is left at the edges, must be multiples of "
-            f"{config.factor} from {least} to {most}, which this bundle's VAE takes; export with --vae-tiling on"
+            f"vae_tiling={asked}: tiles of {side} pixels, or what is left of them at the edges, are none that this "
+            f"bundle's VAE takes ({least} to {most}, tiles in multiples of {4 * config.factor}); "
+            "export it again with --vae-tiling on"
         )
     return side
 
@@ -88,6 +89,8 @@ def _possible(components: Components, name: str, height: int, width: int, side: 
     assert isinstance(config, VAEConfig)
     if side % (4 * config.factor):
         return False
+    if name == "vae_encoder" and all(tensor.name != "moments" for tensor in components.spec(name).outputs):
+        return False  # exported before there were tiles
     tiling = Tiling(taken=side // config.factor, given=side)
     axes = components.spec(name).axes
     return all(

@@ -5,7 +5,7 @@ __all__ = ["CONSTANTS", "NOTED", "NOTED_OF_PARTS", "OPENING_NOTED", "OPENING_REF
 _ATTENTION = "attention is compiled into the engine"
 _INSIDE = "it is a part of diffusers' own loop; Pipeline.prepare, denoise and decode are the same in parts here"
 _CONFIG = "it is of diffusers' config classes; pipe.config has the values"
-_LORA = "LoRAs are not supported yet; merge them into the checkpoint before it is exported"
+_LORA = "LoRAs are files here; load_lora_weights takes their paths"
 _IP_ADAPTER = "IP-Adapter is not supported yet"
 
 NOTED: dict[str, str] = {
@@ -26,8 +26,8 @@ NOTED: dict[str, str] = {
     "upcast_vae": "the VAE runs in float32 where it would overflow in float16",
     "disable_freeu": "FreeU is never on",
     "unload_ip_adapter": "no IP-Adapter is loaded",
-    "unload_lora_weights": "no LoRA is loaded",
-    "disable_lora": "no LoRA is loaded",
+    "enable_lora_hotswap": "LoRAs change without compiling anything again",
+    "set_lora_device": "LoRAs are merged into the weights, wherever those are",
     "eval": "engines are always in evaluation mode",
 }
 """Methods that are accepted, and why they change nothing."""
@@ -38,25 +38,12 @@ REFUSED: dict[str, str] = {
     "set_ip_adapter_scale": _IP_ADAPTER,
     "prepare_ip_adapter_image_embeds": _IP_ADAPTER,
     "encode_image": _IP_ADAPTER,
-    "load_lora_weights": _LORA,
     "load_lora_into_unet": _LORA,
     "load_lora_into_text_encoder": _LORA,
     "lora_state_dict": _LORA,
     "save_lora_weights": _LORA,
     "write_lora_layers": _LORA,
     "pack_weights": _LORA,
-    "fuse_lora": _LORA,
-    "unfuse_lora": _LORA,
-    "set_adapters": _LORA,
-    "delete_adapters": _LORA,
-    "enable_lora": _LORA,
-    "enable_lora_hotswap": _LORA,
-    "get_active_adapters": _LORA,
-    "get_list_adapters": _LORA,
-    "set_lora_device": _LORA,
-    "lora_scale": _LORA,
-    "fused_loras": _LORA,
-    "num_fused_loras": _LORA,
     "save_pretrained": "a bundle is no checkpoint: copy the checkpoint's folder, or the bundle (pipe.bundle)",
     "push_to_hub": "a bundle is no checkpoint: push the checkpoint's folder",
     "encode_prompt": "give the prompt to the call; embeddings made elsewhere are taken as prompt_embeds",

@@ -15,6 +15,7 @@ from ...engines.cuda.gpu import no_gpu
 from ...engines.errors import CheckpointError, DamagedBundleError, EngineUnavailableError, UsageError
 from ...engines.registry import ENGINES
 from ..pipeline import Pipeline
+from .adapters import Adapters
 from .bundle_cache import Recipe, cached_bundle, in_use
 from .composed import composed
 from .locate import Located
@@ -40,6 +41,7 @@ class Options:
         sizes: that can be drawn, as for ``sdengine export --sizes``.
         batch: images at once, as for ``sdengine export --batch``.
         textual_inversions: as for :meth:`~sdengine.runtime.pipeline.Pipeline.load`.
+        adapters: LoRAs.
 
     """
 
@@ -51,6 +53,7 @@ class Options:
     sizes: str | None = None
     batch: str = "1..4"
     textual_inversions: tuple[Any, ...] = ()
+    adapters: Adapters = field(default_factory=Adapters)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -83,13 +86,24 @@ class Opening:
             raise UsageError(f"{self.source.path} is a bundle, with all of its parts: {names} cannot be replaced in it")
 
     def change(self, **options: Any) -> None:
-        """Change options; engines that are open otherwise are closed, and opened again at the next use."""
+        """Change options; engines that are open otherwise are closed, and opened again at the next use.
+
+        Raises:
+            SdengineError: LoRAs cannot be put over the weights; the options are as before.
+
+        """
         with self._lock:
             before, self.options = self.options, replace(self.options, **options)
-            if self._pipeline is not None:  # that alone needs no other engines
-                self._pipeline.components.vae_tiling = self.options.vae_tiling
-            if replace(before, vae_tiling=self.options.vae_tiling) != self.options:
+            in_place = replace(before, vae_tiling=self.options.vae_tiling, adapters=self.options.adapters)
+            if in_place != self.options:
                 self.close()
+            elif self._pipeline is not None:
+                self._pipeline.vae_tiling = self.options.vae_tiling
+                try:
+                    self._pipeline.set_loras(self.options.adapters.sources)
+                except BaseException:
+                    self.options = before
+                    raise
 
     def pipeline(self) -> Pipeline:
         """Return the open pipeline; the first use exports the checkpoint.
@@ -205,6 +219,7 @@ class Opening:
             low_memory=options.low_memory,
             vae_tiling=options.vae_tiling,
             textual_inversions=options.textual_inversions,
+            loras=options.adapters.sources,
         )
 
 

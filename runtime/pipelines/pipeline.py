@@ -6,6 +6,7 @@ They translate. What draws is :class:`sdengine.runtime.Pipeline`; a checkpoint i
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -16,6 +17,7 @@ from ...engines.errors import CheckpointError, UsageError, nearest
 from ...engines.families import FAMILIES
 from ...engines.scheduler_fixes import fixed_scheduler, fixes_for
 from ..request.request import Request
+from .adapters import Adapters, adapter_file
 from .attributes import CONSTANTS, NOTED, OPENING_NOTED, OPENING_REFUSED, REFUSED
 from .calls import CALLS, Call, class_for
 from .composed import saved_part
@@ -33,6 +35,8 @@ __all__ = ["LEFT_OUT", "OPENING_OBEYED", "DiffusionPipeline", "opened", "with_pa
 _FLAGS = ("force_zeros_for_empty_prompt", "requires_aesthetics_score")
 _LOCATING = ("revision", "token", "local_files_only", "variant")
 _OWN = ("engine", "sizes", "batch")
+_LORAS = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
+_EMBEDDINGS = ("learned_embeds.safetensors", "learned_embeds.bin")
 LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
 """Parts of checkpoints that are not exported."""
 
@@ -215,7 +219,7 @@ class DiffusionPipeline:
         pipeline = self._opening.pipeline()
         with self._shown_progress(pipeline, request) as shown:
             result = pipeline.draw(request, shown)
-        for text in (*call.notes, *result.warnings):
+        for text in result.warnings:
             if seeded or not text.startswith("generator:"):  # nobody has given this one
                 note(text)
         for fallback in result.fallbacks:
@@ -375,8 +379,9 @@ class DiffusionPipeline:
         return self._asked.get("denoising_end")
 
     @property
-    def cross_attention_kwargs(self) -> None:
-        """None: there are no attention processors."""
+    def cross_attention_kwargs(self) -> Any:
+        """Of the call under way, or of the last one."""
+        return self._asked.get("cross_attention_kwargs")
 
     @property
     def do_classifier_free_guidance(self) -> bool:
@@ -442,17 +447,10 @@ class DiffusionPipeline:
         several = isinstance(paths, (list, tuple))
         listed = list(paths) if several else [paths]
         words = list(token) if several and isinstance(token, (list, tuple)) else [token] * len(listed)
-        inside = [options.pop(name) for name in ("subfolder", "weight_name") if options.get(name)]
-        options = {name: value for name, value in options.items() if value is not None and name not in OPENING_NOTED}
-        if options:
-            raise UsageError(f"load_textual_inversion: {', '.join(options)} cannot be obeyed; give a path and a token")
+        inside = _inside("load_textual_inversion", options)
         sources = []
         for path, word in zip(listed, words, strict=True):
-            if not isinstance(path, (str, Path)):
-                raise UsageError("load_textual_inversion takes files: write the embeddings with safetensors first")
-            file = Path(path, *inside)
-            if not file.exists():
-                raise UsageError(f"load_textual_inversion: there is no {file}; give a local path")
+            file = adapter_file(path, **inside, names=_EMBEDDINGS)
             sources.append(file if word is None else (file, word))
         self._opening.change(textual_inversions=(*self._opening.options.textual_inversions, *sources))
 
@@ -466,6 +464,112 @@ class DiffusionPipeline:
         if tokens is not None:
             raise UsageError("unload_textual_inversion removes all of them: load those that are to stay again")
         self._opening.change(textual_inversions=())
+
+    def load_lora_weights(
+        self, pretrained_model_name_or_path_or_dict: Any, adapter_name: str | None = None, **options: Any
+    ) -> None:
+        """Load a LoRA; it alone is active then, as in diffusers, until :meth:`set_adapters` says otherwise.
+
+        Args:
+            pretrained_model_name_or_path_or_dict: a file, a folder, or a name on the Hub.
+            adapter_name: what to call it.
+            options: ``weight_name`` and ``subfolder`` name a file in the folder.
+
+        Raises:
+            UsageError: it does not fit the checkpoint, or an option cannot be obeyed.
+
+        """
+        options.pop("hotswap", None)
+        inside = _inside("load_lora_weights", options)
+        file = adapter_file(pretrained_model_name_or_path_or_dict, **inside, names=_LORAS)
+        self._adapt(self._adapters.load(file, adapter_name))
+
+    @property
+    def _adapters(self) -> Adapters:
+        return self._opening.options.adapters
+
+    def _adapt(self, adapters: Adapters) -> None:
+        self._opening.change(adapters=adapters)
+
+    def unload_lora_weights(self, reset_to_overwritten_params: bool = False) -> None:
+        """Take all LoRAs away but those that are fused."""
+        self._adapt(self._adapters.unload())
+
+    def set_adapters(self, adapter_names: Any, adapter_weights: Any = None) -> None:
+        """Say which LoRAs are active, and how strong each is: a number, or numbers by component and block.
+
+        Raises:
+            UsageError: there is no such LoRA, or a weight means nothing.
+
+        """
+        self._adapt(self._adapters.set(adapter_names, adapter_weights))
+
+    def delete_adapters(self, adapter_names: Any) -> None:
+        """Take LoRAs away.
+
+        Raises:
+            UsageError: there is no such LoRA.
+
+        """
+        self._adapt(self._adapters.delete(adapter_names))
+
+    def disable_lora(self) -> None:
+        """Use no LoRA until :meth:`enable_lora`, but those that are fused."""
+        self._adapt(replace(self._adapters, enabled=False))
+
+    def enable_lora(self) -> None:
+        """Use the active LoRAs again."""
+        self._adapt(replace(self._adapters, enabled=True))
+
+    def fuse_lora(
+        self,
+        components: Any = None,
+        lora_scale: float = 1.0,
+        safe_fusing: bool = False,
+        adapter_names: Sequence[str] | None = None,
+        **options: Any,
+    ) -> None:
+        """Let the active LoRAs stay when the others are unloaded.
+
+        Args:
+            components: has no effect: LoRAs are of all networks that they change.
+            lora_scale: what their weights are multiplied with.
+            safe_fusing: has no effect: weights that are not finite are always refused.
+            adapter_names: which, if not those that are active.
+            options: those of older releases have no effect.
+
+        Raises:
+            UsageError: there is no such LoRA.
+
+        """
+        self._adapt(self._adapters.fuse(lora_scale, adapter_names))
+
+    def unfuse_lora(self, components: Any = None, **options: Any) -> None:
+        """Take back what :meth:`fuse_lora` did."""
+        self._adapt(self._adapters.unfuse())
+
+    def get_active_adapters(self) -> list[str]:
+        """Return the names of the active LoRAs."""
+        return [*self._adapters.weights]
+
+    def get_list_adapters(self) -> dict[str, list[str]]:
+        """Return the names of the LoRAs that are loaded, by component."""
+        return {"unet": [*self._adapters.files]} if self._adapters.files else {}
+
+    @property
+    def num_fused_loras(self) -> int:
+        """How many LoRAs are fused."""
+        return len(self._adapters.fused_names)
+
+    @property
+    def fused_loras(self) -> set[str]:
+        """Names of the LoRAs that are fused."""
+        return {*self._adapters.fused_names}
+
+    @property
+    def lora_scale(self) -> float:
+        """What the call under way, or the last one, multiplies the strengths with."""
+        return float((self.cross_attention_kwargs or {}).get("scale", 1.0))
 
     @staticmethod
     def numpy_to_pil(images: Any) -> list[Any]:
@@ -526,6 +630,20 @@ class DiffusionPipeline:
             raise UnknownAttributeError(
                 f"{type(self).__name__}.{name} cannot be set{nearest(name, [*PARTS, 'scheduler', '_interrupt'])}"
             )
+
+
+def _inside(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return which file in a folder is meant.
+
+    Raises:
+        UsageError: there are options that cannot be obeyed.
+
+    """
+    known = ("weight_name", "subfolder")
+    for name, value in options.items():
+        if name not in (*known, *OPENING_NOTED, *_LOCATING) and value is not None:
+            raise UsageError(f"{method} has no option {name!r}{nearest(name, known)}; write weights to a file first")
+    return {name: options.get(name) for name in known}
 
 
 def _names() -> list[str]:

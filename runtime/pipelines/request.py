@@ -19,10 +19,8 @@ OURS = ("height", "width", "seed", "rng", "scheduler", "scheduler_config", "weig
 OLD_CALLBACK = ("callback", "callback_steps")
 """What diffusers' classes still take as further keywords, in place of ``callback_on_step_end``."""
 
-TRANSLATED = ("return_dict", "cross_attention_kwargs")
+TRANSLATED = ("return_dict",)
 """Arguments that are obeyed here, and that requests do not have."""
-
-_SCALE = "scale"
 
 
 class Asked:
@@ -32,7 +30,6 @@ class Asked:
         settings: what :class:`~sdengine.runtime.request.Request` takes.
         output_type: as diffusers has it.
         return_dict: whether an output is returned, or a tuple.
-        notes: what has no effect.
 
     """
 
@@ -40,7 +37,6 @@ class Asked:
         self.settings: dict[str, Any] = {}
         self.output_type = "pil"
         self.return_dict = True
-        self.notes: list[str] = []
 
 
 def asked(call: Call, arguments: Sequence[Any], named: Mapping[str, Any], pipeline: Any) -> Asked:
@@ -64,7 +60,6 @@ def asked(call: Call, arguments: Sequence[Any], named: Mapping[str, Any], pipeli
     given = {name: value for name, value in given.items() if value is not None}
     found.output_type = given.pop("output_type", "pil")
     found.return_dict = bool(given.pop("return_dict", True))
-    _check_attention(given.pop("cross_attention_kwargs", None), found.notes)
     if "callback" in given:
         given["callback_on_step_end"] = _old_callback(given.pop("callback"), int(given.pop("callback_steps", 1)))
     given.pop("callback_steps", None)
@@ -100,19 +95,6 @@ def _instead(call: Call, name: str, known: Sequence[str]) -> str:
         return f"; {', '.join(others[:3])} {'have' if len(others) > 1 else 'has'}"
     extras = [field.name for field in fields(Request) if field.name == name]
     return f"; sdengine.runtime.Pipeline has {name}" if extras else nearest(name, known)
-
-
-def _check_attention(options: Any, notes: list[str]) -> None:
-    """Check ``cross_attention_kwargs``: a LoRA's scale alone is known, and there are none."""
-    if options is None:
-        return
-    if not isinstance(options, Mapping) or any(name != _SCALE for name in options):
-        raise UsageError(
-            f"cross_attention_kwargs={options!r}: attention processors do not exist in a compiled engine; "
-            "the scale of LoRAs is all that can be given"
-        )
-    if options:
-        notes.append("cross_attention_kwargs: scale has no effect: no LoRA is loaded")
 
 
 def _callback(function: Callable[..., Any], pipeline: Any) -> Callable[..., Any]:

@@ -186,5 +186,33 @@ image = pipe("a room", image=[PICTURE, PICTURE.rotate(90)], num_inference_steps=
              controlnet_conditioning_scale=[1.0, 0.8]).images[0]
 images = [image]
 """,
+    "loras": """
+from diffusers import StableDiffusionPipeline
+import torch
+
+pipe = StableDiffusionPipeline.from_pretrained(SD, torch_dtype=DTYPE)
+
+def draw(**options):
+    return pipe("a cat", num_inference_steps=2, generator=torch.manual_seed(2), **options).images[0]
+
+images = [draw()]
+pipe.load_lora_weights(LORA_FOLDER, weight_name="first.safetensors", adapter_name="first")
+images.append(draw())
+images.append(draw(cross_attention_kwargs={"scale": 0.5}))
+pipe.load_lora_weights(LORA_FOLDER / "second.safetensors", adapter_name="second")
+values = [pipe.get_active_adapters()]
+images.append(draw())
+pipe.set_adapters(["first", "second"], adapter_weights=[0.4, 0.8])
+values.append(pipe.get_active_adapters())
+images.append(draw())
+pipe.disable_lora()
+images.append(draw())
+pipe.enable_lora()
+pipe.fuse_lora(lora_scale=0.7)
+values += [pipe.num_fused_loras, sorted(pipe.fused_loras)]
+pipe.unload_lora_weights()
+values.append(pipe.get_list_adapters())
+images.append(draw())
+""",
 }
 """By name."""

@@ -1,15 +1,20 @@
 """The guides' programs, run with diffusers' imports and with ours: the pictures are the same."""
 
+import contextlib
 import functools
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
 from sdengine.runtime.pipelines import bundle_cache, opening
 from sdengine.runtime.pipelines import pipeline as front_door
 
@@ -19,6 +24,25 @@ from .programs import PROGRAMS
 
 DECIBELS = 55.0
 """What the pictures must agree to; they are 8-bit, so that one value of 255 in a hundred that differs makes 68."""
+
+
+@functools.cache
+def loras() -> Path:
+    """Return a folder with two LoRAs for ``sd1``, as diffusers writes them."""
+    target = checkpoint_of("sd1").with_name("sd1-loras")
+    if not target.exists():
+        folder = Path(tempfile.mkdtemp(dir=target.parent))
+        for seed, name in enumerate(("first", "second")):
+            with their_warnings():
+                unet = diffusers.UNet2DConditionModel.from_pretrained(checkpoint_of("sd1"), subfolder="unet")
+                torch.manual_seed(seed)
+                unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v", "ff.net.2"], init_lora_weights=False))
+                diffusers.StableDiffusionPipeline.save_lora_weights(
+                    folder, get_peft_model_state_dict(unet), weight_name=f"{name}.safetensors"
+                )
+        with contextlib.suppress(OSError):  # another session was faster
+            folder.rename(target)
+    return target
 
 
 def paths() -> dict[str, Any]:
@@ -32,6 +56,7 @@ def paths() -> dict[str, Any]:
         "CONTROLNET": controlnets_of("sd1", 1)[0],
         "SDXL_CONTROLNET": sdxl_nets[0],
         "SDXL_CONTROLNET_2": sdxl_nets[1],
+        "LORA_FOLDER": loras(),
         "PICTURE": picture(64, 64),
         "MASK": picture(64, 64, hole=True),
         "DTYPE": torch.float32,

@@ -74,7 +74,7 @@ def test_what_has_no_effect_is_accepted_and_said(
         ({"nam_inference_steps": 3}, "did you mean 'num_inference_steps'"),
         ({"strength": 0.5}, "StableDiffusionImg2ImgPipeline"),
         ({"image": "a.png"}, "StableDiffusionImg2ImgPipeline"),
-        ({"cross_attention_kwargs": {"scale": 0.5, "gain": 1}}, "attention processors"),
+        ({"cross_attention_kwargs": {"scale": 0.5, "gain": 1}}, "cross_attention_kwargs"),
         ({"output_type": "pli"}, "did you mean 'pil'"),
         ({"ip_adapter_image": "a.png"}, "IP-Adapter"),
     ],
