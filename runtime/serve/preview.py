@@ -68,8 +68,10 @@ class Previewer:
     def _pair(self, rng: np.random.Generator) -> tuple[F32, F32]:
         """Return features of a latent's pixels, and the mean colours that they are decoded to."""
         spec = self._components.spec("vae_decoder")
-        # A small picture, but not as small as a tile at an edge may be.
-        axes = {name: min(max(axis.min, 8 if name in "hw" else 1), axis.max) for name, axis in spec.axes.items()}
+        # As small as pictures of this bundle are; tiles at an edge may be smaller still.
+        sizes = self._components.spec("denoiser").axes
+        least = {name: sizes[name].min if name in ("h", "w") else axis.min for name, axis in spec.axes.items()}
+        axes = {name: min(length, spec.axes[name].max) for name, length in least.items()}
         shape = spec.input("latent").resolve(axes)
         _, channels, height, width = shape
         # Smooth, as latents of images are: large areas, with some noise over them.
