@@ -69,9 +69,10 @@ class Previewer:
         """Return features of a latent's pixels, and the mean colours that they are decoded to."""
         spec = self._components.spec("vae_decoder")
         # As small as pictures of this bundle are; tiles at an edge may be smaller still.
-        sizes = self._components.spec("denoiser").axes
-        least = {name: sizes[name].min if name in ("h", "w") else axis.min for name, axis in spec.axes.items()}
-        axes = {name: min(length, spec.axes[name].max) for name, length in least.items()}
+        sizes = (
+            self._components.spec("denoiser").axes if "denoiser" in self._components.bundle.manifest.components else {}
+        )
+        axes = {name: min(sizes.get(name, axis).min, axis.max) for name, axis in spec.axes.items()}
         shape = spec.input("latent").resolve(axes)
         _, channels, height, width = shape
         # Smooth, as latents of images are: large areas, with some noise over them.
