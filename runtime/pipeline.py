@@ -22,7 +22,7 @@ from .loaded import Loaded
 from .lora_set import LoraFolder, LoraSet, LoraSources
 from .open_engines import Components
 from .request.from_arguments import from_arguments
-from .request.lora_request import asked_for
+from .request.lora_request import loras_of_request
 from .request.request import Request
 from .result import Result
 
@@ -329,7 +329,7 @@ class Pipeline:
             progress: called with (evaluations done, evaluations in all), before the first and after each.
 
         """
-        request, sources = asked_for(request, self._sources, self._folder)
+        request, sources = loras_of_request(request, self._sources, self._folder)
         with self._life.use(), self._turn, self._interrupts.call(), self._using(sources) as (loaded, switch_ms):
             result = loaded.generation.whole(request, progress, pipeline=self, load_ms=self._load_ms)
         result.timings_ms.loras = switch_ms
@@ -353,7 +353,7 @@ class Pipeline:
             EngineError: an engine failed.
 
         """
-        request, sources = asked_for(request, self._sources, self._folder)
+        request, sources = loras_of_request(request, self._sources, self._folder)
         with self._life.use(), self._turn, self._using(sources) as (loaded, _):
             return loaded.generation.prepare(request)
 

@@ -159,10 +159,10 @@ def _draw(bundle: Path, request: Request, opening: dict[str, Any], quiet: bool) 
     """Draw with one bundle; what the prompt asks for of LoRAs is opened at once."""
     from ..lora_set import LoraFolder, LoraSources
     from ..pipeline import Pipeline
-    from ..request.lora_request import asked_for
+    from ..request.lora_request import loras_of_request
 
     folder = None if opening["lora_folder"] is None else LoraFolder(opening["lora_folder"])
-    _, sources = asked_for(request, LoraSources.of(opening["loras"], folder), folder)
+    _, sources = loras_of_request(request, LoraSources.of(opening["loras"], folder), folder)
     opening = {**opening, "loras": sources.sources}
     with Pipeline.load(bundle, **opening) as pipeline, step_progress("drawing", quiet=quiet) as progress:
         return pipeline.draw(request, progress)

@@ -183,8 +183,8 @@ def _dilated(mask: F32) -> F32:
 
 
 def _image_latents(job: Job, encoding: _Encoding) -> F32:
-    if job.picture_latents is not None:
-        return _repeated(_checked(job.picture_latents, "image", (), encoding.shape), job.images)
+    if job.image_latents is not None:
+        return _repeated(_checked(job.image_latents, "image", (), encoding.shape), job.images)
     assert job.pixels is not None
     return encoding.encode(job.pixels, repeated=job.task == "inpaint")
 

@@ -12,7 +12,7 @@ from ...engines.bundle.bundle import Bundle
 from ...engines.errors import UsageError
 from ...engines.nets.image_encoder_config import ImageEncoderConfig
 from ..open_engines import Components
-from ..request.input_images import Picture, pixel_array
+from ..request.input_images import InputImage, pixel_array
 from ..request.pil_images import as_bytes
 
 __all__ = ["ImageEncoder"]
@@ -54,7 +54,7 @@ class ImageEncoder:
                 self._of_zeros = self._embed(np.zeros((1, self._size, self._size, 3), np.float32))
             return self._of_zeros
 
-    def embed(self, picture: Picture) -> F32:
+    def embed(self, picture: InputImage) -> F32:
         """Return a picture's embedding, float32 [D]."""
         return self._embed(self._prepared(picture)[None])
 
@@ -74,7 +74,7 @@ class ImageEncoder:
         outputs = self._components.run(self._name, {"pixels": np.ascontiguousarray(pixels)})
         return np.asarray(outputs["image_embeds"][0], np.float32)
 
-    def _prepared(self, picture: Picture) -> F32:
+    def _prepared(self, picture: InputImage) -> F32:
         """Resize so that the shorter side fits, cut out the middle, take mean and deviation out; [size, size, 3]."""
         size = self._size
         if isinstance(picture, Image.Image):

@@ -18,7 +18,7 @@ from ..open_engines import Components
 from ..prompt import EncodedPrompts
 from ..prompt.prompt_request import PromptRequest
 from ..request.arrays import finite_array
-from ..request.input_images import load_pictures
+from ..request.input_images import load_images
 from ..request.resolve import Job, StageJob
 from ..schedule import Schedule, make_schedule
 from .embedding import Denoised, Embedding, ImageEmbeds, Term
@@ -119,7 +119,7 @@ class Prior:
     def _picture(self, item: Any, call: "_Call") -> F32:
         if hasattr(item, "detach"):  # what diffusers takes as prepared already: [1, 3, size, size]
             return self._images.embed_prepared(finite_array("images_and_prompts", item, ndim=(4,)))
-        pictures = load_pictures(item, "images_and_prompts", call.warnings)
+        pictures = load_images(item, "images_and_prompts", call.warnings)
         if len(pictures) != 1:
             raise UsageError("images_and_prompts: an entry is one text or one picture")
         return self._images.embed(pictures[0])

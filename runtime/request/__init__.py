@@ -1,1 +1,1 @@
-"""What was asked for: the request, checked and resolved into a job."""
+"""The request, checked and resolved into a job."""

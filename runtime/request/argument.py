@@ -100,8 +100,8 @@ def argument(default: Any, about: str, kind: Kind, *, group: str, short: tuple[s
 
 def argument_of(declared: "Field[Any]") -> Argument:
     """Return what a field was declared with."""
-    found: Argument = declared.metadata["argument"]
-    return found
+    argument: Argument = declared.metadata["argument"]
+    return argument
 
 
 def whole(least: int, most: int) -> Kind:
@@ -197,7 +197,7 @@ def _lora_scale(name: str, value: Any) -> dict[str, float]:
 
 def _mixed(name: str, value: Any) -> list[Any]:
     if not isinstance(value, (list, tuple)) or not value:
-        raise UsageError(f"{name}={shortened(value)} must be a list of texts and pictures")
+        raise UsageError(f"{name}={shortened(value)} must be a list of texts and images")
     for item in value:
         if not (isinstance(item, (str, Path)) or hasattr(item, "shape") or hasattr(item, "resize")):
             raise UsageError(f"{name} holds {shortened(item)}: texts, PIL images, paths and arrays can be")
@@ -222,7 +222,7 @@ SCHEDULER = Kind(_unchecked, written=str)
 IMAGE = Kind(_unchecked, written=Path)
 IMAGES = Kind(_unchecked, written=Path, many=True)
 MIXED = Kind(_mixed, written=str, many=True, parse=_parsed_mixed, metavar="TEXT|FILE")
-"""A list of texts and pictures. What is text stays text; on a command line, the name of a file is that file."""
+"""A list of texts and images. A text stays text; on a command line, the name of a file is that file."""
 CALLBACK = Kind(lambda _, value: checked_callback(value))
 FLAG = Kind(_flag, written=bool)
 LORA_SCALE = Kind(_lora_scale)

@@ -1,7 +1,7 @@
-"""Inpainting in a part of the picture: ``padding_mask_crop``.
+"""Inpainting in a part of the image: ``padding_mask_crop``.
 
-The region around the mask is cut out, drawn at the full size and pasted back, so that a small hole gets all the
-detail there is. Regions, resampling and pasting are those of diffusers' ``VaeImageProcessor``, pixel for pixel.
+The region around the mask is cut out, generated at the full size and pasted back, so that a small hole gets full
+detail. Regions, resampling and pasting are those of diffusers' ``VaeImageProcessor``, pixel for pixel.
 """
 
 from dataclasses import dataclass
@@ -18,25 +18,25 @@ _LANCZOS = Image.Resampling.LANCZOS
 
 @dataclass(frozen=True, kw_only=True)
 class Crop:
-    """A region of a picture.
+    """A region of an image.
 
     Attributes:
-        picture: the whole picture.
-        mask: of the picture's size; what is not black is repainted.
+        image: the whole image.
+        mask: of the image's size; what is not black is repainted.
         region: left, top, right and bottom, in pixels.
 
     """
 
-    picture: Image.Image
+    image: Image.Image
     mask: Image.Image
     region: tuple[int, int, int, int]
 
-    def cut(self, picture: Image.Image, height: int, width: int) -> Image.Image:
-        """Return the region of a picture at the size that is drawn, as RGB.
+    def cut(self, image: Image.Image, height: int, width: int) -> Image.Image:
+        """Return the region of an image at the size that is generated, as RGB.
 
         Where the region has other proportions, its edges are continued outwards.
         """
-        part = picture.crop(self.region)
+        part = image.crop(self.region)
         by_width = width / height < part.width / part.height
         inner = (width, part.height * width // part.width)
         if not by_width:
@@ -54,41 +54,40 @@ class Crop:
                 canvas.paste(scaled.resize((left, height), box=(edge, 0, edge, height)), (place, 0))
         return canvas
 
-    def paste(self, drawn: Image.Image) -> Image.Image:
-        """Return the whole picture with what was drawn in its place; the mask's greys mix the two."""
+    def paste(self, generated: Image.Image) -> Image.Image:
+        """Return the whole image with the generated part in its place; the mask's greys mix the two."""
         left, top, right, bottom = self.region
-        canvas = Image.new("RGB", self.picture.size)
-        canvas.paste(_filling(drawn, right - left, bottom - top), (left, top))
+        canvas = Image.new("RGB", self.image.size)
+        canvas.paste(_filling(generated, right - left, bottom - top), (left, top))
         # premultiplied, as colours are mixed through the mask's greys
-        kept = Image.new("RGBa", self.picture.size)
-        kept.paste(self.picture.convert("RGBA").convert("RGBa"), mask=ImageOps.invert(self.mask.convert("L")))
+        original = Image.new("RGBa", self.image.size)
+        original.paste(self.image.convert("RGBA").convert("RGBa"), mask=ImageOps.invert(self.mask.convert("L")))
         whole = canvas.convert("RGBA")
-        whole.alpha_composite(kept.convert("RGBA"))
+        whole.alpha_composite(original.convert("RGBA"))
         return whole.convert("RGB")
 
 
-def crop_around(picture: Image.Image, mask: Image.Image, *, padding: int, height: int, width: int) -> Crop:
-    """Return the region around a mask, in the proportions of the size that is drawn as far as the picture allows.
+def crop_around(image: Image.Image, mask: Image.Image, *, padding: int, height: int, width: int) -> Crop:
+    """Return the region around a mask, in the proportions of the generated size as far as the image allows.
 
     Args:
-        picture: the whole picture.
+        image: the whole image.
         mask: of its size.
         padding: pixels to take in on each side.
-        height: that is drawn.
-        width: that is drawn.
+        height: that is generated.
+        width: that is generated.
 
     Raises:
         UsageError: the mask is of another size, or black everywhere.
 
     """
-    if mask.size != picture.size:
+    if mask.size != image.size:
         raise UsageError(
-            f"mask_image is {mask.width}x{mask.height} pixels, the image {picture.width}x{picture.height}: "
-            "make them equal"
+            f"mask_image is {mask.width}x{mask.height} pixels, the image {image.width}x{image.height}: make them equal"
         )
     box = Image.fromarray((np.asarray(mask.convert("L")) > 0).astype(np.uint8)).getbbox()
     if box is None:
-        raise UsageError("mask_image is black everywhere: nothing would be drawn")
+        raise UsageError("mask_image is black everywhere: nothing would be repainted")
     left, right = max(box[0] - padding, 0), min(box[2] + padding, mask.width)
     top, bottom = max(box[1] - padding, 0), min(box[3] + padding, mask.height)
     proportion = width / height
@@ -96,7 +95,7 @@ def crop_around(picture: Image.Image, mask: Image.Image, *, padding: int, height
         top, bottom = _widened(top, bottom, (right - left) / proportion, mask.height)
     else:
         left, right = _widened(left, right, (bottom - top) * proportion, mask.width)
-    return Crop(picture=picture, mask=mask, region=(left, top, right, bottom))
+    return Crop(image=image, mask=mask, region=(left, top, right, bottom))
 
 
 def _widened(first: int, last: int, length: float, limit: int) -> tuple[int, int]:
@@ -111,12 +110,12 @@ def _widened(first: int, last: int, length: float, limit: int) -> tuple[int, int
     return first, min(last, limit)
 
 
-def _filling(drawn: Image.Image, width: int, height: int) -> Image.Image:
-    """Scale a picture to cover a size, and cut off what sticks out at the sides."""
-    if width / height > drawn.width / drawn.height:
-        outer = (width, drawn.height * width // drawn.width)
+def _filling(generated: Image.Image, width: int, height: int) -> Image.Image:
+    """Scale an image to cover a size, and cut off what is outside it."""
+    if width / height > generated.width / generated.height:
+        outer = (width, generated.height * width // generated.width)
     else:
-        outer = (drawn.width * height // drawn.height, height)
+        outer = (generated.width * height // generated.height, height)
     canvas = Image.new("RGB", (width, height))
-    canvas.paste(drawn.resize(outer, _LANCZOS), (width // 2 - outer[0] // 2, height // 2 - outer[1] // 2))
+    canvas.paste(generated.resize(outer, _LANCZOS), (width // 2 - outer[0] // 2, height // 2 - outer[1] // 2))
     return canvas

@@ -23,11 +23,11 @@ NEEDS = {
     **dict.fromkeys(_ONLY_MASK, "mask_image"),
     **dict.fromkeys(_ONLY_CONTROL, "control_image"),
 }
-"""Arguments that mean something only beside a picture, and which one."""
+"""Arguments that need an image beside them, and which one."""
 _UNSET = Request()
 
 
-def _given(request: Request, name: str) -> bool:
+def _is_set(request: Request, name: str) -> bool:
     value, unset = getattr(request, name), getattr(_UNSET, name)
     if unset is None:
         return value is not None
@@ -35,7 +35,7 @@ def _given(request: Request, name: str) -> bool:
 
 
 def inner_share(share: float | None) -> float | None:
-    """Return a share of the schedule, or None where diffusers takes it for none: at 0 and at 1."""
+    """Return a share of the schedule, or None where diffusers ignores it: at 0 and at 1."""
     return share if share is not None and 0 < share < 1 else None
 
 
@@ -53,25 +53,25 @@ def check_task(request: Request, task: str, unet: UNetConfig, bundle: Bundle) ->
     if task == "inpaint" and unet.image and not unet.inpaints:
         raise UsageError("mask_image needs an inpainting decoder, which this bundle is not: export one")
     if unet.image_hint and request.hint is None:
-        raise UsageError("this decoder is drawn with a hint, such as a depth map: give hint")
+        raise UsageError("this decoder needs a hint, such as a depth map: give hint")
     if request.hint is not None and unet.image and not unet.image_hint:
         raise UsageError("this decoder takes no hint; export one that does, such as kandinsky-2-2-controlnet-depth")
     _check_source(request, family)
     if task == "text" and refiner:
-        raise UsageError("this is a refiner: it needs image, a picture or the latents of a base model")
+        raise UsageError("this is a refiner: it needs image, pixels or the latents of a base model")
     for needed, names, met in (
         ("image", _ONLY_IMAGE, task != "text"),
         ("mask_image", _ONLY_MASK, task == "inpaint"),
         ("control_image", _ONLY_CONTROL, request.control_image is not None),
     ):
         for name in names if not met else ():
-            if _given(request, name):
+            if _is_set(request, name):
                 raise UsageError(f"{name} needs {needed}")
     others = {
         n: other.label for other in FAMILIES.values() for n in other.own_arguments if n not in family.own_arguments
     }
     for name, label in others.items():
-        if _given(request, name):
+        if _is_set(request, name):
             raise UsageError(f"{name} is {label}'s; this bundle is of the family {family.name}")
     start, end = inner_share(request.denoising_start), inner_share(request.denoising_end)
     if start is not None and end is not None and start >= end:
@@ -89,7 +89,7 @@ _TEXT_ONLY = ("negative_prompt", "prior_num_inference_steps", "prior_guidance_sc
 
 
 def _check_source(request: Request, family: Family) -> None:
-    """Check what an image is made of: text, embeddings of pictures, or a mixture of texts and pictures.
+    """Check what an image is generated from: text, embeddings of images, or a mixture of texts and images.
 
     Raises:
         UsageError: there are none or two of them, or arguments of another one.
@@ -101,14 +101,14 @@ def _check_source(request: Request, family: Family) -> None:
         return
     sources = [n for n in ("prompt", "image_embeds", "images_and_prompts") if getattr(request, n) is not None]
     if len(sources) != 1:
-        told = "there is no prompt" if not sources else f"{' and '.join(sources)} were given"
-        raise UsageError(f"{told}: give one of prompt, image_embeds and images_and_prompts")
+        problem = "there is no prompt" if not sources else f"{' and '.join(sources)} were given"
+        raise UsageError(f"{problem}: give one of prompt, image_embeds and images_and_prompts")
     for name in _WITHOUT_STAGES:
-        if _given(request, name):
+        if _is_set(request, name):
             raise UsageError(f"{name} has no meaning for {family.label}")
     if request.image_embeds is not None:
         for name in _TEXT_ONLY:
-            if _given(request, name):
+            if _is_set(request, name):
                 raise UsageError(f"{name} goes with a prompt, not with image_embeds: the prior has nothing to do")
     elif request.negative_image_embeds is not None:
         raise UsageError("negative_image_embeds goes with image_embeds; beside a prompt, give negative_prompt")
@@ -119,17 +119,17 @@ def _check_source(request: Request, family: Family) -> None:
         )
     if request.images_and_prompts is None:
         for name in ("weights", "negative_prior_prompt"):
-            if _given(request, name):
+            if _is_set(request, name):
                 raise UsageError(f"{name} needs images_and_prompts")
 
 
 def without_effect(request: Request, task: str, model_index: Mapping[str, object], *, guided: bool) -> list[str]:
-    """Return a warning for each argument that was given and changes nothing, as in diffusers."""
-    found = []
+    """Return a warning for each argument that is set and has no effect, as in diffusers."""
+    warnings = []
 
     def warn(name: str, reason: str) -> None:
-        if _given(request, name):
-            found.append(f"{name} has no effect {reason}")
+        if _is_set(request, name):
+            warnings.append(f"{name} has no effect {reason}")
 
     aesthetic = bool(model_index.get("requires_aesthetics_score"))
     if not guided:
@@ -137,14 +137,14 @@ def without_effect(request: Request, task: str, model_index: Mapping[str, object
     if inner_share(request.denoising_start) is not None:
         warn("strength", "beside denoising_start")
     elif request.denoising_start is not None:
-        found.append(
-            f"denoising_start={request.denoising_start} does not say where to begin, as in diffusers: strength does, "
+        warnings.append(
+            f"denoising_start={request.denoising_start} does not set where to begin, as in diffusers: strength does, "
             "and the image is taken without noise"
         )
     if request.denoising_end == 0:
-        found.append("denoising_end=0.0 has no effect, as in diffusers: denoising goes to the end")
-    given = request.sigmas if request.timesteps is None else request.timesteps
-    if given is not None:
+        warnings.append("denoising_end=0.0 has no effect, as in diffusers: denoising goes to the end")
+    levels = request.sigmas if request.timesteps is None else request.timesteps
+    if levels is not None:
         warn("num_inference_steps", "beside timesteps or sigmas")
     if not aesthetic:
         for name in ("aesthetic_score", "negative_aesthetic_score"):
@@ -157,4 +157,4 @@ def without_effect(request: Request, task: str, model_index: Mapping[str, object
             warn(name, "unless negative_original_size and negative_target_size are both given")
     if task != "text" and not aesthetic:
         warn("negative_crops_coords_top_left", "here: crops_coords_top_left holds for the negative prompt too")
-    return found
+    return warnings

@@ -1,4 +1,4 @@
-"""Pictures and masks that a caller brings, as arrays of the size that is drawn."""
+"""The caller's images and masks, as arrays of the generated size."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,32 +13,32 @@ from .arrays import array_from, finite_array
 from .pil_images import open_image, prepared_image
 
 __all__ = [
-    "Picture",
+    "InputImage",
     "array_from",
     "as_latents",
-    "load_pictures",
+    "image_size_of",
+    "load_images",
     "mask_array",
     "natural_size",
-    "picture_size",
     "pixel_array",
 ]
 
 F32 = NDArray[np.float32]
-Picture = Image.Image | F32
+InputImage = Image.Image | F32
 Resample = Literal["lanczos", "bicubic"]
 
 _CHANNELS = (1, 3, 4)
 
 
-def load_pictures(
+def load_images(
     value: Any, what: str, notes: list[str], *, masks: bool = False, signed: bool = False
-) -> list[Picture]:
-    """Return PIL images, or float32 arrays [H, W] or [H, W, C] of 0 to 1, one for each picture.
+) -> list[InputImage]:
+    """Return PIL images, or float32 arrays [H, W] or [H, W, C] of 0 to 1, one for each image.
 
     Args:
         value: a PIL image, a path, an array, or a list of them. Tensors (anything with ``numpy()``) are [N, C, H, W].
         what: the argument's name, for messages.
-        notes: gets what the user should know about how the pictures were read.
+        notes: where to add what the user should know about how the images were read.
         masks: three axes are [N, H, W], unless the last is channels (1, 3 or 4); those of tensors always are.
         signed: values down to -1 mean something of their own (a ControlNet's masked pixels) and stay as they are.
 
@@ -49,8 +49,8 @@ def load_pictures(
     if isinstance(value, (list, tuple)):
         if not value:
             raise UsageError(f"{what} is an empty list")
-        found = [load_pictures(item, what, notes, masks=masks, signed=signed) for item in value]
-        return [picture for pictures in found for picture in pictures]
+        lists = [load_images(item, what, notes, masks=masks, signed=signed) for item in value]
+        return [image for images in lists for image in images]
     if isinstance(value, str) and value.startswith(("http://", "https://")):
         raise UsageError(f"{what}: {value} is not fetched; give a file")
     if isinstance(value, Image.Image) and signed and value.mode == "F" and np.asarray(value).min(initial=0) < 0:
@@ -110,41 +110,41 @@ def _plain_array(value: Any, *, masks: bool) -> NDArray[Any] | None:
 
 
 def as_latents(value: Any, channels: int) -> F32 | None:
-    """Return the value as latents [N, C, h, w] if it is that, else None."""
+    """Return the value as latents [N, C, h, w] if it has that shape, else None."""
     if isinstance(value, (list, tuple)) and value:
         parts = [as_latents(item[None] if getattr(item, "ndim", 0) == 3 else item, channels) for item in value]
-        found = [part for part in parts if part is not None]
-        return np.concatenate(found) if len(found) == len(parts) else None
+        arrays = [part for part in parts if part is not None]
+        return np.concatenate(arrays) if len(arrays) == len(parts) else None
     array = array_from(value) if hasattr(value, "numpy") else value
     if isinstance(array, np.ndarray) and array.ndim == 4 and array.shape[1] == channels and array.shape[-1] != 3:
         return np.ascontiguousarray(finite_array("image, as latents,", array))
     return None
 
 
-def natural_size(picture: Picture, multiple: int) -> tuple[int, int]:
-    """Return a picture's (height, width), rounded down to a multiple as diffusers does."""
-    height, width = picture_size(picture)
+def natural_size(image: InputImage, multiple: int) -> tuple[int, int]:
+    """Return an image's (height, width), rounded down to a multiple as diffusers does."""
+    height, width = image_size_of(image)
     return height - height % multiple, width - width % multiple
 
 
-def picture_size(picture: Picture) -> tuple[int, int]:
-    """Return a picture's (height, width)."""
-    return (picture.height, picture.width) if isinstance(picture, Image.Image) else picture.shape[:2]
+def image_size_of(image: InputImage) -> tuple[int, int]:
+    """Return an image's (height, width)."""
+    return (image.height, image.width) if isinstance(image, Image.Image) else image.shape[:2]
 
 
-def pixel_array(pictures: Sequence[Picture], height: int, width: int, *, resample: Resample = "lanczos") -> F32:
-    """Return pictures as RGB, float32 [N, height, width, 3] of 0 to 1.
+def pixel_array(images: Sequence[InputImage], height: int, width: int, *, resample: Resample = "lanczos") -> F32:
+    """Return images as RGB, float32 [N, height, width, 3] of 0 to 1.
 
     As in diffusers, PIL images are resampled in their own mode, with Lanczos or as their family's pipelines have it,
     and arrays by nearest neighbour. A fourth channel of an array is left out.
     """
-    return np.stack([_resized(picture, height, width, resample) for picture in pictures])
+    return np.stack([_resized(image, height, width, resample) for image in images])
 
 
-def _resized(picture: Picture, height: int, width: int, resample: Resample) -> F32:
-    if isinstance(picture, Image.Image):
-        return _scaled(picture, height, width, "RGB", resample)
-    pixels = _nearest(picture, height, width)
+def _resized(image: InputImage, height: int, width: int, resample: Resample) -> F32:
+    if isinstance(image, Image.Image):
+        return _scaled(image, height, width, "RGB", resample)
+    pixels = _nearest(image, height, width)
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     rgb = np.broadcast_to(pixels[:, :, :3], (height, width, 3))
@@ -152,12 +152,12 @@ def _resized(picture: Picture, height: int, width: int, resample: Resample) -> F
     return copied
 
 
-def _scaled(picture: Image.Image, height: int, width: int, mode: str, resample: Resample = "lanczos") -> F32:
+def _scaled(image: Image.Image, height: int, width: int, mode: str, resample: Resample = "lanczos") -> F32:
     """Resample a PIL image; returns [height, width, 3] of 0 to 1 for ``RGB``, [height, width] for ``L``."""
-    if resample == "bicubic":  # with the gap, Pillow may halve the picture first, as Kandinsky's pipelines let it
-        scaled = picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=1)
+    if resample == "bicubic":  # with the gap, Pillow may halve the image first, as Kandinsky's pipelines let it
+        scaled = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=1)
     else:
-        scaled = picture.resize((width, height), Image.Resampling.LANCZOS)
+        scaled = image.resize((width, height), Image.Resampling.LANCZOS)
     if scaled.mode != "F":
         return np.asarray(scaled.convert(mode), np.float32) / np.float32(255)
     grey = np.clip(np.asarray(scaled, np.float32), 0, 1)
@@ -176,13 +176,13 @@ def _nearest_indices(old: int, new: int) -> NDArray[np.int64]:
     return np.asarray(np.minimum(scaled, old - 1), np.int64)
 
 
-def mask_array(masks: Sequence[Picture], height: int, width: int) -> F32:
+def mask_array(masks: Sequence[InputImage], height: int, width: int) -> F32:
     """Return masks, of whatever sizes, as float32 [N, height, width], 0 or 1: from 0.5 on, a pixel is repainted."""
-    found = []
+    arrays = []
     for mask in masks:
         if isinstance(mask, Image.Image):
             grey = _scaled(mask, height, width, "L")
         else:
             grey = _nearest(mask if mask.ndim == 2 else mask[..., :3].mean(-1), height, width)
-        found.append((grey >= 0.5).astype(np.float32))
-    return np.stack(found)
+        arrays.append((grey >= 0.5).astype(np.float32))
+    return np.stack(arrays)

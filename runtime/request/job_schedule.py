@@ -23,7 +23,7 @@ def schedule_for(job: Job, config: Mapping[str, object], *, strength: float | No
     Args:
         job: the job.
         config: the checkpoint's scheduler config.
-        strength: the job's, or None for the schedule as it would be without a picture.
+        strength: the job's, or None for the schedule as it would be without an image.
 
     Raises:
         UsageError: an unknown scheduler or option, or a request that leaves no step.
@@ -39,7 +39,7 @@ def schedule_for(job: Job, config: Mapping[str, object], *, strength: float | No
     overrides = dict(choice.overrides)
     if request.original_inference_steps is not None:
         overrides["original_inference_steps"] = request.original_inference_steps
-    given: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "num_inference_steps": job.steps,
         "timesteps": request.timesteps,
         "sigmas": request.sigmas,
@@ -49,7 +49,7 @@ def schedule_for(job: Job, config: Mapping[str, object], *, strength: float | No
     if shortened and find_solver(choice.solver)[0] is LCM:
         assert strength is not None and job.steps is not None
         timesteps = _shortened(dict(config) | overrides, job.steps, strength)
-        given |= {"num_inference_steps": None, "timesteps": timesteps, "strength": 1.0}
+        settings |= {"num_inference_steps": None, "timesteps": timesteps, "strength": 1.0}
     else:
         shortened = False
     schedule = make_schedule(
@@ -59,7 +59,7 @@ def schedule_for(job: Job, config: Mapping[str, object], *, strength: float | No
         denoising_start=inner_share(request.denoising_start),
         denoising_end=inner_share(request.denoising_end),
         eta=request.eta,
-        **given,
+        **settings,
     )
     # What it warns of are timesteps that a user would have chosen.
     warnings = choice.warnings + (() if shortened else schedule.warnings)

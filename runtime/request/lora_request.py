@@ -1,4 +1,4 @@
-"""What a request says of LoRAs: its own list, a scale for all strengths, and tags in its prompts."""
+"""The LoRAs of a request: its own list, a scale for all strengths, and tags in its prompts."""
 
 import re
 from dataclasses import replace
@@ -9,13 +9,13 @@ from ...engines.lora import Strength
 from ..lora_set import LoraFolder, LoraSources
 from .request import Request
 
-__all__ = ["asked_for"]
+__all__ = ["loras_of_request"]
 
 _TAG = re.compile(r"<lora:([^<>]*)>")
 _TAGGED = ("prompt", "prompt_2")
 
 
-def asked_for(request: Request, usual: LoraSources, folder: LoraFolder | None) -> tuple[Request, LoraSources]:
+def loras_of_request(request: Request, usual: LoraSources, folder: LoraFolder | None) -> tuple[Request, LoraSources]:
     """Return a request without tags, and the LoRAs that it is generated with.
 
     Args:
@@ -39,21 +39,21 @@ def _without_tags(request: Request, folder: LoraFolder) -> tuple[Request, list[t
     """Take ``<lora:NAME:STRENGTH>`` out of the prompts, as AUTOMATIC1111's web UI writes it.
 
     After the name follows a number for all networks, or two, for the text encoders and for the UNet; or ``te=`` and
-    ``unet=``. The negative prompt is not looked at.
+    ``unet=``. Tags in the negative prompt are ignored.
     """
-    found: list[list[str]] = []
+    all_tags: list[list[str]] = []
     changed: dict[str, Any] = {}
     for name in _TAGGED:
         value = getattr(request, name)
         texts = [value] if isinstance(value, str) else list(value or [])
         tags = [_TAG.findall(text) for text in texts]
         if any(tags):
-            found += tags
+            all_tags += tags
             cleaned = [_TAG.sub("", text).strip() for text in texts]
             changed[name] = cleaned[0] if isinstance(value, str) else cleaned
-    if any(tags != found[0] for tags in found):
+    if any(tags != all_tags[0] for tags in all_tags):
         raise UsageError("prompts of one call are generated with the same LoRAs: their <lora:...> tags differ")
-    sources = [_source(tag, folder) for tag in (found[0] if found else ())]
+    sources = [_source(tag, folder) for tag in (all_tags[0] if all_tags else ())]
     return replace(request, **changed) if changed else request, sources
 
 

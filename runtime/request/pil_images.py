@@ -35,8 +35,8 @@ def open_image(path: Path, what: str, notes: list[str]) -> Image.Image:
     except FileNotFoundError as error:
         raise UsageError(f"{what}: there is no file {path}") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UsageError(f"{what}: {path} cannot be read as a picture: {error}") from error
-    if frames > 1 and opened.format != "MPO":  # a camera's second picture is no other frame
+        raise UsageError(f"{what}: {path} cannot be read as an image: {error}") from error
+    if frames > 1 and opened.format != "MPO":  # a camera's second image is no other frame
         notes.append(f"{what}: {path} has {frames} frames; the first is used")
     image = _with_known_depth(upright, what, notes)
     return image if image.mode == "F" else _converted(image, what)

@@ -65,7 +65,7 @@ class Request:
 
     prompt: str | Sequence[str] | None = argument(
         None,
-        "text, or a list of B texts; with ``num_images_per_prompt`` n, B * n images are drawn.",
+        "text, or a list of B texts; with ``num_images_per_prompt`` n, B * n images are generated.",
         TEXT,
         group="Prompt",
     )
@@ -119,7 +119,11 @@ class Request:
     )
     eta: float = argument(0.0, "share of noise in DDIM and TCD.", SHARE, group="Steps")
     guidance_scale: float | None = argument(
-        None, "1 and below draws without guidance, on one row per image.", NUMBER, group="Prompt", short=("guidance",)
+        None,
+        "1 and below generates without guidance, on one row per image.",
+        NUMBER,
+        group="Prompt",
+        short=("guidance",),
     )
     guidance_rescale: float = argument(
         0.0,
@@ -137,65 +141,65 @@ class Request:
     seed: int | Sequence[int] | None = argument(
         None,
         "an int (image i gets seed + i), or one for each image; None chooses one and reports it. An image "
-        "depends on its own seed alone, not on those drawn beside it.",
+        "depends only on its own seed, not on the other images of the call.",
         SEEDS,
         group="Seed",
     )
     generator: Any = argument(
         None,
         "torch generators (or anything with ``initial_seed()``) in place of ``seed``: one for each image, or "
-        "one whose stream all images share. As in diffusers, they go on where they stand, and what is drawn "
-        "moves them on; those of CUDA give CUDA's numbers. Several images come out as in diffusers to the "
-        "letter: inpainting over one picture takes the noise of its encoding from the first generator alone, "
-        "and text-to-image gives negative sizes to every second row.",
+        "one whose stream all images share. As in diffusers, they go on from their state, and "
+        "advance; those of CUDA give CUDA's numbers. Several images are exactly those of diffusers: "
+        "inpainting of one image takes the noise of its encoding only from the first generator, and text-to-image "
+        "gives negative sizes to every second row.",
         ANYTHING,
         group="Seed",
     )
     rng: str = argument(
         "cpu",
-        "``cpu`` or ``cuda``: which of torch's generators a seed means. A generator tells it itself.",
+        "``cpu`` or ``cuda``: which of torch's generators a seed means. A generator's device overrides it.",
         choice("cpu", "cuda"),
         group="Seed",
     )
     latents: Any = argument(
         None,
-        "float [B * n, C, h, w], the initial noise; in image-to-image, what the drawing starts from in place "
-        "of the noised picture. With a prior, float [B * n, D], its initial noise.",
+        "float [B * n, C, h, w], the initial noise; in image-to-image, the latents to start from in "
+        "place of the noised image. With a prior, float [B * n, D], its initial noise.",
         array(4, 2),
         group="Seed",
     )
     image: Any = argument(
         None,
-        "pictures to start from: PIL, paths, arrays 0 to 1 [N, H, W, 3], or latents [N, C, h, w]. Files are "
+        "images to start from: PIL, paths, arrays 0 to 1 [N, H, W, 3], or latents [N, C, h, w]. Files are "
         "read as by diffusers' ``load_image``: upright, as RGB.",
         IMAGE,
         group="Image to start from",
     )
     strength: float | None = argument(
-        None, "how much of the schedule is drawn over ``image``, 0 to 1.", SHARE, group="Image to start from"
+        None, "share of the schedule that is run on ``image``, 0 to 1.", SHARE, group="Image to start from"
     )
     mask_image: Any = argument(
         None,
-        "white is repainted; PIL, path or array 0 to 1 [N, H, W], of any size; transparency is not looked at.",
+        "white is repainted; PIL, path or array 0 to 1 [N, H, W], of any size; transparency is ignored.",
         IMAGE,
         group="Image to start from",
         short=("mask",),
     )
     masked_image_latents: Any = argument(
-        None, "float [N, C, h, w], the encoded picture without the masked part.", array(4), group="Image to start from"
+        None, "float [N, C, h, w], the encoded image without the masked part.", array(4), group="Image to start from"
     )
     padding_mask_crop: int | None = argument(
         None,
-        "draw in the region of the mask and so many pixels around it, instead of the whole picture, and paste "
-        "the result into the picture.",
+        "generate only the region of the mask and this many pixels around it, instead of the whole image, and paste "
+        "the result into the image.",
         whole(0, PIXELS_MOST),
         group="Image to start from",
     )
     control_image: Any = argument(
         None,
-        "a picture per ControlNet. With several prompts, a list of pictures, one for each prompt; with "
+        "an image per ControlNet. With several prompts, a list of images, one for each prompt; with "
         "several ControlNets too, a list for each prompt of lists for each ControlNet. Arrays may hold -1 "
-        "where an inpainting ControlNet's picture is masked.",
+        "where an inpainting ControlNet's image is masked.",
         IMAGES,
         group="ControlNet",
     )
@@ -223,8 +227,8 @@ class Request:
     )
     denoising_start: float | None = argument(
         None,
-        "share of the schedule another model has gone (ensemble of experts). At 0 and 1, as in diffusers, "
-        "``strength`` says where to begin, and the image is taken without noise.",
+        "share of the schedule that another model has run (ensemble of experts). At 0 and 1, as in diffusers, "
+        "``strength`` decides where to begin, and the image is used without noise.",
         SHARE,
         group="Steps",
     )
@@ -273,22 +277,22 @@ class Request:
     )
     image_embeds: Any = argument(
         None,
-        "float [B, D], embeddings of pictures in place of ``prompt`` (Kandinsky); with ``num_images_per_prompt`` n, "
-        "B * n images are drawn.",
+        "float [B, D], embeddings of images in place of ``prompt`` (Kandinsky); with ``num_images_per_prompt`` n, "
+        "B * n images are generated.",
         array(2),
         group="Prior",
     )
     negative_image_embeds: Any = argument(
         None,
-        "float [B, D] or [1, D], what guidance leads away from; without it and ``negative_prompt``, what the image "
-        "encoder makes of zeros.",
+        "float [B, D] or [1, D], what guidance leads away from; without it and ``negative_prompt``, the image "
+        "encoder's embedding of zeros.",
         array(2),
         group="Prior",
     )
     images_and_prompts: Any = argument(
         None,
-        "a list of texts and pictures whose embeddings are mixed (Kandinsky), by ``weights``; on a command line, what "
-        "is the path of a file is a picture.",
+        "a list of texts and images whose embeddings are mixed (Kandinsky), by ``weights``; on a command line, the "
+        "path of a file is an image.",
         MIXED,
         group="Prior",
     )
@@ -304,7 +308,7 @@ class Request:
     )
     hint: Any = argument(
         None,
-        "what a decoder of Kandinsky's ControlNet is given beside the noise: a picture of the size that is drawn, "
+        "the input of a decoder of Kandinsky's ControlNet beside the noise: an image of the generated size, "
         "such as a depth map, or one for each prompt or image.",
         IMAGE,
         group="Image to start from",
@@ -312,12 +316,12 @@ class Request:
     output_type: str = argument(
         "pil",
         "``pil``, ``np`` (float32 [N, H, W, 3], 0 to 1), ``latent`` (float32 [N, C, h, w]), or, of a prior, ``embeds`` "
-        "(float32 [N, D]), which draws nothing.",
+        "(float32 [N, D]), which generates no image.",
         choice(*OUTPUT_TYPES),
         group="Output",
     )
     watermark: bool | None = argument(
-        None, "SDXL's invisible watermark; None puts it in where the package is installed.", FLAG, group="Output"
+        None, "SDXL's invisible watermark; None adds it where the package is installed.", FLAG, group="Output"
     )
     callback_on_step_end: Callable[..., Mapping[str, Any] | None] | None = argument(
         None,
@@ -372,7 +376,7 @@ class Request:
                 "there is latents; the rest has been computed before the first step"
             )
         if self.mask_image is not None and self.image is None:
-            raise UsageError("mask_image needs image, the picture that it masks")
+            raise UsageError("mask_image needs image, the image that it masks")
 
     @property
     def prompts(self) -> int:

@@ -19,13 +19,13 @@ from ..schedule.choice import described_config
 from .crop import Crop, crop_around
 from .fitness import check_task, inner_share, without_effect
 from .input_images import (
-    Picture,
+    InputImage,
     array_from,
     as_latents,
-    load_pictures,
+    image_size_of,
+    load_images,
     mask_array,
     natural_size,
-    picture_size,
     pixel_array,
 )
 from .pil_images import as_bytes
@@ -38,7 +38,7 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class StageJob:
-    """What is denoised before the image: how many steps, and how it is guided."""
+    """The denoising of a stage before the image: its steps and guidance."""
 
     stage: Stage
     steps: int
@@ -50,28 +50,28 @@ class Job:
     """A request whose every question is answered.
 
     Attributes:
-        request: as given.
+        request: as the user made it.
         task: ``text``, ``image`` or ``inpaint``.
         prompts: the texts, or their embeddings.
-        images: B * n, how many are drawn.
+        images: B * n, how many are generated.
         height: pixels.
         width: pixels.
         factor: pixels per latent.
-        steps: of the solver; None where timesteps or sigmas are given.
+        steps: of the solver; None where timesteps or sigmas are set.
         guidance_scale: resolved.
         guided: whether there are negative rows.
         strength: of the schedule, or None where it starts from pure noise.
         distilled: whether strength shortens the teacher's schedule and not the student's (LCM's image-to-image).
-        pixels: float32 [N, height, width, 3], the picture to start from.
-        picture_latents: float32 [N, C, h, w], if it was given as latents.
+        pixels: float32 [N, height, width, 3], the image to start from.
+        image_latents: float32 [N, C, h, w], if the image is latents.
         mask: float32 [N, height, width], 1 is repainted.
-        crop: the part of the picture that is drawn, if not the whole.
+        crop: the part of the image that is generated, if not the whole.
         stages: what is denoised before.
-        hint: float32 [N, H, W, 3], what the network is given beside the noise.
+        hint: float32 [N, H, W, 3], an input of the network beside the noise.
         hints: per ControlNet float32 [N, height, width, 3].
         control_scales: per ControlNet.
         control_windows: per ControlNet (start, end).
-        warnings: how pictures were read, and arguments that have no effect.
+        warnings: how images were read, and arguments that have no effect.
 
     """
 
@@ -88,7 +88,7 @@ class Job:
     strength: float | None
     distilled: bool
     pixels: F32 | None
-    picture_latents: F32 | None
+    image_latents: F32 | None
     mask: F32 | None
     crop: Crop | None
     stages: tuple[StageJob, ...]
@@ -104,7 +104,7 @@ def resolve(request: Request, bundle: Bundle) -> Job:
     """Decide everything about a request.
 
     Raises:
-        UsageError: something cannot be met as given.
+        UsageError: something cannot be met.
 
     """
     manifest = bundle.manifest
@@ -121,18 +121,18 @@ def resolve(request: Request, bundle: Bundle) -> Job:
         raise UsageError(f"{total} images in one call; {IMAGES_MOST} are the most, so call several times")
     notes = generator_notes(request.generator, request.rng)
     latents = None if request.image is None else as_latents(request.image, vae.latent)
-    pictures = [] if request.image is None or latents is not None else load_pictures(request.image, "image", notes)
+    images_in = [] if request.image is None or latents is not None else load_images(request.image, "image", notes)
     hints = _load_hints(request, bundle, prompts.batch, total, notes)
     if family.sizes == "rounded":
         height, width = _rounded_size(request, task, bundle, len(unet.down), latents, notes)
     else:
-        height, width = _size(request, task, bundle, vae.factor, latents, pictures, hints)
-    _check_count("image", len(pictures) or (0 if latents is None else len(latents)), total)
-    loaded = load_pictures(request.mask_image, "mask_image", notes, masks=True) if task == "inpaint" else []
-    _check_count("mask_image", len(loaded), total)
-    crop = _crop(request, pictures, loaded, height, width)
+        height, width = _size(request, task, bundle, vae.factor, latents, images_in, hints)
+    _check_count("image", len(images_in) or (0 if latents is None else len(latents)), total)
+    masks = load_images(request.mask_image, "mask_image", notes, masks=True) if task == "inpaint" else []
+    _check_count("mask_image", len(masks), total)
+    crop = _crop(request, images_in, masks, height, width)
     if crop is not None:
-        pictures, loaded = [crop.cut(crop.picture, height, width)], [crop.cut(crop.mask, height, width)]
+        images_in, masks = [crop.cut(crop.image, height, width)], [crop.cut(crop.mask, height, width)]
         hints = [[crop.cut(hint, height, width) for hint in _all_pil(net)] for net in hints]
     scale = defaults.guidance_scale if request.guidance_scale is None else float(request.guidance_scale)
     guided = scale > 1 and unet.guidance_width is None
@@ -147,11 +147,11 @@ def resolve(request: Request, bundle: Bundle) -> Job:
         steps=_steps(request, defaults),
         guidance_scale=scale,
         guided=guided,
-        strength=_strength(request, task, defaults, taken=task != "inpaint" or family.strength_of_inpainting),
+        strength=_strength(request, task, defaults, supported=task != "inpaint" or family.strength_of_inpainting),
         distilled=pipeline_class.startswith("LatentConsistencyModel") and task == "image" and not controlled,
-        pixels=pixel_array(pictures, height, width, resample=family.resample) if pictures else None,
-        picture_latents=latents,
-        mask=mask_array(loaded, height, width) if loaded else None,
+        pixels=pixel_array(images_in, height, width, resample=family.resample) if images_in else None,
+        image_latents=latents,
+        mask=mask_array(masks, height, width) if masks else None,
         crop=crop,
         stages=tuple(_stage(request, stage) for stage in family.stages),
         hint=_hint(request, bundle, prompts.batch, total, height, width, notes),
@@ -185,13 +185,13 @@ _PROMPT_FIELDS = (
 
 
 def _prompts(request: Request) -> PromptRequest:
-    """Return the prompts; where embeddings of pictures stand in their place, or a mixture, as many empty ones."""
-    given = {name: _embeds(request, name) for name in _PROMPT_FIELDS}
+    """Return the prompts; empty ones where embeddings of images or a mixture replace them."""
+    fields = {name: _embeds(request, name) for name in _PROMPT_FIELDS}
     if request.image_embeds is not None:
-        given["prompt"] = [""] * len(request.image_embeds)
+        fields["prompt"] = [""] * len(request.image_embeds)
     elif request.images_and_prompts is not None:
-        given["prompt"] = ""
-    return PromptRequest(**given)
+        fields["prompt"] = ""
+    return PromptRequest(**fields)
 
 
 def _stage(request: Request, stage: Stage) -> StageJob:
@@ -206,23 +206,23 @@ def _stage(request: Request, stage: Stage) -> StageJob:
 def _hint(
     request: Request, bundle: Bundle, prompts: int, total: int, height: int, width: int, notes: list[str]
 ) -> F32 | None:
-    """Return the hint, which is taken as it is: one picture, one for each prompt or one for each image."""
+    """Return the hint, which is never resized: one image, one for each prompt or one for each generated image."""
     if request.hint is None:
         return None
-    pictures = load_pictures(request.hint, "hint", notes)
-    if len(pictures) not in (1, prompts, total):
-        raise UsageError(f"hint: {len(pictures)} pictures for {prompts} prompts: give one, or one for each prompt")
+    images = load_images(request.hint, "hint", notes)
+    if len(images) not in (1, prompts, total):
+        raise UsageError(f"hint: {len(images)} images for {prompts} prompts: give one, or one for each prompt")
     spec = next(iter(bundle.component("hint").graphs.values())).spec
     factor = bundle.autoencoder.factor
     _, *needed, _ = spec.input("image").resolve({"S": 1, "h": height // factor, "w": width // factor})
-    for picture in pictures:
-        if list(picture_size(picture)) != needed:
-            found = picture_size(picture)
+    for image in images:
+        if list(image_size_of(image)) != needed:
+            size = image_size_of(image)
             raise UsageError(
-                f"hint is {found[1]}x{found[0]} pixels, where {width}x{height} are drawn and {needed[1]}x{needed[0]} "
+                f"hint is {size[1]}x{size[0]} pixels, where {width}x{height} are generated and {needed[1]}x{needed[0]} "
                 "are needed: give a hint of that size, or height and width"
             )
-    return pixel_array(pictures, *needed)
+    return pixel_array(images, *needed)
 
 
 def _embeds(request: Request, name: str) -> Any:
@@ -230,56 +230,54 @@ def _embeds(request: Request, name: str) -> Any:
     return array_from(value) if name.endswith("embeds") and value is not None else value
 
 
-def _load_hints(request: Request, bundle: Bundle, prompts: int, total: int, notes: list[str]) -> list[list[Picture]]:
-    """Return the pictures of each ControlNet: one, one for each prompt, or one for each image."""
+def _load_hints(request: Request, bundle: Bundle, prompts: int, total: int, notes: list[str]) -> list[list[InputImage]]:
+    """Return the images of each ControlNet: one, one for each prompt, or one for each generated image."""
     if request.control_image is None:
         return []
     count = len(bundle.manifest.controlnets)
-    given = request.control_image
-    per_net = list(given) if isinstance(given, (list, tuple)) and count > 1 else [given]
+    value = request.control_image
+    per_net = list(value) if isinstance(value, (list, tuple)) and count > 1 else [value]
     if per_net and all(isinstance(one, (list, tuple)) for one in per_net) and count > 1:
-        lengths = {len(one) for one in per_net}
-        if lengths != {count}:
+        counts = {len(one) for one in per_net}
+        if counts != {count}:
             raise UsageError(
-                f"control_image: a list in a list holds the pictures of one prompt, one for each of the {count} "
-                f"ControlNets, not {sorted(lengths)}"
+                f"control_image: a list in a list holds the images of one prompt, one for each of the {count} "
+                f"ControlNets, not {sorted(counts)}"
             )
         per_net = [list(net) for net in zip(*per_net, strict=True)]
     if len(per_net) != count:
         raise UsageError(
             f"control_image: {len(per_net)} given, this bundle holds {count} ControlNets; give one for each"
         )
-    loaded = [load_pictures(one, "control_image", notes, signed=True) for one in per_net]
-    for pictures in loaded:
-        if len(pictures) not in (1, prompts, total):
+    loaded = [load_images(one, "control_image", notes, signed=True) for one in per_net]
+    for images in loaded:
+        if len(images) not in (1, prompts, total):
             raise UsageError(
-                f"control_image: {len(pictures)} pictures for {prompts} prompts: give one, or one for each prompt"
+                f"control_image: {len(images)} images for {prompts} prompts: give one, or one for each prompt"
             )
     return loaded
 
 
 def _crop(
-    request: Request, pictures: Sequence[Picture], masks: Sequence[Picture], height: int, width: int
+    request: Request, images: Sequence[InputImage], masks: Sequence[InputImage], height: int, width: int
 ) -> Crop | None:
-    """Return the region to draw in, if only a region is to be drawn."""
+    """Return the region to generate, if it is not the whole image."""
     padding = request.padding_mask_crop
     if padding is None:
         return None
-    if len(pictures) != 1 or len(masks) != 1:
-        raise UsageError("padding_mask_crop takes one image, as a picture, and one mask_image")
+    if len(images) != 1 or len(masks) != 1:
+        raise UsageError("padding_mask_crop takes one image, as pixels, and one mask_image")
     if request.output_type != "pil":
-        raise UsageError(
-            f"padding_mask_crop pastes into the picture: output_type must be pil, not {request.output_type}"
-        )
-    picture, mask = _all_pil([pictures[0], masks[0]])
-    return crop_around(picture, mask, padding=padding, height=height, width=width)
+        raise UsageError(f"padding_mask_crop pastes into the image: output_type must be pil, not {request.output_type}")
+    image, mask = _all_pil([images[0], masks[0]])
+    return crop_around(image, mask, padding=padding, height=height, width=width)
 
 
-def _all_pil(pictures: Sequence[Picture]) -> list[Image.Image]:
-    found = [as_bytes(picture) for picture in pictures if isinstance(picture, Image.Image)]
-    if len(found) < len(pictures):
+def _all_pil(images: Sequence[InputImage]) -> list[Image.Image]:
+    pil = [as_bytes(image) for image in images if isinstance(image, Image.Image)]
+    if len(pil) < len(images):
         raise UsageError("padding_mask_crop takes PIL images or paths, not arrays")
-    return found
+    return pil
 
 
 def _size(
@@ -288,24 +286,24 @@ def _size(
     bundle: Bundle,
     factor: int,
     latents: F32 | None,
-    pictures: Sequence[Picture],
-    hints: Sequence[Sequence[Picture]],
+    images: Sequence[InputImage],
+    hints: Sequence[Sequence[InputImage]],
 ) -> tuple[int, int]:
-    """Height and width: as asked, else of the picture (inpainting without ControlNet: the bundle's), else the bundle's.
+    """Height and width of the request, else of the image (except in inpainting without ControlNet), else the bundle's.
 
     These are the rules of diffusers' pipelines.
     """
-    found = bundle.manifest.default_size
+    size = bundle.manifest.default_size
     if latents is not None:
-        found = (latents.shape[2] * factor, latents.shape[3] * factor)
-    elif pictures and (task == "image" or hints):
-        found = natural_size(pictures[0], factor)
+        size = (latents.shape[2] * factor, latents.shape[3] * factor)
+    elif images and (task == "image" or hints):
+        size = natural_size(images[0], factor)
     elif hints and task == "text":
-        found = natural_size(hints[0][0], factor)
-    height = found[0] if request.height is None else request.height
-    width = found[1] if request.width is None else request.width
-    if latents is not None and (height, width) != found:
-        raise UsageError(f"the latents are of a picture of {found[1]}x{found[0]} pixels, not {width}x{height}")
+        size = natural_size(hints[0][0], factor)
+    height = size[0] if request.height is None else request.height
+    width = size[1] if request.width is None else request.width
+    if latents is not None and (height, width) != size:
+        raise UsageError(f"the latents are of an image of {size[1]}x{size[0]} pixels, not {width}x{height}")
     axes = bundle.manifest.components["denoiser"].graphs
     spec = next(iter(axes.values())).spec
     for name, side, axis in (("height", height, "h"), ("width", width, "w")):
@@ -317,27 +315,30 @@ def _size(
 def _rounded_size(
     request: Request, task: str, bundle: Bundle, levels: int, latents: F32 | None, notes: list[str]
 ) -> tuple[int, int]:
-    """Height and width as asked, else the bundle's, rounded up to what the networks can draw.
+    """Height and width of the request, else the bundle's, rounded up to what the networks can run.
 
-    diffusers rounds to the square of what a latent covers, but not where it starts from a picture; there, only what
-    the UNet cannot draw is rounded.
+    diffusers rounds to the square of what a latent covers, but not where it starts from an image; there, only
+    sizes that the UNet cannot run are rounded.
     """
     factor = bundle.autoencoder.factor
     multiple = bundle.family.size_multiple(factor, levels) if task == "image" else factor**2
     if latents is not None:
-        asked = (latents.shape[2] * factor, latents.shape[3] * factor)
-        given = (request.height or asked[0], request.width or asked[1])
-        if given != asked:
-            raise UsageError(f"the latents are of a picture of {asked[1]}x{asked[0]} pixels, not {given[1]}x{given[0]}")
+        requested = (latents.shape[2] * factor, latents.shape[3] * factor)
+        explicit = (request.height or requested[0], request.width or requested[1])
+        if explicit != requested:
+            raise UsageError(
+                f"the latents are of an image of {requested[1]}x{requested[0]} pixels, not {explicit[1]}x{explicit[0]}"
+            )
     else:
         default = bundle.manifest.default_size
-        asked = (request.height or default[0], request.width or default[1])
-    height, width = (-(-side // multiple) * multiple for side in asked)
-    if (height, width) != asked:
+        requested = (request.height or default[0], request.width or default[1])
+    height, width = (-(-side // multiple) * multiple for side in requested)
+    if (height, width) != requested:
         if latents is not None:
-            raise UsageError(f"image, as latents, must be of a picture whose sides are multiples of {multiple} pixels")
+            raise UsageError(f"image, as latents, must be of an image whose sides are multiples of {multiple} pixels")
         notes.append(
-            f"drawn at {width}x{height}, not at {asked[1]}x{asked[0]}: sides are multiples of {multiple} pixels"
+            f"generated at {width}x{height}, not at {requested[1]}x{requested[0]}: sides are multiples of {multiple} "
+            "pixels"
         )
     axes = next(iter(bundle.component("denoiser").graphs.values())).spec.axes
     for name, side, axis in (("height", height, "h"), ("width", width, "w")):
@@ -355,9 +356,9 @@ def _check_side(name: str, side: int, factor: int, least: int, most: int) -> Non
         )
 
 
-def _check_count(name: str, given: int, total: int) -> None:
-    if given and total % given:
-        raise UsageError(f"{name}: {given} given for {total} images: give one, or one for each")
+def _check_count(name: str, count: int, total: int) -> None:
+    if count and total % count:
+        raise UsageError(f"{name}: {count} given for {total} images: give one, or one for each")
 
 
 def _steps(request: Request, defaults: Defaults) -> int | None:
@@ -367,13 +368,13 @@ def _steps(request: Request, defaults: Defaults) -> int | None:
     return defaults.num_inference_steps if request.num_inference_steps is None else request.num_inference_steps
 
 
-def _strength(request: Request, task: str, defaults: Defaults, *, taken: bool) -> float | None:
-    if not taken and request.strength is not None:
+def _strength(request: Request, task: str, defaults: Defaults, *, supported: bool) -> float | None:
+    if not supported and request.strength is not None:
         raise UsageError("strength: this family's inpainting takes none, it starts from noise")
     if task == "text" or inner_share(request.denoising_start) is not None:
         return None
     strength = defaults.strength if request.strength is None else request.strength
-    # Inpainting at full strength starts from pure noise; image-to-image noises its picture as far as it goes.
+    # Inpainting at full strength starts from pure noise; image-to-image adds noise to its image even then.
     return None if task == "inpaint" and strength == 1.0 else strength
 
 
@@ -397,11 +398,11 @@ def _windows(request: Request, count: int) -> tuple[tuple[float, float], ...]:
 
 
 def settings_of(request: Request) -> Mapping[str, Any]:
-    """Return what was given and can be written as JSON, for the record inside a picture."""
+    """Return what is set and can be written as JSON, for the record inside an image file."""
     plain = (str, int, float, bool, list, tuple)
     left_out = ("prompt", "negative_prompt", "seed", "height", "width", "output_type", "callback_on_step_end", "loras")
     defaults = Request()
-    found: dict[str, Any] = {
+    settings: dict[str, Any] = {
         name: value
         for name in request.__dataclass_fields__
         if name not in left_out
@@ -409,5 +410,5 @@ def settings_of(request: Request) -> Mapping[str, Any]:
         and value != getattr(defaults, name)
     }
     if options := described_config(request.scheduler, request.scheduler_config):
-        found["scheduler_config"] = options
-    return found
+        settings["scheduler_config"] = options
+    return settings

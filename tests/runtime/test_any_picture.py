@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from sdengine.engines.errors import UsageError
-from sdengine.runtime.request.input_images import load_pictures
+from sdengine.runtime.request.input_images import load_images
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP")
 
@@ -48,7 +48,7 @@ def _read_mutated(folder: Path, count: int, seed: int) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, about what it makes the best of
             try:
-                [picture] = load_pictures(file, "image", [])
+                [picture] = load_images(file, "image", [])
                 assert isinstance(picture, Image.Image)
                 picture.load()
                 read += 1
@@ -70,4 +70,4 @@ def test_what_is_no_regular_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     for name in (tmp_path / "pipe.png", tmp_path, Path("/dev/zero"), Path("/dev/stdin")):
         with pytest.raises(UsageError, match="image"):
-            load_pictures(name, "image", [])
+            load_images(name, "image", [])

@@ -94,7 +94,7 @@ def test_guidance(given: dict[str, Any]) -> None:
 def test_sizes_are_rounded_up_and_said() -> None:
     result = check("kandinsky", **PROMPT, **STEPS, height=100, width=64)
     assert (result.height, result.width) == (128, 64)
-    assert any("drawn at 64x128, not at 64x100" in warning for warning in result.warnings)
+    assert any("generated at 64x128, not at 64x100" in warning for warning in result.warnings)
 
 
 def test_another_scheduler() -> None:

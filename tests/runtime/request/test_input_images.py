@@ -11,7 +11,7 @@ from PIL import Image
 from sdengine.engines.errors import UsageError
 from sdengine.runtime.request.input_images import (
     as_latents,
-    load_pictures,
+    load_images,
     mask_array,
     natural_size,
     pixel_array,
@@ -33,24 +33,24 @@ def test_arrays_are_resized_as_by_torch(given: tuple[int, int], size: tuple[int,
     [((5, 6), False, 1), ((5, 6, 3), False, 1), ((2, 5, 6, 3), False, 2), ((4, 5, 6), True, 4), ((5, 6, 1), True, 1)],
 )
 def test_axes_of_arrays(shape: tuple[int, ...], masks: bool, count: int) -> None:
-    assert len(load_pictures(np.zeros(shape, np.float32), "image", [], masks=masks)) == count
+    assert len(load_images(np.zeros(shape, np.float32), "image", [], masks=masks)) == count
 
 
 def test_tensors_have_their_channels_first() -> None:
-    [picture] = load_pictures(torch.zeros(1, 3, 5, 6), "image", [])
+    [picture] = load_images(torch.zeros(1, 3, 5, 6), "image", [])
     assert np.asarray(picture).shape == (5, 6, 3)
-    assert [np.asarray(p).shape for p in load_pictures([torch.zeros(3, 5, 6)] * 2, "image", [])] == [(5, 6, 3)] * 2
+    assert [np.asarray(p).shape for p in load_images([torch.zeros(3, 5, 6)] * 2, "image", [])] == [(5, 6, 3)] * 2
 
 
 def test_files(tmp_path: Path) -> None:
     Image.new("RGB", (30, 20), (255, 0, 0)).save(tmp_path / "a.png")
-    [picture] = load_pictures(str(tmp_path / "a.png"), "image", [])
+    [picture] = load_images(str(tmp_path / "a.png"), "image", [])
     assert natural_size(picture, 8) == (16, 24)
     (tmp_path / "b.png").write_bytes(b"no picture")
-    with pytest.raises(UsageError, match="cannot be read as a picture"):
-        load_pictures(tmp_path / "b.png", "image", [])
+    with pytest.raises(UsageError, match="cannot be read as an image"):
+        load_images(tmp_path / "b.png", "image", [])
     with pytest.raises(UsageError, match=r"image: there is no file .*c\.png"):
-        load_pictures(tmp_path / "c.png", "image", [])
+        load_images(tmp_path / "c.png", "image", [])
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_files(tmp_path: Path) -> None:
 )
 def test_bad_pictures(value: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        load_pictures(value, "image", [])
+        load_images(value, "image", [])
 
 
 def test_latents_are_told_from_pixels() -> None:
@@ -89,7 +89,7 @@ def test_masks_of_any_size_are_binary_and_of_the_drawn_size(given: tuple[int, in
     grey = np.tile(np.linspace(0, 1, given[1], dtype=np.float32), (given[0], 1))
     theirs = VaeImageProcessor(do_normalize=False, do_binarize=True, do_convert_grayscale=True)
     for mask in (Image.fromarray((grey * 255).astype(np.uint8)), grey):
-        [found] = mask_array(load_pictures(mask, "mask_image", [], masks=True), *size)
+        [found] = mask_array(load_images(mask, "mask_image", [], masks=True), *size)
         expected = theirs.preprocess(mask if isinstance(mask, Image.Image) else grey[None], *size)[0, 0]
         assert np.array_equal(found, expected)
         assert set(np.unique(found)) == {0, 1}
@@ -102,12 +102,12 @@ def test_control_images_keep_their_masked_pixels() -> None:
     for value in (hint, torch.from_numpy(hint).permute(0, 3, 1, 2)):
         for size in ((24, 16), (8, 32)):
             notes: list[str] = []
-            found = pixel_array(load_pictures(value, "control_image", notes, signed=True), *size)
+            found = pixel_array(load_images(value, "control_image", notes, signed=True), *size)
             expected = theirs.preprocess(value, *size).permute(0, 2, 3, 1).numpy()
             assert np.array_equal(found, expected)
             assert found.min() == -1 and not notes
     grey = hint[0, :, :, 0]
-    as_image = load_pictures(Image.fromarray(grey), "control_image", [], signed=True)
+    as_image = load_images(Image.fromarray(grey), "control_image", [], signed=True)
     assert np.array_equal(pixel_array(as_image, 24, 16)[0], np.repeat(grey[:, :, None], 3, axis=-1))
 
 
@@ -116,11 +116,11 @@ def test_images_of_minus_one_to_one_are_read_as_by_diffusers() -> None:
     with their_warnings():
         expected = VaeImageProcessor().preprocess(values, 16, 24).permute(0, 2, 3, 1).numpy()
     notes: list[str] = []
-    found = pixel_array(load_pictures(values, "image", notes), 16, 24)
+    found = pixel_array(load_images(values, "image", notes), 16, 24)
     assert np.allclose(found * 2 - 1, expected, atol=1e-6)
     assert notes == ["image: an array with values below 0 is read as one of -1 to 1, as in diffusers"]
     with pytest.raises(UsageError, match="mask_image holds values outside 0 to 1"):
-        load_pictures(values, "mask_image", [], masks=True)
+        load_images(values, "mask_image", [], masks=True)
 
 
 @pytest.mark.parametrize(
@@ -136,10 +136,10 @@ def test_images_of_minus_one_to_one_are_read_as_by_diffusers() -> None:
     ],
 )
 def test_masks_in_arrays_and_tensors(mask: Any, count: int) -> None:
-    assert mask_array(load_pictures(mask, "mask_image", [], masks=True), 8, 6).shape == (count, 8, 6)
+    assert mask_array(load_images(mask, "mask_image", [], masks=True), 8, 6).shape == (count, 8, 6)
 
 
 def test_truth_values_are_a_mask() -> None:
     mask = np.zeros((8, 8), bool)
     mask[2:5] = True
-    assert np.array_equal(mask_array(load_pictures(mask, "mask_image", [], masks=True), 8, 8)[0], mask)
+    assert np.array_equal(mask_array(load_images(mask, "mask_image", [], masks=True), 8, 8)[0], mask)

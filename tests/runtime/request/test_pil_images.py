@@ -11,7 +11,7 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import load_image
 from PIL import ExifTags, Image, ImageOps
 from sdengine.engines.errors import UsageError
-from sdengine.runtime.request.input_images import Picture, load_pictures, mask_array, natural_size, pixel_array
+from sdengine.runtime.request.input_images import InputImage, load_images, mask_array, natural_size, pixel_array
 
 from ..parity.oracle import their_warnings
 
@@ -24,9 +24,9 @@ _EVERY_ARGUMENT = pytest.mark.parametrize(("what", "options"), ARGUMENTS, ids=[n
 SIZE = (72, 40)
 
 
-def read(value: Any, what: str = "image", **options: bool) -> tuple[Picture, list[str]]:
+def read(value: Any, what: str = "image", **options: bool) -> tuple[InputImage, list[str]]:
     notes: list[str] = []
-    [picture] = load_pictures(value, what, notes, **options)
+    [picture] = load_images(value, what, notes, **options)
     return picture, notes
 
 
