@@ -18,7 +18,9 @@ __all__ = ["inspect"]
 def inspect(
     bundle: BundlePath,
     json: Annotated[bool, typer.Option("--json", help="Print the manifest and more as JSON.")] = False,
-    memory: Annotated[bool, typer.Option("--memory", help="Tell what its plans will need on the device.")] = False,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Show the memory that its plans need on the device.")
+    ] = False,
     check: Annotated[bool, typer.Option("--check", help="Compare the SHA-256 of every file.")] = False,
 ) -> None:
     """Show what a bundle holds."""
@@ -33,8 +35,8 @@ def inspect(
                     opened.checked_graph(component, name)
         unlisted = foreign_files(opened.path)
     if json:
-        found = msgspec.to_builtins(opened.manifest) | {"precisions": precisions_of(opened)}
-        print_json(found | ({"memory": memory_of(opened)} if memory else {}))
+        content = msgspec.to_builtins(opened.manifest) | {"precisions": precisions_of(opened)}
+        print_json(content | ({"memory": memory_of(opened)} if memory else {}))
         return
     if memory:
         print_memory(opened)
@@ -87,7 +89,7 @@ def _components(bundle: Bundle) -> Any:
 
 def _axes(bundle: Bundle) -> Any:
     meanings = {
-        "S": "samples drawn at once",
+        "S": "samples in one launch",
         "R": "rows: evaluations of the UNet at once",
         "B": "texts encoded at once",
         "T": "tokens of a row's text",
@@ -95,15 +97,15 @@ def _axes(bundle: Bundle) -> Any:
         "h": "height in latents",
         "w": "width in latents",
     }
-    shown = table("Axes", "axis", "meaning", "least", "tuned for", "most")
-    found = {
-        axis: length
+    shown = table("Axes", "axis", "meaning", "least", "optimised for", "most")
+    axes = {
+        axis: allowed
         for component in bundle.manifest.components.values()
         for graph in component.graphs.values()
-        for axis, length in graph.spec.axes.items()
+        for axis, allowed in graph.spec.axes.items()
     }
-    for axis, length in found.items():
-        shown.add_row(axis, meanings.get(axis, ""), str(length.min), str(length.opt), str(length.max))
+    for axis, allowed in axes.items():
+        shown.add_row(axis, meanings.get(axis, ""), str(allowed.min), str(allowed.opt), str(allowed.max))
     return shown
 
 

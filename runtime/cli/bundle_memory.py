@@ -9,21 +9,21 @@ from .console import out, table
 
 __all__ = ["memory_of", "print_memory"]
 
-_ON_TOP = "The CUDA context and captured graphs come on top; the driver tells their size only on the GPU."
+_ON_TOP = "The CUDA context and captured graphs come on top; their size is known only on the GPU."
 
 
 def memory_of(bundle: Bundle) -> list[dict[str, Any]]:
     """Return the estimates as plain data, in bytes, one for each engine and target."""
     return [
         {
-            "engine": found.engine,
-            "version": found.version,
-            "target": found.target,
-            "weights": found.weights,
-            "scratch": found.scratch,
-            "buffers": found.buffers,
-            "total": found.total,
-            "on_top": ["cuda_context", "captured_graphs", *(f"scratch of {name}" for name in found.unknown_scratch)],
+            "engine": estimate.engine,
+            "version": estimate.version,
+            "target": estimate.target,
+            "weights": estimate.weights,
+            "scratch": estimate.scratch,
+            "buffers": estimate.buffers,
+            "total": estimate.total,
+            "on_top": ["cuda_context", "captured_graphs", *(f"scratch of {name}" for name in estimate.unknown_scratch)],
             "plans": [
                 {
                     "component": plan.component,
@@ -35,10 +35,10 @@ def memory_of(bundle: Bundle) -> list[dict[str, Any]]:
                     "scratch_is_a_total_because": plan.unopened,
                     "buffers_by_profile": list(plan.buffers),
                 }
-                for plan in found.plans
+                for plan in estimate.plans
             ],
         }
-        for found in memory_estimates(bundle)
+        for estimate in memory_estimates(bundle)
     ]
 
 
@@ -47,16 +47,16 @@ def print_memory(bundle: Bundle) -> None:
     estimates = memory_estimates(bundle)
     if not estimates:
         out.print(f"the bundle holds no plans; run `sdengine build {bundle.path.name} --engine ...` first")
-    for found in estimates:
-        _print(found)
+    for estimate in estimates:
+        _print(estimate)
 
 
-def _print(found: MemoryEstimate) -> None:
+def _print(estimate: MemoryEstimate) -> None:
     shown = table(
-        f"Device memory in MB: {found.engine} {found.version}, {found.target}",
+        f"Device memory in MB: {estimate.engine} {estimate.version}, {estimate.target}",
         *("component", "precision", "weights", "scratch of each profile", "buffers of each profile"),
     )
-    for plan in found.plans:
+    for plan in estimate.plans:
         shown.add_row(
             plan.component,
             plan.record.source.precision,
@@ -65,13 +65,15 @@ def _print(found: MemoryEstimate) -> None:
             ", ".join(_megabytes(size) for size in plan.buffers),
         )
     shown.add_section()
-    shown.add_row("all", "", _megabytes(found.weights), _megabytes(found.scratch), _megabytes(found.buffers))
+    shown.add_row("all", "", _megabytes(estimate.weights), _megabytes(estimate.scratch), _megabytes(estimate.buffers))
     out.print(shown)
-    out.print(f"{_megabytes(found.total)} MB in all: scratch is shared, buffers are of the largest profile. {_ON_TOP}")
-    for reason in dict.fromkeys(plan.unopened for plan in found.plans if plan.unopened is not None):
+    out.print(
+        f"{_megabytes(estimate.total)} MB in all: scratch is shared, buffers are of the largest profile. {_ON_TOP}"
+    )
+    for reason in dict.fromkeys(plan.unopened for plan in estimate.plans if plan.unopened is not None):
         out.print(f"scratch is a total over the profiles where plans cannot be opened: {reason}", highlight=False)
-    if found.unknown_scratch:
-        out.print(f"not reported by the library, also on top: scratch of {', '.join(found.unknown_scratch)}")
+    if estimate.unknown_scratch:
+        out.print(f"not reported by the library, also on top: scratch of {', '.join(estimate.unknown_scratch)}")
 
 
 def _scratch(plan: PlanMemory) -> str:

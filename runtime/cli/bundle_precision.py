@@ -1,4 +1,4 @@
-"""What of a bundle computes in which precision, for ``sdengine inspect``."""
+"""The precisions that a bundle computes in, for ``sdengine inspect``."""
 
 from typing import Any
 
@@ -17,16 +17,16 @@ _MOVES = {"Cast", "Concat", "Gather", "Reshape", "Split", "Transpose", "Unsqueez
 
 def precisions_of(bundle: Bundle) -> list[dict[str, Any]]:
     """Count operators of graphs and layers of plans: what -> precision -> kind -> how many."""
-    found: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     for name, component in bundle.manifest.components.items():
         for precision, graph in component.graphs.items():
             counts = operators_by_precision(read_graph(bundle.checked_file(graph.file)))
-            found.append({"component": name, "of": f"graph {precision}", "computes_in": counts})
+            entries.append({"component": name, "of": f"graph {precision}", "computes_in": counts})
     for built in bundle.manifest.built:
         layers = read_record(bundle, built.file).layers
         of = f"plan {built.precision}, {built.engine} {built.target}"
-        found.append({"component": built.component, "of": of, "computes_in": layers})
-    return found
+        entries.append({"component": built.component, "of": of, "computes_in": layers})
+    return entries
 
 
 def precisions_table(bundle: Bundle) -> Any:

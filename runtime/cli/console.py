@@ -1,4 +1,4 @@
-"""What is printed and where: results to standard output, everything else to standard error."""
+"""Printing: results to standard output, everything else to standard error."""
 
 import json
 import os
@@ -31,16 +31,16 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 
 def table(title: str, *columns: str) -> Table:
-    """Return an empty table in the house's style."""
-    found = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    """Return an empty table in the style of all commands."""
+    empty = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
     for column in columns:
-        found.add_column(column)
-    return found
+        empty.add_column(column)
+    return empty
 
 
 @contextmanager
 def step_progress(label: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar of the steps on a terminal; give the callback that moves it."""
+    """Show a bar of the steps on a terminal; yield the callback that advances it."""
     if quiet or not err.is_terminal:
         yield lambda done, total: None
         return
@@ -52,17 +52,17 @@ def step_progress(label: str, *, quiet: bool) -> Iterator[Callable[[int, int], N
 
 @contextmanager
 def build_progress() -> Iterator[Callable[[str, str, int, int], None]]:
-    """Show a bar of the steps of a build on a terminal, elsewhere a line for each; give the callback that is told.
+    """Show a bar of the steps of a build on a terminal, elsewhere a line for each; yield the callback that advances it.
 
-    It is told component, phase, steps done and steps of the phase. Phases are within one another: the bar is of the
-    first of each component, with the name of the one that is under way.
+    The callback takes component, phase, steps done and steps of the phase. Phases are nested: the bar is of the first
+    phase of each component, with the name of the current one.
     """
     outermost: dict[str, tuple[str, int]] = {}
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("building", total=None)
 
-        def tell(component: str, phase: str, done: int, steps: int) -> None:
+        def advance(component: str, phase: str, done: int, steps: int) -> None:
             outer, before = outermost.setdefault(component, (phase, 0))
             bar.update(task, description=f"{component}: {phase[:60]}")
             if phase != outer:
@@ -72,14 +72,14 @@ def build_progress() -> Iterator[Callable[[str, str, int, int], None]]:
             if not err.is_terminal and done > before:
                 err.print(f"{component}: {phase}, step {done} of {steps}", markup=False, highlight=False)
 
-        yield tell
+        yield advance
 
 
 @contextmanager
 def work_progress(total: int, *, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """Show a bar of the calls on a terminal, elsewhere a line for each new part; give the callback that is told.
+    """Show a bar of the calls on a terminal, elsewhere a line for each new part; yield the callback that advances it.
 
-    What the callback is told is ``PART: DETAIL``.
+    The callback takes ``PART: DETAIL``.
     """
     if quiet:
         yield lambda label: None
@@ -87,13 +87,13 @@ def work_progress(total: int, *, quiet: bool) -> Iterator[Callable[[str], None]]
     if not err.is_terminal:
         parts: set[str] = set()
 
-        def tell(label: str) -> None:
+        def advance(label: str) -> None:
             part = label.rpartition(": ")[0]
             if part not in parts:
                 parts.add(part)
                 err.print(part, markup=False, highlight=False)
 
-        yield tell
+        yield advance
         return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=err, transient=True) as bar:

@@ -16,7 +16,9 @@ _NEEDS = ("torch", "onnx", "onnx_ir", "polygraphy")
 def debug(
     bundle: Annotated[Path, typer.Argument(help="A bundle that `sdengine export` wrote.", show_default=False)],
     component: Annotated[list[str] | None, typer.Argument(help="Which components; all if none is named.")] = None,
-    engine: Annotated[str, typer.Option(help="What to look at; see `sdengine doctor`.", show_default=False)] = ...,  # type: ignore[assignment]
+    engine: Annotated[
+        str, typer.Option(help="The engine to examine; see `sdengine doctor`.", show_default=False)
+    ] = ...,  # type: ignore[assignment]
     against: Annotated[str, typer.Option(help="The reference, in float32: torch or onnxruntime.")] = "torch",
     precision: Annotated[
         str | None, typer.Option(help="fp32, bf16 or fp16; the first that engine and bundle have.")
@@ -36,7 +38,7 @@ def debug(
     save: Annotated[
         Path | None, typer.Option(help="Folder to write inputs and outputs to, in Polygraphy's format.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Find the first layers of a compiled component that depart from the reference.
 
@@ -78,16 +80,16 @@ def debug(
             memory=memory << 20,
             plain=plain,
         )
-        found = [
+        departures = [
             find_departure(opened, name, engine, settings, report=report, save=folder)
             for name, folder in zip(names, folders, strict=True)
         ]
     if json:
-        _print_json(found, folders)
+        _print_json(departures, folders)
     else:
-        for departure, folder in zip(found, folders, strict=True):
+        for departure, folder in zip(departures, folders, strict=True):
             _print(departure, folder)
-    if any(departure.departs for departure in found):
+    if any(departure.departs for departure in departures):
         raise typer.Exit(1)
 
 
@@ -115,7 +117,7 @@ def _folders(save: Path | None, names: list[str]) -> list[Path | None]:
     return folders
 
 
-def _print_json(found: "list[Departure]", folders: list[Path | None]) -> None:
+def _print_json(departures: "list[Departure]", folders: list[Path | None]) -> None:
     import json
 
     import msgspec
@@ -123,13 +125,13 @@ def _print_json(found: "list[Departure]", folders: list[Path | None]) -> None:
     components = [
         msgspec.to_builtins(departure)
         | {"departs": departure.departs, "saved": None if folder is None else str(folder)}
-        for departure, folder in zip(found, folders, strict=True)
+        for departure, folder in zip(departures, folders, strict=True)
     ]
-    departs = any(departure.departs for departure in found)
+    departs = any(departure.departs for departure in departures)
     print(json.dumps({"departs": departs, "components": components}, indent=2, ensure_ascii=False))
 
 
-def _print(found: "Departure", folder: Path | None) -> None:
+def _print(departure: "Departure", folder: Path | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -140,36 +142,42 @@ def _print(found: "Departure", folder: Path | None) -> None:
     def line(text: str, style: str | None = None) -> None:
         out.print(text, markup=False, style=style, soft_wrap=True)
 
-    lengths = ", ".join(f"{axis} {length}" for axis, length in found.axes.items())
-    line(f"{found.component}: {found.engine} in {found.precision} on {found.device}, at {lengths}", "bold")
-    line(f"graph: {found.graph}; ran: {found.ran}")
+    sizes = ", ".join(f"{axis} {size}" for axis, size in departure.axes.items())
     line(
-        f"against {found.against} in float32; tolerance {found.tolerance:g} of a layer's largest value: {found.reason}"
+        f"{departure.component}: {departure.engine} in {departure.precision} on {departure.device}, at {sizes}", "bold"
+    )
+    line(f"graph: {departure.graph}; ran: {departure.ran}")
+    line(
+        f"against {departure.against} in float32; "
+        f"tolerance {departure.tolerance:g} of a layer's largest value: {departure.reason}"
     )
     line(
-        f"compared {found.compared} of {found.layers} layers"
-        + (f"; {found.unseen} are not in what ran" if found.unseen else "")
+        f"compared {departure.compared} of {departure.layers} layers"
+        + (f"; {departure.unseen} are not in what ran" if departure.unseen else "")
     )
-    for note in found.notes:
+    for note in departure.notes:
         line(f"note: {note}")
-    if found.first:
+    if departure.first:
         shown = Table(box=None, pad_edge=False, header_style="bold", title_justify="left", title_style="bold")
         for column in ("value", "operator", "shape", "type", "error", "of its inputs"):
             shown.add_column(column, overflow="fold")
-        for layer in found.first:
+        for layer in departure.first:
             shown.add_row(*_row(layer))
-        line(f"first over tolerance, of {found.over}:", "red")
+        line(f"first over tolerance, of {departure.over}:", "red")
         out.print(shown, markup=False)
-        for layer in found.first:
+        for layer in departure.first:
             if layer.note:
                 line(f"{layer.value}: {layer.note}", "yellow")
-    elif found.departs:
+    elif departure.departs:
         line("every layer is within tolerance where its value is an output, and yet:", "red")
-    elif found.worst is not None:
-        line(f"all within tolerance; the largest error is {_error(found.worst.error)}, of {found.worst.value}", "green")
-    errors = ", ".join(f"{name} {_error(error)}" for name, error in found.outputs.items())
+    elif departure.worst is not None:
+        line(
+            f"all within tolerance; the largest error is {_error(departure.worst.error)}, of {departure.worst.value}",
+            "green",
+        )
+    errors = ", ".join(f"{name} {_error(error)}" for name, error in departure.outputs.items())
     line(f"outputs as it runs for images: {errors}")
-    if found.departs and not found.first:
+    if departure.departs and not departure.first:
         line("a fusion that marking the values undoes may be the cause")
     if folder is not None:
         from ...export.debug.save import COMMAND

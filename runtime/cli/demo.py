@@ -1,4 +1,4 @@
-"""``sdengine demo``: from nothing to pictures."""
+"""``sdengine demo``: from nothing to images."""
 
 import subprocess
 import sys
@@ -80,53 +80,53 @@ _CONDITIONS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the bundle and the pictures.")] = Path(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the bundle and the images.")] = Path(
         "sdengine-demo"
     ),
     engine: Engine = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Export the built-in checkpoint and draw a contact sheet with it."""
+    """Export the built-in checkpoint and generate a contact sheet with it."""
     bundle = output / "bundle"
     _export(bundle, quiet=json)
-    rows, timings, engines = _draw(bundle, engine, quiet=json)
+    rows, timings, engines = _generate(bundle, engine, quiet=json)
     sheet = output / "contact-sheet.png"
-    pictures = output / "pictures"
-    pictures.mkdir(exist_ok=True)
+    images = output / "pictures"
+    images.mkdir(exist_ok=True)
     for row in rows:
         for i, cell in enumerate(row.cells):
-            cell.image.save(pictures / f"{row.title.split(':')[0].lower()}-{i + 1}.png")
+            cell.image.save(images / f"{row.title.split(':')[0].lower()}-{i + 1}.png")
     heading = f"sdengine demo: {_STEPS} Euler steps on {', '.join(sorted(set(engines.values())))}"
     contact_sheet(rows, heading=heading).save(sheet)
     medians = {stage: round(median(values), 2) for stage, values in timings.items()}
     if json:
-        found = {"contact_sheet": str(sheet), "pictures": str(pictures), "bundle": str(bundle)}
-        print_json({**found, "engines": engines, "median_timings_ms": medians})
+        files = {"contact_sheet": str(sheet), "pictures": str(images), "bundle": str(bundle)}
+        print_json({**files, "engines": engines, "median_timings_ms": medians})
         return
-    shown = table("Median time per picture", "stage", "milliseconds")
+    shown = table("Median time per image", "stage", "milliseconds")
     for stage, value in medians.items():
         shown.add_row(stage, f"{value:.1f}")
     out.print(shown)
-    out.print(f"\nthe pictures are on one sheet: {sheet.resolve()}", highlight=False, soft_wrap=True)
-    out.print(f"and one by one in {pictures.resolve()}", highlight=False, soft_wrap=True)
+    out.print(f"\nthe images are on one sheet: {sheet.resolve()}", highlight=False, soft_wrap=True)
+    out.print(f"and one by one in {images.resolve()}", highlight=False, soft_wrap=True)
     out.print(f'try: sdengine run {bundle} "a large orange ring on a purple background" -o ring.png', markup=False)
 
 
 def _export(bundle: Path, *, quiet: bool) -> None:
-    """Export in a process of its own: this one draws, and stays without torch."""
+    """Export in a process of its own: this one generates, and never imports torch."""
     command = [sys.executable, "-m", "sdengine.runtime", "export", "demo", "-o", str(bundle), "--overwrite"]
     status = subprocess.run([*command, *(["--quiet"] if quiet else [])], check=False).returncode
     if status:
         raise SdengineError(f"the export of the demo checkpoint failed with status {status}")
 
 
-def _draw(bundle: Path, engine: str, *, quiet: bool) -> tuple[list[Row], dict[str, list[float]], dict[str, str]]:
+def _generate(bundle: Path, engine: str, *, quiet: bool) -> tuple[list[Row], dict[str, list[float]], dict[str, str]]:
     from ..pipeline import Pipeline
 
     timings: dict[str, list[float]] = {}
     rows = []
     with Pipeline.load(bundle, engine=engine) as pipeline:
-        err.print(f"drawing on {', '.join(sorted(set(pipeline.components.ran.values())))}", highlight=False)
+        err.print(f"generating on {', '.join(sorted(set(pipeline.components.ran.values())))}", highlight=False)
         for title, shots in _shots():
             cells = []
             with step_progress(title.split(":")[0], quiet=quiet) as progress:

@@ -18,30 +18,30 @@ __all__ = ["diagnosis", "doctor"]
 
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
-    """Tell which engines can run here, and why the others cannot."""
-    found = diagnosis()
+    """Show which engines can run here, and why the others cannot."""
+    report = diagnosis()
     if json:
-        print_json(found)
+        print_json(report)
         return
     shown = table("Engines", "engine", "runs here", "version or reason")
-    for name, state in found["engines"].items():
+    for name, state in report["engines"].items():
         detail = escape(state["version"] if state["available"] else state["reason"])  # "sdengine[cuda]" is no markup
         shown.add_row(name, "[green]yes[/green]" if state["available"] else "[red]no[/red]", detail)
     out.print(shown)
-    machine = found["machine"]
+    machine = report["machine"]
     out.print(
         f"\n{machine['system']}, Python {machine['python']}, {machine['cores']} cores, "
         f"CPU features: {', '.join(machine['cpu_features']) or 'none of AVX-512 or AMX'}",
         highlight=False,
     )
-    for problem in found["problems"]:
+    for problem in report["problems"]:
         out.print(f"problem: {problem}", style="yellow", markup=False, highlight=False)
-    if not found["problems"]:
+    if not report["problems"]:
         out.print("no problems found", style="green")
 
 
 def diagnosis() -> dict[str, Any]:
-    """Return what was found: engines, installed packages, machine, problems."""
+    """Return engines, installed packages, machine and problems."""
     engines = {}
     for name, kind in ENGINES.items():
         reason = kind.module.unavailable()
@@ -70,12 +70,12 @@ def diagnosis() -> dict[str, Any]:
 
 
 def _gpu() -> str | None:
-    """Return the first NVIDIA GPU's name, or None where there is none that a driver tells of."""
+    """Return the first NVIDIA GPU's name, or None where the driver finds none."""
     try:
-        found = gpu_here()
+        gpu = gpu_here()
     except EngineError:
         return None  # the engines' own reasons say what the driver answered
-    return None if found is None else f"{found.model} ({found.generation})"
+    return None if gpu is None else f"{gpu.model} ({gpu.generation})"
 
 
 def _machine() -> dict[str, Any]:
@@ -85,10 +85,10 @@ def _machine() -> dict[str, Any]:
             flags = {flag for line in file if line.startswith("flags") for flag in line.split(":")[1].split()}
     except OSError:
         pass  # not Linux: nothing is claimed about the CPU
-    wanted = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
+    relevant = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "cores": os.cpu_count(),
-        "cpu_features": [flag for flag in wanted if flag in flags],
+        "cpu_features": [flag for flag in relevant if flag in flags],
     }

@@ -24,7 +24,7 @@ def export(
     sizes: Annotated[
         str | None, typer.Option(help="1024x1024,832x1216 (width x height) or 512..1024. [half to twice the native]")
     ] = None,
-    batch: Annotated[str, typer.Option(help="Pictures drawn at once.")] = "1..4",
+    batch: Annotated[str, typer.Option(help="Images generated at once.")] = "1..4",
     controlnet: Annotated[list[str] | None, typer.Option(help="ControlNet checkpoint; repeatable.")] = None,
     lora: Annotated[
         list[str] | None,

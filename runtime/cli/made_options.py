@@ -1,4 +1,4 @@
-"""Options of a command that are made of a list kept elsewhere, in place of one of its parameters."""
+"""Replaces a command's parameter by options that are listed elsewhere."""
 
 import functools
 import inspect
@@ -11,7 +11,7 @@ __all__ = ["with_options"]
 def with_options(
     parameter: str, options: Mapping[str, tuple[Any, Any]], collect: Callable[[dict[str, Any]], Any]
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Put options in the place of a command's parameter.
+    """Replace a command's parameter by options.
 
     Args:
         parameter: the parameter's name; the command is called with what ``collect`` returns.

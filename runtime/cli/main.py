@@ -37,7 +37,7 @@ _INTERRUPTED, _TERMINATED = 130, 143
 def _app() -> typer.Typer:
     app = typer.Typer(
         name="sdengine",
-        help="Compile Stable Diffusion checkpoints into engines, and draw with them.",
+        help="Compile Stable Diffusion checkpoints into engines, and generate images with them.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -59,8 +59,8 @@ def _app() -> typer.Typer:
     return app
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         typer.echo(version("sdengine"))
@@ -68,7 +68,7 @@ def _version(wanted: bool) -> None:
 
 
 def _terminate(number: int, frame: object) -> None:
-    """End as after Ctrl-C: what was begun is taken back. A second signal ends the process at once."""
+    """End as after Ctrl-C: what was begun is undone. A second signal ends the process at once."""
     signal.signal(number, signal.SIG_DFL)
     raise SystemExit(_TERMINATED)
 

@@ -56,7 +56,7 @@ Compile = Annotated[
 ]
 StreamingBudget = Annotated[
     str | None,
-    typer.Option(help="TensorRT: weights kept on the GPU, of a plan that streams them: bytes, 0.0 to 1.0, auto."),
+    typer.Option(help="TensorRT: weights that stay on the GPU, of a plan that streams them: bytes, 0.0 to 1.0, auto."),
 ]
 MemoryLimit = Annotated[
     int | None,
@@ -93,16 +93,16 @@ def parse_scheduler_options(items: list[str]) -> dict[str, Any]:
         UsageError: an item has no ``=``.
 
     """
-    found = {}
+    options = {}
     for item in items:
         name, sign, value = item.partition("=")
         if not sign or not name:
             raise UsageError(f"--scheduler-option {item!r}: write NAME=VALUE, like use_karras_sigmas=true")
         try:
-            found[name] = json.loads(value.lower() if value in ("True", "False") else value)
+            options[name] = json.loads(value.lower() if value in ("True", "False") else value)
         except json.JSONDecodeError:
-            found[name] = value
-    return found
+            options[name] = value
+    return options
 
 
 def parse_inversion(text: str) -> str | tuple[str, str | list[str]]:

@@ -1,4 +1,4 @@
-"""Where a command writes what it drew: checked before anything is drawn, written whole or not at all."""
+"""Where a command writes its images: checked before any is generated, written whole or not at all."""
 
 import io
 import os
@@ -16,7 +16,7 @@ __all__ = ["check_standard_output", "output_files", "save_arrays"]
 
 
 def output_files(output: Path | None, request: Request) -> list[Path]:
-    """Return the file of each image that a request asks for.
+    """Return the file of each image of a request.
 
     Raises:
         UsageError: one of them cannot be written; the text says why.
@@ -24,15 +24,15 @@ def output_files(output: Path | None, request: Request) -> list[Path]:
     """
     from ..decode.image_file import check_destination, check_writable
 
-    pictures = request.output_type == "pil"
-    destination = output or Path("sdengine.png" if pictures else "sdengine.npy")
-    if not pictures and destination.suffix != ".npy":
+    as_images = request.output_type == "pil"
+    destination = output or Path("sdengine.png" if as_images else "sdengine.npy")
+    if not as_images and destination.suffix != ".npy":
         raise UsageError(f"{destination}: --output-type {request.output_type} writes .npy")
     count = request.prompts * request.num_images_per_prompt
     numbered = [destination.with_stem(f"{destination.stem}-{i + 1}") for i in range(count)]
     files = [destination] if count == 1 else numbered
     for file in files:
-        if pictures:
+        if as_images:
             check_destination(file)
         else:
             check_writable(file)
@@ -43,7 +43,7 @@ def save_arrays(files: Sequence[Path], arrays: Sequence[Any]) -> None:
     """Write arrays as ``.npy``.
 
     Raises:
-        SdengineError: the disk is full, or the like; what was there before stays.
+        SdengineError: the disk is full, or the like; an older file stays.
 
     """
     for file, array in zip(files, arrays, strict=True):
@@ -57,7 +57,7 @@ def save_arrays(files: Sequence[Path], arrays: Sequence[Any]) -> None:
 
 
 def check_standard_output() -> None:
-    """Find out before the work that its result could not be printed.
+    """Check before the work that its result can be printed.
 
     Raises:
         UsageError: standard output is closed, or takes nothing.

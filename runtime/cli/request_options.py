@@ -1,4 +1,4 @@
-"""A request's fields as options of a command: made of what each field says of itself."""
+"""A request's fields as options of a command, made from each field's own description."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -20,7 +20,7 @@ _OPTIONS = {
 
 
 def _settings_from(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that options give: one value of several that are allowed stands alone.
+    """Return the fields that options set; a single value of a list option becomes the value itself.
 
     Raises:
         UsageError: a text cannot be read.
@@ -42,18 +42,18 @@ def _flag(name: str) -> str:
 
 
 def _annotation(name: str) -> Any:
-    said, default = _OPTIONS[name]
-    flags = [*(_flag(short) for short in said.short), _flag(name)]
-    if said.kind.written is bool:
+    described, default = _OPTIONS[name]
+    flags = [*(_flag(short) for short in described.short), _flag(name)]
+    if described.kind.written is bool:
         flags = [f"{flags[-1]}/--no-{flags[-1][2:]}"]
     option = typer.Option(
         *flags,
-        help=_help(said.about) + _default(default),
-        metavar=said.kind.metavar,
-        rich_help_panel=said.group,
+        help=_help(described.about) + _default(default),
+        metavar=described.kind.metavar,
+        rich_help_panel=described.group,
         show_default=False,
     )
-    return Annotated[_written(said.kind) | None, option]
+    return Annotated[_written(described.kind) | None, option]
 
 
 def _written(kind: Kind) -> Any:
@@ -72,7 +72,8 @@ def _default(default: Any) -> str:
 
 
 with_request_options = with_options("settings", {name: (_annotation(name), None) for name in _OPTIONS}, _settings_from)
-"""Give a command that has a parameter ``settings``, of arguments of a request, an option for each that text can say.
+"""Give a command that has a parameter ``settings``, of arguments of a request, an option for each that can be written
+as text.
 
-What was not given is not in ``settings``.
+Arguments that are not set are not in ``settings``.
 """

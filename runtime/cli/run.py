@@ -1,4 +1,4 @@
-"""``sdengine run``: draw."""
+"""``sdengine run``: generate images."""
 
 import dataclasses
 from pathlib import Path
@@ -37,7 +37,9 @@ _WORTH_SAYING_MS = 250
 @with_request_options
 def run(
     bundle: BundlePath,
-    prompt: Annotated[list[str] | None, typer.Argument(help="What to draw; several draw several pictures.")] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Argument(help="What to generate; several prompts generate several images.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="PNG, JPEG or WebP; .npy with --output-type np or latent.")
     ] = None,
@@ -66,13 +68,13 @@ def run(
         Path | None, typer.Option(help="scheduler_config.json of diffusers, in place of the checkpoint's.")
     ] = None,
     refiner: Annotated[
-        Path | None, typer.Option(help="Bundle of an SDXL refiner: draw with both, as an ensemble of experts.")
+        Path | None, typer.Option(help="Bundle of an SDXL refiner: use both, as an ensemble of experts.")
     ] = None,
     denoising_split: Annotated[
-        float | None, typer.Option(help="Share of the schedule that the base draws. [0.8 with --refiner]")
+        float | None, typer.Option(help="Share of the schedule that the base runs. [0.8 with --refiner]")
     ] = None,
     refiner_strength: Annotated[
-        float | None, typer.Option(help="Draw to the end with the base and this much over it with the refiner.")
+        float | None, typer.Option(help="Run the base to the end, then the refiner with this strength.")
     ] = None,
     settings: Any = None,
     engine: Engine = "auto",
@@ -125,11 +127,11 @@ def run(
         if denoising_split is not None or refiner_strength is not None:
             raise UsageError("--denoising-split and --refiner-strength need --refiner BUNDLE")
         inversions = [parse_inversion(text) for text in textual_inversion or ()]
-        result = _draw(bundle, request, {**opening, **loras, "textual_inversions": inversions}, json)
+        result = _generate(bundle, request, {**opening, **loras, "textual_inversions": inversions}, json)
     elif textual_inversion:
         raise UsageError("--textual-inversion is not supported together with --refiner")
     else:
-        result, request = _draw_refined(
+        result, request = _generate_refined(
             bundle, refiner, settings, opening, loras, denoising_split, refiner_strength, json
         )
     _save(result, request, files)
@@ -155,8 +157,8 @@ def run(
     )
 
 
-def _draw(bundle: Path, request: Request, opening: dict[str, Any], quiet: bool) -> Any:
-    """Draw with one bundle; what the prompt asks for of LoRAs is opened at once."""
+def _generate(bundle: Path, request: Request, opening: dict[str, Any], quiet: bool) -> Any:
+    """Generate with one bundle, which is opened with the LoRAs that the prompt names."""
     from ..lora_set import LoraFolder, LoraSources
     from ..pipeline import Pipeline
     from ..request.lora_request import loras_of_request
@@ -164,11 +166,11 @@ def _draw(bundle: Path, request: Request, opening: dict[str, Any], quiet: bool) 
     folder = None if opening["lora_folder"] is None else LoraFolder(opening["lora_folder"])
     _, sources = loras_of_request(request, LoraSources.of(opening["loras"], folder), folder)
     opening = {**opening, "loras": sources.sources}
-    with Pipeline.load(bundle, **opening) as pipeline, step_progress("drawing", quiet=quiet) as progress:
+    with Pipeline.load(bundle, **opening) as pipeline, step_progress("generating", quiet=quiet) as progress:
         return pipeline.draw(request, progress)
 
 
-def _draw_refined(
+def _generate_refined(
     bundle: Path,
     refiner: Path,
     settings: dict[str, Any],
@@ -178,17 +180,17 @@ def _draw_refined(
     strength: float | None,
     quiet: bool,
 ) -> tuple[Any, Any]:
-    """Draw with base and refiner; return the result and the refiner's request."""
+    """Generate with base and refiner; return the result and the refiner's request."""
     from ..ensemble import Ensemble
     from ..pipeline import Pipeline
 
     if split is not None and strength is not None:
-        raise UsageError("--denoising-split and --refiner-strength were both given: split the drawing, or draw over it")
+        raise UsageError("--denoising-split and --refiner-strength are both set: use one of them")
     share = 0.8 if split is None and strength is None else split
     with Pipeline.load(bundle, **opening, **loras) as base, Pipeline.load(refiner, **opening) as second:
         both = Ensemble(base, second)
         requests = both.requests(settings, share, {} if strength is None else {"strength": strength})
-        with step_progress("drawing", quiet=quiet) as progress:
+        with step_progress("generating", quiet=quiet) as progress:
             return both.draw(*requests, progress), requests[1]
 
 
@@ -199,7 +201,7 @@ def _one_or_list(values: list[Any] | None) -> Any:
 
 
 def _whole_config(file: Path, scheduler: str | None) -> dict[str, Any]:
-    """Read a scheduler's config; a scheduler that is named goes before the one in the file."""
+    """Read a scheduler's config; a named scheduler takes precedence over the one in the file."""
     from ..schedule.choice import read_scheduler_config
 
     return read_scheduler_config(file) | ({} if scheduler is None else {"_class_name": scheduler})

@@ -8,7 +8,7 @@ r"""The weights that a prompt's brackets give to its words.
 
 Brackets nest and their weights multiply. A bracket without its partner is a character like any other, and so are the
 brackets of ``(16:9)``, ``(dex:15)``, ``(at 3:00)`` and ``[cat:dog:0.5]``: weights above 4, of a bare number, or whole
-ones behind a number are not meant, and words do not change while an image is denoised. The caller is told of them.
+ones behind a number are not weights, and words do not change while an image is denoised. Warnings name them.
 """
 
 import re
@@ -93,7 +93,7 @@ def parse_weights(prompt: str, *, breaks: bool = False) -> tuple[list[Fragment],
 
     """
     pieces = [_piece(match) for match in _PIECE.finditer(prompt)]
-    unmeant = _pair_up(pieces)
+    not_weights = _pair_up(pieces)
     growing: list[_Growing] = []
     factors, new_window, words = [1.0], False, False
     for piece in pieces:
@@ -116,7 +116,7 @@ def parse_weights(prompt: str, *, breaks: bool = False) -> tuple[list[Fragment],
     if not breaks and any(piece.breaks for piece in pieces):
         inert.append("BREAK (it starts a new window with long_prompt='chunk')")
     fragments = [Fragment("".join(one.parts), one.weight, one.new_window) for one in growing]
-    return fragments or [Fragment("", 1.0)], _warnings(prompt, stray, unmeant, inert)
+    return fragments or [Fragment("", 1.0)], _warnings(prompt, stray, not_weights, inert)
 
 
 def _piece(match: re.Match[str]) -> _Piece:
@@ -139,7 +139,7 @@ def _pair_up(pieces: list[_Piece]) -> list[str]:
     """
     opened: list[int] = []
     counts = {"(": 0, "[": 0}
-    unmeant: list[str] = []
+    not_weights: list[str] = []
     for i, piece in enumerate(pieces):
         if piece.bracket and piece.bracket in "([":
             opened.append(i)
@@ -158,10 +158,10 @@ def _pair_up(pieces: list[_Piece]) -> list[str]:
             unlikely = piece.weight is not None and _is_unlikely(piece.weight, inside)
             if unlikely or (piece.bracket == "]" and schedules(inside)):
                 piece.literal = pieces[first].literal = True
-                unmeant += [f"{pieces[first].raw}{inside if few else '...'}{piece.raw}"] if unlikely else []
+                not_weights += [f"{pieces[first].raw}{inside if few else '...'}{piece.raw}"] if unlikely else []
             else:
                 piece.partner, pieces[first].partner = first, i
-    return unmeant
+    return not_weights
 
 
 def _is_unlikely(weight: str, inside: str) -> bool:
@@ -187,22 +187,22 @@ def _append(growing: list[_Growing], text: str, weight: float, new_window: bool)
     return new_window and not starts
 
 
-def _warnings(prompt: str, stray: list[str], unmeant: list[str], inert: list[str]) -> list[str]:
+def _warnings(prompt: str, stray: list[str], not_weights: list[str], inert: list[str]) -> list[str]:
     shown = prompt if len(prompt) <= 60 else prompt[:57] + "..."
-    found = []
+    warnings = []
     if stray:
-        found.append(
+        warnings.append(
             f"unbalanced weights in the prompt {shown!r}: {_listed(map(repr, stray))} taken literally "
             "(write \\( for a bracket that is meant)"
         )
-    if unmeant:
-        found.append(
-            f"{_listed(unmeant)} in the prompt is read as text: a weight above {_MOST:g}, of a bare number, or a "
+    if not_weights:
+        warnings.append(
+            f"{_listed(not_weights)} in the prompt is read as text: a weight above {_MOST:g}, of a bare number, or a "
             "whole one behind a number, is hardly meant (write \\: for a colon that is text, and 2.0 for a weight of 2)"
         )
     if inert:
-        found.append(f"not acted on in the prompt {shown!r}, and read as text: {_listed(inert, ', ')}")
-    return found
+        warnings.append(f"not acted on in the prompt {shown!r}, and read as text: {_listed(inert, ', ')}")
+    return warnings
 
 
 def _listed(items: Iterable[str], separator: str = " ") -> str:

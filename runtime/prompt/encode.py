@@ -114,8 +114,8 @@ def _side(
     layers = tuple(_layer(encoder, family, 0 if sign else request.clip_skip or 0) for encoder in encoders)
     hidden, pooled = getattr(request, f"{sign}prompt_embeds"), getattr(request, f"{sign}pooled_prompt_embeds")
     if hidden is not None:
-        given = None if pooled is None else np.asarray(pooled, np.float32)
-        return _Side(layers=layers, hidden=np.asarray(hidden, np.float32), pooled=given)
+        pooled_embeds = None if pooled is None else np.asarray(pooled, np.float32)
+        return _Side(layers=layers, hidden=np.asarray(hidden, np.float32), pooled=pooled_embeds)
     if not encoders:
         raise UsageError(f"there is no text encoder to read {sign}prompt with: give {sign}prompt_embeds")
     first = request.texts(f"{sign}prompt") or [""] * request.batch
@@ -136,9 +136,9 @@ def _layer(encoder: TextEncoder, family: TextReading, clip_skip: int) -> int:
 
 def _lay_out(encoder: TextEncoder, text: str, request: PromptRequest, warnings: list[str]) -> Layout:
     breaks = request.long_prompt == "chunk"
-    fragments, found = parse_weights(text, breaks=breaks) if request.weighting else ([Fragment(text, 1.0)], [])
+    fragments, notes = parse_weights(text, breaks=breaks) if request.weighting else ([Fragment(text, 1.0)], [])
     layout = lay_out(encoder.tokenizer, fragments, request.long_prompt)
-    warnings += found
+    warnings += notes
     if layout.cut:
         words = encoder.tokenizer.decode(layout.cut)
         warnings.append(
@@ -148,8 +148,8 @@ def _lay_out(encoder: TextEncoder, text: str, request: PromptRequest, warnings: 
 
 
 def _embeddings(encoders: Sequence[TextEncoder], sides: Sequence[_Side]) -> list[tuple[Hidden, Hidden | None]]:
-    """Make every side's embeddings, all of the same number of windows."""
-    _check_lengths(encoders, sides)
+    """Return every side's embeddings, all of the same number of windows."""
+    _check_token_counts(encoders, sides)
     windows = max(_windows(side, encoders) for side in sides)
     from_text = [side for side in sides if side.hidden is None]
     encoded = iter(_encode(encoders, from_text, windows))
@@ -168,17 +168,17 @@ def _embeddings(encoders: Sequence[TextEncoder], sides: Sequence[_Side]) -> list
     return done
 
 
-def _check_lengths(encoders: Sequence[TextEncoder], sides: Sequence[_Side]) -> None:
-    """Embeddings of two sides must be alike in length; text can only be encoded to match whole windows."""
-    lengths = [side.hidden.shape[1] for side in sides if side.hidden is not None]
-    if len(set(lengths)) > 1:
+def _check_token_counts(encoders: Sequence[TextEncoder], sides: Sequence[_Side]) -> None:
+    """Embeddings of both sides must have as many tokens; text can only be encoded to match whole windows."""
+    counts = [side.hidden.shape[1] for side in sides if side.hidden is not None]
+    if len(set(counts)) > 1:
         raise UsageError(
-            f"prompt_embeds have {lengths[0]} tokens and negative_prompt_embeds {lengths[1]}: make them equal"
+            f"prompt_embeds have {counts[0]} tokens and negative_prompt_embeds {counts[1]}: make them equal"
         )
-    if 0 < len(lengths) < len(sides) and lengths[0] % encoders[0].tokenizer.max_length:
+    if 0 < len(counts) < len(sides) and counts[0] % encoders[0].tokenizer.max_length:
         window = encoders[0].tokenizer.max_length
         raise UsageError(
-            f"the embeddings have {lengths[0]} tokens, no multiple of {window}, so no text can be encoded to match: "
+            f"the embeddings have {counts[0]} tokens, no multiple of {window}, so no text can be encoded to match: "
             "give both prompt_embeds and negative_prompt_embeds"
         )
 

@@ -93,7 +93,7 @@ def load_inversions(source: InversionSource) -> list[TextualInversion]:
         )
     if words is not None and len(groups) == 1:
         return _named(file, groups[0][1], words)
-    found = []
+    inversions = []
     for i, (own, vectors) in enumerate(groups):
         token = own if words is None else words[i]
         if token is None:
@@ -101,8 +101,8 @@ def load_inversions(source: InversionSource) -> list[TextualInversion]:
                 f"textual inversion: {file} holds a tensor without a name; name its word "
                 f"(--textual-inversion {file}=WORD, or in Python (file, word))"
             )
-        found.append(TextualInversion(token=token, vectors=vectors))
-    return found
+        inversions.append(TextualInversion(token=token, vectors=vectors))
+    return inversions
 
 
 def inversions_in_lora(name: str, embeddings: Mapping[str, Mapping[str, _F32]]) -> list[TextualInversion]:
@@ -113,24 +113,24 @@ def inversions_in_lora(name: str, embeddings: Mapping[str, Mapping[str, _F32]]) 
         embeddings: as :class:`~sdengine.engines.lora.Lora` has them.
 
     Raises:
-        UsageError: what is there is no embedding.
+        UsageError: a tensor is no embedding.
 
     """
     file = Path(f"{name}.safetensors")
-    found = []
+    inversions = []
     for word, parts in embeddings.items():
         for own, vectors in _groups(file, {part or word: rows for part, rows in parts.items()}):
-            found.append(TextualInversion(token=word or own or name, vectors=vectors))
-    return found
+            inversions.append(TextualInversion(token=word or own or name, vectors=vectors))
+    return inversions
 
 
 def _file(path: Path) -> Path:
     if not path.is_dir():
         return path
-    found = next((path / name for name in _IN_FOLDERS if (path / name).is_file()), None)
-    if found is None:
+    file = next((path / name for name in _IN_FOLDERS if (path / name).is_file()), None)
+    if file is None:
         raise UsageError(f"textual inversion: {path} holds neither {' nor '.join(_IN_FOLDERS)}; name the file")
-    return found
+    return file
 
 
 def _named(file: Path, vectors: dict[str, _F32], words: Sequence[str]) -> list[TextualInversion]:

@@ -16,7 +16,7 @@ __all__ = ["Layout", "LongPrompt", "lay_out"]
 
 LongPrompt = Literal["truncate", "chunk"]
 
-_NOBODY = -1  # owner of markers and padding
+_NO_FRAGMENT = -1  # owner of markers and padding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,24 +61,26 @@ def lay_out(tokenizer: Tokenizer, fragments: Sequence[Fragment], long_prompt: Lo
     encoded = [tokenizer.encode(fragment.text) for fragment in fragments]
     ids = [i for part in encoded for i in part]
     owners = [number for number, part in enumerate(encoded) for _ in part]
-    kept = len(ids) if long_prompt == "chunk" else min(len(ids), tokenizer.max_length - 2)
+    count = len(ids) if long_prompt == "chunk" else min(len(ids), tokenizer.max_length - 2)
     breaks = [owners.index(number) for number, part in enumerate(encoded) if fragments[number].new_window and part]
-    window_ids, window_owners = _windows(tokenizer, ids[:kept], owners[:kept], breaks if long_prompt == "chunk" else ())
+    window_ids, window_owners = _windows(
+        tokenizer, ids[:count], owners[:count], breaks if long_prompt == "chunk" else ()
+    )
     factors = np.array([*(fragment.weight for fragment in fragments), 1.0], np.float32)  # the last is _NOBODY's
     return Layout(
         ids=window_ids,
         weights=factors[window_owners],
-        without=_masks(fragments, window_owners, _cut_in_two(owners, kept)),
-        cut=tuple(ids[kept:]),
+        without=_masks(fragments, window_owners, _cut_in_two(owners, count)),
+        cut=tuple(ids[count:]),
         filled=_filled(window_owners),
     )
 
 
-def _cut_in_two(owners: Sequence[int], kept: int) -> int | None:
-    """Which fragment lost only its end; the first fragment does not count, see :func:`_masks`."""
-    if kept == len(owners) or owners[kept - 1] != owners[kept] or owners[kept] == owners[0]:
+def _cut_in_two(owners: Sequence[int], count: int) -> int | None:
+    """Return the fragment of which only the end was cut off; the first one does not count, see :func:`_masks`."""
+    if count == len(owners) or owners[count - 1] != owners[count] or owners[count] == owners[0]:
         return None
-    return owners[kept]
+    return owners[count]
 
 
 def _masks(
@@ -101,7 +103,7 @@ def _masks(
 
 def _filled(owners: NDArray[np.int64]) -> NDArray[np.float32]:
     """Mark the tokens of each window, and the markers around them."""
-    tokens = (owners != _NOBODY).sum(axis=1, keepdims=True)
+    tokens = (owners != _NO_FRAGMENT).sum(axis=1, keepdims=True)
     return np.asarray(np.arange(owners.shape[1]) < tokens + 2, np.float32)
 
 
@@ -123,7 +125,7 @@ def _windows(
     parts = [slice(i, min(i + room, end)) for start, end in pairwise(limits) for i in range(start, end, room)]
     parts = parts or [slice(0, 0)]
     window_ids = np.full((len(parts), length), tokenizer.pad, np.int64)
-    window_owners = np.full((len(parts), length), _NOBODY, np.int64)
+    window_owners = np.full((len(parts), length), _NO_FRAGMENT, np.int64)
     for c, part in enumerate(parts):
         count = part.stop - part.start
         window_ids[c, 0], window_ids[c, count + 1] = tokenizer.bos, tokenizer.eos

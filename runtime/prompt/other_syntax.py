@@ -1,4 +1,4 @@
-"""What prompts of other tools hold and is not acted on here, so that the caller can be told."""
+"""Finds syntax of other tools in prompts that has no effect here, for a warning."""
 
 import re
 

@@ -40,16 +40,16 @@ def _check_width(name: str, value: NDArray[np.floating] | None, width: int | Non
 
 
 def unused(request: PromptRequest, *, guidance: bool, zeros: bool) -> list[str]:
-    """Return warnings about what was given but has no effect."""
-    found = []
+    """Return warnings about arguments that are set and have no effect."""
+    warnings = []
     negative = [name for name in _NEGATIVE if getattr(request, name) is not None]
     if negative and not guidance:
-        found.append(f"{negative[0]} has no effect without guidance (guidance_scale above 1)")
+        warnings.append(f"{negative[0]} has no effect without guidance (guidance_scale above 1)")
     elif zeros and request.negative_prompt is None and request.negative_prompt_2 is not None:
-        found.append("negative_prompt_2 has no effect without negative_prompt: this checkpoint then uses zeros")
+        warnings.append("negative_prompt_2 has no effect without negative_prompt: this checkpoint then uses zeros")
     if request.clip_skip and request.prompt_embeds is not None:
-        found.append("clip_skip has no effect on prompt_embeds")
-    return found
+        warnings.append("clip_skip has no effect on prompt_embeds")
+    return warnings
 
 
 _NEGATIVE = ("negative_prompt", "negative_prompt_2", "negative_prompt_embeds")

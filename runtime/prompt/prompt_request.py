@@ -1,4 +1,4 @@
-"""What a caller may say about prompts, and its checks."""
+"""The arguments of prompts, and their checks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

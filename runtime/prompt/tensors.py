@@ -65,11 +65,11 @@ def _from_safetensors(file: Path, what: str) -> dict[str, NDArray[np.float32]]:
         entries: list[tuple[str, dict[str, Any]]] = safetensors.deserialize(file.read_bytes())  # type: ignore[no-untyped-call]
     except safetensors.SafetensorError as error:
         raise UsageError(f"{what}: {file} is no intact .safetensors file: {error}; download it again") from error
-    found = {}
+    tensors = {}
     for name, entry in sorted(entries, key=lambda entry: entry[0]):  # the library's order is that of a hash table
         where = f"{what}: {name!r} in {file}"
-        found[name] = _array(where, entry["dtype"], entry["data"]).reshape(entry["shape"])
-    return found
+        tensors[name] = _array(where, entry["dtype"], entry["data"]).reshape(entry["shape"])
+    return tensors
 
 
 def _from_torch(file: Path, what: str) -> Any:

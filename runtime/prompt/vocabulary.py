@@ -148,11 +148,11 @@ def _in_order(
     A word may come twice, named as a string and with its fields; then the last one counts.
     """
     known = {entry.content for entry in listed.values()}
-    found: list[AddedToken | str] = [listed[i] for i in sorted(listed)]
+    markers: list[AddedToken | str] = [listed[i] for i in sorted(listed)]
     for marker in [*named.values(), *extra]:
-        if marker is not None and str(marker) not in known and marker not in found:
-            found.append(marker)
-    return tuple(_marker(marker) if isinstance(marker, str) else marker for marker in found)
+        if marker is not None and str(marker) not in known and marker not in markers:
+            markers.append(marker)
+    return tuple(_marker(marker) if isinstance(marker, str) else marker for marker in markers)
 
 
 def _content(marker: AddedToken | str | None, key: str, folder: Path) -> str:
