@@ -1,4 +1,4 @@
-"""A bundle is written apart from what it is made of: neither may be, hold or lie in the other."""
+"""Checks that a bundle's folder and its sources do not overlap."""
 
 import os
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ def check_apart(output: str | Path, sources: Iterable[object]) -> None:
         sources: folders and files that are read; what is no path of something that exists is left out.
 
     Raises:
-        UsageError: the output is, holds or lies in one of them.
+        UsageError: the output is one of them, contains one or is inside one.
 
     """
     target = os.path.realpath(output)
@@ -37,12 +37,12 @@ def check_apart(output: str | Path, sources: Iterable[object]) -> None:
 
 
 def _identities(path: str) -> set[tuple[int, int] | None]:
-    """Return what identifies a path and the folders above it, whatever they are called."""
-    found = {_identity(path)}
+    """Return the identities (device and inode) of a path and of the folders above it."""
+    identities = {_identity(path)}
     while (parent := os.path.dirname(path)) != path:
         path = parent
-        found.add(_identity(path))
-    return found - {None}
+        identities.add(_identity(path))
+    return identities - {None}
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -37,7 +37,7 @@ class MergedTensor(TensorSource):
 
 
 def with_loras(checkpoint: Checkpoint, sources: Sequence[LoraSource]) -> tuple[Checkpoint, list[MergedLora]]:
-    """Return a checkpoint whose weights have LoRAs in them, and what to note down of each.
+    """Return a checkpoint whose weights have LoRAs in them, and a manifest entry for each.
 
     Raises:
         UsageError: a LoRA is for another family, or holds what cannot be applied.

@@ -77,7 +77,7 @@ def _range(values: Sequence[int]) -> AxisRange:
 
 
 def parse_batch(text: str) -> AxisRange:
-    """Read ``4`` or ``1..4``: how many images a request may draw at once.
+    """Read ``4`` or ``1..4``: how many images may be generated at once.
 
     Raises:
         UsageError: it cannot be read.

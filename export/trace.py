@@ -18,7 +18,7 @@ from .translate import graph_from_program
 __all__ = ["Traced", "trace_component", "trace_program"]
 
 # Lengths to trace with: distinct, and of no meaning to any network, so that a baked-in one cannot go unnoticed.
-_LENGTHS = {"S": 2, "R": 3, "B": 5, "T": 11, "E": 7, "h": 42, "w": 58}
+_SIZES = {"S": 2, "R": 3, "B": 5, "T": 11, "E": 7, "h": 42, "w": 58}
 
 # Below this a coarse level of a UNet could be one latent wide, which torch would treat as a case of its own. The
 # translated operators are the same there, so the graph is right for smaller sizes too.
@@ -79,7 +79,7 @@ def trace_program(
     with FakeTensorMode(allow_non_fake_inputs=True):
         module = component_module(kind, network_from_config(config, dtype), spec)
         inputs = tuple(
-            torch.zeros(tensor.resolve(_LENGTHS), dtype=getattr(torch, tensor.dtype)) for tensor in spec.inputs
+            torch.zeros(tensor.resolve(_SIZES), dtype=getattr(torch, tensor.dtype)) for tensor in spec.inputs
         )
         try:
             program = torch.export.export(module, inputs, dynamic_shapes=(_dynamic_shapes(spec),), strict=False)

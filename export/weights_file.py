@@ -42,8 +42,8 @@ def place_weights(component: CheckpointComponent, target: Path, *, store: str | 
 
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    kept = all(_stored(tensor, store) == tensor.dtype for tensor in component.tensors.values())
-    if component.file is not None and kept:
+    unchanged = all(_stored(tensor, store) == tensor.dtype for tensor in component.tensors.values())
+    if component.file is not None and unchanged:
         source = component.file.resolve()
         if link and source.stat().st_size >= LINK_FROM:
             with contextlib.suppress(OSError):  # another file system, or one without hard links

@@ -37,7 +37,7 @@ class CheckpointComponent:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files its tensors lie in."""
+        """The files that its tensors are in."""
         return tuple(dict.fromkeys(tensor.file for tensor in self.tensors.values()))
 
     def check(self, expected: Mapping[str, Sequence[int]]) -> None:
@@ -86,9 +86,8 @@ class Checkpoint:
             second encoder pad with ``!``, and a single file shares one folder between the two tokenizers.
         scheduler: the scheduler's config, ``_class_name`` included.
         model_index: the flags of the pipeline: ``force_zeros_for_empty_prompt``, ``requires_aesthetics_score``, ...
-        settings: more files of a bundle, by name: the scheduler of a prior, how pictures are prepared.
-        notes: what was decided on the way and a user should know: a variant that was taken, an assumption, a part
-            left out.
+        settings: more files of a bundle, by name: the scheduler of a prior, how images are prepared.
+        notes: decisions that a user should know: a variant that was chosen, an assumption, a part left out.
 
     """
 

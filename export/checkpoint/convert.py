@@ -26,7 +26,7 @@ def unet_component(stored: _Stored, family: Family, config: Path | None) -> Chec
 
     Args:
         stored: its tensors in LDM's layout, without their prefix.
-        family: what the shapes do not tell.
+        family: what the shapes do not show.
         config: a folder in diffusers' layout whose configs are used instead of inferred ones.
 
     Raises:
@@ -86,13 +86,13 @@ def _component(
     return CheckpointComponent(
         name=name,
         class_name=class_name,
-        config=infer(final) if config is None else _given(config, name),
+        config=infer(final) if config is None else _read_config_of(config, name),
         tensors=final,
         file=verbatim_file(final, stored),
     )
 
 
-def _given(folder: Path, name: str) -> _Config:
+def _read_config_of(folder: Path, name: str) -> _Config:
     """Read a config from a checkpoint's folder, or from the component's own."""
     for file in (folder / name / "config.json", folder / "config.json"):
         if file.is_file():

@@ -1,4 +1,4 @@
-"""What a single file does not say about its family, as the published diffusers repositories say it.
+"""What a single file does not say about its family, from the published diffusers repositories.
 
 Sources: the ``scheduler_config.json``, ``model_index.json`` and ``tokenizer_config.json`` of
 ``stable-diffusion-v1-5/stable-diffusion-v1-5``, ``stabilityai/stable-diffusion-2-1`` and ``-2-1-base``,
@@ -59,7 +59,8 @@ class Family:
     """Defaults of one family.
 
     Attributes:
-        sample_size: latent height and width it was trained on; the picture has eight times as many pixels.
+        sample_size: latent height and width it was trained on; the image has eight times as many pixels along each
+            side.
         scaling_factor: what the latents of its VAE are multiplied with.
         force_upcast: whether its VAE overflows in float16.
         upcast_attention: whether its UNet's attention overflows in float16.

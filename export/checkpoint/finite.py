@@ -1,4 +1,4 @@
-"""Are all weights finite? One NaN makes every image black, and nothing later could tell which weight it was."""
+"""Checks that all weights are finite: one NaN makes every image black, and later its weight could not be found."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ _CHUNK = 1 << 20  # elements; stays in the cache of a core
 
 
 def check_finite(component: CheckpointComponent) -> None:
-    """Read all weights of a network and make sure that each is a number.
+    """Read all weights of a network and check that each is a finite number.
 
     Raises:
         CheckpointError: one is NaN or infinite; the message names its tensor.
@@ -34,8 +34,8 @@ def check_finite(component: CheckpointComponent) -> None:
             stored = "" if tensor.name == name else f" (stored as {tensor.name!r})"
             raise CheckpointError(
                 f"{component.name}: {name!r}{stored} of {tensor.file} holds {'NaN' if nan else 'infinity'} ({count} of "
-                f"{int(np.prod(tensor.shape))} values), so that no image could be drawn: the checkpoint is damaged; "
-                "download it again or take another"
+                f"{int(np.prod(tensor.shape))} values), so that no image could be generated: the checkpoint is "
+                "damaged; download it again or take another"
             )
 
 

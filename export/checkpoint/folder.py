@@ -12,7 +12,7 @@ from .families import family_of
 from .json_file import read_json
 from .names import normalised, verbatim_file
 from .tokenizer import is_tokenizer, pad_token
-from .weight_files import pick_weights, read_picked, variants_taken
+from .weight_files import pick_weights, read_picked, variants_of_parts
 
 __all__ = ["CLASSES", "is_checkpoint", "is_component", "read_component", "read_folder", "read_networks"]
 
@@ -101,7 +101,7 @@ def read_folder(folder: Path, *, source: str, variant: str | None, replaced: Col
 def read_networks(
     folder: Path, networks: Mapping[str, Path], kinds: Mapping[str, str], variant: str | None
 ) -> tuple[dict[str, CheckpointComponent], list[str]]:
-    """Open the networks of a pipeline; say what was decided.
+    """Open the networks of a pipeline; return them and notes on decisions.
 
     Args:
         folder: the pipeline's, for messages.
@@ -123,10 +123,10 @@ def read_networks(
 
 def _controlnets(folder: Path) -> dict[str, Path]:
     """Return the folders of several ControlNets, as diffusers counts them, by the names that components have here."""
-    found = {"controlnet": folder / "controlnet"}
-    while (place := folder / f"controlnet_{len(found)}").is_dir():
-        found[f"controlnet_{len(found) + 1}"] = place
-    return found
+    folders = {"controlnet": folder / "controlnet"}
+    while (place := folder / f"controlnet_{len(folders)}").is_dir():
+        folders[f"controlnet_{len(folders) + 1}"] = place
+    return folders
 
 
 def _variants(
@@ -139,10 +139,10 @@ def _variants(
 
     """
     files = {name: _file_names(place) for name, place in networks.items()}
-    taken = variants_taken(files, variant, str(folder))
-    return taken, [
+    chosen = variants_of_parts(files, variant, str(folder))
+    return chosen, [
         f"{name}: it has no {variant} variant, its plain weights are taken"
-        for name, own in taken.items()
+        for name, own in chosen.items()
         if own != variant and pick_weights(files[name], None, str(networks[name])).variant is None
     ]
 
@@ -184,7 +184,7 @@ def _check_parts(folder: Path, present: dict[str, str], pipeline: object) -> Non
 def read_component(
     folder: Path, name: str, class_name: str | None, variant: str | None
 ) -> tuple[CheckpointComponent, list[str]]:
-    """Open one component and say what was decided.
+    """Open one component; return it and notes on decisions.
 
     Args:
         folder: the folder with ``config.json`` and the weights.

@@ -8,7 +8,7 @@ from typing import NoReturn
 from urllib.parse import unquote
 
 from ...engines.errors import CheckpointError, UsageError
-from .weight_files import WEIGHT_SUFFIXES, pick_weights, variants_taken
+from .weight_files import WEIGHT_SUFFIXES, pick_weights, variants_of_parts
 
 __all__ = ["Hub", "HubName", "hub_name"]
 
@@ -56,11 +56,11 @@ def hub_name(source: str) -> HubName | None:
         CheckpointError: it is an address, but not of a model on the Hub.
 
     """
-    scheme, found, rest = source.partition("://")
-    host, _, path = (rest if found else source).partition("/")
-    if not found and host.lower() not in _HOSTS:
+    scheme, match, rest = source.partition("://")
+    host, _, path = (rest if match else source).partition("/")
+    if not match and host.lower() not in _HOSTS:
         return _name(source.rstrip("/"))
-    web = not found or scheme.lower() in ("http", "https")
+    web = not match or scheme.lower() in ("http", "https")
     if not web or host.lower() not in (*_HOSTS, _endpoint_host()):
         raise CheckpointError(
             f"{source} is an address outside the Hugging Face Hub: download the file and give its path"
@@ -147,8 +147,8 @@ class Hub:
             if name.inside not in files:
                 raise CheckpointError(f"{name.repo} has no file {name.inside}{_singles(files)}")
             return Path(hf_hub_download(name.repo, name.inside, revision=self.revision, token=self.token))
-        root, wanted = _wanted(name, files, variant, part)
-        folder = snapshot_download(name.repo, revision=self.revision, token=self.token, allow_patterns=wanted)
+        root, patterns = _files_to_fetch(name, files, variant, part)
+        folder = snapshot_download(name.repo, revision=self.revision, token=self.token, allow_patterns=patterns)
         return Path(folder) / root
 
     def _cached(self, name: HubName, part: str | None, cause: Exception | None) -> Path:
@@ -161,10 +161,10 @@ class Hub:
             marks.insert(0, base / part / "config.json")
         for mark in [base] if name.is_file else marks:
             try:
-                found = hf_hub_download(name.repo, str(mark), revision=self.revision, local_files_only=True)
+                path = hf_hub_download(name.repo, str(mark), revision=self.revision, local_files_only=True)
             except (LocalEntryNotFoundError, HFValidationError):
                 continue
-            return Path(found) if name.is_file else Path(found).parent
+            return Path(path) if name.is_file else Path(path).parent
         why = "the Hub could not be reached" if cause else "only the local cache was allowed"
         where = f" at revision {self.revision}" if self.revision else ""
         raise CheckpointError(
@@ -173,14 +173,14 @@ class Hub:
         ) from cause
 
     def _refuse_if_final(self, name: HubName, error: Exception) -> None:
-        """Raise for what no cache can mend: the Hub was reached, and said no."""
+        """Raise if the Hub was reached and refused: then the cache is not searched."""
         from huggingface_hub import errors
 
         def no(why: str) -> NoReturn:
             raise CheckpointError(f"{name.repo}: {why}") from error
 
         if isinstance(error, errors.GatedRepoError):
-            no("its licence must be accepted on its page first, and a token given that may read it")
+            no("its licence must be accepted on its page first, and a token that may read it is needed")
         if isinstance(error, errors.RevisionNotFoundError):
             no(f"it has no revision {self.revision!r}")
         if isinstance(error, errors.RepositoryNotFoundError):
@@ -189,23 +189,27 @@ class Hub:
             no(f"there is no such path, and it is no name of a repository ({error})")
 
 
-def _wanted(name: HubName, files: Collection[str], variant: str | None, part: str | None) -> tuple[str, list[str]]:
-    """Return the folder inside the repository that is wanted, and its files."""
+def _files_to_fetch(
+    name: HubName, files: Collection[str], variant: str | None, part: str | None
+) -> tuple[str, list[str]]:
+    """Return the folder inside the repository to fetch from, and patterns of its files."""
     base = f"{name.inside}/" if name.inside else ""
     if part is not None and f"{base}{part}/config.json" in files:
         base = f"{base}{part}/"
     elif f"{base}model_index.json" in files:
         configs = [f for f in files if any(_lies_in(f, f"{base}{folder}/") for folder in _CONFIGS)]
         small = [f for f in configs if f.endswith((".json", ".txt"))]
-        found = [f.removeprefix(base).removesuffix("/config.json") for f in files if f.startswith(base)]
-        known = _NETWORKS_OF_PRIOR if "prior" in found else _NETWORKS
-        parts = [folder for folder in found if known.fullmatch(folder) and f"{base}{folder}/config.json" in files]
-        if "movq" in found and f"{base}README.md" in files:
+        folders = [f.removeprefix(base).removesuffix("/config.json") for f in files if f.startswith(base)]
+        known = _NETWORKS_OF_PRIOR if "prior" in folders else _NETWORKS
+        parts = [folder for folder in folders if known.fullmatch(folder) and f"{base}{folder}/config.json" in files]
+        if "movq" in folders and f"{base}README.md" in files:
             small.append(f"{base}README.md")  # it names the prior
         inside = {folder: _inside(files, f"{base}{folder}/") for folder in parts}
-        taken = variants_taken(inside, variant, f"{name.repo}/{base}".rstrip("/"))
+        variants = variants_of_parts(inside, variant, f"{name.repo}/{base}".rstrip("/"))
         networks = [
-            file for folder in parts for file in _component_files(name.repo, f"{base}{folder}/", files, taken[folder])
+            file
+            for folder in parts
+            for file in _component_files(name.repo, f"{base}{folder}/", files, variants[folder])
         ]
         return base, [f"{base}model_index.json", *small, *networks]
     if f"{base}config.json" not in files:

@@ -1,6 +1,6 @@
 """Configs read off the shapes of the weights, for files that carry no ``config.json``.
 
-What shapes do not tell is a constant of the families' training code (CompVis ``latent-diffusion``, Stability
+What shapes do not show is a constant of the families' training code (CompVis ``latent-diffusion``, Stability
 ``generative-models``, ``open_clip``): 32 groups in a norm, 8 heads per level in SD 1, heads of width 64 elsewhere,
 size conditions of width 256.
 """
@@ -28,7 +28,7 @@ def unet_config(tensors: _Tensors, *, sample_size: int) -> dict[str, object]:
         sample_size: latent height and width that the family was trained on.
 
     Raises:
-        CheckpointError: a weight that tells a dimension is missing, or the shapes are no Stable Diffusion UNet's.
+        CheckpointError: a weight that has a dimension is missing, or the shapes are no Stable Diffusion UNet's.
 
     """
     config = _trunk(tensors, "UNet")
@@ -59,7 +59,7 @@ def controlnet_config(tensors: _Tensors) -> dict[str, object]:
 
 
 def _trunk(tensors: _Tensors, what: str) -> dict[str, object]:
-    """What UNet and ControlNet share."""
+    """The part of the config that UNet and ControlNet share."""
     levels = range(_count(tensors, r"down_blocks\.(\d+)\."))
     channels = [_length(tensors, f"down_blocks.{i}.resnets.0.conv1.weight", 0) for i in levels]
     layers = {_count(tensors, rf"down_blocks\.{i}\.resnets\.(\d+)\.") for i in levels}
@@ -104,20 +104,20 @@ def _depths(tensors: _Tensors, levels: int, what: str) -> int | list[int]:
     depths = []
     for i in range(levels):
         attentions = range(_count(tensors, rf"down_blocks\.{i}\.attentions\.(\d+)\."))
-        found = {
+        depths_here = {
             _count(tensors, rf"down_blocks\.{i}\.attentions\.{j}\.transformer_blocks\.(\d+)\.") for j in attentions
         }
         up = levels - 1 - i
-        found |= {
+        depths_here |= {
             _count(tensors, rf"up_blocks\.{up}\.attentions\.{j}\.transformer_blocks\.(\d+)\.")
             for j in range(_count(tensors, rf"up_blocks\.{up}\.attentions\.(\d+)\."))
         }
-        if len(found) > 1:
+        if len(depths_here) > 1:
             raise CheckpointError(
-                f"level {i} of the {what} has attention of different depths, {sorted(found)}: shapes alone do not "
-                "tell this network's config; give a folder in diffusers' layout"
+                f"level {i} of the {what} has attention of different depths, {sorted(depths_here)}: shapes alone do "
+                "not tell this network's config; give a folder in diffusers' layout"
             )
-        depths.append(found.pop() if found else 0)
+        depths.append(depths_here.pop() if depths_here else 0)
     if depths[-1] not in (0, middle):
         raise CheckpointError(
             f"the {what}'s middle has {middle} transformer blocks, its last level {depths[-1]}: shapes alone do not "
@@ -139,7 +139,7 @@ def vae_config(tensors: _Tensors, *, scaling_factor: float, sample_size: int, fo
         force_upcast: whether it is known to overflow in float16.
 
     Raises:
-        CheckpointError: a weight that tells a dimension is missing.
+        CheckpointError: a weight that has a dimension is missing.
 
     """
     levels = range(_count(tensors, r"encoder\.down_blocks\.(\d+)\."))
@@ -171,7 +171,7 @@ def text_config(tensors: _Tensors, *, hidden_act: str) -> dict[str, object]:
         hidden_act: ``quick_gelu`` for OpenAI's CLIP, ``gelu`` for OpenCLIP.
 
     Raises:
-        CheckpointError: a weight that tells a dimension is missing.
+        CheckpointError: a weight that has a dimension is missing.
 
     """
     vocabulary, width = _shape(tensors, "text_model.embeddings.token_embedding.weight", 2)

@@ -67,18 +67,18 @@ def _up(names: Collection[str]) -> dict[str, str]:
 
 
 def _blocks(names: Iterable[str], group: str) -> list[int]:
-    found = sorted({int(m[1]) for name in names if (m := re.match(rf"{group}\.(\d+)\.", name))})
-    missing = set(range(found[-1] + 1 if found else 1)) - set(found) if len(found) < 1000 else {0}
+    numbers = sorted({int(m[1]) for name in names if (m := re.match(rf"{group}\.(\d+)\.", name))})
+    missing = set(range(numbers[-1] + 1 if numbers else 1)) - set(numbers) if len(numbers) < 1000 else {0}
     if missing:
         raise CheckpointError(f"the weights of {group}.{min(missing)} are missing")
-    return found
+    return numbers
 
 
 def _renamed(names: Iterable[str], modules: dict[str, str], what: str) -> dict[str, str]:
     renamed, unknown = {}, []
     for name in names:
         parts = name.split(".")
-        # The longest module first: an upsampling's convolution lies where another block has its attention.
+        # The longest module first: an upsampling's convolution is where another block has its attention.
         for length in (4, 3, 2):
             module = modules.get(".".join(parts[:length]))
             if module is not None:

@@ -26,8 +26,8 @@ def is_buffer(name: str) -> bool:
 def normalised(class_name: str, tensors: Mapping[str, TensorSource]) -> dict[str, TensorSource]:
     """Rename the weights of a component to the names of :class:`~.component.CheckpointComponent`.
 
-    Left out are buffers that hold no weight, and of a text encoder that lies in the file of a whole CLIP what that
-    has beside it, as transformers leaves it out.
+    Left out are buffers that hold no weight, and, of a text encoder in the file of a whole CLIP, the other
+    weights of that file, as transformers leaves them out.
     """
     weights = {name: tensor for name, tensor in tensors.items() if not is_buffer(name)}
     if class_name in _TEXT:

@@ -47,7 +47,7 @@ def open_checkpoint(
         vae: another VAE, from a folder, a file or the Hub (its main branch, its plain weights if it has some).
         tokenizer: a folder with a tokenizer, or with ``tokenizer/`` and ``tokenizer_2/``.
         config: for a single file, a folder in diffusers' layout whose configs (scheduler and tokenizers too, where it
-            has them) are used instead of what the shapes and the family tell.
+            has them) are used instead of those that follow from shapes and family.
         prediction_type: ``epsilon``, ``v_prediction`` or ``sample``, over what the checkpoint says.
         variant: which weights of a diffusers folder, ``fp16`` for instance; None takes the plain ones.
         revision: branch, tag or commit on the Hub.
@@ -71,7 +71,7 @@ def open_checkpoint(
         for name, value in refused.items():
             if value is not None:
                 raise UsageError(f"{name} does not go with a decoder and its prior, which {source} is")
-        found = read_decoder(
+        checkpoint = read_decoder(
             path,
             lambda: _locate_prior(path, prior, replace(hub, revision=None), variant),
             source=_label(source),
@@ -86,23 +86,25 @@ def open_checkpoint(
     elif path.is_dir():
         if config is not None:
             raise UsageError(f"config goes with a single file; {source} is a folder with configs of its own")
-        found = _from_folder(path, _label(source), variant, replaced, tokenizers)
+        checkpoint = _from_folder(path, _label(source), variant, replaced, tokenizers)
     else:
         if variant is not None:
             raise UsageError(f"variant goes with a folder; {source} is one file")
         configs = None if config is None else Path(config)
-        found = _from_file(path, _label(source), configs, replaced, tokenizers, hub, prediction_type)
-    scheduler = found.scheduler if prediction_type is None else found.scheduler | {"prediction_type": prediction_type}
-    components = dict(found.components)
+        checkpoint = _from_file(path, _label(source), configs, replaced, tokenizers, hub, prediction_type)
+    scheduler = (
+        checkpoint.scheduler if prediction_type is None else checkpoint.scheduler | {"prediction_type": prediction_type}
+    )
+    components = dict(checkpoint.components)
     if vae is not None:
-        components["vae"], more = _open_vae(vae, FAMILIES[found.family], replace(hub, revision=None))
+        components["vae"], more = _open_vae(vae, FAMILIES[checkpoint.family], replace(hub, revision=None))
         notes += more
     check_components(components)
     check_scheduler(scheduler)
-    for name, folder in found.tokenizers.items():
+    for name, folder in checkpoint.tokenizers.items():
         check_vocabulary(folder, components[name.replace("tokenizer", "text_encoder")].config.get("vocab_size"))
-    changed = scheduler_notes(scheduler, found.family, str(found.model_index.get("_class_name")))
-    return replace(found, components=components, scheduler=scheduler, notes=(*notes, *found.notes, *changed))
+    changed = scheduler_notes(scheduler, checkpoint.family, str(checkpoint.model_index.get("_class_name")))
+    return replace(checkpoint, components=components, scheduler=scheduler, notes=(*notes, *checkpoint.notes, *changed))
 
 
 def open_controlnet(
@@ -120,7 +122,8 @@ def open_controlnet(
 
     Args:
         source: as for :func:`open_checkpoint`.
-        config: for a single file, a folder with the ``config.json`` to use instead of what the shapes tell.
+        config: for a single file, a folder with the ``config.json`` to use instead of the one that follows from the
+            shapes.
         variant: which weights of a folder.
         revision: branch, tag or commit on the Hub.
         token: access token for the Hub.
@@ -168,7 +171,7 @@ def locate(source: str | Path, hub: Hub, variant: str | None, part: str | None =
 
     Raises:
         CheckpointError: it is missing.
-        UsageError: a revision was given for a path.
+        UsageError: a revision is set for a path.
 
     """
     if source == "demo":
@@ -200,7 +203,7 @@ def _locate_prior(decoder: Path, prior: str | Path | None, hub: Hub, variant: st
     named = prior_of_card(decoder) if prior is None else prior
     if named is None:
         raise CheckpointError(
-            f"{decoder} is a decoder, which draws what a prior makes of text, and its card names none: name it with "
+            f"{decoder} is a decoder, which needs a prior for text, and its card names none: name it with "
             "--prior, such as kandinsky-community/kandinsky-2-2-prior or a folder"
         )
     path, _ = locate(named, hub, variant)
@@ -224,11 +227,11 @@ def _from_folder(
         singles = [f for f in files if f.endswith(WEIGHT_SUFFIXES)]
         hint = f"; name the file: {path / singles[0]}" if singles else ""
         raise CheckpointError(f"{path} has no model_index.json, only {', '.join(files[:6]) or 'nothing'}{hint}")
-    found = read_folder(path, source=source, variant=variant, replaced=replaced)
+    checkpoint = read_folder(path, source=source, variant=variant, replaced=replaced)
     if tokenizer is None:
-        return found
-    folders = tokenizer_folders(tokenizer, found.tokenizers)
-    return replace(found, tokenizers=folders)
+        return checkpoint
+    folders = tokenizer_folders(tokenizer, checkpoint.tokenizers)
+    return replace(checkpoint, tokenizers=folders)
 
 
 def _from_file(
@@ -240,19 +243,19 @@ def _from_file(
     hub: Hub,
     prediction_type: str | None,
 ) -> Checkpoint:
-    found = read_single_file(path, config=config, prediction_type=prediction_type, replaced=replaced)
-    defaults = FAMILIES[found.family]
+    single = read_single_file(path, config=config, prediction_type=prediction_type, replaced=replaced)
+    defaults = FAMILIES[single.family]
     tokenizers, notes = clip_tokenizers(defaults.pad_tokens, tokenizer=tokenizer, config=config, hub=hub)
     return Checkpoint(
         source=source,
-        family=found.family,
-        components=found.components,
+        family=single.family,
+        components=single.components,
         tokenizers=tokenizers,
         # A folder of its own per tokenizer says what it pads with; a shared one cannot be right for both.
         pad_tokens={n: pad_token(f) if f.name == n else defaults.pad_tokens[n] for n, f in tokenizers.items()},
-        scheduler=found.scheduler,
+        scheduler=single.scheduler,
         model_index=dict(defaults.flags),
-        notes=(*found.notes, *notes),
+        notes=(*single.notes, *notes),
     )
 
 
@@ -263,9 +266,9 @@ def _open_vae(source: str | Path, family: Family, hub: Hub) -> tuple[CheckpointC
         return component, notes + more
     stored = read_weights(path)[0]
     inner = below(stored, VAE) or stored
-    kept = {name: t for name, t in inner.items() if not name.startswith(("loss.", "model_ema."))}
+    weights = {name: t for name, t in inner.items() if not name.startswith(("loss.", "model_ema."))}
     try:
-        component = vae_component(kept, family, None)
+        component = vae_component(weights, family, None)
     except CheckpointError as error:
         raise CheckpointError(f"{path}, taken as a VAE: {error}") from error
     return component, [

@@ -36,8 +36,8 @@ def read_pickled(file: Path) -> tuple[dict[str, TensorSource], dict[str, object]
         if inner is None:
             break
         content = inner
-    found = {name: _source(file, name, tensor) for name, tensor in _tensors(file, content)}
-    if not found:
+    tensors = {name: _source(file, name, tensor) for name, tensor in _tensors(file, content)}
+    if not tensors:
         names = ", ".join(str(name) for name in list(content)[:6]) or "nothing"
         hint = (
             "it is a textual inversion: give it to `sdengine run` with --textual-inversion"
@@ -45,7 +45,7 @@ def read_pickled(file: Path) -> tuple[dict[str, TensorSource], dict[str, object]
             else "save the state dict alone"
         )
         raise CheckpointError(f"{file} holds no tensors by name, only {names}: {hint}")
-    return found, facts
+    return tensors, facts
 
 
 def _tensors(file: Path, content: Mapping[Any, Any]) -> Iterator[tuple[str, StoredTensor]]:

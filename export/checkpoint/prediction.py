@@ -42,7 +42,7 @@ class Marks:
         prediction: ``epsilon``, ``v_prediction`` or ``sample``, or None where it says nothing.
         zero_snr: whether its noise schedule ends at a signal-to-noise ratio of zero.
         sigmas: lowest and highest noise level of an EDM network that predicts v, or None.
-        notes: where that stands, and what contradicts it.
+        notes: where the file says so, and what contradicts it.
 
     """
 
@@ -52,33 +52,34 @@ class Marks:
     notes: tuple[str, ...]
 
 
-def read_marks(stored: _Stored, facts: Mapping[str, object], asked: str | None) -> Marks:
+def read_marks(stored: _Stored, facts: Mapping[str, object], requested: str | None) -> Marks:
     """Read the marks of a file.
 
     Args:
         stored: its tensors.
         facts: its metadata.
-        asked: the prediction type that the user names, which decides over what the file says.
+        requested: the user's prediction type, which takes precedence over the file's.
 
     Raises:
         CheckpointError: it was trained in a way that is not supported.
 
     """
     sigmas = _edm(stored)
-    said, notes = _predictions(stored, facts)
+    claims, notes = _predictions(stored, facts)
     zero, full = _zero_snr(stored, facts)
     if sigmas is not None:
-        said.insert(0, (f"the tensor {_EDM}sigma_max", "v_prediction"))
-    if zero and not said:
-        said.append((f"{zero[0]} (noise without any signal, of which only v can be predicted)", "v_prediction"))
-    prediction = asked or (said[0][1] if said else None)
-    if asked is None and said:
-        notes.append(f"the prediction type is {prediction}: so says {said[0][0]}")
-    against = [f"{mark} says {value}" for mark, value in said if value != prediction]
+        claims.insert(0, (f"the tensor {_EDM}sigma_max", "v_prediction"))
+    if zero and not claims:
+        claims.append((f"{zero[0]} (noise without any signal, of which only v can be predicted)", "v_prediction"))
+    prediction = requested or (claims[0][1] if claims else None)
+    if requested is None and claims:
+        notes.append(f"the prediction type is {prediction}: so says {claims[0][0]}")
+    against = [f"{mark} says {value}" for mark, value in claims if value != prediction]
     if against:
         notes.append(
-            f"the file contradicts {'--prediction-type' if asked else 'itself'}: {'; '.join(against)}; it is taken as "
-            f"{prediction} ({'as asked' if asked else said[0][0]})" + ("" if asked else "; --prediction-type decides")
+            f"the file contradicts {'--prediction-type' if requested else 'itself'}: {'; '.join(against)}; "
+            f"it is taken as {prediction} ({'as asked' if requested else claims[0][0]})"
+            + ("" if requested else "; --prediction-type decides")
         )
     rescaled = bool(zero) and prediction != "epsilon" and sigmas is None
     if zero and full:
@@ -108,26 +109,26 @@ def _edm(stored: _Stored) -> tuple[float, float] | None:
 
 
 def _predictions(stored: _Stored, facts: Mapping[str, object]) -> tuple[list[tuple[str, str]], list[str]]:
-    """Return every mark and what it says, the most telling first, and notes."""
-    said, notes = [], []
+    """Return every mark and the prediction type it claims, the most reliable first, and notes."""
+    claims, notes = [], []
     if "v_pred" in stored:
-        said.append(("the tensor v_pred", "v_prediction"))
+        claims.append(("the tensor v_pred", "v_prediction"))
     for name, value in _named(facts, _PREDICTION_KEYS):
         plain = str(value).strip().lower().replace("-", "").replace("_", "").replace(" ", "")
         kind = next((kind for kind, spellings in _SPELLINGS.items() if plain in spellings), None)
         if kind:
-            said.append((f"the metadata {name}={value}", kind))
+            claims.append((f"the metadata {name}={value}", kind))
         elif plain not in ("", "none"):
             notes.append(f"the metadata {name}={value} names no known prediction type and is left aside")
     for name, value in _named(facts, _V_KEYS):
         truth = _truth(value)
         if truth is not None:
-            said.append((f"the metadata {name}={value}", "v_prediction" if truth else "epsilon"))
-    return said, notes
+            claims.append((f"the metadata {name}={value}", "v_prediction" if truth else "epsilon"))
+    return claims, notes
 
 
 def _zero_snr(stored: _Stored, facts: Mapping[str, object]) -> tuple[list[str], list[str]]:
-    """Return the marks that say so, and those that deny it."""
+    """Return the marks that claim it, and those that deny it."""
     zero: list[str] = []
     full: list[str] = []
     if "ztsnr" in stored:
@@ -144,7 +145,7 @@ def _zero_snr(stored: _Stored, facts: Mapping[str, object]) -> tuple[list[str], 
 
 
 def _last(table: TensorSource | None) -> float | None:
-    """Return the last value of a table that falls from a clean picture to noise."""
+    """Return the last value of a table that falls from a clean image to noise."""
     if table is None or len(table.shape) != 1 or table.shape[0] < 2:
         return None
     values = table.read()

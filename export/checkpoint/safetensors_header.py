@@ -56,10 +56,10 @@ def read_header(file: Path) -> tuple[dict[str, TensorSource], dict[str, str]]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    seen_names = dict(pairs)
+    if len(seen_names) != len(pairs):
         raise ValueError("a name occurs twice")
-    return found
+    return seen_names
 
 
 def _tensor(file: Path, name: str, entry: Any, start: int) -> TensorSource:

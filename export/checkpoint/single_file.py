@@ -63,7 +63,7 @@ _HINTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class SingleFile:
-    """What one file holds: everything of a checkpoint but the tokenizers."""
+    """The contents of one file: everything of a checkpoint except the tokenizers."""
 
     family: str
     components: dict[str, CheckpointComponent]
@@ -90,18 +90,18 @@ def read_single_file(
     family = _family(file, stored)
     try:
         marks = read_marks(stored, facts, prediction_type)
-        defaults, told = _defaults(family, stored, facts, marks.prediction)
+        defaults, notes = _defaults(family, stored, facts, marks.prediction)
         components = _components(stored, family, defaults, config, replaced)
     except CheckpointError as error:
         raise CheckpointError(f"{file}, recognised as {family}: {error}") from error
     if config is not None and (config / "scheduler").is_dir():
         scheduler = read_json(config / "scheduler" / "scheduler_config.json")
-        told = _against(scheduler, marks, prediction_type)
+        notes = _against(scheduler, marks, prediction_type)
     else:
         scheduler = _marked(defaults.scheduler, marks)
-        told = [*told, *marks.notes]
+        notes = [*notes, *marks.notes]
     return SingleFile(
-        family=family, components=components, scheduler=scheduler, notes=(*told, *_left_out(stored, family))
+        family=family, components=components, scheduler=scheduler, notes=(*notes, *_left_out(stored, family))
     )
 
 
@@ -126,19 +126,19 @@ def _components(
     config: Path | None,
     replaced: Collection[str],
 ) -> dict[str, CheckpointComponent]:
-    found = [
+    components = [
         text_component(name, below(stored, prefix), open_clip=open_clip, sd2=family == "sd2", config=config)
         for name, prefix, open_clip in _ENCODERS[family]
     ]
-    found.append(unet_component(below(stored, _UNET), defaults, config))
+    components.append(unet_component(below(stored, _UNET), defaults, config))
     if "vae" not in replaced:
         vae = {name: tensor for name, tensor in below(stored, VAE).items() if not name.startswith(_VAE_TRAINING)}
         if not vae:
             raise CheckpointError(f"the VAE ({VAE}*) is missing; give one with --vae")
-        found.append(vae_component(vae, defaults, config))
+        components.append(vae_component(vae, defaults, config))
     if control := below(stored, CONTROLNET):
-        found.append(controlnet_component(control, config))
-    return {component.name: component for component in found}
+        components.append(controlnet_component(control, config))
+    return {component.name: component for component in components}
 
 
 def below(stored: Mapping[str, TensorSource], prefix: str) -> dict[str, TensorSource]:
@@ -184,18 +184,18 @@ def _marked(scheduler: dict[str, object], marks: Marks) -> dict[str, object]:
     return scheduler | prediction
 
 
-def _against(scheduler: Mapping[str, object], marks: Marks, asked: str | None) -> list[str]:
-    """Say where the given config and the file's marks differ; the config decides."""
-    given = scheduler.get("prediction_type", "epsilon")
+def _against(scheduler: Mapping[str, object], marks: Marks, requested: str | None) -> list[str]:
+    """Return a note where the user's config and the file's marks differ; the config decides."""
+    used = scheduler.get("prediction_type", "epsilon")
     edm = marks.sigmas is not None and not str(scheduler.get("_class_name")).startswith("EDM")
-    differs = (asked is None and marks.prediction not in (None, given)) or edm
+    differs = (requested is None and marks.prediction not in (None, used)) or edm
     if not differs and not (marks.zero_snr and not scheduler.get("rescale_betas_zero_snr")):
         return []
-    return [f"the given scheduler config ({given}) is used, though of the file: {'; '.join(marks.notes)}"]
+    return [f"the given scheduler config ({used}) is used, though of the file: {'; '.join(marks.notes)}"]
 
 
 def _left_out(stored: Collection[str], family: str) -> list[str]:
-    """Say what of the file is not used."""
+    """Return notes on the parts of the file that are not used."""
     used = (_UNET, VAE, CONTROLNET, *(prefix for _, prefix, _ in _ENCODERS[family]), *_TRAINING, *_MARKERS)
     notes = []
     if any(name.startswith("model_ema.") for name in stored):

@@ -39,7 +39,7 @@ class TensorSource:
         file: the file that holds it, a ``.safetensors`` or a zip archive of torch.
         name: its name inside that file.
         dtype: element type, one of :data:`DTYPES`.
-        shape: the shape as wanted, which may be another view of the stored one.
+        shape: of the tensor, which may be another view of the stored one.
         offset: first byte inside ``file``.
         nbytes: bytes from ``offset`` to the end of the last element.
         strides: distance between neighbours along each axis, in elements; None means row-major without gaps.
@@ -56,7 +56,7 @@ class TensorSource:
 
     @property
     def verbatim(self) -> bool:
-        """Whether the ``nbytes`` bytes from ``offset`` are the tensor as wanted, so that they can be linked."""
+        """Whether the ``nbytes`` bytes from ``offset`` are the tensor in this shape, so that they can be linked."""
         return self.strides is None
 
     def read(self) -> np.ndarray:

@@ -23,15 +23,15 @@ def tokenizer_folders(path: Path, names: Iterable[str]) -> dict[str, Path]:
         CheckpointError: there is none for one of the names.
 
     """
-    found = {}
+    folders = {}
     for name in names:
         folder = next((f for f in (path / name, path, path / "tokenizer") if is_tokenizer(f)), None)
         if folder is None:
             raise CheckpointError(
                 f"{path} holds no {name}: neither tokenizer.json nor vocab.json with merges.txt, there or in {name}/"
             )
-        found[name] = folder
-    return found
+        folders[name] = folder
+    return folders
 
 
 def pad_token(folder: Path) -> str:

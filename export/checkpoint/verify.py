@@ -1,4 +1,4 @@
-"""Does what was opened fit together? Every weight against its network, and the networks against each other."""
+"""Checks that a checkpoint fits together: every weight with its network, and the networks with each other."""
 
 from collections.abc import Mapping
 
@@ -68,7 +68,7 @@ def _check_sample_size(unet: CheckpointComponent) -> None:
 
 
 def _check_depth(component: CheckpointComponent) -> None:
-    """No network has more layers than its weights have tensors: a number that is far off would never be built."""
+    """No network has more layers than its weights have tensors; a much larger number would take forever to build."""
     for option in _DEPTHS:
         value = component.config.get(option)
         numbers = [value]
@@ -125,42 +125,42 @@ def _resolved(component: CheckpointComponent) -> NetworkConfig:
 def _check_channels(components: _Components) -> None:
     """A UNet takes the VAE's latents, or those, a mask and the masked latents (inpainting)."""
     unet, latents = components["unet"], _number(components["vae"], "latent_channels", 4)
-    taken, given = _number(unet, "in_channels", 4), _number(unet, "out_channels", 4)
-    if given != latents or taken not in (latents, 2 * latents + 1):
+    inputs, outputs = _number(unet, "in_channels", 4), _number(unet, "out_channels", 4)
+    if outputs != latents or inputs not in (latents, 2 * latents + 1):
         raise CheckpointError(
-            f"the UNet turns {taken} channels into {given}, the VAE has {latents}: neither text-to-image "
+            f"the UNet turns {inputs} channels into {outputs}, the VAE has {latents}: neither text-to-image "
             f"({latents} to {latents}) nor inpainting ({2 * latents + 1} to {latents}); other tasks (instructions, "
             "depth, upscaling) are not supported, nor a VAE of another family"
         )
 
 
 def _check_decoder_channels(components: _Components) -> None:
-    """A decoder returns a variance beside its prediction, and takes the latents alone, or with what it sees beside."""
+    """A decoder returns a variance beside its prediction, and takes latents alone, or with a hint or masked image."""
     unet, latents = components["unet"], _number(components["movq"], "latent_channels", 3)
-    taken, given = _number(unet, "in_channels", 4), _number(unet, "out_channels", 4)
+    inputs, outputs = _number(unet, "in_channels", 4), _number(unet, "out_channels", 4)
     hint = unet.config.get("addition_embed_type") == "image_hint"
     right = [2 * latents] if hint else [latents, 2 * latents + 1]
-    if given != 2 * latents or taken not in right:
+    if outputs != 2 * latents or inputs not in right:
         raise CheckpointError(
-            f"the UNet turns {taken} channels into {given}, the MoVQ has {latents}: {' or '.join(map(str, right))} to "
-            f"{2 * latents} were expected"
+            f"the UNet turns {inputs} channels into {outputs}, the MoVQ has {latents}: "
+            f"{' or '.join(map(str, right))} to {2 * latents} were expected"
         )
 
 
 def _check_embeddings(components: _Components) -> None:
-    """All networks around a prior speak of embeddings of one width."""
+    """All networks around a prior have embeddings of one width."""
     unet, prior = components["unet"], components["prior"]
     text, image = components["text_encoder"], components["image_encoder"]
-    told = {
+    widths = {
         "the prior": _number(prior, "embedding_dim", 768),
         "the decoder": _number(unet, "encoder_hid_dim"),
         "the text encoder (its tokens)": _number(text, "hidden_size"),
         "the text encoder (as a whole)": _number(text, "projection_dim", 512),
         "the image encoder": _number(image, "projection_dim", 512),
     }
-    if len(set(told.values())) > 1:
-        said = ", ".join(f"{what} {width}" for what, width in told.items())
-        raise CheckpointError(f"prior and decoder do not fit: their embeddings have different widths ({said})")
+    if len(set(widths.values())) > 1:
+        listed = ", ".join(f"{what} {width}" for what, width in widths.items())
+        raise CheckpointError(f"prior and decoder do not fit: their embeddings have different widths ({listed})")
     tokens, length = _number(prior, "num_embeddings", 77), _number(text, "max_position_embeddings", 77)
     if tokens != length:
         raise CheckpointError(f"the prior takes {tokens} tokens of text, the text encoder has {length}")
@@ -173,8 +173,8 @@ def _check_text_width(components: _Components) -> None:
     if isinstance(width, list) and len(set(map(str, width))) == 1:  # one for each level
         width = width[0]
     if width != sum(encoders.values()):
-        told = " and ".join(f"{name} {length}" for name, length in encoders.items())
-        raise CheckpointError(f"the UNet attends to text of width {width}, the encoders give {told}")
+        widths = " and ".join(f"{name} {length}" for name, length in encoders.items())
+        raise CheckpointError(f"the UNet attends to text of width {width}, the encoders give {widths}")
 
 
 def _check_conditions(components: _Components) -> None:

@@ -53,9 +53,9 @@ def _from_cache() -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     for repo, inside in _PLACES:
-        found = try_to_load_from_cache(repo, f"{inside}vocab.json")
-        if isinstance(found, str) and is_tokenizer(Path(found).parent):
-            return Path(found).parent
+        file = try_to_load_from_cache(repo, f"{inside}vocab.json")
+        if isinstance(file, str) and is_tokenizer(Path(file).parent):
+            return Path(file).parent
     return None
 
 

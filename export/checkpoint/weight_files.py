@@ -19,7 +19,7 @@ __all__ = [
     "pick_weights",
     "read_picked",
     "read_weights",
-    "variants_taken",
+    "variants_of_parts",
 ]
 
 PICKLED_SUFFIXES = (".ckpt", ".bin", ".pt", ".pth")
@@ -58,23 +58,23 @@ def pick_weights(names: Collection[str], variant: str | None, where: str) -> Pic
         CheckpointError: there are no weights, or none of that variant.
 
     """
-    found = _weights(names)
-    variants = sorted({weights.variant or "" for weights in found})
-    if not found:
+    available = _weights(names)
+    variants = sorted({weights.variant or "" for weights in available})
+    if not available:
         seen = ", ".join(sorted(names)[:5]) or "nothing"
         raise CheckpointError(f"{where} holds no weights (.safetensors or .bin); there is {seen}")
     if variant is None:
-        wanted = next(v for v in ("", "fp16", *variants) if v in variants)
+        chosen = next(v for v in ("", "fp16", *variants) if v in variants)
     elif variant in variants:
-        wanted = variant
+        chosen = variant
     else:
         known = ", ".join(v or "the plain one (no variant)" for v in variants)
         raise CheckpointError(f"{where} has no {variant!r} variant of its weights; it has {known}")
-    matching = [weights for weights in found if (weights.variant or "") == wanted]
+    matching = [weights for weights in available if (weights.variant or "") == chosen]
     return min(matching, key=lambda weights: (weights.pickled, weights.index, weights.name))
 
 
-def variants_taken(files: Mapping[str, Collection[str]], variant: str | None, where: str) -> dict[str, str | None]:
+def variants_of_parts(files: Mapping[str, Collection[str]], variant: str | None, where: str) -> dict[str, str | None]:
     """Return the variant that each part of a pipeline takes, as diffusers does: the plain weights where it has none.
 
     Args:
@@ -87,15 +87,15 @@ def variants_taken(files: Mapping[str, Collection[str]], variant: str | None, wh
 
     """
     have = {part: {weights.variant or "" for weights in _weights(names)} for part, names in files.items()}
-    taken = {part: variant if variant in found else None for part, found in have.items()}
-    if variant is not None and variant not in taken.values():
-        known = sorted({name or "the plain one (no variant)" for found in have.values() for name in found})
+    chosen = {part: variant if variant in variants else None for part, variants in have.items()}
+    if variant is not None and variant not in chosen.values():
+        known = sorted({name or "the plain one (no variant)" for variants in have.values() for name in variants})
         raise CheckpointError(f"{where} has no {variant!r} variant of its weights; it has {', '.join(known) or 'none'}")
-    return taken
+    return chosen
 
 
 def _weights(names: Collection[str]) -> list[PickedWeights]:
-    found = []
+    weights_files = []
     for name in names:
         whole, index = _WHOLE.fullmatch(name), _INDEX.fullmatch(name)
         if index:
@@ -104,8 +104,8 @@ def _weights(names: Collection[str]) -> list[PickedWeights]:
             variant, kind = whole["variant"], whole["kind"]
         else:
             continue
-        found.append(PickedWeights(name=name, variant=variant, index=index is not None, pickled=kind == "bin"))
-    return found
+        weights_files.append(PickedWeights(name=name, variant=variant, index=index is not None, pickled=kind == "bin"))
+    return weights_files
 
 
 def read_picked(folder: Path, picked: PickedWeights) -> dict[str, TensorSource]:

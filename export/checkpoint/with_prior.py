@@ -1,4 +1,4 @@
-"""Reading a checkpoint in two parts: a decoder, and the prior that it is drawn with."""
+"""Reading a checkpoint in two parts: a decoder, and its prior."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from .tokenizer import is_tokenizer, pad_token
 __all__ = ["IMAGE_PROCESSOR", "is_decoder", "is_prior", "prior_of_card", "read_decoder"]
 
 IMAGE_PROCESSOR = "image_processor.json"
-"""In a bundle: how pictures are prepared for the image encoder."""
+"""In a bundle: how images are prepared for the image encoder."""
 
 _FAMILY = FAMILIES["kandinsky22"]
 _DECODER = {"unet": ("UNet2DConditionModel",), "movq": ("VQModel",)}
@@ -44,7 +44,7 @@ _FIXED = ("do_center_crop", "do_normalize", "do_rescale", "do_resize", "resample
 
 
 def is_decoder(folder: Path) -> bool:
-    """Whether the folder is a decoder that is drawn with a prior."""
+    """Whether the folder is a decoder that needs a prior."""
     return is_checkpoint(folder) and "movq" in read_json(folder / "model_index.json")
 
 
@@ -124,8 +124,8 @@ def _check(
     """Check that a pipeline has the parts that are compiled, of the right classes."""
     pipeline = index.get("_class_name")
     for name, classes in parts.items():
-        given = index.get(prefix + name)
-        class_name = given[1] if isinstance(given, list) and len(given) == 2 else None
+        entry = index.get(prefix + name)
+        class_name = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
         if class_name not in classes:
             has = "no" if class_name is None else f"a {class_name} as"
             raise CheckpointError(f"{folder} is no {what} of {_FAMILY.label}: this {pipeline} has {has} {name}")
@@ -137,22 +137,22 @@ def _check(
 
 
 def _image_processor(folder: Path, encoder: CheckpointComponent) -> dict[str, object]:
-    """Return how pictures are prepared: as CLIP does, with the mean and deviation of the checkpoint.
+    """Return how images are prepared: as CLIP does, with the mean and deviation of the checkpoint.
 
     Raises:
-        CheckpointError: it prepares them in another way, or for pictures of another size.
+        CheckpointError: it prepares them in another way, or for images of another size.
 
     """
     file = folder / "preprocessor_config.json"
     config = read_json(file) if file.is_file() else {}
-    found = {name: config.get(name, default) for name, default in _CLIP.items()}
+    settings = {name: config.get(name, default) for name, default in _CLIP.items()}
     for name in _FIXED:
-        if found[name] != _CLIP[name]:
-            raise CheckpointError(f"{file} has {name}={found[name]!r}; {_CLIP[name]!r} is supported")
+        if settings[name] != _CLIP[name]:
+            raise CheckpointError(f"{file} has {name}={settings[name]!r}; {_CLIP[name]!r} is supported")
     size = encoder.config.get("image_size", 224)
     for name in ("size", "crop_size"):
-        value: Any = found[name]
+        value: Any = settings[name]
         sides = set(value.values()) if isinstance(value, dict) else {value}
         if sides != {size}:
             raise CheckpointError(f"{file} has {name}={value!r}, the image encoder takes {size} pixels")
-    return {"mean": found["image_mean"], "std": found["image_std"], "rescale": found["rescale_factor"]}
+    return {"mean": settings["image_mean"], "std": settings["image_std"], "rescale": settings["rescale_factor"]}

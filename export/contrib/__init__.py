@@ -1,8 +1,8 @@
 """A graph in operators that ONNX Runtime contributes itself (``com.microsoft``), for its engine on CPUs.
 
 The graphs that every engine compiles are plain ONNX. ONNX Runtime has no kernel for some of their operators and spells
-those out in a dozen others, and fuses by itself only what it finds with all shapes known. So the rewriting is done
-here, once, where it is known what the networks look like; what it means stays the same.
+those out in a dozen others, and fuses by itself only where all shapes are static. So the rewriting is done
+here, once, where the structure of the networks is known; the results stay the same.
 """
 
 import onnx_ir as ir

@@ -23,11 +23,11 @@ def fuse_attention(graph: ir.Graph) -> int:
     for node in [n for n in graph if n.op_type == "Attention"]:
         split = [_split_heads(value) for value in node.inputs[:3]]
         joined = _joined_heads(node.outputs[0])
-        heads = {found[1] for found in split if found is not None}
+        heads = {part[1] for part in split if part is not None}
         if joined is None or None in split or len(heads) != 1 or node.attributes["is_causal"].as_int():
             continue
         mask = node.inputs[3] if len(node.inputs) > 3 else None
-        inputs = [found[0] for found in split if found is not None] + ([] if mask is None else [None, None, mask])
+        inputs = [part[0] for part in split if part is not None] + ([] if mask is None else [None, None, mask])
         attributes = {"num_heads": heads.pop(), "scale": node.attributes["scale"].as_float()}
         replace(graph, joined, [contributed("MultiHeadAttention", inputs, attributes)])
         count += 1
@@ -35,7 +35,7 @@ def fuse_attention(graph: ir.Graph) -> int:
 
 
 def _split_heads(value: ir.Value | None) -> tuple[ir.Value, int] | None:
-    """Return what was split into heads, and the number of heads."""
+    """Return the value that is split into heads, and the number of heads."""
     transpose = made_by(value, "Transpose")
     if transpose is None or not permutes(transpose, *_SWAPPED):
         return None
@@ -49,7 +49,7 @@ def _split_heads(value: ir.Value | None) -> tuple[ir.Value, int] | None:
 
 
 def _joined_heads(value: ir.Value) -> ir.Node | None:
-    """Return the node that joins the heads of a value again, if nothing else sees it before."""
+    """Return the node that joins the heads of a value again, if nothing else uses it before."""
     transpose = only_user(value, "Transpose")
     if transpose is None or not permutes(transpose, *_SWAPPED):
         return None

@@ -1,4 +1,4 @@
-"""Looking at a graph around a node, and putting something in its place."""
+"""Finds nodes around a node of a graph, and replaces nodes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ def made_by(value: ir.Value | None, kind: str) -> ir.Node | None:
 
 
 def only_user(value: ir.Value, kind: str) -> ir.Node | None:
-    """Return the one node that uses a value, if it is of that kind and nothing else sees the value."""
+    """Return the one node that uses a value, if it is of that kind and nothing else uses the value."""
     uses = list(value.uses())
     if len(uses) != 1 or value.is_graph_output():
         return None
@@ -25,7 +25,7 @@ def only_user(value: ir.Value, kind: str) -> ir.Node | None:
 
 
 def ints_of(value: ir.Value | None) -> list[int] | None:
-    """Return the numbers of a constant int64 vector that stands in the graph."""
+    """Return the numbers of a constant int64 vector of the graph."""
     tensor = None if value is None else value.const_value
     if tensor is None or isinstance(tensor, ir.ExternalTensor) or tensor.dtype != ir.DataType.INT64:
         return None
@@ -55,7 +55,7 @@ def contributed(
 
 
 def replace(graph: ir.Graph, old: ir.Node, new: Sequence[ir.Node]) -> None:
-    """Put nodes in the place of one; the last of them makes what the old one made."""
+    """Replace a node by others; the last of them computes the old one's output."""
     values = [value for node in new for value in node.outputs]
     for i, value in enumerate(values):
         value.name = f"{old.outputs[0].name}_{i}"

@@ -17,12 +17,12 @@ def fuse_residual_norms(graph: ir.Graph) -> int:
     count = 0
     for norm in [n for n in graph if n.op_type == "LayerNormalization"]:
         total = made_by(norm.inputs[0], "Add")
-        found = None if total is None else _terms(total)
-        if total is None or found is None or norm.attributes["axis"].as_int() != -1:
+        terms = None if total is None else _terms(total)
+        if total is None or terms is None or norm.attributes["axis"].as_int() != -1:
             continue
         fused = contributed(
             "SkipLayerNormalization",
-            [found[0], found[1], norm.inputs[1], norm.inputs[2], found[2]],
+            [terms[0], terms[1], norm.inputs[1], norm.inputs[2], terms[2]],
             {"epsilon": norm.attributes["epsilon"].as_float()},
             outputs=4,
         )

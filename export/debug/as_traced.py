@@ -1,4 +1,4 @@
-"""Compares a bundle's graph with what the network is traced to now."""
+"""Compares a bundle's graph with a new trace of the network."""
 
 from collections.abc import Iterable
 
@@ -14,7 +14,7 @@ _MOST = 0.1
 
 
 def differences_from_trace(subject: Subject) -> dict[str, str]:
-    """Say, by the first value that it makes, how each node of the graph differs from the traced one.
+    """Return how nodes of the graph differ from the traced ones, by the first value that each node computes.
 
     Raises:
         EngineError: so many do that the values' names cannot mean the same.
@@ -22,15 +22,15 @@ def differences_from_trace(subject: Subject) -> dict[str, str]:
     """
     traced = ir.to_proto(subject.traced.model)
     there = {node.output[0]: node for node in traced.graph.node}
-    found = {}
+    differences = {}
     for node in subject.model.graph.node:
         name = node.output[0]
         if name not in there:
-            found[name] = "the network is traced to no such node"
+            differences[name] = "the network is traced to no such node"
         elif difference := _difference(node, there[name]):
-            found[name] = f"the network is traced to {difference}"
+            differences[name] = f"the network is traced to {difference}"
     missing = there.keys() - {name for node in subject.model.graph.node for name in node.output}
-    if len(found) + len(missing) > _MOST * len(there):
+    if len(differences) + len(missing) > _MOST * len(there):
         raise EngineError(
             f"{subject.graph.file} is not what this version of sdengine traces, so that its layers cannot be found in "
             "torch; export the bundle again, or use --against onnxruntime"
@@ -39,8 +39,8 @@ def differences_from_trace(subject: Subject) -> dict[str, str]:
     other = {name for name, tensor in constants.items() if traced_constants.get(name) != tensor}
     for node in subject.model.graph.node:
         for name in other.intersection(node.input):
-            found.setdefault(node.output[0], f"the network is traced to another {name}")
-    return found
+            differences.setdefault(node.output[0], f"the network is traced to another {name}")
+    return differences
 
 
 def _difference(node: onnx.NodeProto, traced: onnx.NodeProto) -> str:
@@ -60,10 +60,10 @@ def _text(value: object) -> str:
 
 
 def _attributes(attributes: Iterable[onnx.AttributeProto]) -> dict[str, object]:
-    found = {a.name: onnx.helper.get_attribute_value(a) for a in attributes}
-    return {n: v.SerializeToString() if isinstance(v, onnx.TensorProto) else v for n, v in found.items()}
+    values = {a.name: onnx.helper.get_attribute_value(a) for a in attributes}
+    return {n: v.SerializeToString() if isinstance(v, onnx.TensorProto) else v for n, v in values.items()}
 
 
 def _constants(model: onnx.ModelProto) -> dict[str, bytes]:
-    """Return what lies in the graph itself."""
+    """Return the tensors that are inside the graph itself."""
     return {w.name: w.SerializeToString() for w in model.graph.initializer if not w.external_data}

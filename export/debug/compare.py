@@ -1,4 +1,4 @@
-"""Runs two runners on the same inputs and compares what both make, with Polygraphy's comparator."""
+"""Runs two runners on the same inputs and compares their values, with Polygraphy's comparator."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -14,22 +14,22 @@ from polygraphy.logger import G_LOGGER
 from ...engines.engine import Array
 from ...engines.errors import EngineError
 
-__all__ = ["Difference", "compare"]
+__all__ = ["LayerComparison", "compare"]
 
 _LEAST_SCALE = 1e-6
-"""A layer whose largest value is smaller does not depart for nothing."""
+"""Smallest scale of an error: a layer of smaller values is judged by this one."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
+class LayerComparison:
     """How far a value is from the reference.
 
     Attributes:
         error: largest difference over the largest value of the reference; None where that is not a number, or the
             shapes differ.
         allowed: the largest difference that is within tolerance.
-        expected: the reference.
-        actual: what the engine made.
+        expected: the reference's value.
+        actual: the engine's value.
 
     """
 
@@ -51,19 +51,20 @@ def compare(
     *,
     rounded: Collection[str] = (),
     confirm: int = 5,
-) -> dict[str, Difference]:
-    """Compare every value that both make.
+) -> dict[str, LayerComparison]:
+    """Compare every value that both compute.
 
     Polygraphy's statistics of a value, with its medians and quantiles, take some 40 times as long as the largest
     difference. So that is what all values are judged by, and Polygraphy's comparison has the last word about the first
     that are over tolerance.
 
     Args:
-        reference: what is right.
-        engine: what is looked at.
+        reference: computes the expected values.
+        engine: computes the values to check.
         inputs: by name, of the engine's types.
         tolerance: the largest difference over the largest value of the reference.
-        rounded: values in whole numbers: what lies on the edge between two may become either, so that 1 is allowed.
+        rounded: values in whole numbers: one on the edge between two may become either, so a difference of 1 is
+            allowed.
         confirm: how many values over tolerance to hand to Polygraphy's comparison.
 
     Raises:
@@ -73,20 +74,20 @@ def compare(
     with G_LOGGER.verbosity(G_LOGGER.CRITICAL + 1), np.errstate(all="ignore"):
         try:
             results = Comparator.run([reference, engine], data_loader=[dict(inputs)])
-            expected, actual = (dict(found[1][0].items()) for found in results)
-            found = {
+            expected, actual = (dict(comparisons[1][0].items()) for comparisons in results)
+            comparisons = {
                 name: _difference(array, actual[name], tolerance, rounded=name in rounded)
                 for name, array in expected.items()
                 if name in actual and array.size and array.dtype.kind in "fiu"
             }
-            over = [name for name, difference in found.items() if not difference.within(tolerance)][:confirm]
-            found |= _confirmed(results, {name: found[name] for name in over}, tolerance)
+            over = [name for name, difference in comparisons.items() if not difference.within(tolerance)][:confirm]
+            comparisons |= _confirmed(results, {name: comparisons[name] for name in over}, tolerance)
         except PolygraphyException as error:
             raise EngineError(f"polygraphy: {error}") from error
-    return found
+    return comparisons
 
 
-def _difference(expected: Array, actual: Array, tolerance: float, *, rounded: bool) -> Difference:
+def _difference(expected: Array, actual: Array, tolerance: float, *, rounded: bool) -> LayerComparison:
     if expected.dtype.kind == "f":
         finite = np.abs(expected[np.isfinite(expected)])
         allowed = tolerance * max(float(finite.max(initial=0.0)), _LEAST_SCALE) + rounded
@@ -97,7 +98,7 @@ def _difference(expected: Array, actual: Array, tolerance: float, *, rounded: bo
         difference = np.subtract(expected, actual, dtype=np.float32 if expected.dtype.kind == "f" else np.float64)
         difference[expected == actual] = 0.0  # infinity is infinity
         largest = float(np.abs(difference, out=difference).max())
-    return Difference(error=_error(largest, allowed, tolerance), allowed=allowed, expected=expected, actual=actual)
+    return LayerComparison(error=_error(largest, allowed, tolerance), allowed=allowed, expected=expected, actual=actual)
 
 
 def _error(largest: float, allowed: float, tolerance: float) -> float | None:
@@ -105,7 +106,7 @@ def _error(largest: float, allowed: float, tolerance: float) -> float | None:
     return largest * tolerance / allowed if math.isfinite(largest) else None
 
 
-def _confirmed(results: Any, over: Mapping[str, Difference], tolerance: float) -> dict[str, Difference]:
+def _confirmed(results: Any, over: Mapping[str, LayerComparison], tolerance: float) -> dict[str, LayerComparison]:
     """Compare some values with Polygraphy."""
     if not over:
         return {}

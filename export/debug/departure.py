@@ -1,4 +1,4 @@
-"""What is found, as plain data."""
+"""The result of a comparison, as plain data."""
 
 import msgspec
 
@@ -40,27 +40,27 @@ class LayerDifference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Departure(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found of one component.
+    """The result for one component.
 
     Attributes:
         component: its name.
-        engine: what it was run with.
-        device: where, as the engine tells.
+        engine: the engine that ran it.
+        device: where, as the engine reports it.
         precision: what the engine computes in.
         against: the reference, which computes in float32.
         graph: the plain graph, which layers are named after; relative to the bundle.
         ran: what the engine ran, where that is not the plain graph as it is.
-        axes: the lengths.
+        axes: the sizes.
         tolerance: the largest difference of a layer over its largest value.
         reason: why that much.
         outputs: error of each output of the engine as it is run for images, nothing marked.
         layers: how many the plain graph has.
         compared: how many were compared: none are after the chunk in which the first departs.
-        unseen: how many of those before were not, as what the engine ran does not make them.
+        unseen: how many of those before were not, as the engine's own graph does not compute them.
         first: the first layers over tolerance.
         over: how many of those compared are over tolerance.
         worst: the layer with the largest error, where none is over tolerance.
-        notes: what else should be known.
+        notes: other remarks.
 
     """
 

@@ -17,14 +17,14 @@ from ...engines.registry import ENGINES, open_engine
 from ...engines.spec import AxisRange, ComponentSpec
 from ...engines.trt.profiles import vae_factor
 from .as_traced import differences_from_trace
-from .compare import Difference, compare
+from .compare import LayerComparison, compare
 from .departure import Departure, LayerDifference
 from .layers import Layer, chunks, layers_of
 from .runners import AGAINST, engine_runner, marked_runner, ran_by, reference_runner
 from .save import Saved
 from .subject import Subject
 
-__all__ = ["AGAINST", "REASONS", "Settings", "find_departure"]
+__all__ = ["AGAINST", "REASONS", "DebugSettings", "find_departure"]
 
 REASONS = {
     "fp32": "in float32 only the order of sums differs",
@@ -35,8 +35,8 @@ REASONS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How to look.
+class DebugSettings:
+    """Settings of a comparison.
 
     Attributes:
         against: one of :data:`~.runners.AGAINST`.
@@ -66,22 +66,22 @@ def find_departure(
     bundle: Bundle,
     component: str,
     engine: str,
-    settings: Settings,
+    settings: DebugSettings,
     *,
     report: Callable[[str], None] | None = None,
     save: Path | None = None,
 ) -> Departure:
     """Run a component on an engine and on the reference, and compare them layer by layer.
 
-    Layers are compared in chunks, in order, up to the end of the chunk in which the first departs: what is behind it
-    follows from it.
+    Layers are compared in chunks, in order, up to the end of the chunk in which the first departs: later
+    differences follow from it.
 
     Args:
         bundle: the bundle.
         component: which component.
         engine: a name of :data:`~sdengine.engines.registry.ENGINES`.
-        settings: how to look.
-        report: told what is being done.
+        settings: see :class:`DebugSettings`.
+        report: called with each thing that is done.
         save: a folder to write inputs and outputs to; it is made.
 
     Raises:
@@ -106,7 +106,7 @@ def find_departure(
     layers = layers_of(subject.model, subject.spec, subject.axes)
     altered = differences_from_trace(subject) if settings.against == "torch" else {}
     rounded = {name for layer in layers if layer.operator == "Round" for name in layer.outputs}
-    found: dict[str, LayerDifference] = {}
+    described_layers: dict[str, LayerDifference] = {}
     compared, unseen, saved = 0, 0, Saved()
     parts = list(chunks(layers, settings.memory))
     for number, part in enumerate(parts, 1):
@@ -117,14 +117,14 @@ def find_departure(
         differences = compare(
             reference, marked_runner(subject, names), subject.inputs, tolerance, rounded=rounded, confirm=settings.show
         )
-        described = _described(part, differences, found, tolerance, altered)
+        described = _described(part, differences, described_layers, tolerance, altered)
         compared += len(part)
         unseen += sum(not any(name in differences for name in layer.outputs) for layer in part)
         saved.add(described, differences, settings.show)
-        found |= {d.value: d for d in described}
+        described_layers |= {d.value: d for d in described}
         if any(d.departs for d in described):
             break
-    over = [d for d in found.values() if d.departs]
+    over = [d for d in described_layers.values() if d.departs]
     departure = Departure(
         component=component,
         engine=engine,
@@ -142,7 +142,7 @@ def find_departure(
         unseen=unseen,
         first=tuple(over[: settings.show]),
         over=len(over),
-        worst=max(found.values(), key=lambda d: d.error or 0.0, default=None) if not over else None,
+        worst=max(described_layers.values(), key=lambda d: d.error or 0.0, default=None) if not over else None,
         notes=tuple(notes),
     )
     if save is not None:
@@ -150,7 +150,7 @@ def find_departure(
     return departure
 
 
-def _check(engine: str, settings: Settings) -> None:
+def _check(engine: str, settings: DebugSettings) -> None:
     if engine not in ENGINES:
         raise UsageError(f"unknown engine {engine!r}; there are {', '.join(ENGINES)}{nearest(engine, ENGINES)}")
     if settings.against not in AGAINST:
@@ -160,7 +160,7 @@ def _check(engine: str, settings: Settings) -> None:
         raise UsageError(f"--tolerance {settings.tolerance} is no positive number")
 
 
-def _subject(bundle: Bundle, component: str, engine: Engine, settings: Settings) -> Subject:
+def _subject(bundle: Bundle, component: str, engine: Engine, settings: DebugSettings) -> Subject:
     graphs = bundle.component(component).graphs
     precision = engine.precision if engine.precision in graphs else "fp32"
     if precision not in graphs or (engine.name == "torch" and precision != engine.precision):
@@ -186,7 +186,7 @@ def _subject(bundle: Bundle, component: str, engine: Engine, settings: Settings)
 
 
 def _at(bundle: Bundle, spec: ComponentSpec, size: tuple[int, int] | None) -> ComponentSpec:
-    """Narrow the axes to the lengths that the bundle is optimised for, or to a size in pixels."""
+    """Narrow the axes to the sizes that the bundle is optimised for, or to a size in pixels."""
     axes = {axis: AxisRange(allowed.opt, allowed.opt, allowed.opt) for axis, allowed in spec.axes.items()}
     factor = vae_factor(bundle)
     for axis, pixels in zip("hw", size or (), strict=False):
@@ -201,32 +201,32 @@ def _at(bundle: Bundle, spec: ComponentSpec, size: tuple[int, int] | None) -> Co
     return msgspec.structs.replace(spec, axes=axes)
 
 
-def _compared_outputs(subject: Subject, engine: Engine, against: str, tolerance: float) -> dict[str, Difference]:
+def _compared_outputs(subject: Subject, engine: Engine, against: str, tolerance: float) -> dict[str, LayerComparison]:
     names = [tensor.name for tensor in subject.spec.outputs]
     return compare(reference_runner(subject, against, names), engine_runner(subject, engine), subject.inputs, tolerance)
 
 
 def _described(
     layers: Sequence[Layer],
-    differences: Mapping[str, Difference],
+    differences: Mapping[str, LayerComparison],
     before: Mapping[str, LayerDifference],
     tolerance: float,
     altered: Mapping[str, str],
 ) -> list[LayerDifference]:
-    """Describe the values that were compared, in the order in which they are made."""
-    found: dict[str, LayerDifference] = {}
+    """Describe the values that were compared, in the order in which they are computed."""
+    described: dict[str, LayerDifference] = {}
     for layer in layers:
-        inputs = [d for name in layer.inputs if (d := found.get(name) or before.get(name)) is not None]
+        inputs = [d for name in layer.inputs if (d := described.get(name) or before.get(name)) is not None]
         for name in layer.outputs:
             if name in differences:
-                found[name] = _layer_difference(layer, name, differences[name], inputs, tolerance, altered)
-    return list(found.values())
+                described[name] = _layer_difference(layer, name, differences[name], inputs, tolerance, altered)
+    return list(described.values())
 
 
 def _layer_difference(
     layer: Layer,
     name: str,
-    difference: Difference,
+    difference: LayerComparison,
     inputs: Collection[LayerDifference],
     tolerance: float,
     altered: Mapping[str, str],

@@ -22,7 +22,7 @@ class Layer:
         node: its name.
         operator: its ONNX operator.
         inputs: names of the values and weights that it takes.
-        outputs: names of the values that it makes.
+        outputs: names of the values that it computes.
         bytes: of its outputs, as far as their shapes can be inferred.
 
     """
@@ -35,7 +35,7 @@ class Layer:
 
 
 def layers_of(model: onnx.ModelProto, spec: ComponentSpec, axes: Mapping[str, int]) -> list[Layer]:
-    """Return the layers of a graph, with their sizes where the axes have these lengths."""
+    """Return the layers of a graph, with their sizes in bytes where the axes have these sizes."""
     sizes = _sizes(model, spec, axes)
     return [
         Layer(
@@ -68,20 +68,20 @@ def _sizes(model: onnx.ModelProto, spec: ComponentSpec, axes: Mapping[str, int])
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     shapes = {tensor.name: tensor.resolve(axes) for tensor in spec.inputs}
-    for given in copy.graph.input:
-        for dim, length in zip(given.type.tensor_type.shape.dim, shapes[given.name], strict=True):
+    for graph_input in copy.graph.input:
+        for dim, size in zip(graph_input.type.tensor_type.shape.dim, shapes[graph_input.name], strict=True):
             dim.Clear()
-            dim.dim_value = length
+            dim.dim_value = size
     del copy.graph.value_info[:]
     for node in copy.graph.node:
         if node.op_type == "GroupNormalization":  # onnx infers nothing behind it; its result is as its input is
             node.op_type = "Identity"
             del node.input[1:], node.attribute[:]
     inferred = onnx.shape_inference.infer_shapes(copy, data_prop=True).graph
-    found = {}
+    sizes = {}
     for value in (*inferred.value_info, *inferred.output):
         tensor = value.type.tensor_type
-        lengths = [dim.dim_value for dim in tensor.shape.dim if dim.HasField("dim_value")]
-        if tensor.HasField("shape") and len(lengths) == len(tensor.shape.dim):
-            found[value.name] = math.prod(lengths) * _BYTES.get(tensor.elem_type, 8)
-    return found
+        dims = [dim.dim_value for dim in tensor.shape.dim if dim.HasField("dim_value")]
+        if tensor.HasField("shape") and len(dims) == len(tensor.shape.dim):
+            sizes[value.name] = math.prod(dims) * _BYTES.get(tensor.elem_type, 8)
+    return sizes

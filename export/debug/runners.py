@@ -40,11 +40,11 @@ AGAINST: dict[str, Callable[[Subject, Sequence[str]], BaseRunner]] = {
     "onnxruntime": _onnxruntime_reference,
 }
 """What computes the reference, in float32: torch as the component was traced, or ONNX Runtime on the plain graph, node
-by node as it stands."""
+by node without optimisation."""
 
 
 def reference_runner(subject: Subject, against: str, names: Sequence[str]) -> BaseRunner:
-    """Return what gives the values called ``names`` in float32."""
+    """Return a runner that computes the values called ``names`` in float32."""
     return AGAINST[against](subject, names)
 
 
@@ -54,7 +54,7 @@ def engine_runner(subject: Subject, engine: Engine) -> BaseRunner:
 
 
 def marked_runner(subject: Subject, names: Sequence[str]) -> BaseRunner:
-    """Return the subject's engine with those of the values called ``names`` as outputs that it makes."""
+    """Return the subject's engine, with those of the values called ``names`` as outputs that it computes."""
     if subject.engine in LIBRARIES:
         return _plan_runner(subject, names)
     if subject.engine == "openvino":
@@ -65,12 +65,12 @@ def marked_runner(subject: Subject, names: Sequence[str]) -> BaseRunner:
 
 
 def ran_by(subject: Subject) -> str:
-    """Say what the engine runs, where that is not the plain graph as it is."""
+    """Return what the engine runs, where that is not the plain graph itself."""
     if subject.engine == "onnxruntime":
         what = "" if subject.runs == subject.graph.file else f"{subject.runs}, in ONNX Runtime's own operators; "
         return f"{what}optimised by onnxruntime"
     if subject.engine == "openvino":
-        return "compiled by openvino for these lengths" + ("" if subject.plain else ", after sdengine's rewrites")
+        return "compiled by openvino for these sizes" + ("" if subject.plain else ", after sdengine's rewrites")
     if subject.engine in LIBRARIES:
         return f"a plan that {subject.engine} built from it for this, with the values as outputs"
     return "the traced modules" if subject.engine == "torch" else f"optimised by {subject.engine}"
@@ -101,10 +101,10 @@ def _session(subject: Subject, file: str, changed: bytes, *, optimise: bool = Tr
 
 
 def _metadata(spec: ComponentSpec) -> Any:
-    found = TensorMetadata()
+    metadata = TensorMetadata()
     for tensor in spec.inputs:
-        found.add(tensor.name, np.dtype(tensor.dtype), [d if isinstance(d, int) else None for d in tensor.shape])
-    return found
+        metadata.add(tensor.name, np.dtype(tensor.dtype), [d if isinstance(d, int) else None for d in tensor.shape])
+    return metadata
 
 
 class _EngineRunner(BaseRunner):  # type: ignore[misc]  # Polygraphy has no types

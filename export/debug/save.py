@@ -13,7 +13,7 @@ from polygraphy.logger import G_LOGGER
 
 from ...engines.bundle.whole_folder import whole_folder
 from ...engines.trt import LIBRARIES
-from .compare import Difference
+from .compare import LayerComparison
 from .departure import Departure, LayerDifference
 from .graphs import with_outputs
 from .subject import Subject
@@ -28,21 +28,23 @@ class Saved:
     """Collects the values of the first layers that depart, and writes them."""
 
     def __init__(self) -> None:
-        self._values: dict[str, Difference] = {}
+        self._values: dict[str, LayerComparison] = {}
 
-    def add(self, described: Sequence[LayerDifference], differences: Mapping[str, Difference], most: int) -> None:
+    def add(self, described: Sequence[LayerDifference], differences: Mapping[str, LayerComparison], most: int) -> None:
         """Remember the values that are over tolerance, ``most`` at most."""
         for layer in described:
             if layer.departs and len(self._values) < most:
                 self._values[layer.value] = differences[layer.value]
 
-    def write(self, folder: Path, subject: Subject, departure: Departure, outputs: Mapping[str, Difference]) -> None:
-        """Write inputs, what was expected, what the engine made, and the graph with these values as outputs.
+    def write(
+        self, folder: Path, subject: Subject, departure: Departure, outputs: Mapping[str, LayerComparison]
+    ) -> None:
+        """Write inputs, the expected and the engine's values, and the graph with these values as outputs.
 
         Args:
             folder: to be made, whole or not at all.
             subject: what was run.
-            departure: what was found.
+            departure: the result.
             outputs: of the component, which are written too.
 
         """
@@ -63,7 +65,7 @@ class Saved:
             (partial / COMMAND).write_text(f"#!/bin/sh\n{_line(subject, values)}\n", encoding="utf-8")
 
 
-def _line(subject: Subject, values: Mapping[str, Difference]) -> str:
+def _line(subject: Subject, values: Mapping[str, LayerComparison]) -> str:
     """Return the command: it runs the engine again where Polygraphy has it, else it compares what was saved."""
     environment, run = "", f"{_GRAPH} --onnxrt --load-inputs {_INPUTS}"
     compared = _EXPECTED

@@ -1,4 +1,4 @@
-"""What is looked at: one component, on one engine, at one set of inputs."""
+"""The subject of a comparison: one component, on one engine, at one set of inputs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,17 +18,17 @@ __all__ = ["Subject"]
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A component to be looked at.
+    """A component to compare.
 
     Attributes:
         bundle: where it is.
         component: its name.
-        engine: what runs it.
+        engine: the engine that runs it.
         device: where, or None.
         precision: what the engine computes in.
         graph_precision: of the graph that the engine opens: OpenVINO computes in bfloat16 from a float32 graph too.
         plain: run the plain graph, without what sdengine rewrites for an engine.
-        axes: the lengths.
+        axes: the sizes.
         inputs: by name.
 
     """

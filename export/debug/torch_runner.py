@@ -1,4 +1,4 @@
-"""A component in torch, node by node: the values that the ONNX graph makes, under their names there."""
+"""A component in torch, node by node: the values of the ONNX graph, under their names there."""
 
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
@@ -42,7 +42,7 @@ class TorchRunner(BaseRunner):  # type: ignore[misc]  # Polygraphy has no types
     Args:
         traced: the component.
         spec: of its graph.
-        names: of the values to give.
+        names: of the values to compute.
         exact: compute in float32 whatever was traced in half precision; values that torch does not make by
             themselves, such as a product before its bias is added, are computed from torch's by onnx's reference
             implementation. Else compute as traced and leave such values out.
@@ -108,14 +108,14 @@ class _Interpreter(fx.Interpreter):
         return value
 
     def fetch_args_kwargs_from_env(self, n: fx.Node) -> Any:
-        found = super().fetch_args_kwargs_from_env(n)
+        values = super().fetch_args_kwargs_from_env(n)
         if not self._exact:
-            return found
-        return _pytree.tree_map(lambda a: torch.float32 if isinstance(a, torch.dtype) and a in _HALVES else a, found)
+            return values
+        return _pytree.tree_map(lambda a: torch.float32 if isinstance(a, torch.dtype) and a in _HALVES else a, values)
 
 
 def _only_checks(node: fx.Node) -> bool:
-    """Whether a node makes nothing: torch traces checks of shapes, which hold for the lengths it traced with."""
+    """Whether a node makes nothing: torch traces checks of shapes, which hold for the sizes that it traced with."""
     return str(getattr(node.target, "__name__", node.target)).startswith(("_assert", "sym_constrain"))
 
 
@@ -123,14 +123,14 @@ def _weights(traced: Traced, *, exact: bool) -> dict[fx.Node, torch.Tensor]:
     """Read the weights that the graph has, by the placeholder that stands for them; the others no value needs."""
     stored = traced.model.graph.initializers
     targets = {s.arg.name: str(s.target) for s in traced.program.graph_signature.input_specs}
-    found = {}
+    weights = {}
     for node in traced.program.graph.nodes:
         name = targets.get(node.name, "").removeprefix("network.") if node.op == "placeholder" else ""
         if name in stored:
             dtype = node.meta["val"].dtype
             tensor = _tensor(_stored(stored[name].const_value))
-            found[node] = tensor.to(torch.float32 if exact and dtype in _HALVES else dtype)
-    return found
+            weights[node] = tensor.to(torch.float32 if exact and dtype in _HALVES else dtype)
+    return weights
 
 
 def _stored(tensor: Any) -> Array:
@@ -155,7 +155,7 @@ def _array(value: torch.Tensor) -> Array:
 
 
 class _Graph:
-    """A graph, to compute from values that are known those that are not."""
+    """A graph, which computes unknown values from known ones."""
 
     def __init__(self, model: ir.Model, *, exact: bool) -> None:
         proto = ir.to_proto(model)
@@ -165,7 +165,7 @@ class _Graph:
 
     def needed(self, names: Collection[str], made: Collection[str]) -> set[str]:
         """Return those of ``made`` that the values called ``names`` are computed from, or are."""
-        found: set[str] = set()
+        needed_names: set[str] = set()
         left, seen = list(names), set()
         while left:
             name = left.pop()
@@ -175,10 +175,10 @@ class _Graph:
             if name not in self._makers:
                 continue  # a weight, a constant or an input
             if name in made:
-                found.add(name)
+                needed_names.add(name)
             else:
-                left += [given for given in self._makers[name].input if given]
-        return found
+                left += [source for source in self._makers[name].input if source]
+        return needed_names
 
     def value(self, name: str, known: dict[str, Array]) -> Array:
         """Return a value; it is known from then on."""
@@ -187,14 +187,14 @@ class _Graph:
                 known[name] = _stored(self._weights[name].const_value)
             else:
                 node = self._makers[name]
-                given = {i: self.value(i, known) for i in node.input if i}
-                known |= dict(zip(node.output, self._evaluated(node, given), strict=True))
+                inputs = {i: self.value(i, known) for i in node.input if i}
+                known |= dict(zip(node.output, self._evaluated(node, inputs), strict=True))
         return known[name]
 
-    def _evaluated(self, node: onnx.NodeProto, given: Mapping[str, Array]) -> list[Array]:
+    def _evaluated(self, node: onnx.NodeProto, values: Mapping[str, Array]) -> list[Array]:
         types = helper.np_dtype_to_tensor_dtype
-        inputs = [helper.make_tensor_value_info(name, types(array.dtype), None) for name, array in given.items()]
+        inputs = [helper.make_tensor_value_info(name, types(array.dtype), None) for name, array in values.items()]
         outputs = [onnx.ValueInfoProto(name=name) for name in node.output]
         graph = helper.make_graph([node], node.name, inputs, outputs)
         model = helper.make_model(graph, opset_imports=self._proto.opset_import)
-        return [np.ascontiguousarray(array) for array in ReferenceEvaluator(model).run(None, dict(given))]
+        return [np.ascontiguousarray(array) for array in ReferenceEvaluator(model).run(None, dict(values))]

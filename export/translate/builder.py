@@ -1,4 +1,4 @@
-"""Appends nodes to an ONNX graph and remembers what the traced values have become."""
+"""Appends nodes to an ONNX graph and records the ONNX value of each traced value."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -64,16 +64,16 @@ class Builder:
         return self.constant(list(values), ir.DataType.INT64)
 
     def length(self, value: ir.Value, axis: int) -> ir.Value:
-        """Return the length of an axis (counted from the front) as an int64 vector of one."""
+        """Return the size of an axis (counted from the front) as an int64 vector of one."""
         return self.op("Shape", [value], {"start": axis, "end": axis + 1})
 
-    def vector(self, lengths: Sequence[int | ir.Value]) -> ir.Value:
-        """Join known numbers and lengths that are known only at run time to one int64 vector."""
-        if all(isinstance(n, int) for n in lengths):
-            return self.ints([n for n in lengths if isinstance(n, int)])
+    def vector(self, sizes: Sequence[int | ir.Value]) -> ir.Value:
+        """Join static sizes and sizes that are known only at run time to one int64 vector."""
+        if all(isinstance(n, int) for n in sizes):
+            return self.ints([n for n in sizes if isinstance(n, int)])
         parts: list[ir.Value] = []
         known: list[int] = []
-        for n in lengths:
+        for n in sizes:
             if isinstance(n, int):
                 known.append(n)
                 continue

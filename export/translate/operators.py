@@ -1,7 +1,7 @@
 """ATen operator -> ONNX nodes, one function each; opset 23.
 
-A function gets the builder, the traced node (whose ``meta["val"]`` tells shape and type) and the node's arguments with
-traced values replaced by ONNX values. Lengths known only at run time are int64 vectors of one.
+A function gets the builder, the traced node (whose ``meta["val"]`` has shape and type) and the node's arguments with
+traced values replaced by ONNX values. Sizes known only at run time are int64 vectors of one.
 """
 
 import math
@@ -234,7 +234,7 @@ def upsample(
 
 @translates(aten.avg_pool2d.default)
 def average_pool(b: Builder, node: fx.Node, x: ir.Value, kernel: Sequence[int], stride: Sequence[int] = ()) -> ir.Value:
-    """Without padding, so that every mean is of the whole kernel; ``stride`` is the kernel's size if not given."""
+    """Without padding, so that every mean is of the whole kernel; ``stride`` is the kernel's size by default."""
     return b.op("AveragePool", [x], {"kernel_shape": list(kernel), "strides": list(stride or kernel)})
 
 
@@ -357,25 +357,25 @@ def permute(b: Builder, node: fx.Node, x: ir.Value, perm: Sequence[int]) -> ir.V
 def flatten(b: Builder, node: fx.Node, x: ir.Value, start: int = 0, end: int = -1) -> ir.Value:
     shape = _input(node).shape
     start, end = start % len(shape), end % len(shape)
-    return b.op("Reshape", [x, b.vector([*[0] * start, -1, *_lengths(b, x, shape, end + 1)])])
+    return b.op("Reshape", [x, b.vector([*[0] * start, -1, *_sizes(b, x, shape, end + 1)])])
 
 
 @translates(aten.unflatten.int)
 def unflatten(b: Builder, node: fx.Node, x: ir.Value, axis: int, sizes: Sequence[int | ir.Value]) -> ir.Value:
     shape = _input(node).shape
     axis %= len(shape)
-    return b.op("Reshape", [x, b.vector([*[0] * axis, *sizes, *_lengths(b, x, shape, axis + 1)])])
+    return b.op("Reshape", [x, b.vector([*[0] * axis, *sizes, *_sizes(b, x, shape, axis + 1)])])
 
 
-def _lengths(b: Builder, x: ir.Value, shape: torch.Size, first: int) -> list[int | ir.Value]:
-    """Return the lengths of a tensor's axes from ``first`` on; Reshape copies only those before."""
+def _sizes(b: Builder, x: ir.Value, shape: torch.Size, first: int) -> list[int | ir.Value]:
+    """Return the sizes of a tensor's axes from ``first`` on; Reshape copies only those before."""
     return [b.length(x, i) if isinstance(n, torch.SymInt) else int(n) for i, n in enumerate(shape) if i >= first]
 
 
 @translates(aten.expand.default)
 def expand(b: Builder, node: fx.Node, x: ir.Value, sizes: Sequence[int | ir.Value]) -> ir.Value:
-    lengths = [1 if isinstance(n, int) and n == -1 else n for n in sizes]
-    return b.op("Expand", [x, b.vector(lengths)])
+    target = [1 if isinstance(n, int) and n == -1 else n for n in sizes]
+    return b.op("Expand", [x, b.vector(target)])
 
 
 @translates(aten.sym_size.int)

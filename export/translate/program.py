@@ -21,7 +21,7 @@ OPSET = 23
 
 
 class Translated(NamedTuple):
-    """A graph, and what the traced nodes have become in it.
+    """A graph, and the ONNX values of the traced nodes.
 
     Attributes:
         model: the graph.
@@ -105,14 +105,14 @@ def _parameter(
     if name not in weights:
         raise ExportError(f"{spec.name}: the weights have no {name}")
     tensor = weights[name]
-    wanted = node.meta["val"]
-    if tuple(tensor.shape) != tuple(wanted.shape):
-        raise ExportError(f"{spec.name}: {name} has shape {list(tensor.shape)}, the config says {list(wanted.shape)}")
+    expected = node.meta["val"]
+    if tuple(tensor.shape) != tuple(expected.shape):
+        raise ExportError(f"{spec.name}: {name} has shape {list(tensor.shape)}, the config says {list(expected.shape)}")
     value = ir.Value(
-        name=tensor.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(list(wanted.shape)), const_value=tensor
+        name=tensor.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(list(expected.shape)), const_value=tensor
     )
     initialisers[str(tensor.name)] = value
-    dtype = DTYPES[wanted.dtype]
+    dtype = DTYPES[expected.dtype]
     return value if tensor.dtype == dtype else b.op("Cast", [value], {"to": dtype})
 
 
@@ -135,22 +135,22 @@ def _name_outputs(b: Builder, values: Sequence[tuple[ir.Value, ir.DataType]], sp
         raise ExportError(f"{spec.name}: {len(values)} outputs traced, the spec has {len(spec.outputs)}")
     named = []
     for (traced, dtype), tensor in zip(values, spec.outputs, strict=True):
-        wanted = DTYPES[getattr(torch, tensor.dtype)]
-        value = traced if dtype == wanted else b.op("Cast", [traced], {"to": wanted})
+        output_type = DTYPES[getattr(torch, tensor.dtype)]
+        value = traced if dtype == output_type else b.op("Cast", [traced], {"to": output_type})
         if value.producer() is None or value in named:
             value = b.op("Identity", [value])
         value.name = tensor.name
-        value.type = ir.TensorType(wanted)
+        value.type = ir.TensorType(output_type)
         value.shape = ir.Shape(tensor.shape)
         named.append(value)
     return named
 
 
 def remove_unused(graph: ir.Graph) -> None:
-    """Drop nodes whose results nothing uses (shapes, mostly), and the initialisers that only they used."""
-    wanted = set(graph.outputs)
+    """Remove nodes whose results nothing uses (mostly shapes), and the initialisers that only they used."""
+    graph_outputs = set(graph.outputs)
     for node in reversed(list(graph)):
-        if not any(value in wanted or value.uses() for value in node.outputs):
+        if not any(value in graph_outputs or value.uses() for value in node.outputs):
             graph.remove(node, safe=True)
     for name, value in list(graph.initializers.items()):
         if not value.uses():

@@ -56,7 +56,7 @@ def debug(
     console = Console(stderr=True, highlight=False)
     with console.status("loading torch") as status:
         from ...engines.bundle.bundle import Bundle
-        from ...export.debug.find import Settings, find_departure
+        from ...export.debug.find import DebugSettings, find_departure
 
         opened = Bundle(bundle)
 
@@ -69,7 +69,7 @@ def debug(
         for name in names:
             opened.component(name)
         folders = _folders(save, names)
-        settings = Settings(
+        settings = DebugSettings(
             against=against,
             precision=precision,
             device=device,

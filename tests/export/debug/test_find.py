@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.errors import EngineError, UsageError
-from sdengine.export.debug.find import Settings, find_departure
+from sdengine.export.debug.find import DebugSettings, find_departure
 from sdengine.export.debug.layers import Layer, chunks
 
 from ...bundles import bundle_of
@@ -48,7 +48,7 @@ def _weight(graph: onnx.GraphProto) -> str:
 )
 def test_the_spoilt_node_is_found(tmp_path: Path, engine: str, component: str, change: object, contrib: bool) -> None:
     path, name = spoilt(bundle_of("sd1"), tmp_path, component, change, contrib=contrib)  # type: ignore[arg-type]
-    found = find_departure(Bundle(path), component, engine, Settings(against="torch", precision="fp32"))
+    found = find_departure(Bundle(path), component, engine, DebugSettings(against="torch", precision="fp32"))
     assert found.departs
     assert found.first[0].value == name
     assert found.first[0].inputs_error is None or found.first[0].inputs_error < 1e-4
@@ -56,7 +56,7 @@ def test_the_spoilt_node_is_found(tmp_path: Path, engine: str, component: str, c
 
 def test_small_chunks_find_the_same_and_stop_there(tmp_path: Path) -> None:
     path, name = spoilt(bundle_of("sd1"), tmp_path, "vae_decoder", _weight, contrib=True)
-    settings = Settings(against="onnxruntime", memory=500_000)
+    settings = DebugSettings(against="onnxruntime", memory=500_000)
     found = find_departure(Bundle(path), "vae_decoder", "onnxruntime", settings)
     assert found.first[0].value == name
     assert found.compared + found.unseen < found.layers
@@ -64,7 +64,7 @@ def test_small_chunks_find_the_same_and_stop_there(tmp_path: Path) -> None:
 
 def test_a_graph_that_is_whole_does_not_depart() -> None:
     for component in ("conditioner", "text_encoder", "vae_encoder"):
-        found = find_departure(Bundle(bundle_of("sd1")), component, "onnxruntime", Settings())
+        found = find_departure(Bundle(bundle_of("sd1")), component, "onnxruntime", DebugSettings())
         assert not found.departs
         assert found.compared + found.unseen == found.layers
         assert found.worst is not None and found.worst.error is not None and found.worst.error < 1e-4
@@ -72,26 +72,26 @@ def test_a_graph_that_is_whole_does_not_depart() -> None:
 
 
 def test_bytes_may_round_to_either_side() -> None:
-    found = find_departure(Bundle(bundle_of("sd1")), "vae_decoder", "openvino", Settings(precision="fp32"))
+    found = find_departure(Bundle(bundle_of("sd1")), "vae_decoder", "openvino", DebugSettings(precision="fp32"))
     assert not found.departs, found.first
 
 
 def test_what_is_rewritten_keeps_its_name(tmp_path: Path) -> None:
     path, _ = spoilt(bundle_of("sd1"), tmp_path, "vae_decoder", _weight, contrib=False)
     bundle = Bundle(path)
-    rewritten = find_departure(bundle, "vae_decoder", "onnxruntime", Settings())
+    rewritten = find_departure(bundle, "vae_decoder", "onnxruntime", DebugSettings())
     assert not rewritten.departs and "contrib" in rewritten.ran, "what was spoilt is not what the engine runs"
-    found = find_departure(bundle, "vae_decoder", "onnxruntime", Settings(plain=True, against="torch"))
+    found = find_departure(bundle, "vae_decoder", "onnxruntime", DebugSettings(plain=True, against="torch"))
     assert found.departs and "contrib" not in found.ran
 
 
 def test_float16_against_float32() -> None:
     bundle = Bundle(bundle_of("sdxl", precision="fp16"))
-    found = find_departure(bundle, "denoiser", "onnxruntime", Settings(against="onnxruntime"))
+    found = find_departure(bundle, "denoiser", "onnxruntime", DebugSettings(against="onnxruntime"))
     assert not found.departs, found.first
     assert found.precision == "fp16" and found.unseen < found.layers / 4
     assert found.worst is not None and found.worst.error is not None and 1e-5 < found.worst.error < 3e-2
-    tight = find_departure(bundle, "denoiser", "onnxruntime", Settings(against="torch", tolerance=1e-4))
+    tight = find_departure(bundle, "denoiser", "onnxruntime", DebugSettings(against="torch", tolerance=1e-4))
     assert tight.departs and tight.reason == "as asked for"
 
 
@@ -102,7 +102,7 @@ def test_bfloat16_of_openvino(against: str) -> None:
     if "BF16" not in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU does not multiply bfloat16")
     found = find_departure(
-        Bundle(bundle_of("sd1")), "denoiser", "openvino", Settings(against=against, precision="bf16")
+        Bundle(bundle_of("sd1")), "denoiser", "openvino", DebugSettings(against=against, precision="bf16")
     )
     assert not found.departs, found.first
     assert found.precision == "bf16"
@@ -111,22 +111,22 @@ def test_bfloat16_of_openvino(against: str) -> None:
 
 def test_torch_in_half_precision() -> None:
     bundle = Bundle(bundle_of("sd1", engines=["torch"], precision="bf16"))
-    found = find_departure(bundle, "conditioner", "torch", Settings(against="torch"))
+    found = find_departure(bundle, "conditioner", "torch", DebugSettings(against="torch"))
     assert not found.departs and found.precision == "bf16"
 
 
 @pytest.mark.parametrize(
     ("engine", "settings", "message"),
     [
-        ("onxruntime", Settings(), "did you mean 'onnxruntime'"),
-        ("onnxruntime", Settings(against="touch"), "did you mean 'torch'"),
-        ("onnxruntime", Settings(tolerance=0.0), "no positive number"),
-        ("onnxruntime", Settings(size=(33, 32)), "no multiple of 8 from 32 to 128"),
-        ("torch", Settings(), "the reference itself"),
-        ("torch", Settings(precision="bf16"), "try --precision fp32"),
+        ("onxruntime", DebugSettings(), "did you mean 'onnxruntime'"),
+        ("onnxruntime", DebugSettings(against="touch"), "did you mean 'torch'"),
+        ("onnxruntime", DebugSettings(tolerance=0.0), "no positive number"),
+        ("onnxruntime", DebugSettings(size=(33, 32)), "no multiple of 8 from 32 to 128"),
+        ("torch", DebugSettings(), "the reference itself"),
+        ("torch", DebugSettings(precision="bf16"), "try --precision fp32"),
     ],
 )
-def test_what_cannot_be_had_is_told(engine: str, settings: Settings, message: str) -> None:
+def test_what_cannot_be_had_is_told(engine: str, settings: DebugSettings, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         find_departure(Bundle(bundle_of("sd1")), "vae_decoder", engine, settings)
 
@@ -141,7 +141,7 @@ def test_the_graph_of_another_version_has_no_names_in_torch(tmp_path: Path) -> N
 
     path, _ = spoilt(bundle_of("sd1"), tmp_path, "conditioner", renamed, contrib=False)
     with pytest.raises(EngineError, match="--against onnxruntime"):
-        find_departure(Bundle(path), "conditioner", "openvino", Settings(precision="fp32"))
+        find_departure(Bundle(path), "conditioner", "openvino", DebugSettings(precision="fp32"))
 
 
 def test_chunks_are_neighbours_of_limited_size() -> None:
