@@ -56,7 +56,7 @@ def open_torch(
         compile: compile what runs at every step with ``torch.compile``, for each set of shapes.
 
     Raises:
-        EngineUnavailableError: torch is missing; or, for a GPU, the driver or cuda-bindings.
+        EngineUnavailableError: for a GPU, the driver or cuda-bindings are missing.
         UsageError: an option has no such value.
         BundleError: the weights do not fit the network.
 

@@ -11,7 +11,7 @@ from ..cuda.gpu import device_number, no_gpu
 from ..engine import check_buffers
 from ..errors import EngineError, EngineUnavailableError, UsageError
 from ..memory import Buffer
-from . import NAME, kernels, unavailable
+from . import NAME, kernels
 from .module import Module
 
 __all__ = ["DeviceTorchEngine"]
@@ -26,7 +26,7 @@ class DeviceTorchEngine:
     run. torch's current stream is the device's while the module runs.
 
     Raises:
-        EngineUnavailableError: torch, the driver or cuda-bindings are missing.
+        EngineUnavailableError: the driver or cuda-bindings are missing.
         UsageError: an unknown option.
         BundleError: the weights do not fit the network.
 
@@ -46,7 +46,7 @@ class DeviceTorchEngine:
     ) -> None:
         if cuda_graph not in get_args(CudaGraph):
             raise UsageError(f"cuda_graph={cuda_graph!r} is none of {', '.join(get_args(CudaGraph))}")
-        reason = unavailable() or no_gpu()
+        reason = no_gpu()
         if reason is not None:
             raise EngineUnavailableError(reason)
         number = device_number(device)

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 
 from ..bundle.bundle import Bundle
 from ..engine import check_buffers
-from ..errors import EngineError, EngineUnavailableError
+from ..errors import EngineError
 from ..memory import HOST, Buffer, host_arrays
-from . import NAME, unavailable
+from . import NAME
 from .module import Module
 
 __all__ = ["HostTorchEngine"]
@@ -29,9 +29,6 @@ class HostTorchEngine:
         compile: bool,  # noqa: A002
         cuda_graph: str | None,
     ) -> None:
-        reason = unavailable()
-        if reason is not None:
-            raise EngineUnavailableError(reason)
         import torch
 
         if threads is not None:

@@ -6,7 +6,7 @@ from typing import Any
 from ..bundle.bundle import Bundle
 from ..bundle.compiled_cache import CompiledCache
 from ..engine import check_buffers
-from ..errors import EngineError, EngineUnavailableError
+from ..errors import EngineError
 from ..memory import HOST, Buffer, host_arrays
 from ..resident import release_freed
 from ..spec import ComponentSpec, resolve_dim, split_dim
@@ -41,7 +41,6 @@ class OnnxRuntimeEngine:
         threads: for one operator; None lets the library choose.
 
     Raises:
-        EngineUnavailableError: the library is missing.
         EngineError: it refuses the graph.
 
     """
@@ -50,9 +49,6 @@ class OnnxRuntimeEngine:
     memory = HOST
 
     def __init__(self, bundle: Bundle, component: str, *, precision: str = "fp32", threads: int | None = None) -> None:
-        reason = unavailable()
-        if reason is not None:
-            raise EngineUnavailableError(reason)
         graph = bundle.graph(component, precision)
         self.notes: list[str] = []
         self.spec = graph.spec

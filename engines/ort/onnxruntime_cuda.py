@@ -55,7 +55,7 @@ class OnnxRuntimeCudaEngine:
 
     Raises:
         UsageError: an option out of range.
-        EngineUnavailableError: library, driver or GPU are missing, or the provider fell back to the CPU.
+        EngineUnavailableError: the provider fell back to the CPU.
         EngineError: the library refuses the graph, or has no kernel on the GPU for an operator that matters.
 
     """
@@ -73,9 +73,6 @@ class OnnxRuntimeCudaEngine:
     ) -> None:
         if memory_limit is not None and memory_limit < 1:
             raise UsageError(f"memory_limit={memory_limit} is in bytes and positive")
-        reason = unavailable()
-        if reason is not None:
-            raise EngineUnavailableError(reason)
         graph = bundle.graph(component, precision)
         self.notes: list[str] = []
         self.spec = graph.spec

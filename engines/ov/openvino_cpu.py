@@ -80,7 +80,7 @@ class OpenVinoEngine:
         threads: for one operator; None lets the library choose.
 
     Raises:
-        EngineUnavailableError: the library is missing, or the CPU cannot compute in that precision.
+        EngineUnavailableError: the CPU cannot compute in that precision.
         EngineError: it refuses the graph.
 
     """
@@ -89,9 +89,6 @@ class OpenVinoEngine:
     memory = HOST
 
     def __init__(self, bundle: Bundle, component: str, *, precision: str = "fp32", threads: int | None = None) -> None:
-        reason = unavailable()
-        if reason is not None:
-            raise EngineUnavailableError(reason)
         graphs = bundle.component(component).graphs
         graph = bundle.graph(component, precision if precision in graphs else "fp32")
         self.notes: list[str] = []
