@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram
 
 from ..engines.errors import ExportError
-from ..engines.nets.build import component_module, network_from_config
+from ..engines.nets.component_module import component_module, network_from_config
 from ..engines.nets.network_config import NetworkConfig
 from ..engines.spec import ComponentSpec, split_dim
 from .translate import graph_from_program
@@ -51,7 +51,7 @@ def trace_component(
     """Trace a component and translate it to ONNX.
 
     Args:
-        kind: which component of the network; see :func:`~sdengine.engines.nets.build.component_module`.
+        kind: which component of the network; see :func:`~sdengine.engines.nets.component_module.component_module`.
         config: the network's configuration.
         spec: inputs, outputs and axes; all axes become dynamic.
         weights: the network's parameters by name.

@@ -33,7 +33,7 @@ def unet_flops(bundle: str, inputs: Mapping[str, Any]) -> float:
     """Count what two rows of the plain network take, products and convolutions."""
     import torch
     from sdengine.engines.bundle.bundle import Bundle
-    from sdengine.engines.nets.build import network_from_config
+    from sdengine.engines.nets.component_module import network_from_config
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"):

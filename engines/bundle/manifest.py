@@ -83,7 +83,7 @@ class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """A network, or a part of one, as it is compiled.
 
     Attributes:
-        kind: which part; see :func:`~sdengine.engines.nets.build.component_module`.
+        kind: which part; see :func:`~sdengine.engines.nets.component_module.component_module`.
         network: name of the network whose weights it uses.
         graphs: by precision: ``fp32``, ``bf16`` or ``fp16``.
 

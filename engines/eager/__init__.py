@@ -63,12 +63,12 @@ def open_torch(
     """
     where = _resolved(device)
     if where == "cpu":
-        from .host import HostTorchEngine
+        from .host_engine import HostTorchEngine
 
         return HostTorchEngine(
             bundle, component, precision=precision, threads=threads, compile=compile, cuda_graph=cuda_graph
         )
-    from .device import DeviceTorchEngine
+    from .device_engine import DeviceTorchEngine
 
     return DeviceTorchEngine(
         bundle, component, precision=precision, device=where, cuda_graph=cuda_graph or "step", compile=compile

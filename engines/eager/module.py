@@ -8,7 +8,7 @@ from typing import Any
 
 from ..bundle.bundle import Bundle
 from ..errors import EngineError
-from .network import load_network
+from .load_network import load_network
 
 __all__ = ["Module"]
 
@@ -32,7 +32,7 @@ class Module:
     def __init__(self, bundle: Bundle, component: str, *, precision: str, device: str, compile: bool) -> None:  # noqa: A002
         import torch
 
-        from ..nets.build import component_module
+        from ..nets.component_module import component_module
 
         record = bundle.component(component)
         graph = record.graphs.get(precision) or next(iter(record.graphs.values()))

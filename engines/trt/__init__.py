@@ -1,11 +1,11 @@
 """TensorRT and TensorRT for RTX: compiling the components of a bundle to plans."""
 
-from .build import BuildProgress, BuiltPlan, build_engines, check_options
+from .build_options import TARGETS, BuildOptions
+from .build_plans import BuildProgress, BuiltPlan, build_engines, check_options
+from .build_table import COLUMNS, rows_of
 from .library import LIBRARIES
-from .options import TARGETS, BuildOptions
 from .plan_memory import MemoryEstimate, PlanMemory, memory_estimates
-from .record import PlanRecord, read_record
-from .table import COLUMNS, rows_of
+from .plan_record import PlanRecord, read_record
 
 __all__ = [
     "COLUMNS",

@@ -8,7 +8,7 @@ from ..bundle.bundle import Bundle, file_sha256
 from ..bundle.manifest import EngineFile, FileRecord, Manifest
 from ..bundle.whole_file import write_whole
 from .locked import rewrite_manifest
-from .record import PlanRecord
+from .plan_record import PlanRecord
 
 __all__ = ["add_plan"]
 

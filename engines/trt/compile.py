@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ..spec import ComponentSpec
+from .build_options import BuildOptions
 from .failure import build_error
 from .library import Library
 from .messages import Messages, Progress, logger_for, monitor_for
-from .network import layers_by_precision, mark_outputs, parsed_network
-from .options import BuildOptions
+from .parsed_network import layers_by_precision, mark_outputs, parsed_network
+from .plan_record import PlanSource
 from .profiles import shapes_of
-from .record import PlanSource
 
 __all__ = ["Compiled", "compile_plan"]
 
@@ -27,7 +27,7 @@ class Compiled:
         sha256: of the plan.
         size: of the plan, in bytes.
         seconds: from the first byte of the graph to the last of the plan.
-        layers: see :func:`~sdengine.engines.trt.network.layers_by_precision`.
+        layers: see :func:`~sdengine.engines.trt.parsed_network.layers_by_precision`.
         messages: what the library said.
         timing_cache: for the next build, where the library has one.
 

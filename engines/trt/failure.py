@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from ..errors import EngineError
-from .options import BuildOptions
+from .build_options import BuildOptions
 
 __all__ = ["build_error", "parse_error"]
 

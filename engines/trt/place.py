@@ -5,7 +5,7 @@ from ..bundle.manifest import EngineFile
 from ..cuda.gpu import Gpu
 from ..errors import EngineError
 from .library import Library
-from .record import read_record
+from .plan_record import read_record
 
 __all__ = ["plan_for"]
 

@@ -19,8 +19,8 @@ from .contexts import Contexts
 from .library import Library
 from .messages import Messages, logger_for
 from .place import plan_for
+from .plan_record import PlanRecord, read_record
 from .profiles import Profile
-from .record import PlanRecord, read_record
 from .refit import PlanWeights
 from .streaming import set_streaming_budget
 

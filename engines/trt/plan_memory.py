@@ -7,8 +7,8 @@ import numpy as np
 
 from ..bundle.bundle import Bundle
 from ..spec import ComponentSpec
+from .plan_record import PlanRecord, read_record
 from .profiles import Profile
-from .record import PlanRecord, read_record
 
 __all__ = ["MemoryEstimate", "PlanMemory", "memory_estimates"]
 

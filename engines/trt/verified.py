@@ -11,7 +11,7 @@ from ..cuda.gpu import gpu_here
 from ..errors import EngineError
 from ..parity import TOLERANCES, Verify, check_verify, differences, plan_specs
 from ..registry import ENGINES
-from .build import BuiltPlan
+from .build_plans import BuiltPlan
 from .library import library_of
 from .locked import rewrite_manifest
 from .place import plan_for

@@ -11,8 +11,8 @@ from .inferred import controlnet_config, text_config, unet_config, vae_config
 from .ldm_text import open_clip_tensors
 from .ldm_unet import controlnet_names, unet_names
 from .ldm_vae import vae_names
-from .names import is_buffer, normalised, verbatim_file
 from .tensor import TensorSource
+from .weight_names import is_buffer, normalised, verbatim_file
 
 __all__ = ["controlnet_component", "text_component", "unet_component", "vae_component"]
 

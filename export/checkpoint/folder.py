@@ -10,9 +10,9 @@ from .component import Checkpoint, CheckpointComponent
 from .configs import at_least_64, read_config
 from .families import family_of
 from .json_file import read_json
-from .names import normalised, verbatim_file
-from .tokenizer import is_tokenizer, pad_token
+from .tokenizer_folders import is_tokenizer, pad_token
 from .weight_files import pick_weights, read_picked, variants_of_parts
+from .weight_names import normalised, verbatim_file
 
 __all__ = ["CLASSES", "is_checkpoint", "is_component", "read_component", "read_folder", "read_networks"]
 

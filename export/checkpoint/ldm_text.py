@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 
 from ...engines.errors import CheckpointError
-from .names import is_buffer
 from .tensor import TensorSource
+from .weight_names import is_buffer
 
 __all__ = ["SD2_LAYERS", "open_clip_tensors"]
 

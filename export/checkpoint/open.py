@@ -6,15 +6,15 @@ from pathlib import Path
 
 from ...engines.errors import CheckpointError, UsageError, nearest
 from ...engines.scheduler_fixes import scheduler_notes
+from .clip_vocabulary import clip_tokenizers
 from .component import Checkpoint, CheckpointComponent
 from .convert import controlnet_component, vae_component
 from .families import FAMILIES, Family
 from .folder import is_checkpoint, is_component, read_component, read_folder
 from .hub import Hub, hub_name
 from .single_file import CONTROLNET, VAE, below, read_single_file
-from .tokenizer import check_vocabulary, pad_token, tokenizer_folders
+from .tokenizer_folders import check_vocabulary, pad_token, tokenizer_folders
 from .verify import check_components, check_scheduler
-from .vocabulary import clip_tokenizers
 from .weight_files import WEIGHT_SUFFIXES, read_weights
 from .with_prior import is_decoder, is_prior, prior_of_card, read_decoder
 

@@ -10,10 +10,10 @@ from .component import CheckpointComponent
 from .convert import controlnet_component, text_component, unet_component, vae_component
 from .families import COSXL, DDIM, FAMILIES, SD2_BASE, Family
 from .json_file import read_json
-from .names import is_buffer
-from .prediction import Marks, read_marks
+from .prediction_marks import Marks, read_marks
 from .tensor import TensorSource
 from .weight_files import read_weights
+from .weight_names import is_buffer
 
 __all__ = ["CONTROLNET", "VAE", "SingleFile", "below", "read_single_file"]
 

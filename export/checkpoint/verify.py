@@ -102,7 +102,7 @@ def expected_shapes(component: CheckpointComponent) -> dict[str, tuple[int, ...]
     """
     import torch
 
-    from ...engines.nets.build import network_from_config
+    from ...engines.nets.component_module import network_from_config
 
     try:
         with torch.device("meta"):

@@ -9,7 +9,7 @@ from ...engines.families import FAMILIES
 from .component import Checkpoint, CheckpointComponent
 from .folder import is_checkpoint, read_networks
 from .json_file import read_json
-from .tokenizer import is_tokenizer, pad_token
+from .tokenizer_folders import is_tokenizer, pad_token
 
 __all__ = ["IMAGE_PROCESSOR", "is_decoder", "is_prior", "prior_of_card", "read_decoder"]
 

@@ -8,10 +8,10 @@ here, once, where the structure of the networks is known; the results stay the s
 import onnx_ir as ir
 
 from ..translate import remove_unused
-from .attention import fuse_attention
-from .group_norm import spell_group_norms
-from .residual_norm import fuse_residual_norms
-from .transposed import fuse_transposed_weights
+from .fuse_attention import fuse_attention
+from .fuse_residual_norm import fuse_residual_norms
+from .fuse_transposed import fuse_transposed_weights
+from .replace_group_norm import spell_group_norms
 
 __all__ = ["DOMAIN", "rewrite_for_onnxruntime"]
 

@@ -19,7 +19,7 @@ from ...engines.trt.profiles import vae_factor
 from .as_traced import differences_from_trace
 from .compare import LayerComparison, compare
 from .departure import Departure, LayerDifference
-from .layers import Layer, chunks, layers_of
+from .graph_layers import Layer, chunks, layers_of
 from .runners import AGAINST, engine_runner, marked_runner, ran_by, reference_runner
 from .save import Saved
 from .subject import Subject

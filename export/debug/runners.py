@@ -173,7 +173,7 @@ def _plan_runner(subject: Subject, names: Sequence[str]) -> BaseRunner:
 
     class PlanRunner(TrtRunner):  # type: ignore[misc]
         def infer_impl(self, *arguments: Any, **options: Any) -> Any:
-            from ...engines.trt.network import MARKED
+            from ...engines.trt.parsed_network import MARKED
 
             made = super().infer_impl(*arguments, **options)
             return OrderedDict((name.removeprefix(MARKED), array) for name, array in made.items())
@@ -185,11 +185,11 @@ def _plan(subject: Subject, names: Sequence[str]) -> Any:
     """Build a plan that shows the values, compare its hash, and open it with our own runtime: no host code runs."""
     from ...engines.cuda.gpu import gpu_here
     from ...engines.spec import AxisRange
+    from ...engines.trt.build_options import BuildOptions
     from ...engines.trt.compile import compile_plan
     from ...engines.trt.messages import Messages, logger_for
-    from ...engines.trt.options import BuildOptions
     from ...engines.trt.plan_engine import deserialised
-    from ...engines.trt.record import PlanSource
+    from ...engines.trt.plan_record import PlanSource
 
     library = LIBRARIES[subject.engine]
     gpu = gpu_here(device_number(subject.device))

@@ -4,7 +4,7 @@ Adding a condition adds a file here, a line in :data:`CONDITIONS`, and its name 
 """
 
 from .condition import Condition, Part, Preparation
-from .controlnet import ControlNets
+from .controlnets import ControlNets
 from .hint import Hint
 from .image_embedding import ImageEmbedding
 from .inpainting import Inpainting

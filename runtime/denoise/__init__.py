@@ -1,7 +1,7 @@
 """Denoising: samples, the batches that they share launches in, and the loop."""
 
 from .batch import Batch
-from .run import Denoising, Step
+from .denoising import Denoising, Step
 from .sample import Sample
 
 __all__ = ["Batch", "Denoising", "Sample", "Step"]

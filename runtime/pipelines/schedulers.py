@@ -117,7 +117,7 @@ class Scheduler:
 
 
 def _defaults(name: str) -> Mapping[str, Any]:
-    from ..schedule.registry import SOLVERS
+    from ..schedule.solver_registry import SOLVERS
 
     return SOLVERS[name].options.defaults
 

@@ -10,7 +10,7 @@ from ..schedule import Schedule, make_schedule
 from ..schedule.choice import choose_scheduler
 from ..schedule.consistency import LCM
 from ..schedule.distilled import shortened_timesteps
-from ..schedule.registry import find_solver
+from ..schedule.solver_registry import find_solver
 from .fitness import inner_share
 from .resolve import Job
 

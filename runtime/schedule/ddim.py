@@ -4,10 +4,10 @@ import numpy as np
 
 from ...engines.errors import UsageError
 from .levels import training_levels
-from .options import BETAS, OptionTable
-from .prediction import clipped_if_configured, noise_at, x0_at
+from .predicted import clipped_if_configured, noise_at, x0_at
 from .rows import NOISE, Array, Indices
 from .solver import Grid, ScheduleRequest, Solver, Steps
+from .solver_options import BETAS, OptionTable
 from .spacing import spaced_timesteps
 
 __all__ = ["DDIM", "alpha_bar", "timestep_level"]

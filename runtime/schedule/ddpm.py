@@ -3,10 +3,10 @@
 import numpy as np
 
 from .ddim import alpha_bar, timestep_level
-from .options import BETAS, OptionTable
-from .prediction import clipped_if_configured, x0_at
+from .predicted import clipped_if_configured, x0_at
 from .rows import NOISE, Array, Indices, X
 from .solver import Grid, ScheduleRequest, Solver, Steps
+from .solver_options import BETAS, OptionTable
 from .spacing import spaced_timesteps
 
 __all__ = ["DDPM"]

@@ -8,11 +8,11 @@ import numpy as np
 
 from .dpm_step import half_log_snr
 from .log_snr import levels_at, log_snr_grid, variance_preserving_level
-from .options import BETAS, OptionTable
-from .prediction import noise_at, signal_and_noise
+from .predicted import noise_at, signal_and_noise
 from .rows import Indices, X, slot
 from .singles import Singles, exp
 from .solver import Grid, ScheduleRequest, Solver, Steps
+from .solver_options import BETAS, OptionTable
 
 __all__ = ["DEIS"]
 

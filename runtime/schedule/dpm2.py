@@ -6,11 +6,11 @@ Two evaluations per step: half a step in log sigma, then the whole step with the
 import numpy as np
 
 from .euler import ancestral_split
-from .options import BETAS, OptionTable
 from .rows import NOISE, Array, Indices, X, slot
 from .sigma_space import derivative_at, initial_noise, input_scale, sigma_level, spaced_levels
 from .singles import rounded
 from .solver import Grid, ScheduleRequest, Solver, Steps
+from .solver_options import BETAS, OptionTable
 from .spacing import timestep_from_sigma
 
 __all__ = ["DPM2", "DPM2_ANCESTRAL", "interleaved", "step_ends"]

@@ -11,11 +11,11 @@ import numpy as np
 from ...engines.errors import UsageError
 from .dpm_step import DPM_SYNONYMS, Factors, half_log_snr, step_factors
 from .log_snr import dpm_grid, levels_at, variance_preserving_level
-from .options import BETAS, OptionTable
-from .prediction import noise_at, signal_and_noise, x0_at
+from .predicted import noise_at, signal_and_noise, x0_at
 from .rows import NOISE, Array, Indices, X, slot
 from .singles import Singles
 from .solver import Grid, ScheduleRequest, Solver, Steps
+from .solver_options import BETAS, OptionTable
 
 __all__ = ["DPM_MULTISTEP", "check_order", "multistep"]
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from .dpm2 import interleaved, step_ends
 from .euler import ancestral_split
-from .options import BETAS, OptionTable
-from .prediction import denoised_at_sigma
+from .predicted import denoised_at_sigma
 from .rows import NOISE, Array, Indices, X, slot
 from .sigma_space import initial_noise, input_scale, sigma_level, spaced_levels, twice_but_first
 from .singles import rounded
 from .solver import Grid, ScheduleRequest, Solver, Steps
+from .solver_options import BETAS, OptionTable
 from .spacing import timestep_from_sigma
 
 __all__ = ["DPM_SDE"]

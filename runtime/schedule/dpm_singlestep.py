@@ -9,10 +9,10 @@ import numpy as np
 
 from .dpm_step import DPM_SYNONYMS, half_log_snr, step_factors
 from .log_snr import dpm_grid, levels_at, variance_preserving_level
-from .options import BETAS, Options, OptionTable
-from .prediction import noise_at, signal_and_noise, x0_at
+from .predicted import noise_at, signal_and_noise, x0_at
 from .rows import NOISE, Array, Indices, X, slot
 from .solver import Grid, ScheduleRequest, Solver, Steps
+from .solver_options import BETAS, Options, OptionTable
 
 __all__ = ["DPM_SINGLESTEP"]
 

@@ -11,11 +11,11 @@ import numpy as np
 from ...engines.errors import UsageError
 from .dpm_multistep import check_order, multistep
 from .dpm_step import DPM_SYNONYMS
-from .options import OptionTable
 from .rows import OUTPUT, Array, Indices, X
 from .sigma_space import sigma_level
 from .singles import Singles, rounded
 from .solver import Grid, ScheduleRequest, Solver, Steps
+from .solver_options import OptionTable
 from .spacing import exponential_sigmas, karras_sigmas
 
 __all__ = ["EDM_DPM_MULTISTEP", "EDM_EULER"]

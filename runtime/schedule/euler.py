@@ -5,11 +5,11 @@ Algorithm 1 of https://arxiv.org/abs/2206.00364 without its correction, and k-di
 
 import numpy as np
 
-from .options import BETAS, OptionTable
 from .rows import NOISE, Array, Indices, X
 from .sigma_space import derivative_at, initial_noise, input_scale, sigma_level, spaced_levels
 from .singles import rounded
 from .solver import Grid, ScheduleRequest, Solver, Steps
+from .solver_options import BETAS, OptionTable
 from .spacing import final_sigma, timestep_from_sigma
 
 __all__ = ["EULER", "EULER_ANCESTRAL", "ancestral_split"]

@@ -6,8 +6,7 @@ last step goes to zero noise, where there is no slope, and stays an Euler step.
 
 import numpy as np
 
-from .options import BETAS, OptionTable
-from .prediction import clipped_if_configured, denoised_at_sigma
+from .predicted import clipped_if_configured, denoised_at_sigma
 from .rows import Indices, X, slot
 from .sigma_space import (
     initial_noise,
@@ -18,6 +17,7 @@ from .sigma_space import (
 )
 from .singles import rounded
 from .solver import Grid, ScheduleRequest, Solver, Steps
+from .solver_options import BETAS, OptionTable
 
 __all__ = ["HEUN"]
 

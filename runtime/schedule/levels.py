@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...engines.errors import UsageError, nearest
-from .options import Options
+from .solver_options import Options
 
 __all__ = ["TrainingLevels", "training_levels"]
 

@@ -5,11 +5,11 @@ The slopes of the last four evaluations are interpolated by a polynomial in sigm
 
 import numpy as np
 
-from .options import BETAS, OptionTable
 from .rows import Array, Indices, X, slot
 from .sigma_space import derivative_at, initial_noise, input_scale, sigma_level, spaced_levels
 from .singles import rounded
 from .solver import Grid, ScheduleRequest, Solver, Steps
+from .solver_options import BETAS, OptionTable
 
 __all__ = ["LMS"]
 

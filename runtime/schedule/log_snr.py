@@ -3,7 +3,7 @@
 import numpy as np
 
 from ...engines.errors import UsageError
-from .prediction import signal_and_noise
+from .predicted import signal_and_noise
 from .rows import Array, Indices
 from .sigma_space import refuse_respacing
 from .singles import Singles, rounded, singles

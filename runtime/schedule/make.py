@@ -10,11 +10,11 @@ import numpy as np
 
 from ...engines.errors import UsageError
 from .cut import Cut, evaluations
-from .options import resolve_options
-from .registry import SOLVERS, find_solver
 from .rows import COLUMNS, OUTPUT, Array, X, update_table
+from .schedule import Schedule
 from .solver import Grid, ScheduleRequest, Solver
-from .table import Schedule
+from .solver_options import resolve_options
+from .solver_registry import SOLVERS, find_solver
 
 __all__ = ["make_schedule"]
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from ...engines.errors import UsageError
 from .ddim import alpha_bar, timestep_level
-from .options import BETAS, OptionTable
 from .rows import OUTPUT, Array, Indices, X, slot
 from .solver import Grid, ScheduleRequest, Solver, Steps
+from .solver_options import BETAS, OptionTable
 from .spacing import spaced_timesteps
 
 __all__ = ["PNDM"]

@@ -7,7 +7,7 @@ https://arxiv.org/abs/2206.00364); the network's input is the latent divided by 
 import numpy as np
 
 from ...engines.errors import UsageError
-from .prediction import denoised_at_sigma
+from .predicted import denoised_at_sigma
 from .rows import Array, Indices, X
 from .singles import rounded
 from .solver import Grid, ScheduleRequest

@@ -1,4 +1,4 @@
-"""What a solver consists of; each one is a record of three functions, see :mod:`.registry`."""
+"""What a solver consists of; each one is a record of three functions, see :mod:`.solver_registry`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .levels import TrainingLevels, training_levels
-from .options import Options, OptionTable
 from .rows import Array, Indices
+from .solver_options import Options, OptionTable
 
 __all__ = ["Grid", "ScheduleRequest", "Solver", "Steps"]
 

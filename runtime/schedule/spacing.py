@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from ...engines.errors import UsageError
 from .levels import TrainingLevels
-from .options import Options
 from .quantile import beta_quantiles
 from .rows import Array
+from .solver_options import Options
 
 __all__ = ["final_sigma", "log_spaced_timesteps", "respaced_sigmas", "spaced_timesteps", "timestep_from_sigma"]
 

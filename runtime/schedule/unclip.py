@@ -8,11 +8,11 @@ import numpy as np
 from ...engines.errors import UsageError
 from .ddim import timestep_level
 from .levels import BETA_SCHEDULES
-from .options import OptionTable
-from .prediction import clipped_if_configured, x0_at
+from .predicted import clipped_if_configured, x0_at
 from .rows import NOISE, Indices, X
 from .singles import Singles
 from .solver import Grid, ScheduleRequest, Solver, Steps
+from .solver_options import OptionTable
 
 __all__ = ["UNCLIP"]
 

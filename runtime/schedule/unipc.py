@@ -9,11 +9,11 @@ import numpy as np
 
 from .dpm_step import half_log_snr
 from .log_snr import levels_at, log_snr_grid, variance_preserving_level
-from .options import BETAS, OptionTable
-from .prediction import noise_at, signal_and_noise, x0_at
+from .predicted import noise_at, signal_and_noise, x0_at
 from .rows import Array, Indices, X, slot
 from .singles import Singles, expm1
 from .solver import Grid, ScheduleRequest, Solver, Steps
+from .solver_options import BETAS, OptionTable
 
 __all__ = ["UNIPC"]
 

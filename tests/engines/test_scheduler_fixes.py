@@ -8,7 +8,7 @@ from typing import Any
 import diffusers
 import pytest
 from sdengine.engines.scheduler_fixes import SCHEDULER_CLASSES, fixed_scheduler, fixes_for, scheduler_notes
-from sdengine.runtime.schedule.registry import SOLVERS
+from sdengine.runtime.schedule.solver_registry import SOLVERS
 
 PIPELINES = {
     ("sd1", "StableDiffusionPipeline", "text", False): diffusers.StableDiffusionPipeline,

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
 from ....engines.errors import CheckpointError
-from ...checkpoint.names import text_name
+from ...checkpoint.weight_names import text_name
 from .demo_networks import new_vae
 from .evaluate import evaluate, table
 from .painter import Painter, drawer

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from ...checkpoint.names import text_name
+from ...checkpoint.weight_names import text_name
 from .demo_networks import SCHEDULER, UNET, VAE
 from .painter import Painter
 from .train_tokenizer import EOS, write_tokenizer

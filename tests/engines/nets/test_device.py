@@ -3,8 +3,8 @@
 import pytest
 import torch
 from sdengine.engines.bundle.bundle import Bundle
-from sdengine.engines.eager.network import fuse_projections
-from sdengine.engines.nets.build import component_module, network_from_config
+from sdengine.engines.eager.load_network import fuse_projections
+from sdengine.engines.nets.component_module import component_module, network_from_config
 
 from ...bundles import bundle_of
 

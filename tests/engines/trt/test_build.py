@@ -12,7 +12,7 @@ from sdengine.engines.bundle.manifest import FileRecord
 from sdengine.engines.errors import BundleError, EngineError, EngineUnavailableError, UsageError
 from sdengine.engines.trt import BuildOptions, build_engines
 from sdengine.engines.trt.library import LIBRARIES
-from sdengine.engines.trt.record import read_record
+from sdengine.engines.trt.plan_record import read_record
 
 from .bundles import copy_of
 

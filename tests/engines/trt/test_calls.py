@@ -5,16 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import sdengine.engines.trt.build
+import sdengine.engines.trt.build_plans
 from sdengine.engines.trt import refit
+from sdengine.engines.trt.build_options import TARGETS, BuildOptions
 from sdengine.engines.trt.library import LIBRARIES, ONLY_TENSORRT
-from sdengine.engines.trt.options import TARGETS, BuildOptions
 
 trt = pytest.importorskip("tensorrt_rtx")
 
-FOLDER = Path(sdengine.engines.trt.build.__file__).parent
+FOLDER = Path(sdengine.engines.trt.build_plans.__file__).parent
 FILES = [
-    "compile.py", "messages.py", "network.py", "bound_context.py", "plan_engine.py", "contexts.py", "refit.py",
+    "compile.py", "messages.py", "parsed_network.py", "bound_context.py", "plan_engine.py", "contexts.py", "refit.py",
     "streaming.py",
 ]  # fmt: skip
 
@@ -73,7 +73,7 @@ def test_names_exist(file: str) -> None:
             classes = (kinds[name], trt.IAttentionInputLayer) if name == "layer" else (kinds[name],)
             assert any(hasattr(kind, chain[0]) for kind in classes), f"{file}: {name}.{chain[0]}"
             checked += 1
-    least = {"compile.py": 15, "messages.py": 4, "network.py": 8, "bound_context.py": 6, "plan_engine.py": 2}
+    least = {"compile.py": 15, "messages.py": 4, "parsed_network.py": 8, "bound_context.py": 6, "plan_engine.py": 2}
     least |= {"contexts.py": 8, "refit.py": 6, "streaming.py": 3}
     assert checked >= least[file]
 

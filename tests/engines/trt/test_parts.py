@@ -2,9 +2,9 @@
 
 import pytest
 from sdengine.engines.spec import AxisRange, ComponentSpec, TensorSpec
+from sdengine.engines.trt.build_options import BuildOptions
 from sdengine.engines.trt.failure import build_error, parse_error
 from sdengine.engines.trt.messages import Messages
-from sdengine.engines.trt.options import BuildOptions
 from sdengine.engines.trt.profiles import profiles_for, shapes_of
 
 SPEC = ComponentSpec(

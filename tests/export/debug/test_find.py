@@ -9,7 +9,7 @@ from onnx import numpy_helper
 from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.errors import EngineError, UsageError
 from sdengine.export.debug.find import DebugSettings, find_departure
-from sdengine.export.debug.layers import Layer, chunks
+from sdengine.export.debug.graph_layers import Layer, chunks
 
 from ...bundles import bundle_of
 from .spoilt import spoilt

@@ -8,8 +8,8 @@ import scipy.stats
 import torch
 from sdengine.runtime.schedule import make_schedule
 from sdengine.runtime.schedule.levels import training_levels
-from sdengine.runtime.schedule.options import Options
 from sdengine.runtime.schedule.quantile import beta_quantiles
+from sdengine.runtime.schedule.solver_options import Options
 
 from .oracle import SDXL, build, diffusers_warnings_ignored
 

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from sdengine.engines.errors import UsageError
 from sdengine.runtime.schedule import make_schedule
-from sdengine.runtime.schedule.registry import SOLVERS
+from sdengine.runtime.schedule.solver_registry import SOLVERS
 
 from .oracle import SDXL, SIGMA_SPACINGS, assert_same, build, run_diffusers, run_matrices
 

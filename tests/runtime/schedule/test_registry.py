@@ -8,7 +8,7 @@ import diffusers
 import pytest
 import sdengine.runtime.schedule as package
 from sdengine.runtime.schedule import make_schedule, solver_names
-from sdengine.runtime.schedule.registry import SOLVERS
+from sdengine.runtime.schedule.solver_registry import SOLVERS
 
 from .oracle import SDXL
 

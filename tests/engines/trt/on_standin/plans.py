@@ -10,8 +10,8 @@ from sdengine.engines.bundle.manifest import Manifest
 from sdengine.engines.trt import BuildOptions
 from sdengine.engines.trt.add import add_plan
 from sdengine.engines.trt.locked import rewrite_manifest
+from sdengine.engines.trt.plan_record import PlanRecord, PlanSource
 from sdengine.engines.trt.profiles import profiles_for, shapes_of, vae_factor
-from sdengine.engines.trt.record import PlanRecord, PlanSource
 
 from ..bundles import copy_of
 from .library import RTX_VERSION, VERSION

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from sdengine.engines.eager import device as on_device
+from sdengine.engines.eager import device_engine as on_device
 
 from ....bundles import bundle_of
 from ....gpu.kit import on_device as section

@@ -8,7 +8,7 @@ from sdengine.engines.cuda.gpu import gpu_here
 from sdengine.engines.engine import run
 from sdengine.engines.errors import UsageError
 from sdengine.engines.trt import BuildOptions, memory_estimates
-from sdengine.engines.trt.build import _workspace
+from sdengine.engines.trt.build_plans import _workspace
 from sdengine.engines.trt.library import LIBRARIES
 from sdengine.engines.trt.plan_engine import PlanEngine
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.cuda.device import device_of
-from sdengine.engines.eager import device as on_device
+from sdengine.engines.eager import device_engine as on_device
 from sdengine.engines.eager import open_torch
 from sdengine.engines.engine import run
 from sdengine.engines.errors import EngineError, EngineUnavailableError, UsageError

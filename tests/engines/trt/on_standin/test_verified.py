@@ -6,8 +6,8 @@ import pytest
 from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.errors import ExportError
 from sdengine.engines.trt import verified
-from sdengine.engines.trt.build import BuiltPlan
-from sdengine.engines.trt.record import read_record
+from sdengine.engines.trt.build_plans import BuiltPlan
+from sdengine.engines.trt.plan_record import read_record
 from sdengine.engines.trt.verified import verify_plans
 
 from .plans import with_plans

@@ -23,7 +23,7 @@ _KEPT: list[Any] = []  # what captured graphs may still call
 
 
 class StandinStream:
-    """See :class:`sdengine.engines.eager.device.TorchStream`."""
+    """See :class:`sdengine.engines.eager.device_engine.TorchStream`."""
 
     made: ClassVar[list["StandinStream"]] = []
 

@@ -48,7 +48,7 @@ def _read(bundle: Bundle, name: str, precision: str, device: str) -> Any:
     import torch
     from safetensors.torch import load_file
 
-    from ..nets.build import network_from_config
+    from ..nets.component_module import network_from_config
 
     record = bundle.manifest.networks[name]
     dtype = getattr(torch, DTYPES[precision])

@@ -12,12 +12,12 @@ from ..bundle.whole_file import write_whole
 from ..cuda.gpu import Gpu, free_memory, gpu_here
 from ..errors import UsageError, nearest
 from .add import add_plan
+from .build_options import BuildOptions, targets_for
 from .compile import compile_plan
 from .library import Library, library_of
 from .locked import locked
-from .options import BuildOptions, targets_for
+from .plan_record import PlanRecord, PlanSource, read_record
 from .profiles import profiles_for, vae_factor
-from .record import PlanRecord, PlanSource, read_record
 
 __all__ = ["BuildProgress", "BuiltPlan", "build_engines", "check_options"]
 
@@ -91,7 +91,7 @@ def build_engines(
     Args:
         bundle_path: the bundle's folder.
         engine: ``tensorrt`` or ``tensorrt-rtx``.
-        options: see :class:`~sdengine.engines.trt.options.BuildOptions`.
+        options: see :class:`~sdengine.engines.trt.build_options.BuildOptions`.
         components: which ones; all when empty.
         precision: of the graphs; None takes float16 where there is such a graph, else bfloat16, else float32.
         report: called with what is done, a line at a time.

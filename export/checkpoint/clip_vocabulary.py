@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ...engines.errors import CheckpointError
 from .hub import Hub
-from .tokenizer import is_tokenizer, tokenizer_folders
+from .tokenizer_folders import is_tokenizer, tokenizer_folders
 
 __all__ = ["clip_tokenizers"]
 

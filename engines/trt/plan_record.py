@@ -7,7 +7,7 @@ import msgspec
 from ..bundle.bundle import Bundle
 from ..errors import BundleError
 from ..spec import AxisRange
-from .options import BuildOptions
+from .build_options import BuildOptions
 from .profiles import Profile
 
 __all__ = ["PlanRecord", "PlanSource", "read_record"]

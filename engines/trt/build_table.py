@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from .build import BuiltPlan
+from .build_plans import BuiltPlan
 
 __all__ = ["COLUMNS", "rows_of"]
 
