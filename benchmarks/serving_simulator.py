@@ -66,6 +66,10 @@ class Table:
         """See :class:`~sdengine.runtime.serve.policy.CostTable`."""
         return self.costs.prepare(bucket)
 
+    def switch(self, bucket: Bucket) -> float:
+        """See :class:`~sdengine.runtime.serve.policy.CostTable`."""
+        return 0.0
+
 
 def bucket_of(size: int) -> Bucket:
     return Bucket(model="bundle", height=size, width=size)

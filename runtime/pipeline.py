@@ -337,6 +337,28 @@ class Pipeline:
         settings = {**result.settings, "loras": loras} if loras else result.settings
         return replace(result, checks=self.bundle.checks.report(), loras=tuple(loras), settings=settings)
 
+    def loras_of(self, request: Request) -> tuple[Request, LoraSources]:
+        """Return a request without tags in its prompts, and the LoRAs that it is generated with.
+
+        Raises:
+            UsageError: a tag names a LoRA that is not there, or prompts of one call name different ones.
+
+        """
+        return loras_of_request(request, self._sources, self._folder)
+
+    @property
+    def lora_names(self) -> list[str]:
+        """The names that requests may use for LoRAs: those in the ``lora_folder``, as it is now."""
+        return [] if self._folder is None else list(self._folder.names())
+
+    def use_loras(self, sources: LoraSources) -> None:
+        """Change the weights now to those that requests with these LoRAs are generated with; see :meth:`set_loras`.
+
+        What is put over the weights for requests that name no LoRAs stays as it was set.
+        """
+        with self._life.use(), self._turn:
+            self._held(sources)[0].let_go()
+
     @from_arguments(Request)
     def prepare(self, request: Request) -> "list[Sample]":
         """Make the samples of a request: text encoded, conditions computed, latents started.

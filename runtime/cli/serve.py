@@ -16,6 +16,7 @@ from .options import (
     Precision,
     StreamingBudget,
     Threads,
+    VaeTiling,
     VerifyFiles,
     parse_budget,
 )
@@ -77,6 +78,10 @@ def serve(
     max_num_queued_reqs: Annotated[
         int, typer.Option(envvar=_env("MAX_NUM_QUEUED_REQS"), min=1, help="Requests that may wait; others get 429.")
     ] = 256,
+    lora_folder: Annotated[
+        Path | None,
+        typer.Option(envvar=_env("LORA_FOLDER"), help="Folder of LoRAs that requests and prompts may name."),
+    ] = None,
     policy: Annotated[
         str, typer.Option(envvar=_env("POLICY"), help="step, fcfs or batch-at-the-door; the latter two to compare.")
     ] = "step",
@@ -125,6 +130,7 @@ def serve(
     compile: Compile = None,  # noqa: A002
     weight_streaming_budget: StreamingBudget = None,
     memory_limit: MemoryLimit = None,
+    vae_tiling: VaeTiling = "auto",
     verify: VerifyFiles = "once",
 ) -> None:
     """Serve bundles over HTTP, with OpenAI's images API."""
@@ -151,6 +157,8 @@ def serve(
             "compile": compile,
             "weight_streaming_budget": parse_budget(weight_streaming_budget),
             "memory_limit": None if memory_limit is None else memory_limit << 20,
+            "lora_folder": lora_folder,
+            "vae_tiling": vae_tiling,
             "verify": verify,
         },
         policy=policy,

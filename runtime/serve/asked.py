@@ -79,8 +79,6 @@ _ELSEWHERE = {
     "generator": "send seed",
     "callback_on_step_end": "stream, with partial_images or progress",
     "output_type": "the answer holds images; output_format is png, jpeg or webp",
-    "loras": "LoRAs are merged as the bundle is exported, with --lora",
-    "cross_attention_kwargs": "LoRAs are merged as the bundle is exported, with --lora",
     "images_and_prompts": "send prompt, or image_embeds",
 }
 """Fields of a request that mean nothing in a body, and what does."""
@@ -88,7 +86,7 @@ _KINDS = {field.name: argument_of(field).kind for field in dataclasses.fields(Re
 _UNSENDABLE = {
     name: "it is for programs in Python"
     for name, kind in _KINDS.items()
-    if kind in (ANYTHING, CALLBACK, MIXED) and name != "scheduler_config"
+    if kind in (ANYTHING, CALLBACK, MIXED) and name not in ("scheduler_config", "loras")
 }
 """Of kinds that hold Python's objects, or texts that could name files."""
 REQUEST = {f.name: f for f in dataclasses.fields(Request) if f.name not in _ELSEWHERE | _UNSENDABLE}
@@ -191,6 +189,8 @@ def _settings(given: Mapping[str, Any], limits: Limits, warnings: list[str]) -> 
     ):
         if name in settings and not isinstance(settings[name], kind):
             raise _invalid(name, f"{name}={shortened(settings[name])} must be {what}")
+    if "loras" in settings:
+        settings["loras"] = _loras(settings["loras"])
     _same(settings, "num_images_per_prompt", "n", given.get("n"))
     most = whole_number("n", settings.get("num_images_per_prompt", 1), least=1, most=limits.n)
     settings["num_images_per_prompt"] = most
@@ -205,6 +205,25 @@ def _settings(given: Mapping[str, Any], limits: Limits, warnings: list[str]) -> 
     _size(given, settings)
     _add_images(given, settings, limits, warnings)
     return settings
+
+
+def _loras(value: Any) -> list[tuple[str, float]]:
+    """Read names of LoRAs, or pairs of one and its strength; whether there are such names is not known here."""
+    sent = value if isinstance(value, list) else [value]
+    if len(sent) > _LORAS_MOST:
+        raise _invalid("loras", f"loras: {len(sent)} were sent; {_LORAS_MOST} are the most")
+    found = []
+    for one in sent:
+        name, *rest = one if isinstance(one, list) and len(one) in (1, 2) else [one]
+        strength = finite_number("loras", rest[0]) if rest else 1.0
+        if not isinstance(name, str) or abs(strength) > _STRENGTH_MOST:
+            raise _invalid("loras", f"loras: {shortened(one)} is no name, nor [name, strength up to {_STRENGTH_MOST}]")
+        found.append((name, strength))
+    return found
+
+
+_LORAS_MOST = 8
+_STRENGTH_MOST = 10
 
 
 def _size(given: Mapping[str, Any], settings: dict[str, Any]) -> None:

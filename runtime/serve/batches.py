@@ -1,7 +1,7 @@
 """The batches of the buckets in use, and who is in them."""
 
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .model import Model
@@ -9,8 +9,10 @@ from .model import Model
 if TYPE_CHECKING:
     from ..denoise import Batch, Sample
 
-__all__ = ["Batches", "place_of"]
+__all__ = ["Batches", "Place", "place_of"]
 
+Place = tuple[str, str]
+"""A model, and what tells its buckets apart."""
 _MOST = 4
 """Batches with memory of their own; the one unused for longest goes first, and its samples wait outside."""
 
@@ -19,9 +21,9 @@ class Batches:
     """Makes a batch for each bucket, puts samples in and takes them out."""
 
     def __init__(self) -> None:
-        self._batches: OrderedDict[Hashable, Batch] = OrderedDict()
+        self._batches: OrderedDict[Place, Batch] = OrderedDict()
 
-    def arrange(self, model: Model, place: Hashable, samples: "Sequence[Sample]") -> "Batch":
+    def arrange(self, model: Model, place: Place, samples: "Sequence[Sample]") -> "Batch":
         """Return a batch that holds these samples and no others.
 
         Args:
@@ -62,6 +64,13 @@ class Batches:
                 del self._batches[key]
                 batch.close()
 
+    def close_of(self, model: Model) -> None:
+        """Close the batches of a model, whose weights are to change; their samples wait outside."""
+        for place, batch in list(self._batches.items()):
+            if place[0] == model.name:
+                del self._batches[place]
+                batch.close()
+
     @property
     def active(self) -> "frozenset[Sample]":
         """The samples that hold a slot."""
@@ -73,6 +82,6 @@ class Batches:
             self._batches.popitem()[1].close()
 
 
-def place_of(model: Model, sample: "Sample") -> Hashable:
+def place_of(model: Model, sample: "Sample") -> Place:
     """Return what tells batches apart; to be computed once for each sample."""
     return model.name, repr(sample.bucket)

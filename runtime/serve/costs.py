@@ -15,6 +15,7 @@ _GROWTH = 0.8
 _UNKNOWN_STEP_S = 0.1
 _UNKNOWN_DECODE_STEPS = 2.0
 _UNKNOWN_PREPARE_S = 0.02
+_UNKNOWN_SWITCH_S = 1.0
 
 
 class Costs:
@@ -26,6 +27,8 @@ class Costs:
 
     def __init__(self) -> None:
         self._steps: dict[Bucket, dict[int, _Times]] = {}
+        self._switches: dict[str, _Times] = {}
+        self._loaded: dict[str, str] = {}
         self._stages: dict[str, dict[Bucket, _Times]] = {"decode": {}, "prepare": {}}
 
     def note_step(self, bucket: Bucket, rows: int, seconds: float) -> None:
@@ -35,6 +38,12 @@ class Costs:
     def note(self, stage: str, bucket: Bucket, seconds: float) -> None:
         """Remember what ``decode`` or ``prepare`` took."""
         self._stages[stage].setdefault(bucket, _Times()).add(seconds)
+
+    def note_loras(self, model: str, loras: str, seconds: float | None = None) -> None:
+        """Remember which LoRAs are over a model's weights, and what it took to bring them there."""
+        self._loaded[model] = loras
+        if seconds is not None:
+            self._switches.setdefault(model, _Times()).add(seconds)
 
     def step(self, bucket: Bucket, rows: int) -> float:
         """See :class:`.CostTable`."""
@@ -53,6 +62,13 @@ class Costs:
     def prepare(self, bucket: Bucket) -> float:
         """See :class:`.CostTable`."""
         return self._stage("prepare", bucket, _UNKNOWN_PREPARE_S)
+
+    def switch(self, bucket: Bucket) -> float:
+        """See :class:`.CostTable`."""
+        if self._loaded.get(bucket.model, "") == bucket.loras:
+            return 0.0
+        known = self._switches.get(bucket.model)
+        return _UNKNOWN_SWITCH_S if known is None else known.middle
 
     def _stage(self, stage: str, bucket: Bucket, otherwise: float) -> float:
         known = self._stages[stage]

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..lora_set import LoraSources
+from ..request.request import Request
 from .plan import Plan, plan_for
 from .preview import Previewer
 
@@ -38,7 +40,12 @@ class Model:
         """Serve a pipeline with as many slots as its bundle takes, or as ``most`` says."""
         axis = pipeline.components.spec("denoiser").axes["S"].max
         slots = axis if most is None else min(axis, most)
-        return cls(name=name, pipeline=pipeline, slots=slots, previewer=Previewer(pipeline.components))
+        return cls(name=name, pipeline=pipeline, slots=slots, previewer=Previewer(pipeline))
+
+    @property
+    def usual_loras(self) -> LoraSources:
+        """What requests that name no LoRAs are generated with."""
+        return self.pipeline.loras_of(Request(""))[1]
 
     def plan(self, settings: Mapping[str, Any]) -> Plan:
         """Check a request; see :func:`.plan_for`."""

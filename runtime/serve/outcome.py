@@ -44,5 +44,7 @@ def outcome_of(ticket: Ticket, model: Model, done: "Sequence[tuple[Sample, Image
             "num_inference_steps": first.schedule.steps,
             **scale,
             **({} if first.job is None else stage_settings(first.job, samples)),
+            **({"loras": ticket.loras} if ticket.loras else {}),
         },
+        loras=tuple(ticket.loras),
     )

@@ -1,11 +1,13 @@
 """What a request comes to, decided as it is accepted: everything that a policy must know before it is prepared."""
 
+import hashlib
 import secrets
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ...engines.errors import UsageError
+from ..lora_set import LoraSources
 from ..request.job_schedule import schedule_for
 from ..request.request import Request
 from ..request.resolve import resolve
@@ -14,7 +16,7 @@ from .policy import Bucket
 if TYPE_CHECKING:
     from ..pipeline import Pipeline
 
-__all__ = ["Plan", "plan_for"]
+__all__ = ["Plan", "name_of_loras", "plan_for"]
 
 _SEEDS = 2**32
 
@@ -26,6 +28,7 @@ class Plan:
     Attributes:
         request: what to draw; its seed is known.
         bucket: where it runs, as far as can be said before it is prepared.
+        loras: what it is generated with.
         images: how many.
         rows: of each image; see :class:`~.policy.Item`.
         evaluations: of each image.
@@ -35,10 +38,16 @@ class Plan:
 
     request: Request
     bucket: Bucket
+    loras: LoraSources
     images: int
     rows: int
     evaluations: int
     alike: Hashable
+
+
+def name_of_loras(loras: LoraSources) -> str:
+    """Return what tells LoRAs, with their strengths, from others; empty where there are none."""
+    return hashlib.sha256(repr(loras.key).encode()).hexdigest()[:12] if loras.sources else ""
 
 
 def plan_for(name: str, pipeline: "Pipeline", settings: Mapping[str, Any]) -> Plan:
@@ -57,20 +66,20 @@ def plan_for(name: str, pipeline: "Pipeline", settings: Mapping[str, Any]) -> Pl
     callbacks = (request.callback_on_step_end, request.prior_callback_on_step_end)
     if any(callback is not None for callback in callbacks) or request.output_type != "pil":
         raise UsageError("a worker gives PIL images, and events in place of callback_on_step_end")
-    if request.loras is not None or request.cross_attention_kwargs is not None:
-        raise UsageError("loras: a worker draws with those that its bundle was opened with")
     if request.generator is not None:
         raise UsageError("generator: a worker takes seeds")
     if request.seed is None:
         request = replace(request, seed=secrets.randbelow(_SEEDS))
     bundle = pipeline.bundle
-    job = resolve(request, bundle)
+    untagged, loras = pipeline.loras_of(request)
+    job = resolve(untagged, bundle)
     schedule = schedule_for(job, bundle.scheduler(), strength=job.strength)
     more = [f"{len(job.hints)} ControlNets"] if job.hints else []
-    bucket = Bucket(model=name, height=job.height, width=job.width, more=tuple(more))
+    bucket = Bucket(model=name, height=job.height, width=job.width, more=tuple(more), loras=name_of_loras(loras))
     return Plan(
         request=request,
         bucket=bucket,
+        loras=loras,
         images=job.images,
         rows=2 if job.guided else 1,
         evaluations=schedule.evaluations,

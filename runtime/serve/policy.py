@@ -36,7 +36,8 @@ class Bucket:
         model: the name under which the bundle is served.
         height: pixels.
         width: pixels.
-        more: what else there is: ControlNets, a length of text, adapters.
+        more: what else there is: ControlNets, a length of text.
+        loras: what tells the LoRAs over the weights from others; a model has one such set at a time.
 
     """
 
@@ -44,6 +45,7 @@ class Bucket:
     height: int
     width: int
     more: tuple[str, ...] = ()
+    loras: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,9 @@ class CostTable(Protocol):
 
     def prepare(self, bucket: Bucket) -> float:
         """Return what preparing a request takes."""
+
+    def switch(self, bucket: Bucket) -> float:
+        """Return what it takes to bring a bucket's LoRAs over the weights; 0 where they are."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +166,8 @@ def step_level(
     A second of work on an image brings forward itself and all that are ranked after it, so it is worth the sum of
     their weights. Of every bucket's images, ranked, so many share the launch that what is gained for each second is
     largest, by the costs as measured: where a launch of several takes hardly longer, or many wait, they run together;
-    where it takes as long as its members one after the other, the first runs alone. Buckets compete by the same number.
+    where it takes as long as its members one after the other, the first runs alone. Buckets compete by the same number,
+    which is smaller for those whose LoRAs must be brought first, the less work waits for them.
     """
     ready = [item for item in active if not item.left]
     running = [item for item in (*waiting, *active) if item.left]
@@ -171,10 +177,11 @@ def step_level(
     if not chosen:
         return None
     missing = [item for item in chosen if not item.prepared]
-    if missing and (stepped or not any(item.prepared for item in running)):
+    others = [item for item in running if item.prepared and not costs.switch(item.bucket)]
+    if missing and (stepped or not others):
         return Prepare(missing[0].ticket)
-    if len(missing) == len(chosen):  # others go on meanwhile
-        chosen = _best_group([item for item in running if item.prepared], set(), costs, slots, ageing)
+    if len(missing) == len(chosen):  # others go on meanwhile, but not those that would have the LoRAs changed
+        chosen = _best_group(others, set(), costs, slots, ageing)
     return Step(chosen[0].bucket, tuple(item.key for item in chosen if item.prepared))
 
 
@@ -259,20 +266,31 @@ def _best_group(
         preferred = _HELD if item.key in held else 1.0
         ranked.append((-preferred * weight / remaining, item.order, item.key, weight, item))
     ranked.sort()
-    groups: dict[Bucket, list[tuple[float, Item]]] = {}
-    behind = sum(weight for *_, weight, _ in ranked)
+    switch = {item.bucket: costs.switch(item.bucket) for *_, item in ranked}
+    work: dict[tuple[str, str], float] = {}
+    behind, loaded = 0.0, dict.fromkeys((bucket.model for bucket in switch), 0.0)
     for *_, weight, item in ranked:
-        group = groups.setdefault(item.bucket, [])
+        behind += weight
+        loaded[item.bucket.model] += 0.0 if switch[item.bucket] else weight
+        loras = (item.bucket.model, item.bucket.loras)
+        work[loras] = work.get(loras, 0.0) + alone_s(item, costs, item.left)
+    groups: dict[Bucket, list[tuple[float, Item]]] = {}
+    for *_, weight, item in ranked:
+        group, model = groups.setdefault(item.bucket, []), item.bucket.model
         if len(group) < slots(item.bucket):
-            group.append((behind * costs.step(item.bucket, item.rows), item))
+            # Changing LoRAs brings nothing forward that needs those that are there.
+            forward = behind - (loaded[model] if switch[item.bucket] else 0.0)
+            group.append((forward * costs.step(item.bucket, item.rows), item))
         behind = max(0.0, behind - weight)
+        loaded[model] -= 0.0 if switch[item.bucket] else weight
     best: list[Item] = []
     most = -1.0
     for bucket, group in groups.items():
-        gained, rows = 0.0, 0
+        gained, rows, waits = 0.0, 0, work[bucket.model, bucket.loras]
+        share = waits / max(waits + switch[bucket], _LEAST_S)
         for count, (gain, item) in enumerate(group, start=1):
             gained, rows = gained + gain, rows + item.rows
-            rate = gained / max(costs.step(bucket, rows), _LEAST_S)
+            rate = share * gained / max(costs.step(bucket, rows), _LEAST_S)
             if rate > most * (1 + 1e-9):
                 most, best = rate, [one for _, one in group[:count]]
     return best

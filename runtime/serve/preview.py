@@ -14,7 +14,7 @@ from ..decode.overflow import decoded
 
 if TYPE_CHECKING:
     from ..denoise import Sample
-    from ..open_engines import Components
+    from ..pipeline import Pipeline
 
 __all__ = ["Previewer", "fitted"]
 
@@ -31,12 +31,12 @@ class Previewer:
     """Shows samples while they are denoised; fitted to a bundle's VAE at the first use.
 
     Args:
-        components: the bundle's engines.
+        pipeline: the bundle's.
 
     """
 
-    def __init__(self, components: "Components") -> None:
-        self._components = components
+    def __init__(self, pipeline: "Pipeline") -> None:
+        self._pipeline = pipeline
         self._map: F32 | None = None
         self.explained = 0.0
         """Share of the variance of the decoded colours that the map explains, on pixels that it was not fitted to."""
@@ -67,11 +67,10 @@ class Previewer:
 
     def _pair(self, rng: np.random.Generator) -> tuple[F32, F32]:
         """Return features of a latent's pixels, and the mean colours that they are decoded to."""
-        spec = self._components.spec("vae_decoder")
+        components = self._pipeline.components
+        spec = components.spec("vae_decoder")
         # As small as pictures of this bundle are; tiles at an edge may be smaller still.
-        sizes = (
-            self._components.spec("denoiser").axes if "denoiser" in self._components.bundle.manifest.components else {}
-        )
+        sizes = components.spec("denoiser").axes if "denoiser" in components.bundle.manifest.components else {}
         axes = {name: min(sizes.get(name, axis).min, axis.max) for name, axis in spec.axes.items()}
         shape = spec.input("latent").resolve(axes)
         _, channels, height, width = shape
@@ -79,7 +78,7 @@ class Previewer:
         coarse = rng.standard_normal((1, channels, -(-height // 4), -(-width // 4))).repeat(4, 2).repeat(4, 3)
         smooth = 0.9 * coarse[:, :, :height, :width] + 0.4 * rng.standard_normal((1, channels, height, width))
         latent = np.ascontiguousarray(smooth, np.float32)
-        pixels = np.asarray(decoded(self._components, latent, "image", []), np.float32)
+        pixels = np.asarray(decoded(components, latent, "image", []), np.float32)
         factor = pixels.shape[1] // height
         blocks = pixels.reshape(height, factor, width, factor, 3).mean((1, 3))
         return _features(latent), blocks.reshape(-1, 3)

@@ -30,6 +30,8 @@ def field_schemas(limits: Limits) -> dict[str, dict[str, Any]]:
         "timeout": {"type": "number", "exclusiveMinimum": 0, "maximum": limits.timeout},
         "progress": {"type": "boolean", "default": False},
         "scheduler_config": {"type": "object"},
+        "cross_attention_kwargs": {"type": "object"},
+        "loras": {"type": "array", "maxItems": 8, "items": {"anyOf": [_TEXT, {"type": "array"}]}},
     }
     own["num_inference_steps"] = {"type": "integer", "minimum": 1, "maximum": limits.steps}
     found = {}

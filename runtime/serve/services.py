@@ -4,8 +4,9 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from ...engines.errors import SdengineError
+from ...engines.errors import SdengineError, nearest
 from .api_error import ApiError
 from .metrics import Metrics
 from .model import Model
@@ -55,6 +56,20 @@ class Services:
             message = f"The model {name[:200]!r} does not exist; this server has {known}"
             raise ApiError(404, message, param="model", code="model_not_found")
         return self.worker.model(None if name is None else self._aliases[name])
+
+    def check_loras(self, model: Model, settings: Mapping[str, Any]) -> None:
+        """Make sure that a body names LoRAs of the folder and no files.
+
+        Raises:
+            ApiError: it does not.
+
+        """
+        names = model.pipeline.lora_names
+        for name, _ in settings.get("loras", ()):
+            if name not in names:
+                how = nearest(name, names) if names else "; the server was started without --lora-folder"
+                message = f"loras: there is no LoRA {name[:100]!r} here{how}"
+                raise ApiError(400, message, param="loras", code="lora_not_found")
 
     @property
     def names(self) -> dict[str, str]:

@@ -84,6 +84,7 @@ def _described(name: str, model: Model) -> dict[str, Any]:
             "height": [spec.axes["h"].min * factor, spec.axes["h"].max * factor],
         },
         "controlnets": len(bundle.manifest.controlnets),
+        "loras": model.pipeline.lora_names,
         "slots": model.slots,
         "engines": dict(components.ran),
     }

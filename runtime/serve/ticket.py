@@ -62,7 +62,8 @@ class StageTimes:
 
     Attributes:
         queue: from its acceptance to its preparation.
-        prepare: its preparation.
+        loras: changing to the LoRAs that it asks for, where others were over the weights.
+        prepare: its preparation, changing LoRAs included.
         denoise: launches that its images took part in, each counted once.
         decode: its decoding.
         total: from its acceptance to its end.
@@ -70,6 +71,7 @@ class StageTimes:
     """
 
     queue: float = 0.0
+    loras: float = 0.0
     prepare: float = 0.0
     denoise: float = 0.0
     decode: float = 0.0
@@ -89,6 +91,7 @@ class Outcome:
         warnings: what the caller should know.
         engines: component -> engine that ran it.
         settings: what shaped the images, resolved; JSON values.
+        loras: what was over the weights; see :class:`~sdengine.runtime.result.Result`.
 
     """
 
@@ -100,6 +103,7 @@ class Outcome:
     warnings: tuple[str, ...]
     engines: dict[str, str]
     settings: dict[str, Any]
+    loras: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +140,7 @@ class Ticket:
         begun: when it was prepared; None before.
         future: its outcome, also for callers on other threads.
         times: how long its stages took so far.
+        loras: what is over the weights that it is generated with, once it has begun.
 
     """
 
@@ -149,6 +154,7 @@ class Ticket:
     begun: float | None = None
     future: "Future[Outcome]" = field(default_factory=Future)
     times: StageTimes = field(default_factory=StageTimes)
+    loras: list[dict[str, Any]] = field(default_factory=list)
     _cancelled: ServeError | None = None
     _on_cancel: Callable[[], None] | None = None
     _undelivered: deque[Event] = field(default_factory=deque)

@@ -3,16 +3,17 @@
 import logging
 import math
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from ...engines.errors import EngineError, SdengineError
-from .batches import Batches, place_of
+from .batches import Batches, Place, place_of
 from .costs import Costs
 from .model import Model
 from .outcome import outcome_of
+from .plan import name_of_loras
 from .policy import Bucket, Decode, Item, Policy, Prepare, Step, first_come
 from .ticket import Drawn, Outcome, Preview, Progress, Ticket
 
@@ -47,7 +48,7 @@ class _Entry:
     ticket: Ticket
     index: int
     bucket: Bucket
-    place: Hashable = None
+    place: Place = ("", "")
     stages: "tuple[Sample, ...]" = ()
     image: "Image | None" = None
     suspect: bool = False
@@ -114,8 +115,11 @@ class Turns:
         self._batches = Batches()
         self._entries: dict[int, _Entry] = {}
         self._keys = count()
-        self._places: dict[Hashable, Bucket] = {}
+        self._places: dict[Place, Bucket] = {}
         self._most: dict[Bucket, int] = {}
+        self._loras = {name: name_of_loras(model.usual_loras) for name, model in models.items()}
+        for name, loras in self._loras.items():
+            costs.note_loras(name, loras)
         self._stepped = True
         self._error: Exception | None = None
         self._ended: list[tuple[Ticket, Outcome | Exception]] = []
@@ -184,6 +188,7 @@ class Turns:
             ticket.begun = started
             ticket.times.queue = (started - ticket.accepted) * 1e3
         try:
+            self._bring_loras(ticket)
             samples = model.prepare(ticket.plan)
         except Exception as error:
             self._fail(ticket, error)
@@ -196,6 +201,23 @@ class Turns:
         self._costs.note("prepare", ticket.plan.bucket, seconds)
         for watch in self._watches:
             watch.staged("prepare", ticket.plan.bucket, seconds)
+
+    def _bring_loras(self, ticket: Ticket) -> None:
+        """Put a request's LoRAs over its model's weights; samples with others wait outside their batches meanwhile."""
+        bucket, model = ticket.plan.bucket, self._models[ticket.plan.bucket.model]
+        if self._loras[model.name] == bucket.loras:
+            ticket.loras = model.pipeline.loras
+            return
+        self._batches.close_of(model)
+        started = time.monotonic()
+        model.pipeline.use_loras(ticket.plan.loras)
+        seconds = time.monotonic() - started
+        self._loras[model.name] = bucket.loras
+        self._costs.note_loras(model.name, bucket.loras, seconds)
+        ticket.times.loras += seconds * 1e3
+        ticket.loras = model.pipeline.loras
+        for watch in self._watches:
+            watch.staged("loras", bucket, seconds)
 
     def _settle(self, entry: _Entry) -> None:
         """Find the bucket of what is denoised now: as guessed, or, where others are there already, a variant."""
@@ -215,6 +237,7 @@ class Turns:
         samples = list(dict.fromkeys(entry.sample for entry in together))
         bucket, rows = together[0].bucket, sum(sample.rows for sample in samples)
         try:
+            self._bring_loras(together[0].ticket)
             batch = self._batches.arrange(self._models[bucket.model], together[0].place, samples)
             started = time.perf_counter()
             batch.step()

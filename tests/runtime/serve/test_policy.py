@@ -28,6 +28,9 @@ class Table:
     def prepare(self, bucket: Bucket) -> float:
         return 0.1
 
+    def switch(self, bucket: Bucket) -> float:
+        return 5.0 if bucket.loras else 0.0
+
 
 def item(key: int, **changes: Any) -> Item:
     return replace(Item(key=key, ticket=key, order=key, bucket=SMALL, rows=1, left=10, total=10, age=0.0), **changes)
@@ -121,6 +124,14 @@ def test_all_are_done_and_none_waits_for_ever(policy: str, growth: float, data: 
         else:
             break
     assert ended == len(arrivals)
+
+
+def test_requests_with_other_loras_wait_until_changing_is_worth_it() -> None:
+    other = replace(SMALL, loras="other")
+    assert decide([item(1, left=9, total=9, bucket=other)], [item(2)]) == Step(SMALL, (2,))
+    several = [item(k, left=9, total=9, bucket=other) for k in range(3, 9)]
+    assert decide(several, [item(2)]) == Step(other, (3,))
+    assert decide([item(1, age=500.0, bucket=other)], [item(2)]) == Step(other, (1,))
 
 
 def test_batch_at_the_door_lets_nobody_in() -> None:

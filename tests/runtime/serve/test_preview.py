@@ -19,7 +19,7 @@ def test_a_linear_map_is_found_again() -> None:
 
 def test_previews_have_the_size_of_the_image() -> None:
     with Pipeline.load(bundle_of("sd1"), engine="onnxruntime", threads=1) as pipe:
-        previewer = Previewer(pipe.components)
+        previewer = Previewer(pipe)
         (sample,) = pipe.prepare("a house", height=128, width=96, num_inference_steps=3, seed=1)
         first = previewer.show(sample)
         assert first.size == (96, 128) and first.mode == "RGB"

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from sdengine.runtime.serve import (
 from sdengine.runtime.serve.policy import step_level
 
 from ...bundles import bundle_of
+from ...engines.lora.networks import kohya_lora
 from ..parity.oracle import picture
 
 SIZE: dict[str, Any] = {"height": 48, "width": 72}
@@ -119,6 +121,40 @@ def test_stages_take_turns_with_everything_else() -> None:
             assert worker.status().active == 0
 
     run(test())
+
+
+def test_requests_with_other_loras_are_grouped(tmp_path: Path) -> None:
+    """Each gets the images of its own LoRAs, wherever it had to wait, and the weights do not change at every step."""
+    folder, changes = str(bundle_of("sd1")), []
+    kohya_lora("sd1", tmp_path / "a.safetensors", seed=0, size=0.15)
+    kohya_lora("sd1", tmp_path / "b.safetensors", seed=1, size=0.15)
+    sets: list[dict[str, Any]] = [{}, {"loras": ["a"]}, {"loras": [("b", 0.5)]}, {"prompt": "a house <lora:a:0.3>"}]
+    requests = [{"prompt": "a house", "seed": i, "num_inference_steps": 4, **SIZE, **sets[i % 4]} for i in range(12)]
+    options: dict[str, Any] = {"engine": "onnxruntime", "threads": 1, "lora_folder": tmp_path}
+    with Pipeline.load(folder, **options) as pipe:
+        expected = [pipe(**request) for request in requests]
+
+    class Watching:
+        def stepped(self, *_: Any) -> None: ...
+
+        def ended(self, *_: Any) -> None: ...
+
+        def staged(self, stage: str, bucket: Any, seconds: float) -> None:
+            if stage == "loras":
+                changes.append(bucket.loras)
+
+    async def test() -> None:
+        async with Worker(Pipeline.load(folder, **options), watches=[Watching()]) as worker:
+            tickets = [worker.submit(**request) for request in requests]
+            outcomes = [await ticket.result() for ticket in tickets]
+            for outcome, result in zip(outcomes, expected, strict=True):
+                assert np.array_equal(np.asarray(outcome.images[0]), np.asarray(result.images[0]))
+                assert [one["name"] for one in outcome.loras] == [one["name"] for one in result.loras]
+            with pytest.raises(UsageError, match="no LoRA 'c'"):
+                worker.submit(prompt="a house <lora:c>")
+
+    run(test())
+    assert 3 <= len(changes) < 12
 
 
 def test_events_come_in_order(bundle: str) -> None:
@@ -251,7 +287,7 @@ def test_a_launch_that_fails_is_tried_again_and_fails_alone(
         """Everything in one launch: as where a larger batch costs nothing."""
 
         class Free:
-            step = decode = prepare = staticmethod(lambda *_: 1.0)
+            step = decode = prepare = switch = staticmethod(lambda *_: 1.0)
 
         return step_level(waiting, active, Free(), **options)
 
