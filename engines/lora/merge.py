@@ -69,10 +69,17 @@ def rounded(
 
     """
     stored = convert(values)
-    if dtype != "BF16" and not np.isfinite(stored.astype(np.float32)).all():
+    if dtype != "BF16" and not _finite(stored):
         files = ", ".join(dict.fromkeys(file.path.name for file, _, _ in merge.parts))
         raise UsageError(
             f"{merge.name} of the {merge.network} becomes too large for {dtype} with {files}: apply less of it, or "
             "export with --precision fp32"
         )
     return stored
+
+
+def _finite(values: NDArray[np.generic]) -> bool:
+    """Whether all are numbers; one sum tells, unless it is too large itself."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        plain = values.astype(np.float32, copy=False)
+        return bool(np.isfinite(plain.sum(dtype=np.float32)) or np.isfinite(plain).all())
