@@ -21,6 +21,7 @@ def main() -> None:
     """Export into a temporary folder beside the checkpoint's file system and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--prior", type=Path, help="of a decoder of Kandinsky 2.2")
     parser.add_argument("--precision", default="fp16")
     parser.add_argument("--engine", default="tensorrt-rtx")
     arguments = parser.parse_args()
@@ -41,6 +42,7 @@ def main() -> None:
             engines=[arguments.engine],
             precision=arguments.precision,
             stop_after="graphs",
+            prior=arguments.prior,
             verify="off",
             report=report,
         )

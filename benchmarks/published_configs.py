@@ -2,8 +2,9 @@
 
 ``stable-diffusion-v1-5/stable-diffusion-v1-5`` and ``-inpainting``, ``stabilityai/stable-diffusion-2-1``,
 ``stabilityai/stable-diffusion-xl-base-1.0``, ``diffusers/stable-diffusion-xl-1.0-inpainting-0.1``,
-``stabilityai/stable-diffusion-xl-refiner-1.0``, ``lllyasviel/control_v11p_sd15_canny`` and
-``diffusers/controlnet-canny-sdxl-1.0``. Keys at diffusers' defaults that nobody reads are left out.
+``stabilityai/stable-diffusion-xl-refiner-1.0``, ``lllyasviel/control_v11p_sd15_canny``,
+``diffusers/controlnet-canny-sdxl-1.0``, and ``kandinsky-community/kandinsky-2-2-decoder`` with its prior, as copies of
+them that were saved later have it. Keys at diffusers' defaults that nobody reads are left out.
 """
 
 from typing import Any
@@ -172,6 +173,89 @@ _REFINER: dict[str, _Config] = {
     "scheduler": _EULER,
 }
 
+_UNET_KANDINSKY: _Config = {
+    "_class_name": "UNet2DConditionModel",
+    "act_fn": "silu",
+    "addition_embed_type": "image",
+    "attention_head_dim": 64,
+    "block_out_channels": [384, 768, 1152, 1536],
+    "cross_attention_dim": 768,
+    "down_block_types": ["ResnetDownsampleBlock2D", *["SimpleCrossAttnDownBlock2D"] * 3],
+    "up_block_types": [*["SimpleCrossAttnUpBlock2D"] * 3, "ResnetUpsampleBlock2D"],
+    "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+    "encoder_hid_dim": 1280,
+    "encoder_hid_dim_type": "image_proj",
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "in_channels": 4,
+    "layers_per_block": 3,
+    "norm_eps": 1e-5,
+    "norm_num_groups": 32,
+    "out_channels": 8,
+    "resnet_time_scale_shift": "scale_shift",
+    "sample_size": 64,
+}
+_MOVQ: _Config = {
+    "_class_name": "VQModel",
+    "act_fn": "silu",
+    "block_out_channels": [128, 256, 256, 512],
+    "down_block_types": [*["DownEncoderBlock2D"] * 3, "AttnDownEncoderBlock2D"],
+    "up_block_types": ["AttnUpDecoderBlock2D", *["UpDecoderBlock2D"] * 3],
+    "in_channels": 3,
+    "latent_channels": 4,
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+    "norm_type": "spatial",
+    "num_vq_embeddings": 16384,
+    "out_channels": 3,
+    "vq_embed_dim": 4,
+}
+_DDPM: _Config = {
+    "_class_name": "DDPMScheduler",
+    "beta_end": 0.012,
+    "beta_schedule": "linear",
+    "beta_start": 0.00085,
+    "clip_sample": True,
+    "clip_sample_range": 1.0,
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+    "variance_type": "fixed_small",
+}
+_VISION_G: _Config = {
+    "architectures": ["CLIPVisionModelWithProjection"],
+    "hidden_act": "gelu",
+    "hidden_size": 1664,
+    "image_size": 224,
+    "intermediate_size": 8192,
+    "layer_norm_eps": 1e-5,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 48,
+    "patch_size": 14,
+    "projection_dim": 1280,
+}
+_PRIOR: _Config = {
+    "_class_name": "PriorTransformer",
+    "added_emb_type": "prd",
+    "additional_embeddings": 4,
+    "attention_head_dim": 64,
+    "embedding_dim": 1280,
+    "encoder_hid_proj_type": "linear",
+    "num_attention_heads": 32,
+    "num_embeddings": 77,
+    "num_layers": 20,
+    "time_embed_act_fn": "silu",
+}
+_UNCLIP: _Config = {
+    "_class_name": "UnCLIPScheduler",
+    "clip_sample": True,
+    "clip_sample_range": 10.0,
+    "num_train_timesteps": 1000,
+    "prediction_type": "sample",
+    "variance_type": "fixed_small_log",
+}
+
 KINDS: dict[str, dict[str, _Config]] = {
     "sd15": _SD15,
     "sd15-inpaint": _SD15
@@ -182,6 +266,19 @@ KINDS: dict[str, dict[str, _Config]] = {
     "sdxl-inpaint": _SDXL
     | {"pipeline": {"_class_name": "StableDiffusionXLInpaintPipeline"}, "unet": _UNET_SDXL | {"in_channels": 9}},
     "sdxl-refiner": _REFINER,
+    "kandinsky22": {
+        "pipeline": {"_class_name": "KandinskyV22Pipeline"},
+        "unet": _UNET_KANDINSKY,
+        "movq": _MOVQ,
+        "scheduler": _DDPM,
+    },
+    "kandinsky22-prior": {
+        "pipeline": {"_class_name": "KandinskyV22PriorPipeline"},
+        "prior": _PRIOR,
+        "text_encoder": _TEXT_G,
+        "image_encoder": _VISION_G,
+        "scheduler": _UNCLIP,
+    },
     "controlnet-sd15": {"controlnet": _controlnet(_UNET_SD15)},
     "controlnet-sdxl": {"controlnet": _controlnet(_UNET_SDXL)},
 }

@@ -26,6 +26,8 @@ _WEIGHTS = {
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
     "controlnet": "diffusion_pytorch_model",
+    "movq": "diffusion_pytorch_model",
+    "prior": "diffusion_pytorch_model",
 }
 # Numbers are drawn once and cut out of this pool: a prime length keeps rows of a weight from repeating.
 _POOL = 8_388_593
@@ -52,7 +54,7 @@ def write_checkpoint(parts: Mapping[str, Mapping[str, Any]], out: Path, *, dtype
         folder = out if set(parts) == {"controlnet"} else out / name
         folder.mkdir(exist_ok=True)
         class_name = config.get("_class_name") or config["architectures"][0]
-        index[name] = ["transformers" if name.startswith("text") else "diffusers", class_name]
+        index[name] = ["transformers" if name.endswith(("encoder", "encoder_2")) else "diffusers", class_name]
         if name == "scheduler":
             _write_json(folder / "scheduler_config.json", config)
             continue
@@ -95,6 +97,9 @@ def _values(name: str, shape: tuple[int, ...], pool: torch.Tensor, start: int) -
     left = math.prod(shape)
     if len(shape) == 1:
         yield torch.full((left,), 1.0 if name.endswith("weight") else 0.0)
+        return
+    if name == "clip_std":  # a prior's embeddings are scaled by it
+        yield torch.ones(left)
         return
     table = name.endswith(("token_embedding.weight", "position_embedding.weight"))
     scale = 0.02 if table else 1.0 / math.sqrt(math.prod(shape[1:]))

@@ -22,7 +22,6 @@ from sdengine.benchmarks.bench.measure import measure
 from sdengine.benchmarks.bench.report import Case
 from sdengine.benchmarks.bench.settings import BenchOptions, settings_for
 from sdengine.engines.bundle.bundle import Bundle
-from sdengine.engines.nets.vae_config import VAEConfig
 
 F64 = NDArray[np.float64]
 
@@ -60,8 +59,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     args = parser.parse_args()
     bundle = Bundle(args.bundle)
-    vae = bundle.config("vae")
-    assert isinstance(vae, VAEConfig)
+    vae = bundle.autoencoder
     asked = BenchOptions(
         engines=args.engines,
         sizes=[(size, size) for size in args.sizes],

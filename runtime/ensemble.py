@@ -159,8 +159,8 @@ _TO_COME = "what the base draws"
 
 
 def _vae_of(pipeline: Pipeline) -> tuple[object, ...]:
-    config: Any = pipeline.bundle.config("vae")
-    return (config.latent, config.factor, config.scaling_factor)
+    config = pipeline.bundle.autoencoder
+    return (config.latent, config.factor, getattr(config, "scaling_factor", None))
 
 
 def _sum(a: Timings, b: Timings) -> Timings:

@@ -246,6 +246,16 @@ class Components:
             self._ran_in[name] = engine.precision
             return run(engine, inputs)
 
+    def run_once(self, name: str, inputs: Mapping[str, Buffer]) -> dict[str, Array]:
+        """Run a component that will hardly be needed again: as :meth:`run`, but it is closed if it was not open."""
+        with self._opening:
+            was_open = name in self._open
+        outputs = self.run(name, inputs)
+        with self._opening:
+            if not was_open and not self._in_use[name] and name in self._open:
+                self._open.pop(name).close()
+        return outputs
+
     def run_into(self, memory: Memory, name: str, inputs: Mapping[str, Buffer]) -> Mapping[str, Buffer]:
         """Run a component once, into new buffers of a memory if its engine works there, else on the host."""
         with self.use(name) as (engine,):

@@ -208,7 +208,8 @@ class Pipeline:
                 memory_limit=memory_limit,
             ),
         )
-        names = (*bundle.text_encoders, "conditioner", "denoiser", "vae_decoder")
+        stages = [name for stage in bundle.family.stages for name in stage.components]
+        names = (*bundle.text_encoders, *stages, "conditioner", "denoiser", "vae_decoder")
         try:
             with components.opening(names):
                 # Engines open on other threads while this one imports the rest and reads the tokenizers.

@@ -55,6 +55,11 @@ class Stage:
     guidance_scale: float
     num_inference_steps: int
 
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Its components: what is prepared once, what takes a step, what makes the result of the last one."""
+        return (f"{self.network}_conditioner", self.network, f"{self.network}_decoder")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Family:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 from ..bundle.bundle import Bundle
-from ..nets.vae_config import VAEConfig
 from ..spec import AxisRange, ComponentSpec
 
 __all__ = ["Profile", "profiles_for", "shapes_of", "vae_factor"]
@@ -14,9 +13,7 @@ Profile = dict[str, AxisRange]
 
 def vae_factor(bundle: Bundle) -> int:
     """Return the pixels per latent, along a side."""
-    config = bundle.config("vae")
-    assert isinstance(config, VAEConfig)
-    return config.factor
+    return bundle.autoencoder.factor
 
 
 def profiles_for(spec: ComponentSpec, sizes: Sequence[tuple[int, int]], *, factor: int) -> tuple[Profile, ...]:

@@ -51,7 +51,9 @@ class ImageEncoder:
         """
         with self._lock:
             if self._of_zeros is None:
-                self._of_zeros = self._embed(np.zeros((1, self._size, self._size, 3), np.float32))
+                pixels = np.zeros((1, self._size, self._size, 3), np.float32)
+                outputs = self._components.run_once(self._name, {"pixels": pixels})
+                self._of_zeros = np.asarray(outputs["image_embeds"][0], np.float32)
             return self._of_zeros
 
     def embed(self, picture: InputImage) -> F32:

@@ -84,7 +84,7 @@ def _bounds(name: str, model: Model, limits: Limits) -> dict[str, Any]:
     """Return what bundle and server know better than the declaration."""
     if name in ("height", "width"):
         axis = model.pipeline.components.spec("denoiser").axes[name[0]]
-        factor: int = model.pipeline.bundle.config("vae").factor  # type: ignore[union-attr]
+        factor = model.pipeline.bundle.autoencoder.factor
         return {"minimum": axis.min * factor, "maximum": axis.max * factor, "step": factor}
     return {"num_images_per_prompt": {"maximum": limits.n}, "num_inference_steps": {"maximum": limits.steps}}.get(
         name, {}
