@@ -1,8 +1,8 @@
 """SDXL's base and refiner in one call.
 
-Either as an *ensemble of expert denoisers* (arXiv:2211.01324): the base draws the first part of the noise schedule and
-hands its latents over, the refiner draws the rest. Or one after the other: the base draws to the end, and the refiner
-draws over the result as image-to-image.
+Either as an *ensemble of expert denoisers* (arXiv:2211.01324): the base runs the first part of the noise schedule and
+hands its latents over, the refiner runs the rest. Or one after the other: the base runs to the end, and the refiner
+takes the result as image-to-image.
 """
 
 from collections.abc import Mapping
@@ -81,16 +81,16 @@ class Ensemble:
         refiner_settings: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> Result:
-        """Draw with the base, then with the refiner.
+        """Generate with the base, then with the refiner.
 
         Args:
             prompt: text, or a list of texts, for both.
-            denoising_split: share of the noise schedule that the base draws; None draws to the end with the base and
-                over that with the refiner.
-            refiner_settings: what holds for the refiner alone, such as ``strength`` (without split),
+            denoising_split: share of the noise schedule that the base runs; None runs the base to the end, and the
+                refiner on its images.
+            refiner_settings: arguments of the refiner alone, such as ``strength`` (without split),
                 ``aesthetic_score`` or its own ``prompt``.
             settings: of both calls, see :class:`~sdengine.runtime.Request`. ``image``, ControlNets, second
-                prompts and the like go to the base; what is drawn out, to the refiner.
+                prompts and the like go to the base; arguments of the output go to the refiner.
 
         Returns:
             The refiner's result, with the base's warnings, times and engines (as ``base.denoiser``) added.
@@ -105,21 +105,21 @@ class Ensemble:
     def requests(
         self, settings: Mapping[str, Any], denoising_split: float | None, refiner_settings: Mapping[str, Any]
     ) -> tuple[Request, Request]:
-        """Divide arguments between the two; the refiner's ``image`` is added when the base has drawn it."""
+        """Divide arguments between the two; the refiner's ``image`` is added when the base is done."""
         known = Request.__dataclass_fields__
         for name in refiner_settings:
             if name not in known:
                 raise UsageError(f"unknown argument {name!r} for the refiner{nearest(name, known)}")
         for name in _SPLIT_BY_US:
             if settings.get(name) is not None or refiner_settings.get(name) is not None:
-                raise UsageError(f"{name} cannot be given to an ensemble; denoising_split divides the drawing")
+                raise UsageError(f"{name} cannot be set for an ensemble; denoising_split divides the schedule")
         if denoising_split is not None and not 0 < denoising_split < 1:
             raise UsageError(
                 f"denoising_split={denoising_split} must lie between 0 and 1, both excluded; "
-                "None draws one after the other"
+                "None runs one after the other"
             )
         if denoising_split is not None and refiner_settings.get("strength") is not None:
-            raise UsageError("strength of the refiner and denoising_split were both given: split, or draw over")
+            raise UsageError("strength of the refiner and denoising_split were both given: use one of them")
         embedded = any(settings.get(name) is not None for name in _EMBEDDINGS)
         if embedded and not {"prompt", "prompt_embeds"} & {*refiner_settings}:
             raise UsageError("the base's prompt_embeds do not fit the refiner: give it a prompt in refiner_settings")
@@ -131,7 +131,7 @@ class Ensemble:
         return first, second
 
     def draw(self, base: Request, refiner: Request, progress: Progress | None = None) -> Result:
-        """Draw what the requests of :meth:`requests` ask for.
+        """Generate the images of the requests of :meth:`requests`.
 
         Args:
             base: the base's request.
@@ -155,7 +155,7 @@ class Ensemble:
         )
 
 
-_TO_COME = "what the base draws"
+_TO_COME = "the base's images"
 
 
 def _vae_of(pipeline: Pipeline) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""A whole request: prepared, denoised under the eyes of progress and callbacks, decoded."""
+"""Runs a whole request: prepares samples, denoises them with progress and callbacks, decodes them."""
 
 import contextlib
 import time
@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]
 
 
 class Generation:
-    """What a pipeline does with its engines.
+    """Generates images with a bundle's engines.
 
     Args:
         bundle: the bundle.
@@ -53,14 +53,14 @@ class Generation:
         self._preparer = Preparer(bundle, components, textual_inversions, words)
 
     def close(self) -> None:
-        """Release what is held for later requests."""
+        """Release the batches that are held for later requests."""
         self.denoising.close()
 
     def prepare(self, request: Request) -> list[Sample]:
-        """Make a request's samples, as of a caller who denoises and decodes them himself.
+        """Make a request's samples, for a caller who denoises and decodes them.
 
         Raises:
-            UsageError: an argument cannot be met, or has a meaning only where the request is seen through here.
+            UsageError: an argument cannot be met, or has a meaning only for a whole request.
 
         """
         if request.callback_on_step_end is not None:
@@ -85,13 +85,13 @@ class Generation:
         ]
 
     def whole(self, request: Request, progress: Progress | None, *, pipeline: Any, load_ms: float) -> Result:
-        """See a request through.
+        """Run a whole request.
 
         Args:
             request: what to generate.
             progress: see :meth:`~sdengine.runtime.pipeline.Pipeline.draw`.
-            pipeline: what a callback is given first.
-            load_ms: what loading took, for the result.
+            pipeline: the first argument of a callback.
+            load_ms: milliseconds that loading took, for the result.
 
         """
         timings, started = Timings(load=load_ms), time.perf_counter()
@@ -133,7 +133,7 @@ class Generation:
         timings: Timings,
         warnings: list[str],
     ) -> None:
-        """Denoise what the samples begin with, then them, under the eyes of each stage's callback."""
+        """Denoise the samples of stages before, then the samples, and call each stage's callback."""
         earlier = list(dict.fromkeys(chain.from_iterable(sample.before for sample in samples)))
         stages = [(earlier, request.prior_callback_on_step_end), (samples, request.callback_on_step_end)]
         stages = [(several, callback) for several, callback in stages if several]
@@ -161,7 +161,7 @@ class Generation:
                         return
 
     def _launches(self, samples: Sequence[Sample]) -> int:
-        """Return how many launches samples of one request take, as many together as the bundle takes."""
+        """Return how many launches the samples of one request take, in batches as large as the bundle allows."""
         most = self.components.spec(samples[0].components[-1]).axes["S"].max
         return samples[0].evaluations * -(-len(samples) // most)
 
@@ -177,13 +177,13 @@ class Generation:
 
 
 def _embeds(samples: Sequence[Sample], name: str) -> NDArray[np.float32] | None:
-    """Return what images were conditioned on, [N, D], as far as they have begun."""
-    found = [sample.embeds[name] for sample in samples if name in sample.embeds]
-    return np.stack(found) if len(found) == len(samples) else None
+    """Return the embeddings that images were conditioned on, [N, D], of those that have begun."""
+    embeds = [sample.embeds[name] for sample in samples if name in sample.embeds]
+    return np.stack(embeds) if len(embeds) == len(samples) else None
 
 
 def stage_settings(job: Job, samples: Sequence[Sample]) -> dict[str, Any]:
-    """Return the settings of what was denoised before the samples of a job, for the record."""
+    """Return the settings of a job's earlier stages, for the record."""
     if not any(sample.before for sample in samples):
         return {}
     return {
@@ -194,7 +194,7 @@ def stage_settings(job: Job, samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def _call_back(callback: Callable[..., Mapping[str, Any] | None], pipeline: Any, step: Step) -> None:
-    """Show a callback the latents of a step, as diffusers does, and take the ones that it returns."""
+    """Call a callback with the latents of a step, as diffusers does, and use the latents that it returns."""
     first = step.samples[0]
     shown = np.stack([sample.latent for sample in step.samples])
     returned = dict(callback(pipeline, first.position - 1, first.timestep, {"latents": shown}) or {})

@@ -22,11 +22,11 @@ _FORKED = (
 
 
 class Life:
-    """Counts the calls that are under way. After :meth:`close` none begins; those that have begun end first.
+    """Counts running calls. After :meth:`close` none begins; those that are running end first.
 
     Args:
-        release: releases what calls use; called once, when nobody uses it any more.
-        held: what a forked process must not release: it would wait for threads that it does not have.
+        release: releases what calls use; called once, when no call uses it any more.
+        held: objects that a forked process must not release: it would wait for threads that it does not have.
 
     """
 
@@ -61,7 +61,7 @@ class Life:
             self._release_if_unused()
 
     def close(self) -> None:
-        """Let no call begin any more; wait for those under way, but in one of them, and release what they used."""
+        """Let no call begin any more; wait for running ones, except the caller's own, and release what they used."""
         with self._changed:
             self._ended = self._ended or _CLOSED
             while self._threads and threading.get_ident() not in self._threads:
@@ -76,7 +76,7 @@ class Life:
         self._release()
 
     def _forked(self) -> None:
-        """Be of no use in the child, and never release there what has threads in the parent."""
+        """Become unusable in the child, and never release there what has threads in the parent."""
         self._changed = threading.Condition()  # another thread may have held the old one
         self._threads.clear()
         self._ended, self._released = _FORKED, True

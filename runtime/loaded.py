@@ -1,4 +1,4 @@
-"""A bundle with one set of LoRAs over its weights: the engines, and what generates with them."""
+"""A bundle with one set of LoRAs over its weights: its engines, and its generation."""
 
 import contextlib
 import threading
@@ -15,16 +15,16 @@ __all__ = ["Loaded"]
 
 
 class Loaded:
-    """What calls of a pipeline use, from their beginning to their end.
+    """The engines that calls of a pipeline use, from their beginning to their end.
 
     When the pipeline has changed to other LoRAs, this one is retired: it is released when the last call and the last
     batch that began with it have ended.
 
     Args:
         components: the engines.
-        generation: what generates with them.
-        loras: what is over the weights.
-        switch_ms: what it took to make this, in milliseconds.
+        generation: generates with them.
+        loras: those over the weights.
+        switch_ms: milliseconds that it took to change to these LoRAs.
 
     """
 
@@ -41,7 +41,7 @@ class Loaded:
         self._lock = threading.Lock()
 
     def hold(self) -> None:
-        """Count a user; :meth:`let_go` when it has ended."""
+        """Count a user; it calls :meth:`let_go` at its end."""
         with self._lock:
             self._users += 1
 
@@ -60,7 +60,7 @@ class Loaded:
             self.let_go()
 
     def retire(self) -> None:
-        """Let no new user come; batches that nobody is using are closed."""
+        """Allow no new user; idle batches are closed."""
         self.generation.denoising.close_idle()
         with self._lock:
             self._retired = True
@@ -68,7 +68,7 @@ class Loaded:
 
     @property
     def released(self) -> bool:
-        """Whether its engines have been let go."""
+        """Whether its engines have been released."""
         return self._released
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Which LoRAs a call is generated with, and how strongly: the pipeline's, or its own."""
+"""The LoRAs of a call and their strengths: the pipeline's, or the call's own."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -45,11 +45,11 @@ class LoraFolder:
 
     def names(self) -> dict[str, Path]:
         """Return the files by their names, as they are now; of two with one name the first counts."""
-        found: dict[str, Path] = {}
+        files: dict[str, Path] = {}
         for file in sorted(self.path.rglob("*")):
             if file.suffix in _SUFFIXES and file.is_file():
-                found.setdefault(file.stem, file)
-        return found
+                files.setdefault(file.stem, file)
+        return files
 
     def file(self, name: str) -> Path:
         """Return the file of a name.
@@ -70,7 +70,7 @@ class LoraSources:
 
     Attributes:
         sources: in the order in which they are added.
-        scale: what all strengths are multiplied with.
+        scale: factor of all strengths.
 
     """
 
@@ -90,7 +90,7 @@ class LoraSources:
 
     @property
     def key(self) -> Hashable:
-        """What tells them from others, and a file from what it was."""
+        """Identifies these LoRAs, and the state of their files."""
         if not self.sources:
             return ()
         return self.scale, tuple((str(path), _stamp(path), repr(strength)) for path, strength in self.sources)
@@ -110,8 +110,8 @@ class LoraSet:
 
     Attributes:
         key: of the sources that they were read from.
-        loras: each with its strength as given, and that resolved for the bundle's networks.
-        scale: what all strengths have been multiplied with.
+        loras: each with the user's strength, and that resolved for the bundle's networks.
+        scale: factor of all strengths, which is applied already.
 
     """
 
@@ -141,7 +141,7 @@ class LoraSet:
 
     @property
     def words(self) -> "list[TextualInversion]":
-        """The words that they bring, of whatever strength."""
+        """The words that they bring, whatever their strengths."""
         if not any(lora.embeddings for lora, _, _ in self.loras):
             return []
         from .prompt import inversions_in_lora

@@ -20,14 +20,14 @@ from ..engines.spec import ComponentSpec
 __all__ = ["Components"]
 
 _AT_ONCE = min(4, os.cpu_count() or 1)
-"""Components that are opened at once: libraries read and optimise a graph on one thread, for the most part. More than
-there are cores would only slow down the largest, which the others are done before."""
+"""Components that are opened at once: libraries mostly read and optimise a graph on one thread. More of them than cores
+would only slow down the largest, which takes longest."""
 _SMALL = 256 << 20
-"""Bytes of weights, of a component that is opened beside others: what opening takes for a while should not add up."""
+"""Most bytes of weights of a component that is opened beside others, so that the memory of opening does not add up."""
 
 
 class _Holders:
-    """Counts who holds an engine; the last one closes it. Shared by all sets of weights of a pipeline."""
+    """Counts the holders of each engine; the last one closes it. Shared by all sets of weights of a pipeline."""
 
     def __init__(self) -> None:
         self._count: Counter[int] = Counter()
@@ -50,7 +50,7 @@ class _Holders:
 class Components:
     """Opens components when they are needed and keeps them, or, to save memory, closes them after each use.
 
-    Several threads may run components at once, unless memory is to be saved.
+    Several threads may run components at once, except with ``low_memory``.
 
     Args:
         bundle: the bundle.
@@ -102,7 +102,7 @@ class Components:
     def with_bundle(self, bundle: Bundle) -> "Components":
         """Return the same for other weights of the bundle.
 
-        Engines that are open and whose weights are no others are held by both. The caller closes what is returned.
+        Open engines whose weights do not change are held by both. The caller closes the result.
         """
         other = Components(
             bundle,
@@ -132,7 +132,7 @@ class Components:
     def opening(self, names: Sequence[str]) -> Iterator[None]:
         """Open components ahead of their use, small ones on other threads while the body runs.
 
-        Nothing is opened ahead if memory is to be saved. The body must not use components.
+        With ``low_memory`` nothing is opened ahead. The body must not use components.
 
         Raises:
             EngineError: one of them cannot be opened; raised when the body has ended.
@@ -177,7 +177,7 @@ class Components:
 
     @contextlib.contextmanager
     def use(self, *names: str) -> Iterator[list[Engine]]:
-        """Give the engines of some components for a while."""
+        """Yield the engines of some components."""
         try:
             self._in_use.update(names)
             yield [self._get(name) for name in names]
@@ -205,22 +205,22 @@ class Components:
         return config
 
     def weights_of(self, names: Sequence[str]) -> tuple[tuple[str, str] | None, ...]:
-        """Return what identifies the weights of components, as exported and as they are; None for what is not there."""
+        """Return the identities of weights, as exported and as they are; None where there is no such component."""
         components = self.bundle.manifest.components
-        found = (self.bundle.weights(components[n].network) if n in components else None for n in names)
-        return tuple(None if weights is None else (weights.base, weights.identity) for weights in found)
+        identities = (self.bundle.weights(components[n].network) if n in components else None for n in names)
+        return tuple(None if weights is None else (weights.base, weights.identity) for weights in identities)
 
     def captures_loop(self, *names: str) -> bool:
-        """Whether all steps of a loop over these components are to be given to their engines at once.
+        """Whether all steps of a loop over these components run as one launch.
 
-        That was asked for, and the engines that run them know the option.
+        It was requested, and the engines that run them have the option.
         """
         if self._options.cuda_graph != "loop" or self.memory_of(*names) is HOST:
             return False
         return all("cuda_graph" in ENGINES[self._get(name).name].options for name in names)
 
     def memory_of(self, *names: str) -> Memory:
-        """Return the memory that components share; the host's where they share none or are not kept open."""
+        """Return the memory that components share; the host's where they share none or do not stay open."""
         if self.low_memory:
             return HOST
         memories = [self._get(name).memory for name in names]
@@ -298,7 +298,7 @@ class Components:
         )
 
     def _precision_of(self, name: str) -> str | None:
-        """The precision asked for; but in a float16 bundle a component of float32 only, SDXL's VAE, is run as it is."""
+        """The requested precision; but in a float16 bundle a component of float32 only (SDXL's VAE) runs in that."""
         components = self.bundle.manifest.components
         of_others = any(self._precision in component.graphs for component in components.values())
         return None if of_others and self._precision not in components[name].graphs else self._precision

@@ -1,4 +1,4 @@
-"""A bundle's life: loaded, drawn with, closed."""
+"""A bundle, loaded: the object that generates images."""
 
 import contextlib
 import threading
@@ -37,18 +37,18 @@ __all__ = ["Pipeline"]
 
 
 class _UnknownAttributeError(UsageError, AttributeError):
-    """An attribute that means nothing was set."""
+    """An attribute was set that has no meaning."""
 
 
 class Pipeline:
-    """A bundle, ready to draw.
+    """A bundle, ready to generate images.
 
     Build it with :meth:`load`; use it as a context manager or call :meth:`close`, after which a call is an error.
-    Several threads may draw with it at once; with ``low_memory`` they take turns. A process that is forked from this
-    one cannot use it: its engines have threads, which stay here.
+    Several threads may use it at once; with ``low_memory`` they take turns. A process that is forked from this
+    one cannot use it: the threads of its engines are in this one.
 
-    A callback stops its call with ``pipeline._interrupt = True``, as in diffusers: what there is by then is decoded.
-    Other attributes cannot be set; what diffusers changes that way is an argument here.
+    A callback stops its call with ``pipeline._interrupt = True``, as in diffusers: the images are decoded as
+    they are then. Other attributes cannot be set; what diffusers changes that way is an argument here.
 
     """
 
@@ -111,7 +111,7 @@ class Pipeline:
 
     @property
     def vae_tiling(self) -> str | int:
-        """Whether large pictures are decoded and encoded in tiles, see :meth:`load`; may be set at any time."""
+        """Whether large images are decoded and encoded in tiles, see :meth:`load`; may be set at any time."""
         return self.components.vae_tiling
 
     @vae_tiling.setter
@@ -120,7 +120,7 @@ class Pipeline:
 
     @property
     def interrupt(self) -> bool:
-        """Whether the call under way has been asked to stop."""
+        """Whether the running call should stop."""
         return self._interrupts.requested
 
     @property
@@ -167,11 +167,11 @@ class Pipeline:
             compile: compile what torch runs at every step; the first image of each size then takes minutes.
             memory_limit: most bytes that ONNX Runtime may take on a GPU for each component that is open; what it
                 refuses to run with is an error. None is what is free as the component is opened.
-            vae_tiling: whether large pictures are decoded and encoded in overlapping tiles, which take less memory:
+            vae_tiling: whether large images are decoded and encoded in overlapping tiles, which take less memory:
                 ``on`` (the tiles of diffusers), ``off``, the side of a tile in pixels, or ``auto``: where the whole
-                picture would not fit into the memory that is free, or is larger than the bundle's VAE takes.
+                image would not fit into the memory that is free, or is larger than the bundle's VAE takes.
             textual_inversions: files with embeddings of new words, or pairs of a file and the word (or the list of
-                words, one for each row) to use; without, a word is what the file says, or the file's name.
+                words, one for each row) to use; without, a word is the one in the file, or the file's name.
             loras: LoRAs to put over the weights: files, or pairs of a file and its strength, see :meth:`set_loras`.
             lora_folder: a folder whose LoRAs may be named without their endings, here, in requests, and in prompts as
                 ``<lora:NAME:STRENGTH>``.
@@ -237,7 +237,7 @@ class Pipeline:
         self.close()
 
     def close(self) -> None:
-        """Release all engines; calls that other threads have begun end first, and none begins any more.
+        """Release all engines; running calls of other threads end first, and none begins any more.
 
         Batches that are open are closed.
         """
@@ -248,9 +248,9 @@ class Pipeline:
             loaded.close()
 
     def set_loras(self, loras: Sequence[LoraSource]) -> None:
-        """Put other LoRAs over the weights, in place of those there are; ``[]`` takes them all away.
+        """Put other LoRAs over the weights, in place of the current ones; ``[]`` removes all.
 
-        The weights are always made of the exported ones and the whole list, so that nothing of earlier LoRAs is left.
+        The weights are always computed from the exported ones and the whole list: nothing of earlier LoRAs is left.
         Calls and batches that have begun end with the weights that they began with; samples that were prepared but are
         in no batch are not taken by later ones. Where this fails, everything is as before.
 
@@ -259,7 +259,7 @@ class Pipeline:
                 diffusers' ``set_adapters``; with a ``lora_folder``, names in it.
 
         Raises:
-            UsageError: a file is for other networks, holds what cannot be applied, or a strength means nothing.
+            UsageError: a file is for other networks, holds what cannot be applied, or a strength has no meaning.
             CheckpointError: a file is damaged.
             EngineError: an engine cannot take other weights; a plan must have been built with ``--refit``.
 
@@ -270,7 +270,7 @@ class Pipeline:
             self._sources = sources
 
     def _switch(self, sources: LoraSources) -> None:
-        """Open what other LoRAs change; the caller holds the lock."""
+        """Open the components that other LoRAs change; the caller holds the lock."""
         from .generate import Generation
 
         started = time.perf_counter()
@@ -291,13 +291,13 @@ class Pipeline:
 
     @contextlib.contextmanager
     def _using(self, sources: LoraSources | None = None) -> "Iterator[tuple[Loaded, float]]":
-        """Give what a call works with, and how long it took to change to the LoRAs that it asks for, in ms."""
+        """Yield what a call uses, and the milliseconds that changing to its LoRAs took."""
         loaded, switch_ms = self._held(sources)
         with loaded.use():
             yield loaded, switch_ms
 
     def _held(self, sources: LoraSources | None = None) -> "tuple[Loaded, float]":
-        """Return what there is, changed to these LoRAs if others are asked for; the caller lets it go."""
+        """Return the loaded bundle with these LoRAs, changed if they are others; the caller lets it go."""
         with self._switching:
             switch_ms = 0.0
             if sources is not None and sources.key != self._loaded.loras.key:
@@ -308,7 +308,7 @@ class Pipeline:
 
     @from_arguments(Request)
     def __call__(self, request: Request) -> Result:
-        """Draw.
+        """Generate images.
 
         Args:
             request: its fields are the arguments of the call, see :class:`~sdengine.runtime.request.request.Request`;
@@ -323,10 +323,10 @@ class Pipeline:
         return self.draw(request)
 
     def draw(self, request: Request, progress: "Progress | None" = None) -> Result:
-        """Draw what a request asks for; see :meth:`__call__`.
+        """Generate the images of a request; see :meth:`__call__`.
 
         Args:
-            request: what to draw.
+            request: its arguments.
             progress: called with (evaluations done, evaluations in all), before the first and after each.
 
         """
@@ -385,10 +385,10 @@ class Pipeline:
 
         Args:
             sample: a sample of the sizes, text length, ControlNets and weights that the batch is for. It is not put in.
-            slots: how many samples there is room for; at most as many as the bundle takes at once.
+            slots: the most samples in it; at most as many as the bundle allows at once.
 
         Raises:
-            UsageError: the bundle does not take so many, or the sample was prepared with other weights.
+            UsageError: the bundle does not allow so many, or the sample was prepared with other weights.
             EngineError: an engine cannot be opened.
 
         """
@@ -403,7 +403,7 @@ class Pipeline:
             return loaded.generation.denoising.batch(sample, slots=slots, staged=staged, on_close=loaded.let_go)
 
     def denoise(self, samples: "Sequence[Sample]") -> "Iterator[Step]":
-        """Take samples to their end, yielding after each launch; as many run together as the bundle takes.
+        """Run samples to their end, yielding after each launch; as many run together as the bundle allows.
 
         Where the iteration is left early, the samples stay as they are, and can be denoised further.
         """

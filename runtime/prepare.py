@@ -38,7 +38,7 @@ F32 = NDArray[np.float32]
 
 
 class Preparer:
-    """Makes samples with one bundle, and holds what they need from request to request.
+    """Makes samples with one bundle, and caches what several requests need.
 
     Args:
         bundle: the bundle.
@@ -77,7 +77,7 @@ class Preparer:
             timings: where to add how long each part took.
 
         Raises:
-            UsageError: the request cannot be met as given.
+            UsageError: the request cannot be met.
             NonFiniteError: the VAE produced NaN or infinity.
 
         """
@@ -173,7 +173,7 @@ class Preparer:
 
 
 def _joined(parts: Sequence[Part]) -> Part:
-    """Join what conditions give to one sample; at most one of them waits for other samples."""
+    """Join the parts of all conditions of one sample; at most one of them waits for other samples."""
     begin = next((part.begin for part in parts if part.begin is not None), None)
     names = dict.fromkeys(name for part in parts for name in (*part.inputs, *part.numbers))
     return Part(

@@ -1,4 +1,4 @@
-"""What a call returns."""
+"""The result of a call."""
 
 import contextlib
 import time
@@ -18,8 +18,8 @@ __all__ = ["Result", "Timings", "timed"]
 class Timings:
     """Milliseconds of each stage.
 
-    ``loras`` is what changing to the LoRAs that the call asks for took. ``steps`` has one entry per evaluation of the
-    network, or per recorded loop.
+    ``loras`` is what changing to the call's LoRAs took. ``steps`` has one entry per evaluation of the network, or per
+    captured loop.
     """
 
     load: float = 0.0
@@ -35,13 +35,13 @@ class Timings:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """The images of a call, and everything about how they were made.
+    """The images of a call, and how they were generated.
 
     Attributes:
         images: PIL images, or float32 [N, H, W, 3] of 0 to 1 (``np``), or float32 [N, C, h, w] (``latent``), or the
-            embeddings that they would be drawn from, float32 [N, D] (``embeds``).
-        image_embeds: the embeddings that they were drawn from, float32 [N, D], in families that have them; None where
-            a callback stopped the call before they were known.
+            embeddings that they would be generated from, float32 [N, D] (``embeds``).
+        image_embeds: the embeddings that they were generated from, float32 [N, D], in families that have them; None
+            where a callback stopped the call before they were known.
         negative_image_embeds: the same of what guidance led away from.
         seeds: of each image.
         height: pixels.
@@ -51,10 +51,10 @@ class Result:
         timings_ms: see :class:`Timings`.
         warnings: what a user should know.
         settings: the request's settings that shaped the images, resolved; JSON values.
-        checks: which of the bundle's bytes were compared with their hashes before they were used: ``verify`` as asked
-            for, ``hashed_bytes`` since the bundle was opened, ``remembered_bytes`` that were compared at an earlier
-            start and have not changed, ``unchecked_bytes``, and ``hash_ms``.
-        loras: what was over the weights: ``name``, ``sha256``, ``strength``, ``scale``, ``kinds``, and ``weights``, how
+        checks: which of the bundle's bytes were compared with their hashes before they were used: the policy
+            ``verify``, ``hashed_bytes`` since the bundle was opened, ``remembered_bytes`` that were compared at an
+            earlier start and have not changed, ``unchecked_bytes``, and ``hash_ms``.
+        loras: those over the weights: ``name``, ``sha256``, ``strength``, ``scale``, ``kinds``, and ``weights``, how
             many of each network it changes.
 
     """

@@ -1,4 +1,4 @@
-"""What samples are conditioned on: text and sizes, the known part of an image, ControlNets, a picture's embedding.
+"""What samples are conditioned on: text and sizes, the known part of an image, ControlNets, an image's embedding.
 
 Adding a condition adds a file here, a line in :data:`CONDITIONS`, and its name to the families that have it.
 """

@@ -1,4 +1,4 @@
-"""What a condition is: something that fills inputs of the components that run at each evaluation."""
+"""The interface of conditions: they fill inputs of the components that run at each evaluation."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,14 +27,14 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What a condition gives to one sample.
+    """A condition's part of one sample.
 
     Attributes:
         inputs: by component and input, see :attr:`~sdengine.runtime.denoise.sample.Sample.inputs`.
         numbers: by component and input, see :attr:`~sdengine.runtime.denoise.sample.Sample.numbers`.
         runs: by component before the denoiser, bool [N]: whether it has anything to add.
         before: samples that must be finished before.
-        begin: fills inputs with what those have come to, and returns what it was, by name; called once, then.
+        begin: fills inputs with the results of those, and returns them by name; called once, when they are finished.
 
     """
 
@@ -47,14 +47,14 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """What conditions have to go by, for the N images of one job.
+    """The data that conditions use, for the N images of one job.
 
     Attributes:
         job: the job.
         schedule: of each sample.
         guidance: of each sample.
         prompts: the encoded prompts, of families whose images are conditioned on text.
-        embeds: embeddings of pictures, of families whose images are conditioned on those.
+        embeds: embeddings of images, of families whose images are conditioned on those.
         start: where the images start from.
         streams: their noise.
         components: the engines.
@@ -73,7 +73,7 @@ class Preparation:
     memory: Memory
 
     def chunks(self) -> Iterator[range]:
-        """Divide the images into groups that the bundle takes at once."""
+        """Divide the images into groups that the bundle can run at once."""
         most = self.components.spec("denoiser").axes["S"].max
         for first in range(0, self.job.images, most):
             yield range(first, min(first + most, self.job.images))
@@ -91,9 +91,9 @@ class Preparation:
 
         """
         outputs = self.components.run_into(self.memory, component, inputs)
-        lengths = {name: output.shape[0] // len(images) for name, output in outputs.items()}
+        counts = {name: output.shape[0] // len(images) for name, output in outputs.items()}
         return [
-            {name: output[i * lengths[name] : (i + 1) * lengths[name]] for name, output in outputs.items()}
+            {name: output[i * counts[name] : (i + 1) * counts[name]] for name, output in outputs.items()}
             for i in range(len(images))
         ]
 
@@ -105,9 +105,9 @@ class Condition(Protocol):
         """Return the components that it adds to every evaluation of a job, before the denoiser, in order."""
 
     def prepare(self, preparation: Preparation) -> list[Part]:
-        """Compute what stays as it is, once; return each image's part.
+        """Compute once what does not change; return each image's part.
 
         Raises:
-            UsageError: the request cannot be met as given.
+            UsageError: the request cannot be met.
 
         """

@@ -1,4 +1,4 @@
-"""ControlNets: what they are given, and how strongly each works at each evaluation."""
+"""ControlNets: their inputs, and the strength of each at each evaluation."""
 
 import numpy as np
 from numpy.typing import NDArray

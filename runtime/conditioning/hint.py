@@ -1,4 +1,4 @@
-"""A hint, which the network sees as more channels beside the latents."""
+"""A hint, which the network takes as more channels beside the latents."""
 
 import numpy as np
 

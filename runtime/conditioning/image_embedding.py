@@ -1,4 +1,4 @@
-"""The embedding of a picture: keys and values of its tokens, and what it adds to the time's embedding."""
+"""The embedding of an image: keys and values of its tokens, and its part of the time's embedding."""
 
 from collections.abc import Callable, Mapping
 
@@ -19,7 +19,7 @@ _COMPONENT = "conditioner"
 
 
 class ImageEmbedding:
-    """What each row is drawn towards; a prior may still have to make it, so that it is filled in as a sample begins."""
+    """The embedding of each row; a prior may still have to compute it, so that it is filled in as a sample begins."""
 
     def components(self, job: Job, bundle: Bundle) -> tuple[str, ...]:
         """See :class:`.Condition`."""
@@ -40,7 +40,7 @@ class ImageEmbedding:
 def _filling(
     preparation: Preparation, embeds: ImageEmbeds, inputs: Mapping[str, Buffer]
 ) -> Callable[[], Mapping[str, F32]]:
-    """Return what computes the inputs of a sample, once its embeddings are known."""
+    """Return a function that computes the inputs of a sample, once its embeddings are known."""
 
     def fill() -> Mapping[str, F32]:
         positive = embeds.positive.value()

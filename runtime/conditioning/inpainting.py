@@ -1,4 +1,4 @@
-"""The part of an image that is known: put back at each step, or seen by an inpainting network."""
+"""The part of an image that is known: put back at each step, or an input of an inpainting network."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ __all__ = ["Inpainting"]
 
 
 class Inpainting:
-    """Mask and known latents; where nothing is masked, everything is drawn."""
+    """Mask and known latents; without a mask, everything is generated."""
 
     def components(self, job: Job, bundle: Bundle) -> tuple[str, ...]:
         """See :class:`.Condition`."""

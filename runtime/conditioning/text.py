@@ -1,4 +1,4 @@
-"""Text, and what the network gets beside it: SDXL's sizes, crops and aesthetic scores, LCM's guidance."""
+"""Text, and the conditions beside it: SDXL's sizes, crops and aesthetic scores, LCM's guidance."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ F32 = NDArray[np.float32]
 
 
 class TextAndSizes:
-    """Keys and values of the text, and the embeddings of what the network gets beside it, of every row."""
+    """Keys and values of the text, and the embeddings of the conditions beside it, of every row."""
 
     def components(self, job: Job, bundle: Bundle) -> tuple[str, ...]:
         """See :class:`.Condition`."""
@@ -81,12 +81,12 @@ def time_ids(
     """Return the positive and the negative size conditions of SDXL (arXiv:2307.01952, section 2.2).
 
     Args:
-        request: the sizes asked for.
-        height: of the picture, in pixels.
-        width: of the picture, in pixels.
-        aesthetic: the refiner's form, with a score in place of the target size.
-        from_image: image-to-image and inpainting fill in the negative form from their own arguments; text-to-image
-            has one only if both negative sizes are given.
+        request: has the sizes.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        aesthetic: the refiner's conditions, with a score in place of the target size.
+        from_image: image-to-image and inpainting fill in the negative conditions from their own arguments;
+            text-to-image has them only if both negative sizes are set.
 
     """
     original = request.original_size or (height, width)
@@ -102,8 +102,8 @@ def time_ids(
         # diffusers' image tasks take the positive crop here (``_get_add_time_ids``), its text-to-image the negative one
         negative_crops = crops if from_image else request.negative_crops_coords_top_left
         negative = [*negative_original, *negative_crops, *negative_target]
-    given = request.negative_original_size is not None and request.negative_target_size is not None
-    if not from_image and not given:
+    sizes = request.negative_original_size is not None and request.negative_target_size is not None
+    if not from_image and not sizes:
         negative = positive
     return [float(n) for n in positive], [float(n) for n in negative]
 
@@ -120,7 +120,7 @@ def row_time_ids(
         images: how many there are.
         alternate: as diffusers' text-to-image does for several images: it repeats the pair of negative and positive
             over all rows, which are all negative ones and then all positive ones, so that every second row gets the
-            other's. One image gets what is meant either way.
+            other's. One image is the same either way.
 
     """
     positive, negative = (np.array(s, np.float32) for s in sizes)

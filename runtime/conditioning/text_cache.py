@@ -1,4 +1,4 @@
-"""Remembers what a text encoder made of the last prompts: most requests repeat one, the negative prompt at least."""
+"""Caches the embeddings of the last prompts: most requests repeat one, at least the negative prompt."""
 
 import hashlib
 from collections import OrderedDict
@@ -16,12 +16,12 @@ I64 = NDArray[np.int64]
 
 
 class CachedTextEncoder:
-    """A text encoder's call that runs the network on windows that it has not seen lately.
+    """A text encoder's call that runs the network only on windows that are not in its cache.
 
     Args:
-        run: what runs the network.
-        entries: windows to remember at most.
-        limit: bytes of embeddings to remember at most; a window of SDXL's larger encoder has 0.4 MB.
+        run: runs the network.
+        entries: most windows in the cache.
+        limit: most bytes of embeddings in the cache; a window of SDXL's larger encoder has 0.4 MB.
 
     """
 
@@ -44,8 +44,8 @@ class CachedTextEncoder:
             for i, states, pool in zip(missing, hidden, pooled, strict=True):
                 rows[i] = np.array(states, np.float32), np.array(pool, np.float32)
                 self._keep(keys[i], rows[i])
-        found = [row for row in rows if row is not None]
-        return np.stack([states for states, _ in found]), np.stack([pool for _, pool in found])
+        cached = [row for row in rows if row is not None]
+        return np.stack([states for states, _ in cached]), np.stack([pool for _, pool in cached])
 
     def _find(self, key: bytes) -> tuple[F32, F32] | None:
         with self._lock:

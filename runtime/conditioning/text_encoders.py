@@ -23,7 +23,7 @@ def text_encoders(bundle: Bundle, components: Components) -> Iterator[TextEncode
 
     Args:
         bundle: the bundle.
-        components: its engines, which run them. What they made of the last prompts is remembered.
+        components: its engines, which run them. The embeddings of the last prompts are cached.
 
     Raises:
         BundleError: a tokenizer is missing.

@@ -1,4 +1,4 @@
-"""Embeds pictures: prepared as CLIP's image processor does, and run through the bundle's image encoder."""
+"""Embeds images: prepared as CLIP's image processor does, and run through the bundle's image encoder."""
 
 from collections.abc import Mapping
 from threading import Lock
@@ -45,9 +45,9 @@ class ImageEncoder:
         self._lock = Lock()
 
     def of_zeros(self) -> F32:
-        """Return the embedding of a picture of zeros, which are not the numbers of a black one, float32 [D].
+        """Return the embedding of an image of zeros, which are not the numbers of a black one, float32 [D].
 
-        It stands for "no picture", and is the same for every request: the encoder is run once.
+        It stands for "no image", and is the same for every request: the encoder is run once.
         """
         with self._lock:
             if self._of_zeros is None:
@@ -56,12 +56,12 @@ class ImageEncoder:
                 self._of_zeros = np.asarray(outputs["image_embeds"][0], np.float32)
             return self._of_zeros
 
-    def embed(self, picture: InputImage) -> F32:
-        """Return a picture's embedding, float32 [D]."""
-        return self._embed(self._prepared(picture)[None])
+    def embed(self, image: InputImage) -> F32:
+        """Return an image's embedding, float32 [D]."""
+        return self._embed(self._prepared(image)[None])
 
     def embed_prepared(self, pixels: F32) -> F32:
-        """Return the embedding of a picture that has been prepared, [1, 3, size, size].
+        """Return the embedding of an image that has been prepared, [1, 3, size, size].
 
         Raises:
             UsageError: it has another shape.
@@ -69,28 +69,28 @@ class ImageEncoder:
         """
         needed = (1, 3, self._size, self._size)
         if pixels.shape != needed:
-            raise UsageError(f"a prepared picture has shape {list(pixels.shape)}; {list(needed)} is needed")
+            raise UsageError(f"a prepared image has shape {list(pixels.shape)}; {list(needed)} is needed")
         return self._embed(np.moveaxis(pixels, 1, -1))
 
     def _embed(self, pixels: F32) -> F32:
         outputs = self._components.run(self._name, {"pixels": np.ascontiguousarray(pixels)})
         return np.asarray(outputs["image_embeds"][0], np.float32)
 
-    def _prepared(self, picture: InputImage) -> F32:
+    def _prepared(self, image: InputImage) -> F32:
         """Resize so that the shorter side fits, cut out the middle, take mean and deviation out; [size, size, 3]."""
         size = self._size
-        if isinstance(picture, Image.Image):
-            pixels = np.asarray(self._fitted(as_bytes(picture).convert("RGB")))
+        if isinstance(image, Image.Image):
+            pixels = np.asarray(self._fitted(as_bytes(image).convert("RGB")))
             scaled = (pixels * np.float64(self._rescale)).astype(np.float32)
         else:
-            scaled = pixel_array([picture], size, size)[0]
+            scaled = pixel_array([image], size, size)[0]
         normal: F32 = (scaled - self._mean) / self._std
         return normal
 
-    def _fitted(self, picture: Image.Image) -> Image.Image:
-        size, short = self._size, min(picture.size)
-        longer = int(size * max(picture.size) / short)
-        width, height = (size, longer) if picture.width <= picture.height else (longer, size)
-        resized = picture.resize((width, height), Image.Resampling.BICUBIC)
+    def _fitted(self, image: Image.Image) -> Image.Image:
+        size, short = self._size, min(image.size)
+        longer = int(size * max(image.size) / short)
+        width, height = (size, longer) if image.width <= image.height else (longer, size)
+        resized = image.resize((width, height), Image.Resampling.BICUBIC)
         left, top = (width - size) // 2, (height - size) // 2
         return resized.crop((left, top, left + size, top + size))

@@ -107,7 +107,7 @@ class Prior:
         terms: list[list[tuple[float, Term]]] = [[] for _ in range(job.images)]
         for weight, item in zip(weights, items, strict=True):
             text = isinstance(item, str)
-            found = call.text(replace(plain, prompt=item))[0] if text else [self._picture(item, call)]
+            found = call.text(replace(plain, prompt=item))[0] if text else [self._image_embedding(item, call)]
             for i in range(job.images):
                 terms[i].append((float(weight), found[i % len(found)]))
         # Whatever becomes of it, diffusers runs the prior once more, and draws its noise.
@@ -116,7 +116,7 @@ class Prior:
         negative = itself if unwanted else zero
         return [Embedding(terms=tuple(own)) for own in terms], [Embedding.of(term) for term in negative]
 
-    def _picture(self, item: Any, call: "_Call") -> F32:
+    def _image_embedding(self, item: Any, call: "_Call") -> F32:
         if hasattr(item, "detach"):  # what diffusers takes as prepared already: [1, 3, size, size]
             return self._images.embed_prepared(finite_array("images_and_prompts", item, ndim=(4,)))
         pictures = load_images(item, "images_and_prompts", call.warnings)
