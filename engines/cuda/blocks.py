@@ -5,13 +5,13 @@ from collections import OrderedDict
 from ..errors import EngineError
 from .driver import driver_call
 
-__all__ = ["Block", "Blocks"]
+__all__ = ["Blocks", "MemoryBlock"]
 
 _MOST_IDLE = 512 << 20
 """Most idle bytes that are held for reuse; beyond them the blocks unused for longest are freed."""
 
 
-class Block:
+class MemoryBlock:
     """Bytes on the device, given back when nothing refers to them any more.
 
     All work goes through one stream, so that the next owner's work comes after the last owner's.
@@ -34,7 +34,7 @@ class Blocks:
         self._idle: OrderedDict[int, int] = OrderedDict()  # address -> size, longest unused first
         self._closed = False
 
-    def block(self, size: int) -> Block:
+    def block(self, size: int) -> MemoryBlock:
         """Return at least ``size`` bytes: the smallest idle block that wastes little, or a new one.
 
         Raises:
@@ -47,9 +47,9 @@ class Blocks:
         if fitting:
             has, address = min(fitting)
             del self._idle[address]
-            return Block(self, address, has)
+            return MemoryBlock(self, address, has)
         self._trim(_MOST_IDLE)
-        return Block(self, self.allocate(needed), needed)
+        return MemoryBlock(self, self.allocate(needed), needed)
 
     def allocate(self, size: int) -> int:
         """Allocate bytes; if there are none left, free the idle blocks and try again."""

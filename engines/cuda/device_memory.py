@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError
 from ..memory import Buffer, Event
-from .blocks import Block
+from .blocks import MemoryBlock
 from .driver import cuda, driver_call
 from .graph import CudaGraph, captured_graph
 
@@ -23,7 +23,7 @@ __all__ = ["DeviceArray", "DeviceMemory", "host_buffers"]
 class DeviceArray:
     """An array on the device; see :class:`~sdengine.engines.memory.Buffer`."""
 
-    def __init__(self, block: Block, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    def __init__(self, block: MemoryBlock, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._block = block
         self.address = address
         self.shape = shape

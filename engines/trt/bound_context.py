@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..cuda.blocks import Block
+from ..cuda.blocks import MemoryBlock
 from ..cuda.device import Device
 from ..cuda.device_memory import DeviceArray
 from ..cuda.driver import driver_call
@@ -60,7 +60,7 @@ class BoundContext:
         self._ran = self._waited_for = False
         self._generation = -1
         self._graph: CudaGraph | None = None
-        self._crossing: dict[str, tuple[Block, PinnedBuffer, int]] = {}
+        self._crossing: dict[str, tuple[MemoryBlock, PinnedBuffer, int]] = {}
         self._context = contexts.new()
         if self._context is None:
             raise EngineError(f"{spec.name}: no execution context could be made; the device may be out of memory")

@@ -6,7 +6,7 @@ from pathlib import Path
 from ...engines.errors import CheckpointError
 from .component import CheckpointComponent
 from .configs import read_config
-from .families import Family
+from .families import FamilyDefaults
 from .inferred import controlnet_config, text_config, unet_config, vae_config
 from .ldm_text import open_clip_tensors
 from .ldm_unet import controlnet_names, unet_names
@@ -21,7 +21,7 @@ _Config = dict[str, object]
 _PIXELS = 8  # per latent, in every family
 
 
-def unet_component(stored: _Stored, family: Family, config: Path | None) -> CheckpointComponent:
+def unet_component(stored: _Stored, family: FamilyDefaults, config: Path | None) -> CheckpointComponent:
     """Convert a UNet.
 
     Args:
@@ -41,7 +41,7 @@ def unet_component(stored: _Stored, family: Family, config: Path | None) -> Chec
     return _component("unet", "UNet2DConditionModel", stored, _mapped(stored, unet_names), infer, config)
 
 
-def vae_component(stored: _Stored, family: Family, config: Path | None) -> CheckpointComponent:
+def vae_component(stored: _Stored, family: FamilyDefaults, config: Path | None) -> CheckpointComponent:
     """Convert a VAE, in LDM's layout or under diffusers' names; see :func:`unet_component`."""
 
     def infer(tensors: _Stored) -> _Config:

@@ -9,7 +9,7 @@ same ones in ``from_single_file``.
 from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["CLIP_END", "COSXL", "DDIM", "FAMILIES", "SD2_BASE", "Family", "family_of"]
+__all__ = ["CLIP_END", "COSXL", "DDIM", "FAMILIES", "SD2_BASE", "FamilyDefaults", "family_of"]
 
 CLIP_END = "<|endoftext|>"
 
@@ -55,7 +55,7 @@ COSXL: dict[str, object] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Family:
+class FamilyDefaults:
     """Defaults of one family.
 
     Attributes:
@@ -81,8 +81,8 @@ class Family:
     flags: dict[str, object]
 
 
-FAMILIES: dict[str, Family] = {
-    "sd1": Family(
+FAMILIES: dict[str, FamilyDefaults] = {
+    "sd1": FamilyDefaults(
         sample_size=64,
         scaling_factor=0.18215,
         force_upcast=True,  # diffusers' default, which its config leaves in place
@@ -92,7 +92,7 @@ FAMILIES: dict[str, Family] = {
         scheduler=_PNDM,
         flags={"_class_name": "StableDiffusionPipeline"},
     ),
-    "sd2": Family(
+    "sd2": FamilyDefaults(
         sample_size=96,
         scaling_factor=0.18215,
         force_upcast=True,
@@ -102,7 +102,7 @@ FAMILIES: dict[str, Family] = {
         scheduler=DDIM,
         flags={"_class_name": "StableDiffusionPipeline"},
     ),
-    "sdxl": Family(
+    "sdxl": FamilyDefaults(
         sample_size=128,
         scaling_factor=0.13025,
         force_upcast=True,
@@ -112,7 +112,7 @@ FAMILIES: dict[str, Family] = {
         scheduler=_EULER,
         flags={"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": True},
     ),
-    "sdxl-refiner": Family(
+    "sdxl-refiner": FamilyDefaults(
         sample_size=128,
         scaling_factor=0.13025,
         force_upcast=True,

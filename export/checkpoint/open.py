@@ -9,7 +9,7 @@ from ...engines.scheduler_fixes import scheduler_notes
 from .clip_vocabulary import clip_tokenizers
 from .component import Checkpoint, CheckpointComponent
 from .convert import controlnet_component, vae_component
-from .families import FAMILIES, Family
+from .families import FAMILIES, FamilyDefaults
 from .folder import is_checkpoint, is_component, read_component, read_folder
 from .hub import Hub, hub_name
 from .single_file import CONTROLNET, VAE, below, read_single_file
@@ -259,7 +259,7 @@ def _from_file(
     )
 
 
-def _open_vae(source: str | Path, family: Family, hub: Hub) -> tuple[CheckpointComponent, list[str]]:
+def _open_vae(source: str | Path, family: FamilyDefaults, hub: Hub) -> tuple[CheckpointComponent, list[str]]:
     path, notes = locate(source, hub, None, part="vae")
     if path.is_dir():
         component, more = _component_in(path, "vae", None)

@@ -8,7 +8,7 @@ from pathlib import Path
 from ...engines.errors import CheckpointError
 from .component import CheckpointComponent
 from .convert import controlnet_component, text_component, unet_component, vae_component
-from .families import COSXL, DDIM, FAMILIES, SD2_BASE, Family
+from .families import COSXL, DDIM, FAMILIES, SD2_BASE, FamilyDefaults
 from .json_file import read_json
 from .prediction_marks import Marks, read_marks
 from .tensor import TensorSource
@@ -122,7 +122,7 @@ def _family(file: Path, stored: Mapping[str, TensorSource]) -> str:
 def _components(
     stored: Mapping[str, TensorSource],
     family: str,
-    defaults: Family,
+    defaults: FamilyDefaults,
     config: Path | None,
     replaced: Collection[str],
 ) -> dict[str, CheckpointComponent]:
@@ -148,7 +148,7 @@ def below(stored: Mapping[str, TensorSource], prefix: str) -> dict[str, TensorSo
 
 def _defaults(
     family: str, stored: Mapping[str, TensorSource], facts: Mapping[str, object], prediction: str | None
-) -> tuple[Family, list[str]]:
+) -> tuple[FamilyDefaults, list[str]]:
     """Return the family's defaults, and what was assumed.
 
     SD 2 exists at 768 pixels, predicting v, and at 512, predicting noise, under the same keys. Where neither the user

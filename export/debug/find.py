@@ -19,7 +19,7 @@ from ...engines.trt.profiles import vae_factor
 from .as_traced import differences_from_trace
 from .compare import LayerComparison, compare
 from .departure import Departure, LayerDifference
-from .graph_layers import Layer, chunks, layers_of
+from .graph_layers import GraphLayer, chunks, layers_of
 from .runners import AGAINST, engine_runner, marked_runner, ran_by, reference_runner
 from .save import Saved
 from .subject import Subject
@@ -207,7 +207,7 @@ def _compared_outputs(subject: Subject, engine: Engine, against: str, tolerance:
 
 
 def _described(
-    layers: Sequence[Layer],
+    layers: Sequence[GraphLayer],
     differences: Mapping[str, LayerComparison],
     before: Mapping[str, LayerDifference],
     tolerance: float,
@@ -224,7 +224,7 @@ def _described(
 
 
 def _layer_difference(
-    layer: Layer,
+    layer: GraphLayer,
     name: str,
     difference: LayerComparison,
     inputs: Collection[LayerDifference],

@@ -8,14 +8,14 @@ import onnx
 
 from ...engines.spec import ComponentSpec
 
-__all__ = ["Layer", "chunks", "layers_of"]
+__all__ = ["GraphLayer", "chunks", "layers_of"]
 
 _BYTES = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 16: 2}
 """Of the element types of ``onnx.TensorProto`` that our graphs use."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layer:
+class GraphLayer:
     """A node of the plain graph.
 
     Attributes:
@@ -34,11 +34,11 @@ class Layer:
     bytes: int
 
 
-def layers_of(model: onnx.ModelProto, spec: ComponentSpec, axes: Mapping[str, int]) -> list[Layer]:
+def layers_of(model: onnx.ModelProto, spec: ComponentSpec, axes: Mapping[str, int]) -> list[GraphLayer]:
     """Return the layers of a graph, with their sizes in bytes where the axes have these sizes."""
     sizes = _sizes(model, spec, axes)
     return [
-        Layer(
+        GraphLayer(
             node=node.name,
             operator=node.op_type,
             inputs=tuple(name for name in node.input if name),
@@ -49,9 +49,9 @@ def layers_of(model: onnx.ModelProto, spec: ComponentSpec, axes: Mapping[str, in
     ]
 
 
-def chunks(layers: Sequence[Layer], most: int) -> Iterator[list[Layer]]:
+def chunks(layers: Sequence[GraphLayer], most: int) -> Iterator[list[GraphLayer]]:
     """Cut the layers into runs of neighbours whose outputs take at most ``most`` bytes; one alone may take more."""
-    chunk: list[Layer] = []
+    chunk: list[GraphLayer] = []
     size = 0
     for layer in layers:
         if chunk and size + layer.bytes > most:

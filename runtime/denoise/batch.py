@@ -13,7 +13,7 @@ from ...engines.engine import Engine
 from ...engines.errors import EngineError, UsageError
 from ...engines.memory import HOST, Buffer, Memory
 from ...engines.spec import ComponentSpec, TensorSpec
-from .numbers import Field, Layout, packed
+from .numbers import Field, NumberLayout, packed
 from .sample import Sample, checked_samples
 
 __all__ = ["Batch", "serialised"]
@@ -140,7 +140,7 @@ class Batch:
             {name: zeros(tensor.resolve(axes), tensor.dtype) for name, tensor in self._carried.items()}
             for _ in range(copies)
         ]
-        self._size = Layout(self._numbers, self.slots, self._rows).size
+        self._size = NumberLayout(self._numbers, self.slots, self._rows).size
         self._current = zeros((self._size,), np.float32)
         self._table_on_host = np.zeros((_WINDOW, self._size), np.float32)
         self._table = self._table_on_host if self.memory is HOST else zeros(self._table_on_host.shape, np.float32)
@@ -428,7 +428,7 @@ class Batch:
         return self._launches[key]
 
     def _bind(self, samples: int, rows: int) -> "_Launch":
-        layout = Layout(self._numbers, samples, rows)
+        layout = NumberLayout(self._numbers, samples, rows)
         numbers = layout.views(self._current)
         states = [state[:samples] for state in self._states]
         # What is carried alternates between two buffers; the first of the three stays zero.
@@ -542,7 +542,7 @@ class _Launch:
     def __init__(
         self,
         key: tuple[int, int],
-        layout: Layout,
+        layout: NumberLayout,
         before: Sequence[Sequence[Callable[[], None]]],
         denoiser: Sequence[Callable[[], None]],
         carried: Sequence[Buffer],

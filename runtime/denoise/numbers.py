@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ...engines.memory import Buffer
 from ...engines.spec import TensorSpec
 
-__all__ = ["Field", "Layout", "packed"]
+__all__ = ["Field", "NumberLayout", "packed"]
 
 F32 = NDArray[np.float32]
 Field = tuple[str, str]
@@ -19,7 +19,7 @@ _ALIGNMENT = 64
 """Alignment of the fields, in numbers: 256 bytes, which TensorRT requires of every address."""
 
 
-class Layout:
+class NumberLayout:
     """The place of each number, for S samples on R rows.
 
     Args:

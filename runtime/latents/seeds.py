@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...engines.errors import UsageError
-from .noise import NormalSource, TorchStream, check_seed, device_of, generator_for, stream_of
+from .noise import GeneratorStream, NormalSource, check_seed, device_of, generator_for, stream_of
 
 __all__ = ["NoiseStreams", "SampleNoise", "generator_notes", "streams_for"]
 
@@ -135,7 +135,7 @@ def generator_notes(generator: Any, rng: str) -> list[str]:
     """Return what the user should know about the generators of a request, before they are used."""
     notes = []
     streams = [stream_of(one, rng) for one in _listed(generator)]
-    if any(isinstance(stream, TorchStream) and stream.used for stream in streams):
+    if any(isinstance(stream, GeneratorStream) and stream.used for stream in streams):
         notes.append(
             "generator: it had been used, and went on from there as in diffusers; the seed in the result is its "
             "initial one and does not give these images again"

@@ -12,14 +12,14 @@ from .log_snr import dpm_grid, levels_at, variance_preserving_level
 from .predicted import noise_at, signal_and_noise, x0_at
 from .rows import NOISE, Array, Indices, X, slot
 from .solver import Grid, ScheduleRequest, Solver, Steps
-from .solver_options import BETAS, Options, OptionTable
+from .solver_options import BETAS, OptionTable, SolverOptions
 
 __all__ = ["DPM_SINGLESTEP"]
 
 START, PREDICTIONS = 1, 2
 
 
-def _orders(options: Options, steps: int) -> Indices:
+def _orders(options: SolverOptions, steps: int) -> Indices:
     """Return the order of every evaluation.
 
     Groups of the full order, then what is left over. Where nothing is left over but the end asks for low order, the
@@ -60,7 +60,7 @@ def _steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     )
 
 
-def _step(options: Options, grid: Grid, i: Indices, sample: Array, m: tuple[Array, ...], order: int) -> Array:
+def _step(options: SolverOptions, grid: Grid, i: Indices, sample: Array, m: tuple[Array, ...], order: int) -> Array:
     """Return the whole way from the beginning of a group, at its ``order``-th evaluation; ``m`` is newest first."""
     end, *levels = (signal_and_noise(levels_at(grid, i, back)) for back in range(-1, order))
     f = step_factors(options.algorithm_type, levels[-1], end)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...engines.errors import UsageError, nearest
-from .solver_options import Options
+from .solver_options import SolverOptions
 
 __all__ = ["TrainingLevels", "training_levels"]
 
@@ -46,7 +46,7 @@ class TrainingLevels:
         return np.log(self.sigmas)
 
 
-def training_levels(options: Options, *, floor: bool = True) -> TrainingLevels:
+def training_levels(options: SolverOptions, *, floor: bool = True) -> TrainingLevels:
     """Return the noise levels of a checkpoint.
 
     Args:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .levels import TrainingLevels, training_levels
 from .rows import Array, Indices
-from .solver_options import Options, OptionTable
+from .solver_options import OptionTable, SolverOptions
 
 __all__ = ["Grid", "ScheduleRequest", "Solver", "Steps"]
 
@@ -22,7 +22,7 @@ class ScheduleRequest:
     """
 
     solver: str
-    options: Options
+    options: SolverOptions
     steps: int | None
     timesteps: tuple[float, ...] | None = None
     sigmas: tuple[float, ...] | None = None

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...engines.errors import UsageError, nearest
 
-__all__ = ["BETAS", "OptionTable", "Options", "resolve_options"]
+__all__ = ["BETAS", "OptionTable", "SolverOptions", "resolve_options"]
 
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
@@ -21,7 +21,7 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
+class SolverOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Every option of any solver; a solver reads those it has."""
 
     # the noise levels the checkpoint was trained with
@@ -124,7 +124,7 @@ class OptionTable:
 
 def resolve_options(
     solver: str, table: OptionTable, config: Mapping[str, object], overrides: Mapping[str, object]
-) -> Options:
+) -> SolverOptions:
     """Merge a solver's defaults, the checkpoint's config and the request's overrides, the last one winning.
 
     This is ``Scheduler.from_config(config, **overrides)`` of diffusers: keys of the config that the solver does not
@@ -174,9 +174,9 @@ def _refuse(solver: str, table: OptionTable, values: dict[str, object]) -> None:
             raise UsageError(f"{solver}: {name}={value!r} is not one of {', '.join(map(repr, known))}{hint}")
 
 
-def _converted(solver: str, values: dict[str, object]) -> Options:
+def _converted(solver: str, values: dict[str, object]) -> SolverOptions:
     try:
-        return msgspec.convert(values, Options)
+        return msgspec.convert(values, SolverOptions)
     except msgspec.ValidationError as error:
         problem, _, place = str(error).partition(" - at `$.")
         raise UsageError(f"{solver}: {place.rstrip('`')}: {problem[0].lower()}{problem[1:]}") from error

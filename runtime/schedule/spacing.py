@@ -13,12 +13,12 @@ from ...engines.errors import UsageError
 from .levels import TrainingLevels
 from .quantile import beta_quantiles
 from .rows import Array
-from .solver_options import Options
+from .solver_options import SolverOptions
 
 __all__ = ["final_sigma", "log_spaced_timesteps", "respaced_sigmas", "spaced_timesteps", "timestep_from_sigma"]
 
 
-def spaced_timesteps(options: Options, steps: int, *, training_steps: int | None = None) -> Array:
+def spaced_timesteps(options: SolverOptions, steps: int, *, training_steps: int | None = None) -> Array:
     """Return ``steps`` timesteps that include both ends of the schedule (Euler, DDIM and their kin), descending.
 
     Args:
@@ -35,7 +35,7 @@ def spaced_timesteps(options: Options, steps: int, *, training_steps: int | None
     return np.arange(total, 0, -total / steps).round() - 1
 
 
-def log_spaced_timesteps(options: Options, steps: int, last: int) -> Array:
+def log_spaced_timesteps(options: SolverOptions, steps: int, last: int) -> Array:
     """Return ``steps`` whole timesteps of ``steps + 1`` stops, the lowest left out (DPM-Solver, UniPC), descending.
 
     Args:
@@ -52,7 +52,7 @@ def log_spaced_timesteps(options: Options, steps: int, last: int) -> Array:
     return np.arange(last, 0, -options.num_train_timesteps / steps).round() - 1
 
 
-def respaced_sigmas(options: Options, highest: float, lowest: float, steps: int) -> Array | None:
+def respaced_sigmas(options: SolverOptions, highest: float, lowest: float, steps: int) -> Array | None:
     """Return ``steps`` sigmas spaced as the options ask, descending; None when they follow the timesteps.
 
     Karras: https://arxiv.org/abs/2206.00364, equation 5, with rho = 7. Exponential: equal ratios. Beta:
@@ -99,6 +99,6 @@ def timestep_from_sigma(sigmas: Sequence[float] | NDArray[np.floating], levels: 
     return np.asarray((1 - weight) * low + weight * (low + 1), dtype=np.float64)
 
 
-def final_sigma(options: Options, levels: TrainingLevels) -> float:
+def final_sigma(options: SolverOptions, levels: TrainingLevels) -> float:
     """Return the sigma after the last step: zero, or the lowest one that was trained."""
     return 0.0 if options.final_sigmas_type == "zero" else float(levels.sigmas[0])

@@ -12,13 +12,13 @@ from ....engines.errors import UsageError, nearest
 from .mersenne import Generator
 from .philox import PhiloxGenerator
 from .seed import check_seed
-from .torch_stream import TorchStream, device_of, stream_of
+from .torch_stream import GeneratorStream, device_of, stream_of
 
 __all__ = [
     "Generator",
+    "GeneratorStream",
     "NormalSource",
     "PhiloxGenerator",
-    "TorchStream",
     "check_seed",
     "device_of",
     "generator_for",

@@ -20,7 +20,7 @@ from .mersenne import Generator
 from .philox import PhiloxGenerator
 from .seed import check_seed
 
-__all__ = ["TorchStream", "device_of", "stream_of"]
+__all__ = ["GeneratorStream", "device_of", "stream_of"]
 
 _WORDS = 624  # of MT19937
 _CPU_BYTES = (5056, 5048)  # since torch 1.0, and before
@@ -28,7 +28,7 @@ _CUDA_BYTES = 16
 _WORDS_PER_CALL = 4  # of one Philox evaluation
 
 
-def stream_of(generator: Any, rng: str) -> "TorchStream | Generator | PhiloxGenerator":
+def stream_of(generator: Any, rng: str) -> "GeneratorStream | Generator | PhiloxGenerator":
     """Return the stream of a torch generator, or of anything that has an initial seed.
 
     Args:
@@ -49,7 +49,7 @@ def stream_of(generator: Any, rng: str) -> "TorchStream | Generator | PhiloxGene
         raise UsageError(f"the numbers of a generator of the device {kind!r} are not known: give one of cpu or cuda")
     source = sources[kind](check_seed(read()))
     if hasattr(generator, "get_state") and hasattr(generator, "set_state"):
-        return TorchStream(generator, source)
+        return GeneratorStream(generator, source)
     return source
 
 
@@ -59,7 +59,7 @@ def device_of(generator: Any) -> str | None:
     return None if device is None else str(getattr(device, "type", device)).partition(":")[0]
 
 
-class TorchStream:
+class GeneratorStream:
     """The stream of a generator with a state, read before and written after every use, as torch itself does.
 
     Args:

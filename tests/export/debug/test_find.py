@@ -9,7 +9,7 @@ from onnx import numpy_helper
 from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.errors import EngineError, UsageError
 from sdengine.export.debug.find import DebugSettings, find_departure
-from sdengine.export.debug.graph_layers import Layer, chunks
+from sdengine.export.debug.graph_layers import GraphLayer, chunks
 
 from ...bundles import bundle_of
 from .spoilt import spoilt
@@ -145,5 +145,5 @@ def test_the_graph_of_another_version_has_no_names_in_torch(tmp_path: Path) -> N
 
 
 def test_chunks_are_neighbours_of_limited_size() -> None:
-    layers = [Layer(node="", operator="", inputs=(), outputs=(), bytes=size) for size in (3, 3, 9, 1, 1, 1)]
+    layers = [GraphLayer(node="", operator="", inputs=(), outputs=(), bytes=size) for size in (3, 3, 9, 1, 1, 1)]
     assert [[layer.bytes for layer in chunk] for chunk in chunks(layers, 6)] == [[3, 3], [9], [1, 1, 1]]

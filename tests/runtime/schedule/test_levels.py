@@ -9,7 +9,7 @@ import torch
 from sdengine.runtime.schedule import make_schedule
 from sdengine.runtime.schedule.levels import training_levels
 from sdengine.runtime.schedule.quantile import beta_quantiles
-from sdengine.runtime.schedule.solver_options import Options
+from sdengine.runtime.schedule.solver_options import SolverOptions
 
 from .oracle import SDXL, build, diffusers_warnings_ignored
 
@@ -29,7 +29,7 @@ def test_levels_are_diffusers_bit_by_bit(
         "rescale_betas_zero_snr": rescale,
     }
     theirs = build("EulerDiscreteScheduler", options).alphas_cumprod.numpy()
-    ours = training_levels(Options(**options)).alphas_cumprod
+    ours = training_levels(SolverOptions(**options)).alphas_cumprod
     assert ours.dtype == theirs.dtype
     if rescale:  # through square roots, which torch does not round correctly on every CPU
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-7)
@@ -38,7 +38,7 @@ def test_levels_are_diffusers_bit_by_bit(
 
 
 def test_linspace_and_cumprod_round_as_torch_does() -> None:
-    options = Options(beta_start=0.00085, beta_end=0.012, beta_schedule="linear")
+    options = SolverOptions(beta_start=0.00085, beta_end=0.012, beta_schedule="linear")
     betas = torch.linspace(0.00085, 0.012, 1000)
     assert np.array_equal(training_levels(options).alphas_cumprod, torch.cumprod(1 - betas, 0).numpy())
 

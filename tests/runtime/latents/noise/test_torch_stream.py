@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from sdengine.engines.errors import UsageError
-from sdengine.runtime.latents.noise import PhiloxGenerator, TorchStream, stream_of
+from sdengine.runtime.latents.noise import GeneratorStream, PhiloxGenerator, stream_of
 
 SHAPES = [(4, 8, 8), (3,), (1, 4, 5, 5), (1,), (624,), (2, 2), (17,), (16,), (4, 9, 13)]
 USES: dict[str, Callable[[torch.Generator], Any]] = {
@@ -31,7 +31,7 @@ def test_goes_on_where_it_stands_and_moves_the_generator_on(use: str, seed: int)
     USES[use](mine)
     USES[use](theirs)
     stream = stream_of(mine, "cpu")
-    assert isinstance(stream, TorchStream)
+    assert isinstance(stream, GeneratorStream)
     assert stream.seed == seed
     assert stream.used == (use != "not at all")
     for shape in SHAPES * 3:
