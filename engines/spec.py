@@ -139,7 +139,7 @@ class ComponentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return
         factor, axis, divisor = split_dim(dim)
         if divisor > 1:
-            return  # follows from the axis, which other inputs tell; checked with the whole shape below
+            return  # follows from the axis, which other inputs have; checked with the whole shape later
         if size % factor:
             raise UsageError(f"{self.name}: {tensor.name} has a dimension of {size}, no multiple of {factor}")
         if axes.setdefault(axis, size // factor) != size // factor:

@@ -104,7 +104,7 @@ def axes_for(sizes: Sizes, batch: AxisRange, *, factor: int, tokens: int) -> dic
     return {
         "S": AxisRange(1, batch.opt, batch.max),
         "R": rows,
-        # Negative prompts repeat and are remembered, so that mostly there is one new text a picture.
+        # Embeddings of negative prompts are cached, so usually there is one new text per image.
         "B": AxisRange(1, batch.opt, rows.max * _WINDOWS),
         "T": AxisRange(1, tokens, tokens * _WINDOWS),
         "E": AxisRange(1, 1, 256),

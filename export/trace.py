@@ -17,7 +17,7 @@ from .translate import graph_from_program
 
 __all__ = ["Traced", "trace_component", "trace_program"]
 
-# Lengths to trace with: distinct, and of no meaning to any network, so that a baked-in one cannot go unnoticed.
+# Sizes to trace with: distinct, and used by no network, so that one that becomes a constant is noticed.
 _SIZES = {"S": 2, "R": 3, "B": 5, "T": 11, "E": 7, "h": 42, "w": 58}
 
 # Below this a coarse level of a UNet could be one latent wide, which torch would treat as a case of its own. The

@@ -77,7 +77,7 @@ class Pipeline:
         load_ms: float,
     ) -> None:
         self._loaded = loaded
-        self._alive = [loaded]  # the current one, and those that somebody still uses
+        self._alive = [loaded]  # the current one, and those that are still used
         self._plain = plain
         self._sources = sources
         self._folder = folder
@@ -144,7 +144,7 @@ class Pipeline:
         device: str | None = None,
         cuda_graph: str | None = None,
         weight_streaming_budget: int | float | str | None = None,
-        compile: bool | None = None,  # noqa: A002 - torch's own word for it
+        compile: bool | None = None,  # noqa: A002 - torch's own name for it
         memory_limit: int | None = None,
         vae_tiling: str | int = "auto",
         textual_inversions: "Sequence[InversionSource]" = (),

@@ -145,7 +145,7 @@ class Preparer:
     def _start(self, job: Job, schedule: Schedule, noise: NoiseStreams, warnings: list[str]) -> Start:
         unet = self.bundle.config("unet")
         assert isinstance(unet, UNetConfig)
-        # Latents given for inpainting are scaled as if there were no picture, whatever the strength.
+        # The caller's latents for inpainting are scaled as if there were no image, whatever the strength.
         from_noise = schedule if job.strength is None else schedule_for(job, self._scheduler, strength=None)
         return start_for(
             job,

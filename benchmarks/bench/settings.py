@@ -24,7 +24,7 @@ __all__ = [
     "split_engine",
 ]
 
-_PROMPT = "a large yellow star on a blue background"  # which the demo checkpoint knows, too
+_PROMPT = "a large yellow star on a blue background"  # the demo checkpoint can generate it too
 _STEPS = 30
 _BATCHES = (1, 2, 4, 8)
 

@@ -61,7 +61,7 @@ def _run(job: ProcessJob, tick: Callable[[str], None], complaints: IO[bytes]) ->
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints) as process:
         assert process.stdin is not None and process.stdout is not None
         try:
-            with contextlib.suppress(BrokenPipeError), process.stdin as questions:  # it died; its status tells
+            with contextlib.suppress(BrokenPipeError), process.stdin as questions:  # it died; its status says so
                 questions.write(msgspec.json.encode(msgspec.structs.replace(job, started=started)))
             for line in process.stdout:
                 answer = _ANSWERS.decode(line)

@@ -53,7 +53,7 @@ def _locked_file(folder: Path, mode: int) -> tuple[Path, int]:
         aside = folder / f".sdengine-{secrets.token_hex(8)}.partial"
         descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
         locked_now(descriptor)
-        if os.fstat(descriptor).st_nlink:  # else another process took it for a dead one's before it was locked
+        if os.fstat(descriptor).st_nlink:  # else another process removed it as a dead one's before it was locked
             return aside, descriptor
         os.close(descriptor)
 

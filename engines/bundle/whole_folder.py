@@ -113,14 +113,14 @@ def restore_replaced(target: Path) -> bool:
 def _put_in_place(partial: Path, target: Path) -> None:
     if not target.exists() or not any(target.iterdir()):
         try:
-            partial.rename(target)  # replaces nothing but an empty folder
+            partial.rename(target)  # replaces only an empty folder
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise UsageError(f"{target} exists already: another process wrote it meanwhile") from error
             raise
         return
     if exchanged(partial, target):
-        return  # what is called partial now is the old one, and is removed
+        return  # the old bundle is called partial now, and is removed
     old = target.with_name(f".{target.name}.{_OLD}-{partial.name[-16:]}")
     lock = _lock(target)
     try:
@@ -169,7 +169,7 @@ def _locked_folder(target: Path) -> tuple[Path, int]:
         lock = os.open(partial, os.O_RDONLY)
         if not locked_now(lock):
             os.close(lock)
-            continue  # another process took it for a dead one's before it was locked, and removes it
+            continue  # another process takes it for a dead one's and removes it
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(lock), partial.stat()):
                 return partial, lock

@@ -119,7 +119,7 @@ class DeviceMemory:
 
     def wait(self, event: Event) -> None:
         """See :class:`~sdengine.engines.memory.Memory`."""
-        self._device.make_current()  # not held: others may give work meanwhile
+        self._device.make_current()  # not held: other threads may add work meanwhile
         driver_call("cuEventSynchronize", event.event)
 
     def milliseconds(self, start: Event, end: Event) -> float:

@@ -41,7 +41,7 @@ def open_torch(
     threads: int | None = None,
     device: str | None = None,
     cuda_graph: str | None = None,
-    compile: bool = False,  # noqa: A002 - torch's own word for it
+    compile: bool = False,  # noqa: A002 - torch's own name for it
 ) -> "Engine":
     """Open a component as a torch module.
 

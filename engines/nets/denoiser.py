@@ -88,7 +88,7 @@ class Denoiser(nn.Module):
             timestep,
             unpack_key_values(self.unet, [packed.to(dtype) for packed in key_values]),
             **given,
-            rows=(row_sample, (mix != 0).float().argmax(1)),  # a row that counts for a sample is one of its own
+            rows=(row_sample, (mix != 0).float().argmax(1)),  # the first row of each sample with a weight
         ).float()
         following = next_state(state, rows, noise, mix, predict, clip, update, rescale)
         if mask is None or known is None or blend is None:

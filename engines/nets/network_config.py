@@ -22,7 +22,7 @@ _ALONE: dict[str, Any] = {
     "PriorTransformer": PriorConfig.from_diffusers,
     "VQModel": MoVQConfig.from_diffusers,
 }
-"""Those that are told nothing but their config."""
+"""Networks that need nothing but their config."""
 _UNETS = ("UNet2DConditionModel", "ControlNetModel")
 _TEXT = {"CLIPTextModel": False, "CLIPTextModelWithProjection": True}
 

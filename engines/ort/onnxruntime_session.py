@@ -133,6 +133,6 @@ def _cached_session(file: str, session: Callable[..., Any], cache: CompiledCache
             cache.write(optimised.read_bytes())
             return opened
     except Exception as error:  # the library or the system: the folder may be full
-        opened = session(file)  # what is wrong with the graph is said here
+        opened = session(file)  # where the graph is wrong, this raises
         cache.notes.append(f"nothing was cached, so the next start compiles again: {error}")
         return opened

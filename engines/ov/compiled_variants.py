@@ -99,7 +99,7 @@ class CompiledVariants:
             cache = self._cache(static=static)
             self._variants[static] = self._import_or_compile(cache, self._static_sizes(static=static))
             self.notes += cache.notes
-            if self.mapped is not None:  # what was packed needs the file no longer
+            if self.mapped is not None:  # the packed weights are copies of what is in the file
                 release_freed()
                 release_mapped(self.mapped)
         return self._variants[static]
@@ -127,7 +127,7 @@ class CompiledVariants:
                     for part, part_options in zip(parts, _options_of_parts(len(parts), self._options), strict=True)
                 ]
                 return CompiledVariant(models, body)
-            except Exception as error:  # damaged, or openvino raises bare RuntimeError and its subclasses
+            except Exception as error:  # it is damaged; openvino raises bare RuntimeError and its subclasses
                 cache.notes.append(f"what was cached was not used and is made again: {error}")
         variant = self._compile(sizes)
         if self.small and runs_in(variant.models[-1]) == self._options["INFERENCE_PRECISION_HINT"]:

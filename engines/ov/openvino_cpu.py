@@ -161,7 +161,7 @@ class _Call:
                 request.infer(share_outputs=True)  # the results are in our buffers; without this they are copied too
         except Exception as error:
             raise EngineError(f"openvino failed to run {self._what}: {error}") from error
-        if self._mapped is not None:  # the first run packs the weights, and needs the file no longer
+        if self._mapped is not None:  # the first run has packed the weights: the file's pages are not needed any more
             release_mapped(self._mapped)
             self._mapped = None
 

@@ -25,7 +25,7 @@ def library() -> ModuleType:
     with _LOCK:
         if "openvino" in sys.modules:
             return sys.modules["openvino"]
-        sys.modules[_CONVERTER] = None  # type: ignore[assignment]  # how Python is told that a module is missing
+        sys.modules[_CONVERTER] = None  # type: ignore[assignment]  # marks a module as missing
         try:
             import openvino
         finally:

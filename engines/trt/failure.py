@@ -18,7 +18,7 @@ _NO_DRIVER = re.compile(r"cuInit|CUDA driver|no CUDA-capable|initialization fail
 _WEIGHT = re.compile(r"Failed to import initializer: (?!In node)(\S+?)\.?$")
 _TYPES = re.compile(r"same (?:data )?type|must have .*type|types? .*(?:mismatch|not match)", re.IGNORECASE)
 
-# Said after every other error on a machine without a driver, and never what went wrong.
+# Logged after every other error on a machine without a driver, and never the cause.
 _AFTERMATH = re.compile(r"catchCudaError.*cudaError 35|Output shape can not be computed for node", re.DOTALL)
 
 

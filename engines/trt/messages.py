@@ -10,7 +10,7 @@ __all__ = ["Messages", "Progress", "logger_for", "monitor_for"]
 Progress = Callable[[str, int, int], None]
 """Called with the name of a phase, the steps done and their number."""
 
-# Said once for each int64 input. Buffers are made from the spec, where those inputs are int64 as well.
+# Logged once for each int64 input. Buffers are made from the spec, where those inputs are int64 as well.
 _EXPECTED = re.compile(r"Make sure input \S+ has Int64 binding")
 _ACTIVATION = re.compile(r"Total Activation Memory: (\d+) bytes")
 _WEIGHTS = re.compile(r"Total Weights Memory: (\d+) bytes")

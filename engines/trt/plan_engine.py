@@ -100,7 +100,7 @@ class PlanEngine:
         with self._shared.held():
             self._runtime = self._module.Runtime(logger_for(self._module, self._messages))
             if record.source.options.version_compatible:
-                # Such a plan brings a part of the release that built it, for the host to run.
+                # Such a plan contains host code of the release that built it.
                 self._runtime.engine_host_code_allowed = True
             engine = deserialised(self._runtime, file)
         if engine is None:
@@ -113,7 +113,7 @@ class PlanEngine:
     ) -> None:
         assert self._shared is not None
         device, options = self._shared, record.source.options
-        # TensorRT-RTX refuses to build such a plan without memory of its own making, which a capture does not allow.
+        # TensorRT-RTX allocates memory itself for such a plan, which a capture does not allow.
         self._streams = options.weight_streaming
         if self._streams and self._cuda_graph == "loop":
             raise UsageError(
@@ -226,7 +226,7 @@ class PlanEngine:
     def _bound_context(self, device: Device, key: tuple[object, ...], bind: Callable[[], BoundContext]) -> BoundContext:
         if key not in self._bound:
             while len(self._bound) >= MOST_BOUND_CONTEXTS:
-                device.synchronize()  # it may be at work, and nobody else may hold it
+                device.synchronize()  # it may still be running, and this may be its last reference
                 self._bound.popitem(last=False)
             self._bound[key] = bind()
             self._alive.add(self._bound[key])

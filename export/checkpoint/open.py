@@ -251,7 +251,7 @@ def _from_file(
         family=single.family,
         components=single.components,
         tokenizers=tokenizers,
-        # A folder of its own per tokenizer says what it pads with; a shared one cannot be right for both.
+        # A folder per tokenizer says what it pads with; a shared one cannot be right for both.
         pad_tokens={n: pad_token(f) if f.name == n else defaults.pad_tokens[n] for n, f in tokenizers.items()},
         scheduler=single.scheduler,
         model_index=dict(defaults.flags),

@@ -46,7 +46,7 @@ _LORA = (
 )
 _CONTROLNET = "it looks like a ControlNet: give it with --controlnet, beside the checkpoint that it is for"
 _INVERSION = "it looks like a textual inversion: give it to `sdengine run` with --textual-inversion"
-# What the names of tensors betray; the first that is found counts.
+# Names of tensors that identify a kind of file; the first one counts.
 _HINTS = {
     "double_blocks.": "it looks like Flux",
     "joint_blocks.": "it looks like Stable Diffusion 3",
@@ -107,7 +107,7 @@ def read_single_file(
 
 def _family(file: Path, stored: Mapping[str, TensorSource]) -> str:
     if any(name.startswith(_UNET) for name in stored):
-        # The refiner's only encoder lies where SDXL has its first: the more demanding families come first.
+        # The refiner's only encoder has the place of SDXL's first one: families with more encoders come first.
         for family in ("sdxl", "sdxl-refiner", "sd2", "sd1"):
             prefixes = [prefix for _, prefix, _ in _ENCODERS[family]]
             if all(any(name.startswith(prefix) for name in stored) for prefix in prefixes):

@@ -74,7 +74,7 @@ def _sizes(model: onnx.ModelProto, spec: ComponentSpec, axes: Mapping[str, int])
             dim.dim_value = size
     del copy.graph.value_info[:]
     for node in copy.graph.node:
-        if node.op_type == "GroupNormalization":  # onnx infers nothing behind it; its result is as its input is
+        if node.op_type == "GroupNormalization":  # onnx infers nothing behind it; its result has its input's shape
             node.op_type = "Identity"
             del node.input[1:], node.attribute[:]
     inferred = onnx.shape_inference.infer_shapes(copy, data_prop=True).graph

@@ -313,7 +313,7 @@ def slice_(
 ) -> ir.Value:
     end = torch.iinfo(torch.int64).max if end is None else end
     if not start and step == 1 and end == torch.iinfo(torch.int64).max:
-        return x  # the whole axis, as indexing with `:` is traced
+        return x  # the whole axis: how indexing with `:` is traced
     return b.op("Slice", [x, b.ints([start or 0]), b.ints([end]), b.ints([axis]), b.ints([step])])
 
 
@@ -395,7 +395,7 @@ def _length_operation(kind: str) -> Translate:
     return translate
 
 
-# Lengths are never negative, so ONNX's division, which truncates, is the floor division that torch means.
+# Sizes are never negative, so ONNX's division, which truncates, is the floor division that torch means.
 translates(operator.add)(_length_operation("Add"))
 translates(operator.sub)(_length_operation("Sub"))
 translates(operator.mul)(_length_operation("Mul"))

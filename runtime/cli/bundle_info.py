@@ -24,7 +24,7 @@ def inspect(
     check: Annotated[bool, typer.Option("--check", help="Compare the SHA-256 of every file.")] = False,
 ) -> None:
     """Show what a bundle holds."""
-    opened = Bundle(bundle, verify="always" if check else "once")  # what an earlier start compared may have decayed
+    opened = Bundle(bundle, verify="always" if check else "once")  # files may have changed since an earlier comparison
     unlisted: list[str] = []
     if check:
         for name in opened.manifest.files:

@@ -15,7 +15,7 @@ __all__ = ["build_progress", "err", "fail", "out", "print_json", "step_progress"
 
 _NO_WIDTH = not os.environ.get("COLUMNS", "1").strip("0")  # rich takes COLUMNS=0 at its word, and prints nothing
 _width = shutil.get_terminal_size().columns if _NO_WIDTH else None
-# without emoji: ":x:" in a prompt or a file's name is what was written, not a red cross
+# without emoji: ":x:" in a prompt or a file name stays as it is
 out = Console(width=_width, emoji=False)
 err = Console(width=_width, stderr=True, emoji=False)
 

@@ -18,7 +18,7 @@ from .options import Engine
 __all__ = ["demo"]
 
 _STEPS = 20
-_GUIDANCE = 5.0  # what the demo checkpoint draws best with; see its model card
+_GUIDANCE = 5.0  # best for the demo checkpoint; see its model card
 
 
 @dataclass(frozen=True, kw_only=True)

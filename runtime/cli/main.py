@@ -95,7 +95,7 @@ def main() -> None:
             _app()()
         finally:
             _flush_output()
-    except BrokenPipeError:  # whoever read it has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except SdengineError as error:
@@ -105,12 +105,12 @@ def main() -> None:
         fail("interrupted")
         sys.exit(_INTERRUPTED)
     except SystemExit as stopped:
-        if stopped.code == _INTERRUPTED:  # typer makes that of Ctrl-C, without a word
+        if stopped.code == _INTERRUPTED:  # typer exits so after Ctrl-C, without a message
             fail("interrupted")
         elif stopped.code == _TERMINATED:
             fail("terminated")
         raise
-    except Exception as error:  # ours to mend, but the user's to read
+    except Exception as error:  # a bug, shown as a message
         if isinstance(error, OSError) and error.errno in _OUTPUT_ERRORS and error.filename is None:
             _output_failed(error)
         if os.environ.get("SDENGINE_DEBUG"):

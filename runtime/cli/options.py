@@ -82,7 +82,7 @@ LowMemory = Annotated[bool, typer.Option("--low-memory", help="Keep only one com
 def parse_budget(text: str | None) -> int | float | str | None:
     """Read a number of bytes, a share with a point in it, or ``auto``."""
     if text is None or not re.fullmatch(r"\d+|\d*\.\d+", text):
-        return text  # what is no number is refused where it is used
+        return text  # other texts are refused where they are used
     return float(text) if "." in text else int(text)
 
 

@@ -70,7 +70,7 @@ def _sizes(preparation: Preparation, images: range) -> F32:
     index = preparation.components.bundle.manifest.model_index
     aesthetic = bool(index.get("requires_aesthetics_score", False))
     sizes = time_ids(job.request, job.height, job.width, aesthetic=aesthetic, from_image=job.task != "text")
-    # Generators ask for diffusers to the letter, seeds for images that do not depend on those beside them.
+    # With generators it is exactly as in diffusers; with seeds no image depends on the others.
     alternate = job.task == "text" and preparation.streams.kind != "own"
     return row_time_ids(sizes, preparation.guidance, images, job.images, alternate=alternate)
 

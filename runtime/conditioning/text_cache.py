@@ -31,7 +31,7 @@ class CachedTextEncoder:
         self._limit = limit
         self._known: OrderedDict[bytes, tuple[F32, F32]] = OrderedDict()
         self._bytes = 0
-        self._lock = Lock()  # of the table alone: two threads may both run what neither finds
+        self._lock = Lock()  # of the table only: two threads may both run a window that neither finds
 
     def __call__(self, input_ids: I64, attention_mask: I64, layer: I64, extra_embeddings: F32, /) -> tuple[F32, F32]:
         """Encode windows; see :class:`~.prompt.encoder.TextEncoderCall`. The arrays are the caller's own."""
@@ -55,7 +55,7 @@ class CachedTextEncoder:
 
     def _keep(self, key: bytes, row: tuple[F32, F32] | None) -> None:
         if row is None or not all(np.isfinite(array).all() for array in row):
-            return  # the next run, perhaps of another precision, may do better
+            return  # not cached: the next run, perhaps in another precision, may succeed
         with self._lock:
             if key not in self._known:
                 self._bytes += _size(row)

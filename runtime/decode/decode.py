@@ -69,7 +69,7 @@ def _decoded(components: Components, samples: Sequence[Sample], output: str, war
     try:
         outputs = [decoded(components, _latent(components, sample), output, warnings) for sample in samples]
     except NonFiniteError:
-        latents_of(components, samples)  # the denoiser's error, where it is to blame
+        latents_of(components, samples)  # raises the denoiser's error, if the latents are not finite already
         raise
     return np.concatenate(outputs)
 

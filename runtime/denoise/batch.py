@@ -497,7 +497,7 @@ class Batch:
             return
         self._closed = True
         try:
-            self.memory.wait(self.memory.event())  # after an error the engines may still be at work
+            self.memory.wait(self.memory.event())  # after an error the engines may still be running
             if self._members:
                 self._remove(list(self._members))
         except EngineError:  # the call that failed has raised it; the samples' states are lost

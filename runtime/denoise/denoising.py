@@ -166,7 +166,7 @@ class Denoising:
         sound = False
         try:
             yield batch
-            sound = True  # not after an error: what was given to an engine may be in any state
+            sound = True  # not after an error: the engines may be in any state
         except GeneratorExit:
             sound = True
             raise
@@ -213,7 +213,7 @@ def _run(
                 memory.wait(events[-2][1])
             yield Step(samples=together, finished=tuple(finished), evaluations=together[0].position - before)
             batch.check_open()
-    except GeneratorExit:  # nobody listens any more
+    except GeneratorExit:  # the caller has stopped iterating
         for sample in batch.active:
             batch.take(sample)
         _measure(memory, events, times)

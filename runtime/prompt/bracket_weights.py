@@ -21,7 +21,7 @@ from .other_syntax import other_syntax, schedules
 __all__ = ["Fragment", "parse_weights"]
 
 _STRONGER = 1.1  # what one pair of round brackets multiplies by, and one pair of square brackets divides by
-_FEW = 50  # pieces between brackets that are looked at
+_FEW = 50  # most pieces between brackets that are examined
 _HEAVIEST = 1000.0
 _MOST = 4.0  # a weight above this is a time, a ratio or a score
 

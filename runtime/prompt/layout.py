@@ -66,7 +66,7 @@ def lay_out(tokenizer: Tokenizer, fragments: Sequence[Fragment], long_prompt: Lo
     window_ids, window_owners = _windows(
         tokenizer, ids[:count], owners[:count], breaks if long_prompt == "chunk" else ()
     )
-    factors = np.array([*(fragment.weight for fragment in fragments), 1.0], np.float32)  # the last is _NOBODY's
+    factors = np.array([*(fragment.weight for fragment in fragments), 1.0], np.float32)  # the last is _NO_FRAGMENT's
     return Layout(
         ids=window_ids,
         weights=factors[window_owners],

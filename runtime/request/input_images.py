@@ -54,7 +54,7 @@ def load_images(
     if isinstance(value, str) and value.startswith(("http://", "https://")):
         raise UsageError(f"{what}: {value} is not fetched; give a file")
     if isinstance(value, Image.Image) and signed and value.mode == "F" and np.asarray(value).min(initial=0) < 0:
-        value = np.asarray(value)  # resampling would mix what is masked into the rest
+        value = np.asarray(value)  # resampling would mix masked pixels into the rest
     if isinstance(value, Image.Image):
         return [prepared_image(value, what, notes)]
     if isinstance(value, (str, Path)):

@@ -31,7 +31,7 @@ def schedule_for(job: Job, config: Mapping[str, object], *, strength: float | No
     """
     request = job.request
     choice = choose_scheduler(request.scheduler, request.scheduler_config, config)
-    if choice.config is config:  # what takes its place is used as it is
+    if choice.config is config:  # another config is used as it is
         other = find_solver(choice.solver)[0].name != config.get("_class_name")
         config = fixed_scheduler(config, job.scheduler_fixes, other=other)
     else:

@@ -48,7 +48,7 @@ def shortened(value: object) -> str:
     """Return a value as a message shows it: what was given may be an array, or have a thousand digits."""
     try:
         text = repr(value)
-    except Exception:  # more digits than Python writes, or anybody's object
+    except Exception:  # more digits than Python writes, or any object
         return f"a {type(value).__name__}"
     return text if len(text) <= 100 else text[:100] + "..."
 
