@@ -1,0 +1,93 @@
+"""A server says how its worker is; several bundles are served side by side."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+from sdengine.engines.errors import EngineError
+from sdengine.runtime import Pipeline
+from sdengine.runtime.denoise import Batch
+from sdengine.runtime.serve.app import create_app
+from sdengine.runtime.serve.metrics import Metrics
+from sdengine.runtime.serve.policy import step_level
+from sdengine.runtime.serve.serve_settings import ServeSettings
+from sdengine.runtime.serve.services import Services
+from sdengine.runtime.serve.worker import Worker
+
+from ...bundles import bundle_of
+
+BODY: dict[str, Any] = {"prompt": "a house", "num_inference_steps": 2, "size": "48x40"}
+
+
+def with_app(test: Callable[[httpx.AsyncClient], Awaitable[None]], *kinds: str, policy: Any = "step") -> None:
+    """Run a test against the application, its worker and its bundles in this process."""
+    settings = ServeSettings(bundles=kinds, warm_up=())
+
+    async def run() -> None:
+        pipelines = {kind: Pipeline.load(bundle_of(kind), engine="onnxruntime", threads=1) for kind in kinds}
+        metrics = Metrics()
+        worker = Worker(pipelines, policy=policy, watches=[metrics])
+        metrics.follow(worker)
+        app = create_app(Services(worker=worker, settings=settings, metrics=metrics))
+        transport = httpx.ASGITransport(app)
+        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://it") as it:
+            while (await it.get("/ready")).status_code != 200:
+                await asyncio.sleep(0.01)
+            await test(it)
+
+    asyncio.run(asyncio.wait_for(run(), 120))
+
+
+def test_a_worker_that_died(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(waiting: Any, active: Any, costs: Any, **options: Any) -> Any:
+        raise RuntimeError("the policy is broken")
+
+    async def test(client: httpx.AsyncClient) -> None:
+        assert (await client.get("/health")).status_code == 200
+        answer = await client.post("/v1/images/generations", json=BODY)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "worker_died")
+        for path in ("/health", "/ready"):
+            answer = await client.get(path)
+            assert answer.status_code == 503 and "the policy is broken" in answer.json()["error"]
+        assert (await client.get("/live")).status_code == 200
+        assert "sdengine:worker_alive 0.0" in (await client.get("/metrics")).text
+        assert (await client.post("/v1/images/generations", json=BODY)).status_code == 503
+
+    with caplog.at_level(logging.CRITICAL, "sdengine.serve"):
+        with_app(test, "sd1", policy=broken)
+
+
+def test_an_engine_that_fails_again_and_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(self: Batch) -> Any:
+        raise EngineError("the device said no")
+
+    async def test(client: httpx.AsyncClient) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Batch, "step", failing)
+            for healthy in (200, 200, 503):
+                answer = await client.post("/v1/images/generations", json=BODY)
+                assert answer.status_code == 500 and "the device said no" in answer.text
+                assert answer.headers["x-should-retry"] == "false"
+                assert (await client.get("/health")).status_code == healthy
+        assert (await client.post("/v1/images/generations", json=BODY)).status_code == 200
+        assert (await client.get("/health")).status_code == 200
+
+    with caplog.at_level(logging.CRITICAL, "sdengine.serve"):
+        with_app(test, "sd1")
+
+
+def test_two_bundles_at_once() -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        bodies = [{**BODY, "model": ("sd1", "sdxl")[i % 2], "seed": i, "stream": i > 3} for i in range(6)]
+        answers = await asyncio.gather(*[client.post("/v1/images/generations", json=body) for body in bodies])
+        assert [answer.status_code for answer in answers] == [200] * 6
+        assert [answer.json()["model"] for answer in answers[:4]] == ["sd1", "sdxl"] * 2
+        assert [model["id"] for model in (await client.get("/v1/models")).json()["data"]] == ["sd1", "sdxl"]
+        assert (await client.post("/v1/images/generations", json=BODY)).json()["model"] == "sd1"  # the first
+
+    with_app(test, "sd1", "sdxl", policy=step_level)
