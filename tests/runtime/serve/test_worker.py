@@ -23,6 +23,7 @@ from sdengine.runtime.serve import (
     Worker,
     WorkerDiedError,
 )
+from sdengine.runtime.serve.costs import Costs
 from sdengine.runtime.serve.policy import step_level
 
 from ...bundles import bundle_of
@@ -31,6 +32,7 @@ from ..parity.oracle import picture
 
 SIZE: dict[str, Any] = {"height": 48, "width": 72}
 LONG: dict[str, Any] = {"prompt": "a long one", "num_inference_steps": 200, "seed": 1, **SIZE}
+ALONE: dict[str, Any] = {"slots": lambda bucket: 1, "stepped": True}
 SHORT: dict[str, Any] = {"prompt": "a short one", "num_inference_steps": 2, "seed": 2, **SIZE}
 
 
@@ -144,12 +146,14 @@ def test_requests_with_other_loras_are_grouped(tmp_path: Path) -> None:
                 changes.append(bucket.loras)
 
     async def test() -> None:
-        async with Worker(Pipeline.load(folder, **options), watches=[Watching()]) as worker:
+        pipe = Pipeline.load(folder, **options)
+        async with Worker(pipe, watches=[Watching()]) as worker:
             tickets = [worker.submit(**request) for request in requests]
             outcomes = [await ticket.result() for ticket in tickets]
             for outcome, result in zip(outcomes, expected, strict=True):
                 assert np.array_equal(np.asarray(outcome.images[0]), np.asarray(result.images[0]))
                 assert [one["name"] for one in outcome.loras] == [one["name"] for one in result.loras]
+            assert sum(not loaded.released for loaded in pipe._alive) == 1  # no batch holds weights of others
             with pytest.raises(UsageError, match="no LoRA 'c'"):
                 worker.submit(prompt="a house <lora:c>")
 
@@ -176,6 +180,36 @@ def test_events_come_in_order(bundle: str) -> None:
             assert outcome.settings["num_inference_steps"] == 6
 
     run(test())
+
+
+def test_who_steps_back_keeps_its_place(bundle: str, alone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, sizes = Batch.step, []
+
+    def watched(self: Batch) -> Any:
+        sizes.append(len(self.active))
+        return step(self)
+
+    def in_turn(waiting: Any, active: Any, costs: Any, **options: Any) -> Any:
+        """Every evaluation is another image's."""
+        least_done = max((*waiting, *active), key=lambda item: (item.left, item.key), default=None)
+        return step_level([], [], costs, **options) if least_done is None else one(least_done)
+
+    def one(item: Any) -> Any:
+        return step_level([item] if item.left else [], [] if item.left else [item], Costs(), **ALONE)
+
+    monkeypatch.setattr(Batch, "step", watched)
+    requests = [{**SHORT, "seed": seed, "num_inference_steps": 4} for seed in range(6)]
+
+    async def test() -> None:
+        async with working(bundle, policy=in_turn) as worker:
+            tickets = [worker.submit(**request) for request in requests]
+            outcomes = [await ticket.result() for ticket in tickets]
+        monkeypatch.setattr(Batch, "step", step)
+        for request, outcome in zip(requests, outcomes, strict=True):
+            assert np.array_equal(np.asarray(outcome.images[0]), np.asarray(alone(request)[0]))
+
+    run(test())
+    assert len(sizes) >= 24 and set(sizes) == {1}
 
 
 def test_a_short_request_is_not_held_up_by_long_ones(bundle: str) -> None:
