@@ -117,6 +117,22 @@ def serve(
     ssl_keyfile: Annotated[Path | None, typer.Option(envvar=_env("SSL_KEYFILE"))] = None,
     ssl_certfile: Annotated[Path | None, typer.Option(envvar=_env("SSL_CERTFILE"))] = None,
     log_level: Annotated[str, typer.Option(envvar=_env("LOG_LEVEL"), help="debug, info, warning or error.")] = "info",
+    ray: Annotated[
+        bool, typer.Option("--ray", envvar=_env("RAY"), help="Serve on Ray Serve, with several replicas.")
+    ] = False,
+    replicas: Annotated[
+        str, typer.Option(envvar=_env("REPLICAS"), help="With --ray: a number, a range like 2..8, or auto.")
+    ] = "1",
+    cpus_per_replica: Annotated[
+        float, typer.Option(envvar=_env("CPUS_PER_REPLICA"), min=0, help="With --ray: cores of each replica.")
+    ] = 1.0,
+    gpus_per_replica: Annotated[
+        float,
+        typer.Option(envvar=_env("GPUS_PER_REPLICA"), min=0, help="With --ray: GPUs of each replica, or a share."),
+    ] = 0.0,
+    ray_address: Annotated[
+        str | None, typer.Option(envvar=_env("RAY_ADDRESS"), help="With --ray: of a cluster that runs; auto finds it.")
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(callback=_read_config, is_eager=True, help="YAML file of these options; flags go before it."),
@@ -179,4 +195,18 @@ def serve(
         shutdown_timeout=shutdown_timeout,
     )
     set_up_logs(log_level)
-    run(settings, host=host, port=port, root_path=root_path, ssl_keyfile=ssl_keyfile, ssl_certfile=ssl_certfile)
+    listening: dict[str, Any] = {"host": host, "port": port, "root_path": root_path}
+    listening |= {"ssl_keyfile": ssl_keyfile, "ssl_certfile": ssl_certfile}
+    if not ray:
+        if (replicas, cpus_per_replica, gpus_per_replica, ray_address) != ("1", 1.0, 0.0, None):
+            raise UsageError("--replicas, --cpus-per-replica, --gpus-per-replica and --ray-address need --ray")
+        run(settings, **listening)
+        return
+    try:
+        from ..serve.cluster.deployment import Share, replicas_from
+        from ..serve.cluster.serve_on_ray import serve_on_ray
+    except ModuleNotFoundError as error:
+        raise SdengineError(f'{error.name} is not installed; pip install "sdengine[ray]"') from error
+    least, most = replicas_from(replicas)
+    share = Share(replicas=least, most=most, cpus=cpus_per_replica, gpus=gpus_per_replica)
+    serve_on_ray(settings, share, address=ray_address, **listening)

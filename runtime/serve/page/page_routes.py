@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..services import Services
-from .fields import fields_for
+from .form_fields import fields_for
 
 __all__ = ["page_routes"]
 

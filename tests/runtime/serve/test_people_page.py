@@ -116,7 +116,7 @@ def test_nothing_comes_from_elsewhere_and_nothing_goes_wrong(page: Any, server: 
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     again = httpx.get(f"{server.url}/", headers={"if-none-match": answer.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
-    assert httpx.get(f"{server.url}/page/routes.py").status_code == 404
+    assert httpx.get(f"{server.url}/page/page_routes.py").status_code == 404
 
 
 def test_its_fields_are_the_bundles(page: Any, server: Server) -> None:
