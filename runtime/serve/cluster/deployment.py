@@ -123,8 +123,9 @@ def application(arguments: Mapping[str, Any]) -> Application:
         name: given.pop(name) for name in ("engine", "precision", "fallback", "threads", "device") if name in given
     }
     known = _known(given, ServeSettings)
-    listed = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
-    settings = ServeSettings(**{**listed, "limits": limits, "opening": {**opening, **listed.get("opening", {})}})
+    listed: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
+    listed |= {"limits": limits, "opening": {**opening, **known.get("opening", {})}}
+    settings = ServeSettings(**listed)
     return deployed(settings, Share(**{**share, "most": max(share.get("most", 1), share.get("replicas", 1))}))
 
 
