@@ -1,7 +1,6 @@
 """Reads ``--sizes`` and ``--batch`` and turns them into the ranges of the axes."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..engines.errors import UsageError
@@ -20,7 +19,7 @@ class Sizes:
     Attributes:
         height: the range of heights.
         width: the range of widths.
-        listed: (height, width) pairs when sizes were listed, else empty.
+        listed: (height, width) pairs when sizes were listed, each in both orientations, else empty.
 
     """
 
@@ -34,7 +33,7 @@ def parse_sizes(text: str | None, *, native: int, multiple: int) -> Sizes:
 
     Args:
         text: ``1024x1024,832x1216`` (width x height), ``512..1024`` (both sides), or None for half to twice the
-            native size.
+            native size. Heights and widths from the shortest to the longest side listed can be drawn.
         native: the side in pixels that the checkpoint was trained on.
         multiple: what heights and widths must be a multiple of.
 
@@ -60,8 +59,13 @@ def parse_sizes(text: str | None, *, native: int, multiple: int) -> Sizes:
             raise UsageError(f"sizes {text!r}: write WIDTHxHEIGHT,WIDTHxHEIGHT,... or LEAST..MOST")
         width, height = (_checked(int(n), multiple) for n in match.groups())
         listed.append((height, width))
+    sides = [side for size in listed for side in size]
+    turned = [(width, height) for height, width in listed]
+    least, most = min(sides), max(sides)
     return Sizes(
-        height=_range([h for h, _ in listed]), width=_range([w for _, w in listed]), listed=tuple(dict.fromkeys(listed))
+        height=AxisRange(least, listed[0][0], most),
+        width=AxisRange(least, listed[0][1], most),
+        listed=tuple(dict.fromkeys([*listed, *turned])),
     )
 
 
@@ -70,10 +74,6 @@ def _checked(side: int, multiple: int) -> int:
         near = max(round(side / multiple), 1) * multiple
         raise UsageError(f"a side of {side} pixels is no multiple of {multiple}; {near} is")
     return side
-
-
-def _range(values: Sequence[int]) -> AxisRange:
-    return AxisRange(min(values), values[0], max(values))
 
 
 def parse_batch(text: str) -> AxisRange:

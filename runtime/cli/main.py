@@ -25,6 +25,7 @@ from .doctor import doctor
 from .export import export
 from .fetch import fetch
 from .run import run
+from .schedulers import schedulers
 from .serve import serve
 
 __all__ = ["main"]
@@ -39,7 +40,6 @@ def _app() -> typer.Typer:
         name="sdengine",
         help="Compile Stable Diffusion checkpoints into engines, and generate images with them.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -53,7 +53,7 @@ def _app() -> typer.Typer:
     ) -> None:
         pass
 
-    for command in (demo, export, build, run, serve, bench, inspect, cache, debug, doctor):
+    for command in (demo, export, build, run, serve, bench, inspect, cache, schedulers, debug, doctor):
         app.command()(command)
     app.command(hidden=True)(fetch)
     return app

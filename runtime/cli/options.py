@@ -29,21 +29,35 @@ __all__ = [
 ]
 
 BundlePath = Annotated[Path, typer.Argument(help="A bundle that `sdengine export` wrote.", show_default=False)]
-Engine = Annotated[str, typer.Option(help="auto, onnxruntime, openvino, torch, ...; see `sdengine doctor`.")]
-Precision = Annotated[str | None, typer.Option(help="fp32, bf16 or fp16; the first that engine and bundle have.")]
+Engine = Annotated[
+    str, typer.Option(help="auto, onnxruntime, openvino, torch, ...; see `sdengine doctor`.", rich_help_panel="Engine")
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(help="fp32, bf16 or fp16; the first that engine and bundle have.", rich_help_panel="Engine"),
+]
 Fallback = Annotated[
     str | None,
-    typer.Option(help="error: refuse if the engine cannot run; allow: take the next. Default: allow with auto."),
+    typer.Option(
+        help="error: refuse if the engine cannot run; allow: take the next. Default: allow with auto.",
+        rich_help_panel="Engine",
+    ),
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads of one operator, on a CPU.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads of one operator, on a CPU.", rich_help_panel="Speed and memory")
+]
 Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda or cuda:N; engines that run elsewhere are skipped. Default: any.")
+    str | None,
+    typer.Option(
+        help="cpu, cuda or cuda:N; engines that run elsewhere are skipped. Default: any.", rich_help_panel="Engine"
+    ),
 ]
 CudaGraph = Annotated[
     str | None,
     typer.Option(
         help="TensorRT, and torch on a GPU: replay the launches of a step as one, of the whole loop, or off. "
-        "Default: step."
+        "Default: step.",
+        rich_help_panel="Speed and memory",
     ),
 ]
 Compile = Annotated[
@@ -52,21 +66,30 @@ Compile = Annotated[
         "--compile/--no-compile",
         help="torch: compile what runs at every step (torch.compile); the first image of each size then takes minutes.",
         show_default=False,
+        rich_help_panel="Speed and memory",
     ),
 ]
 StreamingBudget = Annotated[
     str | None,
-    typer.Option(help="TensorRT: weights that stay on the GPU, of a plan that streams them: bytes, 0.0 to 1.0, auto."),
+    typer.Option(
+        help="TensorRT: weights that stay on the GPU, of a plan that streams them: bytes, 0.0 to 1.0, auto.",
+        rich_help_panel="Speed and memory",
+    ),
 ]
 MemoryLimit = Annotated[
     int | None,
-    typer.Option(min=1, help="ONNX Runtime on a GPU: most MiB for each open component. Default: what is free."),
+    typer.Option(
+        min=1,
+        help="ONNX Runtime on a GPU: most MiB for each open component. Default: what is free.",
+        rich_help_panel="Speed and memory",
+    ),
 ]
 VerifyFiles = Annotated[
     str,
     typer.Option(
         "--verify",
         help="Compare files with their SHA-256: always, once (large ones after a change), never (not the weights).",
+        rich_help_panel="Engine",
     ),
 ]
 VaeTiling = Annotated[
@@ -74,9 +97,13 @@ VaeTiling = Annotated[
     typer.Option(
         metavar="auto|on|off|PIXELS",
         help="Decode and encode large pictures in tiles, of this side. auto: where the whole needs too much memory.",
+        rich_help_panel="Speed and memory",
     ),
 ]
-LowMemory = Annotated[bool, typer.Option("--low-memory", help="Keep only one component open at a time.")]
+LowMemory = Annotated[
+    bool,
+    typer.Option("--low-memory", help="Keep only one component open at a time.", rich_help_panel="Speed and memory"),
+]
 
 
 def parse_budget(text: str | None) -> int | float | str | None:

@@ -50,6 +50,7 @@ def save_arrays(files: Sequence[Path], arrays: Sequence[Any]) -> None:
         try:
             content = io.BytesIO()  # numpy does not say why it could not write to a file
             np.save(content, array[None])
+            file.parent.mkdir(parents=True, exist_ok=True)
             with write_whole(file) as aside:
                 aside.write_bytes(content.getbuffer())
         except OSError as error:

@@ -76,7 +76,7 @@ def check_destination(path: str | Path) -> Path:
     """Return the path, after checking that an image can be written there.
 
     Raises:
-        UsageError: the suffix is of no known format, or the folder is missing or cannot be written to.
+        UsageError: the suffix is of no known format, or the folder cannot be made or written to.
 
     """
     file = Path(path)
@@ -92,7 +92,7 @@ def check_writable(file: Path) -> Path:
     """Return the path, after checking that a file can be written there.
 
     Raises:
-        UsageError: it is a folder or a device, its name is too long, or its folder is missing or cannot be written to.
+        UsageError: it is a folder or a device, its name is too long, or its folder cannot be made or written to.
 
     """
     try:
@@ -103,10 +103,11 @@ def check_writable(file: Path) -> Path:
         raise UsageError(f"{file} is a folder; name a file in it")
     if file.exists() and not file.is_file():
         raise UsageError(f"{file} is no regular file and is not replaced; choose another name")
-    if not file.parent.is_dir():
-        raise UsageError(f"{file}: there is no folder {file.parent}; create it first")
-    if not os.access(file.parent, os.W_OK | os.X_OK):
-        raise UsageError(f"{file}: the folder {file.parent} cannot be written to")
+    there = next((folder for folder in file.absolute().parents if folder.exists()), file.absolute())
+    if not there.is_dir():
+        raise UsageError(f"{file}: {there} is no folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"{file}: the folder {there} cannot be written to")
     return file
 
 
@@ -128,6 +129,7 @@ def save_image(image: Image.Image, path: str | Path, record: ImageRecord, *, qua
     kind = _FORMATS[file.suffix.lower()]
     options = _options(kind, record, quality)
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         with write_whole(file) as aside, aside.open("wb") as stream:
             image.save(stream, kind, **options)
     except OSError as error:

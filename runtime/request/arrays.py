@@ -1,14 +1,17 @@
 """Arrays that a caller brings: numpy's, torch's or lists, of real and finite numbers."""
 
+import io
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...engines.errors import UsageError
+from ...engines.files.regular_file import open_regular
 
-__all__ = ["array_from", "finite_array"]
+__all__ = ["array_from", "array_in_file", "finite_array"]
 
 
 def array_from(value: Any) -> NDArray[Any]:
@@ -46,3 +49,19 @@ def finite_array(name: str, value: Any, *, ndim: Collection[int] = ()) -> NDArra
     if not np.isfinite(numbers).all():
         raise UsageError(f"{name} holds NaN, infinity or numbers beyond float32; every number must be finite")
     return numbers
+
+
+def array_in_file(value: Any) -> Any:
+    """Return the array in a ``.npy`` file, if that is named; anything else as it is.
+
+    Raises:
+        UsageError: there is no such file, or it holds no plain array.
+
+    """
+    if not isinstance(value, (str, Path)) or Path(value).suffix.lower() != ".npy":
+        return value
+    try:
+        with open_regular(value) as stream:
+            return np.load(io.BytesIO(stream.read()), allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UsageError(f"{value} cannot be read as an array: {error}") from error

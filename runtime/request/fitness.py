@@ -123,9 +123,16 @@ def _check_source(request: Request, family: Family) -> None:
                 raise UsageError(f"{name} needs images_and_prompts")
 
 
-def without_effect(request: Request, task: str, model_index: Mapping[str, object], *, guided: bool) -> list[str]:
+def without_effect(
+    request: Request, task: str, model_index: Mapping[str, object], *, guided: bool, controlnets: int = 0
+) -> list[str]:
     """Return a warning for each argument that is set and has no effect, as in diffusers."""
     warnings = []
+    if controlnets and request.image is not None and request.control_image is None:
+        warnings.append(
+            "image alone is image-to-image, and the bundle's ControlNets are not used: give them their image as "
+            "control_image"
+        )
 
     def warn(name: str, reason: str) -> None:
         if _is_set(request, name):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...engines.errors import UsageError
-from .arrays import array_from, finite_array
+from .arrays import array_from, array_in_file, finite_array
 from .pil_images import open_image, prepared_image
 
 __all__ = [
@@ -36,7 +36,8 @@ def load_images(
     """Return PIL images, or float32 arrays [H, W] or [H, W, C] of 0 to 1, one for each image.
 
     Args:
-        value: a PIL image, a path, an array, or a list of them. Tensors (anything with ``numpy()``) are [N, C, H, W].
+        value: a PIL image, a path (of an array in a ``.npy``, too), an array, or a list of them. Tensors (anything
+            with ``numpy()``) are [N, C, H, W].
         what: the argument's name, for messages.
         notes: where to add what the user should know about how the images were read.
         masks: three axes are [N, H, W], unless the last is channels (1, 3 or 4); those of tensors always are.
@@ -51,6 +52,7 @@ def load_images(
             raise UsageError(f"{what} is an empty list")
         lists = [load_images(item, what, notes, masks=masks, signed=signed) for item in value]
         return [image for images in lists for image in images]
+    value = array_in_file(value)
     if isinstance(value, str) and value.startswith(("http://", "https://")):
         raise UsageError(f"{what}: {value} is not fetched; give a file")
     if isinstance(value, Image.Image) and signed and value.mode == "F" and np.asarray(value).min(initial=0) < 0:
@@ -112,9 +114,11 @@ def _plain_array(value: Any, *, masks: bool) -> NDArray[Any] | None:
 def as_latents(value: Any, channels: int) -> F32 | None:
     """Return the value as latents [N, C, h, w] if it has that shape, else None."""
     if isinstance(value, (list, tuple)) and value:
-        parts = [as_latents(item[None] if getattr(item, "ndim", 0) == 3 else item, channels) for item in value]
+        items = [array_in_file(item) for item in value]
+        parts = [as_latents(item[None] if getattr(item, "ndim", 0) == 3 else item, channels) for item in items]
         arrays = [part for part in parts if part is not None]
         return np.concatenate(arrays) if len(arrays) == len(parts) else None
+    value = array_in_file(value)
     array = array_from(value) if hasattr(value, "numpy") else value
     if isinstance(array, np.ndarray) and array.ndim == 4 and array.shape[1] == channels and array.shape[-1] != 3:
         return np.ascontiguousarray(finite_array("image, as latents,", array))

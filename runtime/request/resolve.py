@@ -165,7 +165,10 @@ def resolve(request: Request, bundle: Bundle) -> Job:
         ),
         control_windows=_windows(request, len(hints)),
         scheduler_fixes=fixes_for(manifest.family, pipeline_class, task, controlled=controlled),
-        warnings=(*notes, *without_effect(request, task, manifest.model_index, guided=guided)),
+        warnings=(
+            *notes,
+            *without_effect(request, task, manifest.model_index, guided=guided, controlnets=len(manifest.controlnets)),
+        ),
     )
 
 
@@ -308,7 +311,8 @@ def _size(
     spec = next(iter(axes.values())).spec
     for name, side, axis in (("height", height, "h"), ("width", width, "w")):
         allowed = spec.axes[axis]
-        _check_side(name, side, factor, allowed.min * factor, allowed.max * factor)
+        of_image = getattr(request, name) is None and latents is None and size != bundle.manifest.default_size
+        _check_side(name, side, factor, allowed.min * factor, allowed.max * factor, of_image=of_image)
     return height, width
 
 
@@ -346,14 +350,15 @@ def _rounded_size(
     return height, width
 
 
-def _check_side(name: str, side: int, factor: int, least: int, most: int) -> None:
+def _check_side(name: str, side: int, factor: int, least: int, most: int, *, of_image: bool = False) -> None:
     nearest = min(max(round(side / factor) * factor, least), most)
+    works = f"the nearest that works is {nearest}"
+    if of_image:
+        works += "; it is the image's own: give height and width to draw at another size"
     if side % factor:
-        raise UsageError(f"{name}={side} is no multiple of {factor}; the nearest that works is {nearest}")
+        raise UsageError(f"{name}={side} is no multiple of {factor}; {works}")
     if not least <= side <= most:
-        raise UsageError(
-            f"{name}={side} is outside this bundle's {least} to {most} pixels; the nearest that works is {nearest}"
-        )
+        raise UsageError(f"{name}={side} is outside this bundle's {least} to {most} pixels; {works}")
 
 
 def _check_count(name: str, count: int, total: int) -> None:

@@ -172,7 +172,7 @@ BAD_RUNS = [
     (["BUNDLE", "x", "--memory-limit", "0"], 2, "--memory-limit"),
     (["BUNDLE", "x", "--fallback", "maybe"], 2, "neither allow nor error"),
     (["BUNDLE", "x", "-o", "x.tiff"], 2, "unknown image format"),
-    (["BUNDLE", "x", "-o", "missing/x.png"], 2, "there is no folder missing"),
+    (["BUNDLE", "x", "-o", "/dev/null/x.png"], 2, "/dev/null is no folder"),
     (["BUNDLE", "x", "--image", "missing.png"], 2, "missing.png"),
     (["BUNDLE", "x", "--strength", "0.5"], 2, "strength needs image"),
     (["BUNDLE", "x", "--mask-image", "m.png"], 2, "mask_image needs image"),

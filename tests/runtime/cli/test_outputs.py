@@ -30,10 +30,10 @@ def _run(folder: Path, *arguments: str, before: str = "", **environment: str) ->
         (["-o", "x" * 250 + ".png", "--images", "2"], "cannot be written: File name too long"),
         (["-o", "x.png", "--images", "2"], "x-2.png is a folder; name a file in it"),
         (["-o", "pipe.png"], "pipe.png is no regular file and is not replaced"),
-        (["-o", "missing/x.png"], "there is no folder missing"),
+        (["-o", "pipe.png/x.png"], "pipe.png is no folder"),
         (["-o", "x.npy"], "unknown image format '.npy'"),
         (["-o", "x.png", "--output-type", "np"], "x.png: --output-type np writes .npy"),
-        (["-o", "missing/x.npy", "--output-type", "np"], "there is no folder missing"),
+        (["-o", "pipe.png/x.npy", "--output-type", "np"], "pipe.png is no folder"),
     ],
 )
 def test_what_cannot_be_written(tmp_path: Path, arguments: list[str], message: str) -> None:

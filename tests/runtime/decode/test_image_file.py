@@ -113,12 +113,13 @@ def test_too_long_for_jpeg(tmp_path: Path) -> None:
     [
         ("a.pmg", r"unknown image format '\.pmg'; did you mean '\.png'\? \(known: \.png, \.jpg, \.jpeg, \.webp\)"),
         ("a", "no suffix"),
-        ("nowhere/a.png", "there is no folder .*nowhere"),
+        ("file/a.png", r"file is no folder"),
         ("folder.png", "is a folder"),
     ],
 )
 def test_bad_destination(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=message):
         check_destination(tmp_path / name)
     with pytest.raises(UsageError, match=message):
@@ -158,3 +159,8 @@ def test_files_without_a_record(tmp_path: Path) -> None:
     ]:
         with pytest.raises(UsageError, match=message):
             read_record(tmp_path / name)
+
+
+def test_a_folder_that_is_missing_is_made(tmp_path: Path) -> None:
+    save_image(Image.new("RGB", (1, 1)), tmp_path / "new" / "er" / "a.png", RECORD)
+    assert read_record(tmp_path / "new" / "er" / "a.png") == RECORD
