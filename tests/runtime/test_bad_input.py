@@ -109,7 +109,7 @@ def test_messages(kind: str, nets: int, settings: dict[str, Any], message: str) 
         (
             "sdxl",
             {"image": IMAGE, "strength": 0.5, "denoising_start": 0.0},
-            "denoising_start=0.0 does not say where to begin",
+            "denoising_start=0.0 does not set where to begin",
         ),
         ("sdxl", {"timesteps": [900, 500, 100]}, "num_inference_steps has no effect beside timesteps or sigmas"),
         ("lcm", {"negative_prompt": "x"}, "negative_prompt has no effect without guidance"),
