@@ -1,5 +1,8 @@
 # Two commands do everything: `make demo` and `make test`. Both set up a virtual environment first.
-PYTHON ?= python3.11
+# Any Python from 3.11 on; PYTHON=... names another than the first that is found.
+PYTHONS := python3.11 python3.12 python3.13 python3.14 python3 python
+ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+PYTHON ?= $(shell for one in $(PYTHONS); do $$one $(ENOUGH) 2>/dev/null && echo $$one && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
 PACKAGES := engines export runtime benchmarks
@@ -22,6 +25,8 @@ help:
 	@echo "make clean    remove the virtual environment and everything generated"
 
 $(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "sdengine needs Python 3.11 or newer, and none of these is: $(PYTHONS)" >&2; \
+	  echo "install one, or name it: make PYTHON=/path/to/python $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 

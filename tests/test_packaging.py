@@ -77,7 +77,8 @@ def test_the_cpu_extra_alone_draws(wheel: Path, tmp_path: Path) -> None:
     assert (tmp_path / "cat.png").stat().st_size > 100
     least = ("--steps", 1, "--batch", 1, "--rounds", 1, "--runs", 1, "--json")
     report = json.loads(done(sdengine, "bench", bundle_of("sdxl"), *least))
-    assert report["reference"] == {"kind": "absent", "reason": 'torch is not installed; pip install "sdengine[export]"'}
+    reason = f'torch is not installed; pip install "{wheel}[export]"'
+    assert report["reference"] == {"kind": "absent", "reason": reason}
     assert report["engines"][0]["cases"][0]["difference"] == report["reference"]
     pageless = subprocess.run(
         [str(sdengine), "bench", str(bundle_of("sdxl")), "--report", str(tmp_path / "report")],
@@ -86,9 +87,9 @@ def test_the_cpu_extra_alone_draws(wheel: Path, tmp_path: Path) -> None:
         check=False,
     )
     assert pageless.returncode == 1
-    assert 'pip install "sdengine[bench]"' in " ".join(pageless.stderr.split())
+    assert f'pip install "{wheel}[bench]"' in " ".join(pageless.stderr.split())
     refused = subprocess.run(
         [str(sdengine), "export", "demo", "-o", str(tmp_path / "b")], capture_output=True, text=True, check=False
     )
     assert refused.returncode == 1
-    assert 'pip install "sdengine[export]"' in " ".join(refused.stderr.split())
+    assert f'pip install "{wheel}[export]"' in " ".join(refused.stderr.split())

@@ -304,5 +304,5 @@ def _of_another_schema(path: Path, header: _Header) -> str:
     writer = f" (it was written by sdengine {header.tools['sdengine']})" if "sdengine" in header.tools else ""
     message = f"{path} has schema {header.schema}, this version reads {SCHEMA}{writer}"
     if header.schema > SCHEMA:
-        return f"{message}; update sdengine (pip install -U sdengine), or export the checkpoint again with this version"
+        return f"{message}; update sdengine, or export the checkpoint again with this version"
     return f"{message}; make a new one: sdengine export CHECKPOINT -o {path} --overwrite"

@@ -3,6 +3,7 @@
 from typing import Any
 
 from ..errors import EngineError, EngineUnavailableError
+from ..install_hint import install_hint
 
 __all__ = ["cuda", "driver_call"]
 
@@ -17,7 +18,7 @@ def cuda() -> Any:
     try:
         from cuda.bindings import driver
     except ImportError as error:
-        raise EngineUnavailableError('cuda-bindings is not installed; pip install "sdengine[tensorrt]"') from error
+        raise EngineUnavailableError(f"cuda-bindings is not installed; {install_hint('tensorrt')}") from error
     return driver
 
 

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from ..bundle.bundle import Bundle
+from ..install_hint import install_hint
 
 if TYPE_CHECKING:
     from ..engine import Engine
@@ -17,7 +18,7 @@ def unavailable() -> str | None:
     """Return why it cannot run here, or None."""
     from importlib.util import find_spec
 
-    return None if find_spec("torch") else 'torch is not installed; pip install "sdengine[export]"'
+    return None if find_spec("torch") else f"torch is not installed; {install_hint('export')}"
 
 
 def version() -> str:

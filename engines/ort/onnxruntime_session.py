@@ -9,6 +9,7 @@ from ..bundle.bundle import Bundle
 from ..bundle.compiled_cache import CompiledCache
 from ..bundle.graph_file import read_graph
 from ..errors import EngineError
+from ..install_hint import install_hint
 from ..weights import changed_tensors
 
 __all__ = ["open_session", "provider_missing"]
@@ -21,9 +22,9 @@ def provider_missing(provider: str, extra: str) -> str | None:
     try:
         import onnxruntime
     except ImportError:
-        return f'onnxruntime is not installed; pip install "sdengine[{extra}]"'
+        return f"onnxruntime is not installed; {install_hint(extra)}"
     if provider not in onnxruntime.get_available_providers():
-        return f'this build of onnxruntime has no {provider}; pip install "sdengine[{extra}]"'
+        return f"this build of onnxruntime has no {provider}; {install_hint(extra)}"
     return None
 
 

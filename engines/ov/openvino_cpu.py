@@ -18,6 +18,7 @@ import numpy as np
 from ..bundle.bundle import Bundle
 from ..engine import Array, check_buffers
 from ..errors import EngineError, EngineUnavailableError, SdengineError
+from ..install_hint import install_hint
 from ..memory import HOST, Buffer, host_arrays
 from ..resident import release_mapped
 from .compiled_variants import DEVICE, CompiledVariant, CompiledVariants, runs_in
@@ -35,7 +36,7 @@ def unavailable() -> str | None:
     try:
         core().get_property(DEVICE, "FULL_DEVICE_NAME")  # listing all devices would load the plugins of all
     except ImportError:
-        return 'openvino is not installed; pip install "sdengine[openvino]"'
+        return f"openvino is not installed; {install_hint('openvino')}"
     except RuntimeError as error:
         return f"this build of openvino has no {DEVICE} device: {error}"
     return None

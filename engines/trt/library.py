@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from ..errors import EngineUnavailableError, UsageError, nearest
+from ..install_hint import install_hint
 
 __all__ = ["LIBRARIES", "ONLY_TENSORRT", "Library", "library_of"]
 
@@ -35,7 +36,7 @@ class Library:
     def unavailable(self) -> str | None:
         """Return why it cannot build here, or None."""
         if find_spec(self.module) is None:
-            return f'{self.module} is not installed; pip install "sdengine[{self.extra}]"'
+            return f"{self.module} is not installed; {install_hint(self.extra)}"
         return None
 
     def load(self) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...engines.errors import SdengineError, UsageError
+from ...engines.install_hint import install_hint
 from .console import err, work_progress
 from .options import Compile, CudaGraph, Device, Threads
 
@@ -154,7 +155,7 @@ def _check_destination(folder: Path | None, *, overwrite: bool) -> None:
         return
     missing = [name for name in _PAGE_NEEDS if find_spec(name) is None]
     if missing:
-        raise SdengineError(f'--report needs {" and ".join(missing)}; pip install "sdengine[bench]"')
+        raise SdengineError(f"--report needs {' and '.join(missing)}; {install_hint('bench')}")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; --report names a folder")
     for name in _FILES:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ...engines.install_hint import install_hint
+
 if TYPE_CHECKING:
     from ...export.debug.departure import Departure, LayerDifference
 
@@ -52,7 +54,7 @@ def debug(
 
     missing = [name for name in _NEEDS if find_spec(name) is None]
     if missing:
-        raise SdengineError(f'debug needs {", ".join(missing)}; pip install "sdengine[export,debug]"')
+        raise SdengineError(f"debug needs {', '.join(missing)}; {install_hint('export', 'debug')}")
     console = Console(stderr=True, highlight=False)
     with console.status("loading torch") as status:
         from ...engines.bundle.bundle import Bundle

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from ...engines.cuda.gpu import gpu_here
 from ...engines.errors import EngineError
+from ...engines.install_hint import install_hint
 from ...engines.installed_packages import installed_packages
 from ...engines.registry import ENGINES
 from .console import out, print_json, table
@@ -58,14 +59,14 @@ def diagnosis() -> dict[str, Any]:
             "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install one of them again"
         )
     if not any(state["available"] for state in engines.values()):
-        problems.append('no engine can run; pip install "sdengine[cpu]"')
+        problems.append(f"no engine can run; {install_hint('cpu')}")
     gpu = _gpu()
     if gpu is not None and not any(
         engines[name]["available"] for name in ENGINES if ENGINES[name].devices == ("cuda",)
     ):
-        problems.append(f'an {gpu} is here and no engine for it; pip install "sdengine[tensorrt-rtx]"')
+        problems.append(f"an {gpu} is here and no engine for it; {install_hint('tensorrt-rtx')}")
     if find_spec("sdengine.export") is None or find_spec("torch") is None:
-        problems.append('`sdengine export` needs torch; pip install "sdengine[export]"')
+        problems.append(f"`sdengine export` needs torch; {install_hint('export')}")
     return {"engines": engines, "packages": packages, "machine": _machine(), "problems": problems}
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ...engines.install_hint import install_hint
 from .plan_options import with_plan_options
 
 __all__ = ["export"]
@@ -72,7 +73,7 @@ def export(
     with console.status("loading torch") as status:
         missing = [name for name in ("torch", "onnx", "onnx_ir") if find_spec(name) is None]
         if missing:
-            raise SdengineError(f'export needs {", ".join(missing)}; pip install "sdengine[export]"')
+            raise SdengineError(f"export needs {', '.join(missing)}; {install_hint('export')}")
         from ...export.write_bundle import export_bundle
 
         def report(line: str) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ...engines.errors import SdengineError, UsageError
+from ...engines.install_hint import install_hint
 from .options import (
     Compile,
     CudaGraph,
@@ -154,7 +155,7 @@ def serve(
         from ..serve.json_logs import set_up_logs
         from ..serve.server import serve as run
     except ModuleNotFoundError as error:
-        raise SdengineError(f'{error.name} is not installed; pip install "sdengine[serve]"') from error
+        raise SdengineError(f"{error.name} is not installed; {install_hint('serve')}") from error
     from ..serve.asked import Limits
     from ..serve.serve_settings import ServeSettings, parse_size
 
@@ -206,7 +207,7 @@ def serve(
         from ..serve.cluster.deployment import Share, replicas_from
         from ..serve.cluster.serve_on_ray import serve_on_ray
     except ModuleNotFoundError as error:
-        raise SdengineError(f'{error.name} is not installed; pip install "sdengine[ray]"') from error
+        raise SdengineError(f"{error.name} is not installed; {install_hint('ray')}") from error
     least, most = replicas_from(replicas)
     share = Share(replicas=least, most=most, cpus=cpus_per_replica, gpus=gpus_per_replica)
     serve_on_ray(settings, share, address=ray_address, **listening)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...engines.errors import UsageError
+from ...engines.install_hint import install_hint
 
 __all__ = ["add_watermark", "watermark_available"]
 
@@ -48,7 +49,7 @@ def add_watermark(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
 @functools.cache
 def _max_dct() -> ModuleType:
     if not watermark_available():
-        raise UsageError("the watermark needs the package invisible-watermark: pip install 'sdengine[watermark]'")
+        raise UsageError(f"the watermark needs the package invisible-watermark: {install_hint('watermark')}")
     package = importlib.util.find_spec("imwatermark")
     assert package is not None and package.origin is not None
     spec = importlib.util.spec_from_file_location("imwatermark_max_dct", Path(package.origin).with_name("maxDct.py"))

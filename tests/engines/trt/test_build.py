@@ -209,7 +209,7 @@ def test_options_out_of_range_are_told() -> None:
 
 
 def test_a_missing_library_says_how_to_get_it() -> None:
-    with pytest.raises(EngineUnavailableError, match=r'pip install "sdengine\[tensorrt\]"'):
+    with pytest.raises(EngineUnavailableError, match=r'pip install .*\[tensorrt\]"'):
         LIBRARIES["tensorrt"].load()
 
 

@@ -140,7 +140,7 @@ def test_doctor() -> None:
     done = sdengine("doctor")
     assert done.returncode == 0
     assert "onnxruntime" in done.stdout
-    assert 'pip install "sdengine[tensorrt]"' in done.stdout, "brackets are no markup"
+    assert '[tensorrt]"' in "".join(done.stdout.split()), "brackets are no markup"
 
 
 def test_version_and_help() -> None:

@@ -116,7 +116,7 @@ def test_recorded_loops_are_refused(bundle: Path) -> None:
 
 def test_without_the_provider_it_is_unavailable(bundle: Path) -> None:
     assert "has no CUDAExecutionProvider" in str(onnxruntime_cuda.unavailable())
-    with pytest.raises(EngineUnavailableError, match=r'pip install "sdengine\[cuda\]"'):
+    with pytest.raises(EngineUnavailableError, match=r'pip install .*\[cuda\]"'):
         open_engine(Bundle(bundle), "conditioner", engine="onnxruntime-cuda")
 
 
