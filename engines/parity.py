@@ -1,6 +1,6 @@
 """Compares compiled components with torch in float32: graphs at shapes that were not traced, plans in profiles."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Literal, get_args
 
@@ -40,10 +40,13 @@ def check_verify(value: str) -> None:
         raise UsageError(f"verify={value!r} is none of {', '.join(get_args(Verify))}")
 
 
-def verify_bundle(bundle: Bundle, engines: Sequence[str], verify: Verify) -> Iterator[Verification]:
+def verify_bundle(
+    bundle: Bundle, engines: Sequence[str], verify: Verify, say: Callable[[str], None] = lambda note: None
+) -> Iterator[Verification]:
     """Compare the graphs; ``fast`` at one set of sizes per component, ``full`` at three.
 
-    Engines that cannot run on this machine are left out: what was compared is what the results name.
+    Engines that cannot run on this machine, or not in the precision of a graph, are left out, and ``say`` is called
+    with why: what was compared is what the results name.
 
     Raises:
         ExportError: a difference is beyond :data:`TOLERANCES`.
@@ -54,7 +57,13 @@ def verify_bundle(bundle: Bundle, engines: Sequence[str], verify: Verify) -> Ite
     runnable = [n for n in compared if ENGINES[n].module.unavailable() is None]
     for name, component in bundle.manifest.components.items():
         for precision, graph in component.graphs.items():
-            able = [n for n in runnable if precision in ENGINES[n].precisions]
+            taken = [n for n in runnable if precision in ENGINES[n].precisions]
+            able = [n for n in taken if ENGINES[n].choose([precision], None) is not None]
+            for engine in taken if verify != "off" else ():
+                if engine not in able:
+                    say(
+                        f"note: {name} is not verified in {precision}: {engine} does not multiply in it on this machine"
+                    )
             specs = [graph.spec] * _CASES[verify]
             yield from differences(bundle, name, precision, able, specs, TOLERANCES[precision])
 

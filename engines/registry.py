@@ -196,10 +196,18 @@ def _open(bundle: Bundle, component: str, name: str, precision: str | None, opti
         graphs = bundle.component(component).graphs
         precision = kind.choose(graphs, options.get("device"))
         if precision is None:
-            raise EngineError(f"the bundle holds {component} in {', '.join(graphs)}; {name} runs {kind.precisions}")
+            raise EngineError(_no_graph(component, name, graphs, kind.precisions))
     elif precision not in kind.precisions:
         raise EngineError(f"{name} cannot run {precision}; it runs {', '.join(kind.precisions)}")
     opened = kind.open(bundle, component, precision=precision, **options)
     if opened.precision != precision:
         raise EngineError(f"{name} should compute in {precision} and opened in {opened.precision}")
     return opened
+
+
+def _no_graph(component: str, engine: str, graphs: Collection[str], precisions: Collection[str]) -> str:
+    """Say why an engine takes none of a component's graphs: it runs others, or this machine computes otherwise."""
+    held = f"the bundle holds {component} in {', '.join(graphs)}"
+    if {*graphs} & {*precisions}:
+        return f"{held}, which {engine} runs on machines that multiply in it; this one does not"
+    return f"{held}; {engine} runs {' and '.join(precisions)}"

@@ -189,7 +189,7 @@ def export_bundle(
     with whole_folder(Path(output), overwrite=overwrite, foreign=foreign_files) as folder:
         manifest = _write(request, folder, say, link_weights)
         results = []
-        for result in verify_bundle(Bundle(folder), request.engines, verify):
+        for result in verify_bundle(Bundle(folder), request.engines, verify, say):
             say(f"verified {result.component} ({result.precision}, {result.engine}): {result.relative_error:.1e}")
             results.append(result)
         _write_manifest(folder, manifest, results)

@@ -11,8 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from ..engines.bundle.bundle import Bundle
 from ..engines.engine import Array, Engine, run, run_in_engine_memory
 from ..engines.memory import HOST, Buffer, Memory
-from ..engines.nets.movq_config import MoVQConfig
-from ..engines.nets.vae_config import VAEConfig
 from ..engines.opening_options import OpeningOptions
 from ..engines.registry import ENGINES, Fallback, FallbackPolicy, Opened, open_engine
 from ..engines.spec import ComponentSpec
@@ -196,13 +194,6 @@ class Components:
     def spec(self, name: str) -> ComponentSpec:
         """Return a component's shapes; its engine need not be open."""
         return next(iter(self.bundle.component(name).graphs.values())).spec
-
-    @property
-    def decoder_config(self) -> VAEConfig | MoVQConfig:
-        """Configuration of the network that latents are decoded with."""
-        config = self.bundle.config(self.bundle.component("vae_decoder").network)
-        assert isinstance(config, (VAEConfig, MoVQConfig))
-        return config
 
     def weights_of(self, names: Sequence[str]) -> tuple[tuple[str, str] | None, ...]:
         """Return the identities of weights, as exported and as they are; None where there is no such component."""

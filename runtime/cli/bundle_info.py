@@ -7,6 +7,7 @@ import typer
 
 from ...engines.bundle.bundle import Bundle
 from ...engines.bundle.foreign_files import foreign_files
+from ...engines.spec import AxisRange
 from .bundle_memory import memory_of, print_memory
 from .bundle_precision import precisions_of, precisions_table
 from .console import out, print_json, table
@@ -45,6 +46,8 @@ def inspect(
     size = sum(record.bytes for record in manifest.files.values())
     height, width = manifest.default_size
     out.print(f"[bold]{manifest.source}[/bold], family {manifest.family}, {size / 1e6:.1f} MB, {width}x{height} px")
+    if sizes := _sizes(opened):
+        out.print(sizes, highlight=False)
     out.print(f"for {', '.join(manifest.engines)}; scheduler {opened.scheduler().get('_class_name')}", highlight=False)
     for lora in manifest.loras:
         out.print(f"LoRA {lora.name} merged, strength {lora.strength}", markup=False, highlight=False)
@@ -87,6 +90,24 @@ def _components(bundle: Bundle) -> Any:
     return shown
 
 
+def _sizes(bundle: Bundle) -> str:
+    """Say which sizes can be drawn, in pixels: those that were listed, and the rule for others."""
+    if "denoiser" not in bundle.manifest.components:
+        return ""
+    axes = next(iter(bundle.component("denoiser").graphs.values())).spec.axes
+    factor = bundle.autoencoder.factor
+    height, width = (
+        f"{axes[axis].min * factor} to {axes[axis].max * factor}"
+        if axes[axis].min < axes[axis].max
+        else str(axes[axis].max * factor)
+        for axis in ("h", "w")
+    )
+    listed = ", ".join(f"{w}x{h}" for h, w in bundle.manifest.sizes)
+    sides = f"width and height {width}" if width == height else f"width {width}, height {height}"
+    rule = f"sizes: {sides} px, in multiples of {factor}"
+    return f"{rule}; listed: {listed} (width x height)" if listed else f"{rule} (width x height)"
+
+
 def _axes(bundle: Bundle) -> Any:
     meanings = {
         "S": "samples in one launch",
@@ -98,12 +119,11 @@ def _axes(bundle: Bundle) -> Any:
         "w": "width in latents",
     }
     shown = table("Axes", "axis", "meaning", "least", "optimised for", "most")
-    axes = {
-        axis: allowed
-        for component in bundle.manifest.components.values()
-        for graph in component.graphs.values()
-        for axis, allowed in graph.spec.axes.items()
-    }
+    axes: dict[str, AxisRange] = {}
+    for component in bundle.manifest.components.values():
+        for graph in component.graphs.values():
+            # A VAE takes tiles, too, which are smaller than images.
+            axes |= {axis: allowed for axis, allowed in graph.spec.axes.items() if axis not in axes}
     for axis, allowed in axes.items():
         shown.add_row(axis, meanings.get(axis, ""), str(allowed.min), str(allowed.opt), str(allowed.max))
     return shown

@@ -20,7 +20,13 @@ def export(
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The bundle to write.", show_default=False)],
-    engine: Annotated[list[str] | None, typer.Option(help="Engine to export for; repeatable. [onnxruntime]")] = None,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Engine to export for; repeatable: its precision is exported, it is verified, and `run` prefers it. "
+            "[onnxruntime]"
+        ),
+    ] = None,
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     sizes: Annotated[
         str | None, typer.Option(help="1024x1024,832x1216 (width x height) or 512..1024. [half to twice the native]")

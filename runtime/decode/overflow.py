@@ -33,7 +33,7 @@ def encoded(components: Components, inputs: Mapping[str, Buffer], warnings: list
         side = tile_side(components, "vae_encoder", height, width, warnings)
         if side is None:
             return np.asarray(_run_finite(components, "vae_encoder", inputs, warnings, "latent", "latent"), np.float32)
-        config = components.decoder_config
+        config = components.bundle.autoencoder
         assert isinstance(config, VAEConfig)
         image, noise = (np.asarray(inputs[name], np.float32) for name in ("image", "noise"))
 
@@ -67,7 +67,7 @@ def decoded(components: Components, latent: Buffer, output: str, warnings: list[
         warnings: where to say that a second run was needed, or why the picture is cut.
 
     """
-    factor = components.decoder_config.factor
+    factor = components.bundle.autoencoder.factor
     height, width = (length * factor for length in latent.shape[2:])
     with components.use("vae_decoder"):
         side = tile_side(components, "vae_decoder", height, width, warnings)

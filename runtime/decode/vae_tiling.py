@@ -49,7 +49,7 @@ def tile_side(components: Components, name: str, height: int, width: int, warnin
         UsageError: tiles are asked for or needed, and the bundle's VAE does not take them.
 
     """
-    config = components.decoder_config
+    config = components.bundle.autoencoder
     asked = components.vae_tiling
     if not isinstance(config, VAEConfig):
         if asked not in ("auto", "off"):
@@ -85,7 +85,7 @@ def tile_side(components: Components, name: str, height: int, width: int, warnin
 
 def _possible(components: Components, name: str, height: int, width: int, side: int) -> bool:
     """Whether the VAE takes all tiles of that side, those at the edges too."""
-    config = components.decoder_config
+    config = components.bundle.autoencoder
     assert isinstance(config, VAEConfig)
     if side % (4 * config.factor):
         return False
@@ -108,7 +108,7 @@ def _reason(components: Components, name: str, height: int, width: int, most: in
         if ENGINES[engine.name].builds_plans:  # its memory was taken when it was opened
             return None
         device, precision = engine.device, engine.precision
-    config = components.decoder_config
+    config = components.bundle.autoencoder
     assert isinstance(config, VAEConfig)
     needed = scratch_bytes(config, height, width, precision)
     if needed < 2**30:  # not worth asking
