@@ -21,7 +21,7 @@ help:
 	@echo "make check    lint, format and type checks only"
 	@echo "make format   let ruff mend what it can"
 	@echo "make bench    measure the demo on this machine: a page, and the benchmarks that need nothing else"
-	@echo "make figures  read the demo's pictures back and print the README's table"
+	@echo "make figures  read the demo's pictures back and print the table of docs/demo.md"
 	@echo "make clean    remove the virtual environment and everything generated"
 
 $(BIN)/python:
