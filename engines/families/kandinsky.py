@@ -1,10 +1,14 @@
 """Kandinsky 2.2: a prior makes the embedding of a picture of text, and a decoder draws what that says."""
 
+from dataclasses import replace
+
 from .family import Defaults, Family, Stage, TextReading
 
 __all__ = ["KANDINSKY22"]
 
-_STEPS = 100
+_TEXT = Defaults(guidance_scale=4.0, num_inference_steps=100)
+_IMAGE = replace(_TEXT, strength=0.3)
+_INPAINT = replace(_TEXT, strength=1.0)
 
 KANDINSKY22 = Family(
     name="kandinsky22",
@@ -16,9 +20,12 @@ KANDINSKY22 = Family(
     stages=(Stage(network="prior", scheduler="prior_scheduler.json", guidance_scale=4.0, num_inference_steps=25),),
     conditions=("image_embedding", "inpainting", "hint"),
     defaults={
-        ("text", False): Defaults(guidance_scale=4.0, num_inference_steps=_STEPS),
-        ("image", False): Defaults(guidance_scale=4.0, strength=0.3, num_inference_steps=_STEPS),
-        ("inpaint", False): Defaults(guidance_scale=4.0, strength=1.0, num_inference_steps=_STEPS),
+        ("text", False): _TEXT,
+        ("image", False): _IMAGE,
+        ("inpaint", False): _INPAINT,
+        ("text", True): _TEXT,
+        ("image", True): _IMAGE,
+        ("inpaint", True): _INPAINT,
     },
     own_arguments=(
         "prior_num_inference_steps",

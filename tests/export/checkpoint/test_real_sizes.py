@@ -9,12 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, PriorTransformer, UNet2DConditionModel, VQModel
 from diffusers.loaders import single_file_utils as oracle
 from sdengine.export.checkpoint import CheckpointComponent, TensorSource, expected_shapes
 from sdengine.export.checkpoint.convert import controlnet_component, text_component, unet_component, vae_component
 from sdengine.export.checkpoint.families import FAMILIES
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from tests.ldm_layout import controlnet_to_ldm, open_clip_from_clip, unet_to_ldm, vae_to_ldm
 
@@ -25,6 +31,8 @@ CLASSES: dict[str, Any] = {
     "UNet2DConditionModel": UNet2DConditionModel,
     "ControlNetModel": ControlNetModel,
     "AutoencoderKL": AutoencoderKL,
+    "PriorTransformer": PriorTransformer,
+    "VQModel": VQModel,
 }
 TEXT: dict[str, Any] = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModelWithProjection}
 
@@ -151,3 +159,16 @@ def test_well_known_names_of_published_files(configs: dict[str, dict[str, Any]])
     assert re.sub(r"^conditioner\.embedders\.1\.model\.", "", oracle.CHECKPOINT_KEY_NAMES["xl_base"]) in encoder
     assert oracle.CHECKPOINT_KEY_NAMES["open_clip_sdxl_refiner"].endswith(".text_projection")
     assert "text_projection" in encoder
+
+
+@pytest.mark.parametrize("part", ["unet", "movq", "prior", "text_encoder", "image_encoder"])
+def test_kandinsky(part: str, configs: dict[str, dict[str, Any]]) -> None:
+    config = (configs["kandinsky22"] | configs["kandinsky22-prior"])[part]
+    class_name = config.get("_class_name") or config["architectures"][0]
+    ours = expected_shapes(CheckpointComponent(name=part, class_name=class_name, config=config, tensors={}, file=None))
+    if part == "image_encoder":
+        with torch.device("meta"):
+            theirs = dict(CLIPVisionModelWithProjection(CLIPVisionConfig(**config)).state_dict())
+    else:
+        theirs = _meta(config)
+    assert ours == {name: tuple(tensor.shape) for name, tensor in theirs.items()}
