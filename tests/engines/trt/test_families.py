@@ -26,9 +26,7 @@ CASES = [
     ("lcm", "fp16", ("conditioner", "denoiser")),
     ("sd1", "fp32", ()),
     ("kandinsky", "fp16", ()),
-    ("kandinsky_inpaint", "fp16", ("denoiser",)),
     ("kandinsky_hint", "fp16", ("hint", "denoiser")),
-    ("kandinsky", "bf16", ("prior_conditioner", "prior", "image_encoder", "conditioner", "denoiser", "vae_decoder")),
     ("sdxl", "bf16", ("text_encoder_2", "conditioner", "denoiser", "vae_decoder")),
 ]
 
