@@ -146,7 +146,8 @@ class Generation:
             evaluations = several[0].evaluations
             captured = self.components.captures_loop(*several[0].components)
             if callback is not None and captured:
-                warnings.append("a callback reads each step: cuda_graph=loop has no effect on this request")
+                name = "prior_callback_on_step_end" if several is earlier else "callback_on_step_end"
+                warnings.append(f"{name} reads each step: cuda_graph=loop has no effect on this request")
             watched = callback is not None or (progress is not None and not captured)
             with contextlib.closing(self.denoising.steps(several, watched=watched, times=timings.steps)) as steps:
                 for step in steps:

@@ -152,7 +152,7 @@ def test_options_are_those_of_the_provider() -> None:
     assert options["device_id"] == "1" and options["user_compute_stream"] == "4096"
     assert options["gpu_mem_limit"] == str(1 << 30) and options["arena_extend_strategy"] == "kSameAsRequested"
     assert all(isinstance(value, str) for value in options.values())
-    assert onnxruntime_cuda._how_to_know_fallbacks()[0].startswith("session.")
+    assert onnxruntime_cuda._placement_option()[0].startswith("session.")
     assert hasattr(onnxruntime.RunOptions(), "add_run_config_entry")
 
 
