@@ -6,7 +6,8 @@ The bundle must take the sizes (``sdengine export demo --sizes 64..256 --batch 1
 drawn alone, three times, and the capacity is measured: requests a second of the step-level policy that always has a
 queue. Then, at each share of that capacity, every policy gets the same trace (``serving_load.py``). Latency counts from
 when a request should have come, whatever held it up. Beside each row stands what ``serving_simulator.py`` makes of the
-same trace with the costs of that very run; the costs of all runs go to a file that it reads.
+same trace with the costs of that very run, and with its slow seconds where they were; the costs of all runs go to a
+file that it reads.
 """
 
 import argparse
@@ -39,15 +40,16 @@ class Recorder:
     steps: dict[tuple[int, int], list[float]] = field(default_factory=lambda: defaultdict(list))
     stages: dict[tuple[int, str], list[float]] = field(default_factory=lambda: defaultdict(list))
     between: list[float] = field(default_factory=list)
+    turns: list[tuple[float, tuple[int, Any], float]] = field(default_factory=list)
     _last: float = 0.0
 
     def stepped(self, bucket: Bucket, images: int, rows: int, seconds: float) -> None:
         self.steps[bucket.width, rows].append(seconds)
-        self._note(seconds)
+        self._note((bucket.width, rows), seconds)
 
     def staged(self, stage: str, bucket: Bucket, seconds: float) -> None:
         self.stages[bucket.width, stage].append(seconds)
-        self._note(seconds)
+        self._note((bucket.width, stage), seconds)
 
     def ended(self, ticket: Ticket, outcome: Outcome | Exception) -> None:
         pass
@@ -57,11 +59,23 @@ class Recorder:
         self.steps.clear()
         self.stages.clear()
         self.between.clear()
+        self.turns.clear()
 
-    def _note(self, seconds: float) -> None:
-        now = time.perf_counter()
+    def _note(self, kind: tuple[int, Any], seconds: float) -> None:
+        now = time.monotonic()
+        self.turns.append((now - seconds, kind, seconds))
         self.between.append(now - self._last - seconds)
         self._last = now
+
+    def slower(self, start: float) -> list[float]:
+        """Return how much longer turns took than they do on average, by the second since the start."""
+        means = {key: fmean(seconds) for kinds in (self.steps, self.stages) for key, seconds in kinds.items()}
+        took: dict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        for at, kind, seconds in self.turns:
+            took[int(at - start)][0] += seconds
+            took[int(at - start)][1] += means[kind]  # type: ignore[index]
+        last = max(took, default=-1)
+        return [took[s][0] / took[s][1] if took[s][1] else 1.0 for s in range(last + 1)]
 
     def table(self, sizes: Sequence[int], slots: int) -> dict[str, Any]:
         """Return the costs as the simulator reads them."""
@@ -98,7 +112,7 @@ class Bench:
             for key, seconds in mine.items():
                 all_of[key] += seconds  # type: ignore[index]
         self.all.between += recorder.between
-        return list(served), recorder.table(self.sizes, self.slots)
+        return list(served), {**recorder.table(self.sizes, self.slots), "slower": recorder.slower(start)}
 
     async def _one(self, worker: Worker, start: float, arrival: Arrival, alone: dict[Any, float]) -> Served:
         await asyncio.sleep(max(0.0, start + arrival.at - time.monotonic()))

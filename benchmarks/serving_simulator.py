@@ -39,6 +39,7 @@ class Table:
         sizes: pixels a side of the requests.
         slots: images that share a launch at most.
         turn: seconds of each turn beside them: the policy, and telling callers.
+        slower: how much longer turns take than that, by the second of the trace: what else the machine has to do.
 
     """
 
@@ -46,6 +47,7 @@ class Table:
     sizes: tuple[int, int]
     slots: int
     turn: float = 0.0
+    slower: tuple[float, ...] = ()
     _known: dict[tuple[object, ...], float] = field(default_factory=dict)
 
     def step(self, bucket: Bucket, rows: int) -> float:
@@ -65,6 +67,10 @@ class Table:
     def prepare(self, bucket: Bucket) -> float:
         """See :class:`~sdengine.runtime.serve.policy.CostTable`."""
         return self.costs.prepare(bucket)
+
+    def factor(self, now: float) -> float:
+        """Return how much longer a turn takes that begins now."""
+        return self.slower[int(now)] if int(now) < len(self.slower) else 1.0
 
     def switch(self, bucket: Bucket) -> float:
         """See :class:`~sdengine.runtime.serve.policy.CostTable`."""
@@ -88,7 +94,7 @@ def h100() -> Table:
 
 
 def table_from(data: dict[str, object]) -> Table:
-    """Read a table: ``sizes``, ``slots``, ``turn``, and by size ``step`` (by rows), ``decode`` and ``prepare``."""
+    """Read a table: by size ``step`` (by rows), ``decode`` and ``prepare``, and :class:`Table`'s other fields."""
     costs = Costs()
     for size, known in data["costs"].items():  # type: ignore[attr-defined]
         bucket = bucket_of(int(size))
@@ -96,7 +102,8 @@ def table_from(data: dict[str, object]) -> Table:
             costs.note_step(bucket, int(n), seconds)
         for stage in ("decode", "prepare"):
             costs.note(stage, bucket, known[stage])
-    return Table(costs=costs, sizes=tuple(data["sizes"]), slots=data["slots"], turn=data["turn"])  # type: ignore[arg-type]
+    rest = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items() if name != "costs"}
+    return Table(costs=costs, **rest)  # type: ignore[arg-type]
 
 
 def alone(arrival: Arrival, table: Table) -> float:
@@ -214,7 +221,7 @@ def simulate(
         worker.busy = bool(worker.images)
         if worker.busy:
             seconds, image = worker.turn(now)
-            heapq.heappush(turns, (now + seconds, next(numbers), index, image))
+            heapq.heappush(turns, (now + seconds * table.factor(now), next(numbers), index, image))
 
     while following < len(arrivals) or turns:
         if not turns or (following < len(arrivals) and arrivals[following].at <= turns[0][0]):

@@ -17,9 +17,11 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from ....bundles import bundle_of
 
+ROOT = Path(__file__).parents[4]
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='needs Ray: pip install "sdengine[ray]"'),
@@ -98,7 +100,7 @@ def cluster() -> Iterator[Cluster]:
 @pytest.mark.filterwarnings("ignore")  # of Ray, as it is imported
 def test_replicas_and_config_files() -> None:
     from sdengine.engines.errors import UsageError
-    from sdengine.runtime.serve.cluster.deployment import replicas_from
+    from sdengine.runtime.serve.cluster.deployment import PROXY_CALLBACK, replicas_from
     from sdengine.runtime.serve.cluster.ray_app import build
 
     assert [replicas_from(text) for text in ("3", "2..8", "auto")] == [(3, 3), (2, 8), (1, 100)]
@@ -106,6 +108,14 @@ def test_replicas_and_config_files() -> None:
         with pytest.raises(UsageError, match="--replicas"):
             replicas_from(text)
     bundles = [str(bundle_of("sd1"))]
+    service = yaml.safe_load((ROOT / "docs" / "kuberay.yaml").read_text())
+    (listed,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
+    assert listed["import_path"] == f"{build.__module__.replace('deployment', 'ray_app')}:build"
+    assert build({**listed["args"], "bundles": bundles})
+    variable, middlewares = PROXY_CALLBACK
+    assert {"name": variable, "value": middlewares} in (
+        service["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"][0]["env"]
+    )
     assert build({"bundles": bundles, "engine": "onnxruntime", "limits": {"n": 3}, "replicas": 2, "most": 4})
     with pytest.raises(UsageError, match="did you mean 'policy'"):
         build({"bundles": bundles, "polcy": "step"})
