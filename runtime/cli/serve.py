@@ -1,4 +1,4 @@
-"""``sdengine serve``: a server that draws for many at once."""
+"""``sdengine serve``: a server that generates for many at once."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -89,7 +89,9 @@ def serve(
     warm_up: Annotated[
         list[str] | None,
         typer.Option(
-            envvar=_env("WARM_UP"), metavar="WxH", help="Sizes drawn before the server is ready. Default: the bundle's."
+            envvar=_env("WARM_UP"),
+            metavar="WxH",
+            help="Sizes generated before the server is ready. Default: the bundle's.",
         ),
     ] = None,
     max_n: Annotated[int, typer.Option(envvar=_env("MAX_N"), min=1, help="Images of one request.")] = 10,

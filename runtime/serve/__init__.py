@@ -5,7 +5,7 @@ The worker alone is for those who embed it in a program of their own; ``sdengine
 
 from .failures import CancelledError, ClosedError, DeadlineError, QueueFullError, ServeError, WorkerDiedError
 from .policy import POLICIES
-from .ticket import Drawn, Outcome, Preview, Progress, Ticket
+from .ticket import Finished, Outcome, Preview, Progress, Ticket
 from .worker import Status, Worker
 
 __all__ = [
@@ -13,7 +13,7 @@ __all__ = [
     "CancelledError",
     "ClosedError",
     "DeadlineError",
-    "Drawn",
+    "Finished",
     "Outcome",
     "Preview",
     "Progress",

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..decode.image_file import ImageRecord, encoded_image
 from .asked import Asked
-from .ticket import Drawn, Outcome, Preview, Progress
+from .ticket import Finished, Outcome, Preview, Progress
 
 __all__ = ["completed_event", "event", "images_answer", "partial_event", "progress_event"]
 
@@ -97,15 +97,15 @@ def partial_event(kind: str, asked: Asked, preview: Preview) -> dict[str, Any]:
     }
 
 
-def completed_event(kind: str, asked: Asked, drawn: Drawn, model: str, request_id: str) -> dict[str, Any]:
+def completed_event(kind: str, asked: Asked, finished: Finished, model: str, request_id: str) -> dict[str, Any]:
     """Return the event of an image that is done; takes some milliseconds."""
-    outcome = drawn.outcome
+    outcome = finished.outcome
     usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
     details = {"input_tokens_details": {"image_tokens": 0, "text_tokens": 0}}
     return {
         "type": f"{kind}.completed",
         **_data(asked, outcome, 0),
-        "index": drawn.index,
+        "index": finished.index,
         "usage": {**usage, **details},
         **_common(asked, f"{outcome.width}x{outcome.height}"),
         **_about(asked, outcome, model, request_id),

@@ -1,4 +1,4 @@
-"""A body's fields -> what to draw, and how to answer. OpenAI's fields, and beside them those of a request.
+"""A body's fields -> what to generate, and how to answer. OpenAI's fields, and beside them those of a request.
 
 The latter are :class:`~sdengine.runtime.request.Request`'s: there is no second list of them here.
 """
@@ -53,9 +53,9 @@ class Asked:
         response_format: ``b64_json`` or ``url``.
         output_format: ``png``, ``jpeg`` or ``webp``.
         quality: of JPEG and WebP, 0 to 100.
-        stream: whether events are wanted.
+        stream: whether events are asked for.
         partial_images: previews of each image.
-        progress: whether events of steps are wanted, which OpenAI does not know.
+        progress: whether events of steps are asked for, which OpenAI does not know.
         priority: lower is handled earlier.
         timeout: seconds.
         warnings: fields that have no effect, and how pictures were read.
@@ -113,7 +113,7 @@ OWN = ("priority", "timeout", "progress")
 _NO_EFFECT = ("quality", "style", "moderation", "user", "safety_identifier", "input_fidelity")
 """OpenAI's fields that have no meaning here, and that clients send all the same."""
 _REFUSED = {
-    "markup": "send mask, whose transparent pixels are drawn anew, or mask_image, whose white ones are",
+    "markup": "send mask, whose transparent pixels are repainted, or mask_image, whose white ones are",
     "svg": "images are of pixels; output_format is png, jpeg or webp",
     "complexity": "there is num_inference_steps",
     "frame_count": "images do not move",
@@ -143,44 +143,44 @@ def asked_for(body: Mapping[str, Any], limits: Limits) -> Asked:
         UsageError: the same, said by what reads the field.
 
     """
-    given = {name: value for name, value in body.items() if value is not None}
-    for name in given:
+    fields = {name: value for name, value in body.items() if value is not None}
+    for name in fields:
         if name in _REFUSED:
             raise _invalid(name, f"{name} is not supported: {_REFUSED[name]}", "unsupported_field")
         if name not in ALL_FIELDS:
             raise _invalid(name, f"unknown field {shortened(name)}{nearest(name, ALL_FIELDS)}", "unknown_field")
-    warnings = [f"{name} has no effect here" for name in _NO_EFFECT if name in given]
-    stream = _flag(given, "stream")
-    progress, partial = _flag(given, "progress"), whole_number("partial_images", given.get("partial_images", 0))
-    for name, wanted in (("partial_images", partial), ("progress", progress)):
-        if wanted and not stream:
+    warnings = [f"{name} has no effect here" for name in _NO_EFFECT if name in fields]
+    stream = _flag(fields, "stream")
+    progress, partial = _flag(fields, "progress"), whole_number("partial_images", fields.get("partial_images", 0))
+    for name, asked in (("partial_images", partial), ("progress", progress)):
+        if asked and not stream:
             raise _invalid(name, f"{name} needs stream: true")
     if not 0 <= partial <= _PARTIAL_MOST:
         raise _invalid("partial_images", f"partial_images={partial} is outside 0 to {_PARTIAL_MOST}")
-    output_format = _one_of(given, "output_format", _FORMATS)
+    output_format = _one_of(fields, "output_format", _FORMATS)
     return Asked(
-        model=_text(given, "model"),
-        settings=_settings(given, limits, warnings),
-        response_format=_one_of(given, "response_format", ("b64_json", "url")),
+        model=_text(fields, "model"),
+        settings=_settings(fields, limits, warnings),
+        response_format=_one_of(fields, "response_format", ("b64_json", "url")),
         output_format=output_format,
-        quality=_quality(given, output_format),
+        quality=_quality(fields, output_format),
         stream=stream,
         partial_images=partial,
         progress=progress,
-        priority=whole_number("priority", given.get("priority", 0), least=-1000, most=1000),
-        timeout=_timeout(given, limits),
+        priority=whole_number("priority", fields.get("priority", 0), least=-1000, most=1000),
+        timeout=_timeout(fields, limits),
         warnings=tuple(warnings),
     )
 
 
-def _settings(given: Mapping[str, Any], limits: Limits, warnings: list[str]) -> dict[str, Any]:
+def _settings(fields: Mapping[str, Any], limits: Limits, warnings: list[str]) -> dict[str, Any]:
     """Return the request's own fields, OpenAI's names for some of them translated."""
-    settings = {name: given[name] for name in REQUEST if name in given}
-    prompt = given.get("prompt")
-    if prompt is None and not any(name in given for name in _IN_PLACE_OF_PROMPT):
-        raise _invalid("prompt", "prompt is missing: say what to draw", "missing_field")
+    settings = {name: fields[name] for name in REQUEST if name in fields}
+    prompt = fields.get("prompt")
+    if prompt is None and not any(name in fields for name in _IN_PLACE_OF_PROMPT):
+        raise _invalid("prompt", "prompt is missing: say what to generate", "missing_field")
     for name in _TEXTS:
-        text = _text(given, name)
+        text = _text(fields, name)
         if text is not None and len(text) > _TEXT_MOST:
             raise _invalid(name, f"{name} has {len(text)} characters; {_TEXT_MOST} are the most", "too_long")
     for name, kind, what in (
@@ -191,19 +191,19 @@ def _settings(given: Mapping[str, Any], limits: Limits, warnings: list[str]) -> 
             raise _invalid(name, f"{name}={shortened(settings[name])} must be {what}")
     if "loras" in settings:
         settings["loras"] = _loras(settings["loras"])
-    _same(settings, "num_images_per_prompt", "n", given.get("n"))
+    _same(settings, "num_images_per_prompt", "n", fields.get("n"))
     most = whole_number("n", settings.get("num_images_per_prompt", 1), least=1, most=limits.n)
     settings["num_images_per_prompt"] = most
     if isinstance(seeds := settings.get("seed"), (list, tuple)) and len(seeds) != most:
-        if "n" in given or len(seeds) > limits.n:
+        if "n" in fields or len(seeds) > limits.n:
             raise _invalid("seed", f"seed: {len(seeds)} given for {most} images")
         settings["num_images_per_prompt"] = len(seeds)
     for name, value in settings.items():
         if name.endswith("_steps") or name in ("timesteps", "sigmas"):
             steps = len(value) if isinstance(value, (list, tuple)) else value
             whole_number(name, steps, most=max(limits.steps, 1000) if name.startswith("original") else limits.steps)
-    _size(given, settings)
-    _add_images(given, settings, limits, warnings)
+    _size(fields, settings)
+    _add_images(fields, settings, limits, warnings)
     return settings
 
 
@@ -212,22 +212,22 @@ def _loras(value: Any) -> list[tuple[str, float]]:
     sent = value if isinstance(value, list) else [value]
     if len(sent) > _LORAS_MOST:
         raise _invalid("loras", f"loras: {len(sent)} were sent; {_LORAS_MOST} are the most")
-    found = []
+    loras = []
     for one in sent:
         name, *rest = one if isinstance(one, list) and len(one) in (1, 2) else [one]
         strength = finite_number("loras", rest[0]) if rest else 1.0
         if not isinstance(name, str) or abs(strength) > _STRENGTH_MOST:
             raise _invalid("loras", f"loras: {shortened(one)} is no name, nor [name, strength up to {_STRENGTH_MOST}]")
-        found.append((name, strength))
-    return found
+        loras.append((name, strength))
+    return loras
 
 
 _LORAS_MOST = 8
 _STRENGTH_MOST = 10
 
 
-def _size(given: Mapping[str, Any], settings: dict[str, Any]) -> None:
-    size = _text(given, "size")
+def _size(fields: Mapping[str, Any], settings: dict[str, Any]) -> None:
+    size = _text(fields, "size")
     if size is None or size == "auto":
         return
     match = re.fullmatch(r"(\d{1,6})x(\d{1,6})", size)
@@ -240,7 +240,7 @@ def _size(given: Mapping[str, Any], settings: dict[str, Any]) -> None:
 
 
 def _same(settings: dict[str, Any], name: str, other: str, value: Any) -> None:
-    """Take a value by OpenAI's name for it, unless another was given by ours."""
+    """Take a value by OpenAI's name for it, unless another was fields by ours."""
     if value is None:
         return
     if settings.setdefault(name, value) != value:
@@ -248,11 +248,11 @@ def _same(settings: dict[str, Any], name: str, other: str, value: Any) -> None:
         raise _invalid(other, message)
 
 
-def _add_images(given: Mapping[str, Any], settings: dict[str, Any], limits: Limits, warnings: list[str]) -> None:
+def _add_images(fields: Mapping[str, Any], settings: dict[str, Any], limits: Limits, warnings: list[str]) -> None:
     """Decode the pictures; transparency becomes a mask."""
 
     def pictures(name: str) -> list[Image.Image]:
-        sent = given[name] if isinstance(given[name], list) else [given[name]]
+        sent = fields[name] if isinstance(fields[name], list) else [fields[name]]
         uploads = [one if isinstance(one, Upload) else upload_from_text(_as_text(name, one), name) for one in sent]
         if not uploads or len(uploads) > _PICTURES_MOST:
             raise _invalid(
@@ -260,19 +260,19 @@ def _add_images(given: Mapping[str, Any], settings: dict[str, Any], limits: Limi
             )
         return [opened(upload, name, limits.image_pixels, warnings) for upload in uploads]
 
-    if "mask" in given and "mask_image" in given:
+    if "mask" in fields and "mask_image" in fields:
         raise _invalid("mask", "mask and mask_image were both given: send one of them")
     for name in PICTURES:
-        if name in given:
+        if name in fields:
             several = pictures(name)
             settings[name] = several[0] if len(several) == 1 else several
     image = settings.get("image")
     if isinstance(image, list):
         raise _invalid("image", f"image: {len(image)} pictures; these models start from one")
-    if "mask" in given:
+    if "mask" in fields:
         (mask, *more), masked = pictures("mask"), settings.get("image")
         if more or not has_alpha(mask):
-            message = "mask needs an alpha channel, 0 where to draw anew; send mask_image if it is white there instead"
+            message = "mask needs an alpha channel, 0 where to repaint; send mask_image if it is white there instead"
             raise _invalid("mask", message)
         if masked is not None and masked.size != mask.size:
             message = (
@@ -281,9 +281,9 @@ def _add_images(given: Mapping[str, Any], settings: dict[str, Any], limits: Limi
             raise _invalid("mask", message)
         settings["mask_image"] = mask_from_alpha(mask) or Image.new("L", mask.size)
         settings["image"] = None if masked is None else masked.convert("RGB")
-    elif image is not None and "mask_image" not in given and (own := mask_from_alpha(image)) is not None:
+    elif image is not None and "mask_image" not in fields and (own := mask_from_alpha(image)) is not None:
         settings["mask_image"], settings["image"] = own, image.convert("RGB")
-        warnings.append("image: drawn anew where it is transparent, as no mask was sent")
+        warnings.append("image: repainted where it is transparent, as no mask was sent")
     if settings.get("image") is None:
         settings.pop("image", None)
 
@@ -291,8 +291,8 @@ def _add_images(given: Mapping[str, Any], settings: dict[str, Any], limits: Limi
 _PICTURES_MOST = 16
 
 
-def _timeout(given: Mapping[str, Any], limits: Limits) -> float:
-    seconds = finite_number("timeout", given.get("timeout", limits.timeout))
+def _timeout(fields: Mapping[str, Any], limits: Limits) -> float:
+    seconds = finite_number("timeout", fields.get("timeout", limits.timeout))
     if not 0 < seconds <= limits.timeout:
         raise _invalid(
             "timeout", f"timeout={seconds:g} must be above 0 and at most {limits.timeout:g} s", "invalid_value"
@@ -300,33 +300,33 @@ def _timeout(given: Mapping[str, Any], limits: Limits) -> float:
     return seconds
 
 
-def _quality(given: Mapping[str, Any], output_format: str) -> int:
-    quality = whole_number("output_compression", given.get("output_compression", 100), least=0, most=100)
+def _quality(fields: Mapping[str, Any], output_format: str) -> int:
+    quality = whole_number("output_compression", fields.get("output_compression", 100), least=0, most=100)
     if output_format == "png" and quality != 100:
         message = "output_compression is the quality of jpeg and webp; png loses nothing: leave it out"
         raise _invalid("output_compression", message)
-    if given.get("background", "auto") not in ("auto", "opaque"):
+    if fields.get("background", "auto") not in ("auto", "opaque"):
         raise _invalid("background", "background: images are opaque; send auto or opaque")
     return quality
 
 
-def _flag(given: Mapping[str, Any], name: str) -> bool:
-    value = given.get(name, False)
+def _flag(fields: Mapping[str, Any], name: str) -> bool:
+    value = fields.get(name, False)
     if not isinstance(value, bool):
         raise _invalid(name, f"{name}={shortened(value)} must be true or false")
     return value
 
 
-def _one_of(given: Mapping[str, Any], name: str, known: tuple[str, ...]) -> str:
-    value = given.get(name, known[0])
+def _one_of(fields: Mapping[str, Any], name: str, known: tuple[str, ...]) -> str:
+    value = fields.get(name, known[0])
     if value not in known:
         message = f"{name}={shortened(value)} is none of {', '.join(known)}{nearest(value, known)}"
         raise _invalid(name, message)
     return str(value)
 
 
-def _text(given: Mapping[str, Any], name: str) -> str | None:
-    return _as_text(name, given[name]) if name in given else None
+def _text(fields: Mapping[str, Any], name: str) -> str | None:
+    return _as_text(name, fields[name]) if name in fields else None
 
 
 def _as_text(name: str, value: Any) -> str:

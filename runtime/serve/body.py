@@ -86,7 +86,7 @@ async def _from_form(request: Request) -> dict[str, Any]:
 
 def _nested(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Return a form's fields: ``name[]`` again and again is a list, ``name[key]`` an object."""
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for full, value in items:
         match = re.fullmatch(r"([^\[\]]+)(?:\[([^\[\]]*)\])?", full)
         if match is None:
@@ -94,19 +94,19 @@ def _nested(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
         name, inner = match[1], match[2]
         plain = value if isinstance(value, Upload) or (is_text(name) and inner is None) else _value(value)
         if inner is None:
-            if name in found:
+            if name in fields:
                 message = f"{name[:100]} was sent more than once; lists are sent as {name[:100]}[]"
                 raise ApiError(400, message, param=name[:100], code="invalid_value")
-            found[name] = plain
+            fields[name] = plain
             continue
-        several = found.setdefault(name, {} if inner else [])
+        several = fields.setdefault(name, {} if inner else [])
         if isinstance(several, list) and not inner:
             several.append(plain)
         elif isinstance(several, dict) and inner:
             several[inner] = plain
         else:
             raise ApiError(400, f"{name[:100]} was sent in two ways", param=name[:100], code="invalid_value")
-    return found
+    return fields
 
 
 def _value(text: str) -> Any:

@@ -28,7 +28,7 @@ _GONE = 499
 
 
 def image_routes(services: Services) -> APIRouter:
-    """Return the routes that draw."""
+    """Return the routes that generate."""
     router = APIRouter(prefix="/v1/images", tags=["images"])
     limits, worker = services.settings.limits, services.worker
 
@@ -88,7 +88,7 @@ def image_routes(services: Services) -> APIRouter:
 
     @router.post("/generations", responses=responses, openapi_extra={"requestBody": described})
     async def generations(request: Request) -> Response:
-        """Draw images of a prompt."""
+        """Generate images of a prompt."""
         return await answer(request, "image_generation", form=False)
 
     edited = {**schema, "required": ["prompt", "image"]}
@@ -96,7 +96,7 @@ def image_routes(services: Services) -> APIRouter:
 
     @router.post("/edits", responses=responses, openapi_extra={"requestBody": both})
     async def edits(request: Request) -> Response:
-        """Draw over an image, or anew where a mask says so."""
+        """Generate over an image, or repaint what a mask names."""
         return await answer(request, "image_edit", form=True)
 
     return router
@@ -113,7 +113,7 @@ _STATUSES = {
     415: "The body is of another type.",
     422: "The images are not finite with these settings.",
     429: "Too many requests wait.",
-    503: "The server warms up, ends, or cannot draw.",
+    503: "The server warms up, ends, or cannot generate.",
     504: "The request's time was over.",
 }
 

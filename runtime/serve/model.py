@@ -54,8 +54,8 @@ class Model:
     def prepare(self, plan: Plan) -> "list[Sample]":
         """Make the samples of a plan."""
         request = plan.request
-        given = {name: getattr(request, name) for name in request.__dataclass_fields__}
-        return self.pipeline.prepare(**{name: value for name, value in given.items() if value is not None})
+        values = {name: getattr(request, name) for name in request.__dataclass_fields__}
+        return self.pipeline.prepare(**{name: value for name, value in values.items() if value is not None})
 
     def decode(self, sample: "Sample") -> "Image":
         """Decode one sample."""

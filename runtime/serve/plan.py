@@ -26,7 +26,7 @@ class Plan:
     """A request that has been checked.
 
     Attributes:
-        request: what to draw; its seed is known.
+        request: what to generate; its seed is known.
         bucket: where it runs, as far as can be said before it is prepared.
         loras: what it is generated with.
         images: how many.

@@ -95,10 +95,10 @@ def fitted(features: F32, colours: F32) -> tuple[F32, float]:
     unseen = np.random.default_rng(_SEED).random(len(features)) < _HELD_OUT
     x, y = features[~unseen].astype(np.float64), colours[~unseen].astype(np.float64)
     ridge = _RIDGE * len(x) * np.diag([*[1.0] * (x.shape[1] - 1), 0.0])  # the mean colour is free
-    found = np.linalg.solve(x.T @ x + ridge, x.T @ y)
-    rest = np.square(features[unseen] @ found - colours[unseen]).sum()
+    linear = np.linalg.solve(x.T @ x + ridge, x.T @ y)
+    rest = np.square(features[unseen] @ linear - colours[unseen]).sum()
     spread = np.square(colours[unseen] - y.mean(0)).sum()
-    return np.asarray(found, np.float32), float(1 - rest / max(spread, 1e-12))
+    return np.asarray(linear, np.float32), float(1 - rest / max(spread, 1e-12))
 
 
 def _features(latent: F32) -> F32:

@@ -25,7 +25,7 @@ def field_schemas(limits: Limits) -> dict[str, dict[str, Any]]:
         "background": {"type": "string", "enum": ["auto", "opaque"], "default": "auto"},
         "stream": {"type": "boolean", "default": False},
         "partial_images": {"type": "integer", "minimum": 0, "maximum": 3, "default": 0},
-        "mask": {**_PICTURE, "description": "Drawn anew where its alpha is 0. " + _PICTURE["description"]},
+        "mask": {**_PICTURE, "description": "Repainted where its alpha is 0. " + _PICTURE["description"]},
         "priority": {"type": "integer", "minimum": -1000, "maximum": 1000, "default": 0},
         "timeout": {"type": "number", "exclusiveMinimum": 0, "maximum": limits.timeout},
         "progress": {"type": "boolean", "default": False},
@@ -34,12 +34,12 @@ def field_schemas(limits: Limits) -> dict[str, dict[str, Any]]:
         "loras": {"type": "array", "maxItems": 8, "items": {"anyOf": [_TEXT, {"type": "array"}]}},
     }
     own["num_inference_steps"] = {"type": "integer", "minimum": 1, "maximum": limits.steps}
-    found = {}
+    schemas = {}
     for name in dict.fromkeys((*OPENAI, *OWN, *REQUEST)):
         declared = argument_of(REQUEST[name]) if name in REQUEST else None
         schema = own[name] if name in own or declared is None else _schema(declared.kind)
-        found[name] = schema if declared is None else {"description": declared.about, **schema}
-    return found
+        schemas[name] = schema if declared is None else {"description": declared.about, **schema}
+    return schemas
 
 
 def is_text(name: str) -> bool:

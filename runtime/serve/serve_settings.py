@@ -27,7 +27,7 @@ class ServeSettings:
         limits: of one request.
         api_keys: one of which requests to ``/v1`` must carry.
         allowed_origins: of pages elsewhere that may use the server.
-        warm_up: sizes (width, height) to be drawn before the server is ready; None is each bundle's default.
+        warm_up: sizes (width, height) to be generated before the server is ready; None is each bundle's default.
         sse_keep_alive_interval: seconds between heartbeats of a stream.
         shutdown_timeout: seconds in which accepted requests may end when the server is to end.
 
@@ -54,10 +54,10 @@ class ServeSettings:
             UsageError: there are more bundles than names, or two of one name.
 
         """
-        given = self.served_model_name
-        if len(self.bundles) > 1 and given and len(given) != len(self.bundles):
-            raise UsageError(f"{len(given)} served model names for {len(self.bundles)} bundles: give one for each")
-        names = given[: len(self.bundles)] or tuple(Path(bundle).resolve().name for bundle in self.bundles)
+        asked = self.served_model_name
+        if len(self.bundles) > 1 and asked and len(asked) != len(self.bundles):
+            raise UsageError(f"{len(asked)} served model names for {len(self.bundles)} bundles: give one for each")
+        names = asked[: len(self.bundles)] or tuple(Path(bundle).resolve().name for bundle in self.bundles)
         if len(set(names)) < len(names):
             raise UsageError(f"two bundles are called {names[0]}: name each with --served-model-name")
         return dict(zip(names, self.bundles, strict=True))

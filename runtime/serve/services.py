@@ -26,7 +26,7 @@ class Services:
     """A worker, and what is known of the server around it.
 
     Attributes:
-        worker: draws.
+        worker: generates.
         settings: of the server.
         metrics: what is counted.
         warm: whether warming up has ended.
@@ -77,7 +77,7 @@ class Services:
         return self._aliases
 
     async def warm_up(self) -> None:
-        """Draw each size that was asked for once; then the server is ready."""
+        """Generate each size that was asked for once; then the server is ready."""
         try:
             for name, model in self.worker.models.items():
                 height, width = model.pipeline.bundle.manifest.default_size
@@ -96,7 +96,7 @@ class Services:
         return {name: dict(model.pipeline.components.ran) for name, model in self.worker.models.items()}
 
     def unhealthy(self) -> str | None:
-        """Return why the server can draw no more, None where it can."""
+        """Return why the server can generate no more, None where it can."""
         status = self.worker.status()
         if not status.alive:
             return status.error or "the worker does not run"

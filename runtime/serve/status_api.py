@@ -13,7 +13,7 @@ __all__ = ["status_routes"]
 
 
 def status_routes(services: Services) -> APIRouter:
-    """Return the routes that draw nothing."""
+    """Return the routes that generate nothing."""
     router = APIRouter(tags=["status"])
     worker = services.worker
 
@@ -32,9 +32,9 @@ def status_routes(services: Services) -> APIRouter:
         """Say that the process answers."""
         return {"status": "alive"}
 
-    @router.get("/health", responses={503: {"description": "It cannot draw any more."}})
+    @router.get("/health", responses={503: {"description": "It cannot generate any more."}})
     async def health() -> JSONResponse:
-        """Say whether the worker draws: 503 once it has died, or its engine fails again and again."""
+        """Say whether the worker generates: 503 once it has died, or its engine fails again and again."""
         status, error = worker.status(), services.unhealthy()
         body = {
             "status": "ok" if error is None else "failed",

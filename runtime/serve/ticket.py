@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .plan import Plan
 
-__all__ = ["Drawn", "Event", "Outcome", "Preview", "Progress", "StageTimes", "Ticket"]
+__all__ = ["Event", "Finished", "Outcome", "Preview", "Progress", "StageTimes", "Ticket"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
+class Finished:
     """An image is done.
 
     Attributes:
@@ -120,7 +120,7 @@ class Drawn:
     outcome: Outcome
 
 
-Event = Progress | Preview | Drawn
+Event = Progress | Preview | Finished
 
 _numbers = iter(range(1, 1 << 62))
 
@@ -130,10 +130,10 @@ class Ticket:
     """A request that a worker has accepted. One caller follows it, by :meth:`events` or :meth:`result`.
 
     Attributes:
-        plan: what is to be drawn, and where.
+        plan: what is to be generated, and where.
         request_id: what the caller calls it, for logs.
         priority: see :class:`~.policy.Item`.
-        previews: how many previews of each image are wanted.
+        previews: how many previews of each image are asked for.
         deadline: seconds of :func:`time.monotonic` at which its time is over; None is never.
         number: in the order of arrival.
         accepted: seconds of :func:`time.monotonic`.

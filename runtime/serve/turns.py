@@ -15,7 +15,7 @@ from .model import Model
 from .outcome import outcome_of
 from .plan import name_of_loras
 from .policy import Bucket, Decode, Item, Policy, Prepare, Step, first_come
-from .ticket import Drawn, Outcome, Preview, Progress, Ticket
+from .ticket import Finished, Outcome, Preview, Progress, Ticket
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -295,7 +295,7 @@ class Turns:
         for watch in self._watches:
             watch.staged("decode", entry.bucket, seconds)
         model = self._models[entry.bucket.model]
-        ticket.tell(Drawn(index=entry.index, outcome=outcome_of(ticket, model, [(sample, entry.image)])))
+        ticket.tell(Finished(index=entry.index, outcome=outcome_of(ticket, model, [(sample, entry.image)])))
         entries = [e for e in self._entries.values() if e.ticket is ticket]
         if all(e.image is not None for e in entries):
             done: list[Any] = [(e.sample, e.image) for e in sorted(entries, key=lambda e: e.index)]
@@ -315,11 +315,11 @@ class Turns:
         """See :meth:`.Worker.warm_up`; nothing else is under way.
 
         Raises:
-            SdengineError: why it could not draw.
+            SdengineError: why it failed.
 
         """
-        given = {"prompt": "", "seed": 0, "num_inference_steps": _WARM_UP_STEPS, "height": height, "width": width}
-        settings = {name: value for name, value in given.items() if value is not None}
+        options = {"prompt": "", "seed": 0, "num_inference_steps": _WARM_UP_STEPS, "height": height, "width": width}
+        settings = {name: value for name, value in options.items() if value is not None}
         counts = sorted({1 << i for i in range(model.slots.bit_length())} | {model.slots})
         for images in counts:
             ticket = Ticket(plan=model.plan({**settings, "num_images_per_prompt": images}))

@@ -68,7 +68,7 @@ class Status:
 
 
 class Worker:
-    """Draws what many callers ask for, together: requests join and leave at every evaluation.
+    """Generates what many callers ask for, together: requests join and leave at every evaluation.
 
     An image comes out as it does alone, as far as the engine gives the same numbers for another number of rows. A
     request that fails, is cancelled or runs out of time leaves the others alone.
@@ -186,7 +186,7 @@ class Worker:
             model: name of the bundle; None is the first.
             priority: lower is handled earlier.
             timeout: seconds after which it is of no use any more, waiting included.
-            previews: previews wanted of each image.
+            previews: previews of each image.
             request_id: for logs.
             settings: as for :meth:`~sdengine.runtime.pipeline.Pipeline.prepare`.
 
@@ -281,7 +281,7 @@ class Worker:
         return future
 
     def warm_up(self, model: str, height: int | None = None, width: int | None = None) -> "Future[Bucket]":
-        """Draw once at a size, with each number of images that may share a launch, so that later requests are quick."""
+        """Generate once at a size, with each number of images that may share a launch, so that later requests are quick."""
         return self.call(lambda: self._turns.warm_up(self.models[model], height, width))
 
     def _waiting(self) -> int:

@@ -16,7 +16,7 @@ from sdengine.runtime.serve import (
     CancelledError,
     ClosedError,
     DeadlineError,
-    Drawn,
+    Finished,
     Preview,
     Progress,
     QueueFullError,
@@ -174,7 +174,7 @@ def test_events_come_in_order(bundle: str) -> None:
                 assert [preview.number for preview in previews] == [0, 1]
                 assert [preview.step for preview in previews] == [2, 4]
                 assert all(preview.image.size == (72, 48) for preview in previews)
-                assert isinstance(own[-1], Drawn) and own[-1].outcome.seeds == (2 + index,)
+                assert isinstance(own[-1], Finished) and own[-1].outcome.seeds == (2 + index,)
             outcome = await ticket.result()
             assert outcome.timings_ms.total >= outcome.timings_ms.denoise > 0
             assert outcome.settings["num_inference_steps"] == 6
