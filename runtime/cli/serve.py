@@ -91,7 +91,7 @@ def serve(
         typer.Option(
             envvar=_env("WARM_UP"),
             metavar="WxH",
-            help="Sizes generated before the server is ready. Default: the bundle's.",
+            help="Sizes generated before it is ready. Default: the bundle's.",
         ),
     ] = None,
     max_n: Annotated[int, typer.Option(envvar=_env("MAX_N"), min=1, help="Images of one request.")] = 10,

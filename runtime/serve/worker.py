@@ -281,7 +281,7 @@ class Worker:
         return future
 
     def warm_up(self, model: str, height: int | None = None, width: int | None = None) -> "Future[Bucket]":
-        """Generate once at a size, with each number of images that may share a launch, so that later requests are quick."""
+        """Generate once at a size, with each number of images that may share a launch: later requests are quick."""
         return self.call(lambda: self._turns.warm_up(self.models[model], height, width))
 
     def _waiting(self) -> int:

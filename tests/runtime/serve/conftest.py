@@ -1,6 +1,7 @@
 """A real server in a process of its own, shared by the tests of a module."""
 
 import contextlib
+import functools
 import json
 import os
 import subprocess
@@ -15,6 +16,9 @@ import httpx
 import pytest
 
 from ...bundles import bundle_of
+
+post = functools.partial(httpx.post, timeout=60)
+get = functools.partial(httpx.get, timeout=60)
 
 
 class Server:
@@ -36,7 +40,7 @@ class Server:
             self.lines.append(line)
 
     def _wait_for(self, message: str) -> dict[str, Any]:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         while time.monotonic() < end:
             for entry in self.log():
                 if entry["message"] == message:
@@ -53,7 +57,7 @@ class Server:
     def metrics(self) -> dict[str, float]:
         """Return its metrics, summed over labels."""
         found: dict[str, float] = {}
-        for line in httpx.get(f"{self.url}/metrics").text.splitlines():
+        for line in get(f"{self.url}/metrics").text.splitlines():
             if not line.startswith("#"):
                 name, value = line.rsplit(" ", 1)
                 name = name.partition("{")[0].removeprefix("sdengine:")

@@ -25,9 +25,10 @@ BODY: dict[str, Any] = {"prompt": "a house", "num_inference_steps": 2, "size": "
 def with_app(test: Callable[[httpx.AsyncClient], Awaitable[None]], *kinds: str, policy: Any = "step") -> None:
     """Run a test against the application, its worker and its bundles in this process."""
     settings = ServeSettings(bundles=kinds, warm_up=())
+    bundles = {kind: bundle_of(kind) for kind in kinds}  # exported, if they must be, before the clock runs
 
     async def run() -> None:
-        pipelines = {kind: Pipeline.load(bundle_of(kind), engine="onnxruntime", threads=1) for kind in kinds}
+        pipelines = {kind: Pipeline.load(path, engine="onnxruntime", threads=1) for kind, path in bundles.items()}
         metrics = Metrics()
         worker = Worker(pipelines, policy=policy, watches=[metrics])
         metrics.follow(worker)
@@ -38,7 +39,7 @@ def with_app(test: Callable[[httpx.AsyncClient], Awaitable[None]], *kinds: str, 
                 await asyncio.sleep(0.01)
             await test(it)
 
-    asyncio.run(asyncio.wait_for(run(), 120))
+    asyncio.run(asyncio.wait_for(run(), 600))
 
 
 def test_a_worker_that_died(caplog: pytest.LogCaptureFixture) -> None:

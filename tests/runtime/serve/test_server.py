@@ -21,7 +21,7 @@ from sdengine.runtime import Pipeline
 
 from ...bundles import bundle_of
 from ..parity.oracle import picture
-from .conftest import Server, serving
+from .conftest import Server, get, post, serving
 
 SIZE = {"size": "72x48"}
 LONG = {"prompt": "a long one", "num_inference_steps": 200, **SIZE}
@@ -101,11 +101,12 @@ def test_a_client_that_hangs_up_frees_its_slot_within_one_step(server: Server) -
 def test_clients_that_leave_without_a_stream(server: Server) -> None:
     """One that is drawn for, and one that waits; neither holds up the third."""
     before = server.metrics()
-    body = json.dumps(LONG).encode()
+    body = json.dumps({**LONG, "n": 10}).encode()
     leaving = [connected(server) for _ in range(6)]
     for one in leaving:
         one.sendall(head(len(body)) + body)
-    wait_until(lambda: server.metrics()["num_requests_running"] >= 1)
+    wait_until(lambda: server.metrics()["num_requests_running"] + server.metrics()["num_requests_waiting"] >= 6)
+    wait_until(lambda: server.metrics()["active_slots"] >= 1)
     for one in leaving:
         one.close()
     assert server.draw(prompt="a house", num_inference_steps=2).status_code == 200
@@ -175,7 +176,7 @@ def test_sigterm_loses_nothing_that_was_accepted(grace: str) -> None:
 
 
 def test_half_a_body_and_a_slow_reader_hold_up_nobody() -> None:
-    with serving("--body-timeout", "0.3", "--sse-keep-alive-interval", "0.005") as server:
+    with serving("--body-timeout", "2", "--sse-keep-alive-interval", "0.005") as server:
         half, slow = connected(server), connected(server)
         half.sendall(head(1000) + b'{"prompt": "a')
         many = json.dumps({"prompt": "a", "n": 10, "num_inference_steps": 2, "size": "128x128"}).encode()
@@ -196,26 +197,26 @@ def test_bodies_that_are_none(server: Server) -> None:
     edits = f"{server.url}/v1/images/edits"
     small = {"prompt": "a", "num_inference_steps": 2}
     for answer, status, code in (
-        (httpx.post(url, content=b"{"), 400, "invalid_json"),
-        (httpx.post(url, content=b"[1]"), 400, "invalid_json"),
-        (httpx.post(url, content=b"[" * 100_000), 400, "invalid_json"),
-        (httpx.post(url, content=b'{"prompt": "\\ud800"}'), 400, "invalid_json"),
-        (httpx.post(url, content=b"prompt=a", headers={"content-type": "text/plain"}), 415, "unsupported_type"),
-        (httpx.post(url, json={}), 400, "missing_field"),
-        (httpx.post(url, json={"prompt": 5}), 400, "invalid_value"),
-        (httpx.post(url, json={**small, "image": "AAAA"}), 400, "invalid_value"),
-        (httpx.post(edits, json=small), 400, "missing_field"),
-        (httpx.post(edits, content=b"--x", headers={"content-type": "multipart/form-data; boundary=y"}), 400, None),
-        (httpx.post(edits, data={"prompt": "a"}, files={"image": b"no picture"}), 400, "invalid_value"),
-        (httpx.get(url), 405, "method_not_allowed"),
-        (httpx.get(f"{server.url}/nothing"), 404, "not_found"),
+        (post(url, content=b"{"), 400, "invalid_json"),
+        (post(url, content=b"[1]"), 400, "invalid_json"),
+        (post(url, content=b"[" * 100_000), 400, "invalid_json"),
+        (post(url, content=b'{"prompt": "\\ud800"}'), 400, "invalid_json"),
+        (post(url, content=b"prompt=a", headers={"content-type": "text/plain"}), 415, "unsupported_type"),
+        (post(url, json={}), 400, "missing_field"),
+        (post(url, json={"prompt": 5}), 400, "invalid_value"),
+        (post(url, json={**small, "image": "AAAA"}), 400, "invalid_value"),
+        (post(edits, json=small), 400, "missing_field"),
+        (post(edits, content=b"--x", headers={"content-type": "multipart/form-data; boundary=y"}), 400, None),
+        (post(edits, data={"prompt": "a"}, files={"image": b"no picture"}), 400, "invalid_value"),
+        (get(url), 405, "method_not_allowed"),
+        (get(f"{server.url}/nothing"), 404, "not_found"),
     ):
         assert answer.status_code == status, answer.text
         error = answer.json()["error"]
         assert set(error) == {"message", "type", "param", "code"}
         assert code is None or error["code"] == code, error
     large = Image.new("L", (5000, 5000))
-    answer = httpx.post(url, json={**small, "image": data_url(large)})
+    answer = post(url, json={**small, "image": data_url(large)})
     assert answer.status_code == 400 and "5000x5000" in answer.text
     with connected(server) as stream:
         stream.sendall(head(2**40))
@@ -230,19 +231,17 @@ def test_keys_config_and_logs(tmp_path: Path) -> None:
         url, key = f"{server.url}/v1/images/generations", {"authorization": "Bearer secret-1"}
         small = {"prompt": "a", "num_inference_steps": 2}
         for headers in ({}, {"authorization": "Bearer secret-2"}, {"authorization": "Basic secret-1"}):
-            refused = httpx.post(url, json=small, headers=headers)
+            refused = post(url, json=small, headers=headers)
             assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
-        assert httpx.get(f"{server.url}/v1/models").status_code == 401
-        assert all(
-            httpx.get(f"{server.url}/{path}").status_code == 200 for path in ("live", "health", "ready", "metrics")
-        )
-        models = httpx.get(f"{server.url}/v1/models", headers=key).json()["data"]
+        assert get(f"{server.url}/v1/models").status_code == 401
+        assert all(get(f"{server.url}/{path}").status_code == 200 for path in ("live", "health", "ready", "metrics"))
+        models = get(f"{server.url}/v1/models", headers=key).json()["data"]
         assert [model["id"] for model in models] == ["first", "second"]
-        answer = httpx.post(url, json={**small, "model": "second"}, headers={**key, "x-request-id": "mine-1"})
+        answer = post(url, json={**small, "model": "second"}, headers={**key, "x-request-id": "mine-1"})
         assert (answer.status_code, answer.headers["x-request-id"], answer.json()["id"]) == (200, "mine-1", "mine-1")
-        assert "5 is the most" in httpx.post(url, json={**small, "num_inference_steps": 6}, headers=key).text
-        assert "3 is the most" in httpx.post(url, json={**small, "n": 4}, headers=key).text
-        late = httpx.post(url, json={**small, "num_inference_steps": 5, "n": 3, "timeout": 1e-3}, headers=key)
+        assert "5 is the most" in post(url, json={**small, "num_inference_steps": 6}, headers=key).text
+        assert "3 is the most" in post(url, json={**small, "n": 4}, headers=key).text
+        late = post(url, json={**small, "num_inference_steps": 5, "n": 3, "timeout": 1e-3}, headers=key)
         assert (late.status_code, late.headers["x-should-retry"]) == (504, "false")
         wait_until(lambda: any(line.get("request_id") == "mine-1" for line in server.log()))
         (entry,) = [line for line in server.log() if line.get("request_id") == "mine-1"]

@@ -54,7 +54,7 @@ async def working(bundle: str, **options: Any) -> AsyncIterator[Worker]:
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(test, 120))
+    asyncio.run(asyncio.wait_for(test, 600))
 
 
 @pytest.mark.parametrize("policy", ["step", "fcfs", "batch-at-the-door"])
