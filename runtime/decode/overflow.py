@@ -17,12 +17,12 @@ __all__ = ["decoded", "encoded"]
 
 
 def encoded(components: Components, inputs: Mapping[str, Buffer], warnings: list[str]) -> NDArray[np.float32]:
-    """Encode a picture to latents; a large one in tiles, see :func:`~.vae_tiling.tile_side`.
+    """Encode an image to latents; a large one in tiles, see :func:`~.vae_tiling.tile_side`.
 
     Args:
         components: the engines.
         inputs: ``image``, float32 [1, H, W, 3] of 0 to 1, and ``noise``, float32 [1, C, h, w], if there is any.
-        warnings: where to say that a second run was needed, or why the picture is cut.
+        warnings: where to say that a second run was needed, or why the image is cut into tiles.
 
     Returns:
         float32 [1, C, h, w].
@@ -64,7 +64,7 @@ def decoded(components: Components, latent: Buffer, output: str, warnings: list[
         components: the engines.
         latent: float32 [1, C, h, w], on the host or where the decoder runs.
         output: ``image``, numbers from 0 to 1, or ``picture``, bytes; both [1, H, W, 3].
-        warnings: where to say that a second run was needed, or why the picture is cut.
+        warnings: where to say that a second run was needed, or why the image is cut into tiles.
 
     """
     factor = components.bundle.autoencoder.factor

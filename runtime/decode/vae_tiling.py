@@ -1,4 +1,4 @@
-"""Whether the VAE runs over a picture as a whole or in tiles, and what the user is told of it."""
+"""Whether the VAE runs over an image as a whole or in tiles, and the warning about it."""
 
 import re
 
@@ -36,13 +36,13 @@ def check_vae_tiling(value: object) -> str | int:
 
 
 def tile_side(components: Components, name: str, height: int, width: int, warnings: list[str]) -> int | None:
-    """Return the side of the tiles in pixels, or None if the picture is not cut.
+    """Return the side of the tiles in pixels, or None if the image is not cut.
 
     Args:
         components: the engines, and how tiling is set.
         name: ``vae_decoder`` or ``vae_encoder``.
-        height: of the picture, in pixels.
-        width: of the picture, in pixels.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
         warnings: where to say what ``auto`` has decided.
 
     Raises:
@@ -70,7 +70,7 @@ def tile_side(components: Components, name: str, height: int, width: int, warnin
             side //= 2
         if max(height, width) <= most and not _possible(components, name, height, width, side):
             return None
-        warnings.append(f"{name}: {reason}, so the picture is cut into tiles of {side}x{side}; vae_tiling=off does not")
+        warnings.append(f"{name}: {reason}, so the image is cut into tiles of {side}x{side}; vae_tiling=off does not")
     if max(height, width) <= side:
         return None
     if not _possible(components, name, height, width, side):
@@ -101,7 +101,7 @@ def _possible(components: Components, name: str, height: int, width: int, side: 
 
 
 def _reason(components: Components, name: str, height: int, width: int, most: int) -> str | None:
-    """Return why a picture has to be cut, or None."""
+    """Return why an image has to be cut, or None."""
     if max(height, width) > most:
         return f"this bundle's VAE takes up to {most} pixels"
     with components.use(name) as (engine,):
