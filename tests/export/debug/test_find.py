@@ -121,7 +121,7 @@ def test_torch_in_half_precision() -> None:
         ("onxruntime", DebugSettings(), "did you mean 'onnxruntime'"),
         ("onnxruntime", DebugSettings(against="touch"), "did you mean 'torch'"),
         ("onnxruntime", DebugSettings(tolerance=0.0), "no positive number"),
-        ("onnxruntime", DebugSettings(size=(33, 32)), "no multiple of 8 from 32 to 128"),
+        ("onnxruntime", DebugSettings(size=(33, 32)), "no multiple of 8 from 8 to 128"),
         ("torch", DebugSettings(), "the reference itself"),
         ("torch", DebugSettings(precision="bf16"), "try --precision fp32"),
     ],
