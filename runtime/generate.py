@@ -72,17 +72,18 @@ class Generation:
         return self._preparer.prepare(resolve(request, self.bundle), Timings())
 
     def decode(self, samples: Sequence[Sample]) -> list[Image.Image]:
-        """Decode samples to images.
+        """Decode samples to images; what the user should know of it is added to their warnings.
 
         Raises:
             UsageError: a sample was prepared with another bundle.
 
         """
-        return [
-            image
-            for sample in self.denoising.check(samples, loras=False)
-            for image in images_of(self.components, [sample], [])
-        ]
+        images = []
+        for sample in self.denoising.check(samples, loras=False):
+            warnings: list[str] = []
+            images += images_of(self.components, [sample], warnings)
+            sample.warnings = tuple(dict.fromkeys((*sample.warnings, *warnings)))
+        return images
 
     def whole(self, request: Request, progress: Progress | None, *, pipeline: Any, load_ms: float) -> Result:
         """Run a whole request.

@@ -415,7 +415,7 @@ class Pipeline:
             yield from loaded.generation.denoising.steps(samples)
 
     def decode(self, samples: "Sequence[Sample]") -> "list[Image]":
-        """Decode samples to images, finished or not.
+        """Decode samples to images, finished or not; what the user should know of it is added to their ``warnings``.
 
         Raises:
             NonFiniteError: a network produced NaN or infinity.

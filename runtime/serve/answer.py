@@ -67,6 +67,7 @@ def _about(asked: Asked, outcome: Outcome, model: str, request_id: str) -> dict[
         "seeds": list(outcome.seeds),
         "timings_ms": asdict(outcome.timings_ms),
         "engines": outcome.engines,
+        "fallbacks": [asdict(fallback) for fallback in outcome.fallbacks],
         "loras": list(outcome.loras),
         "warnings": list(dict.fromkeys((*asked.warnings, *outcome.warnings))),
     }

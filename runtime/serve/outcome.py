@@ -38,6 +38,7 @@ def outcome_of(ticket: Ticket, model: Model, done: "Sequence[tuple[Sample, Image
         timings_ms=replace(ticket.times),
         warnings=tuple(dict.fromkeys(warnings)),
         engines=dict(components.ran),
+        fallbacks=tuple(components.fallbacks),
         settings={
             **settings_of(ticket.plan.request),
             "scheduler": first.schedule.solver,

@@ -15,6 +15,7 @@ from .failures import CancelledError, ServeError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from ...engines.registry import Fallback
     from .plan import Plan
 
 __all__ = ["Event", "Finished", "Outcome", "Preview", "Progress", "StageTimes", "Ticket"]
@@ -90,6 +91,7 @@ class Outcome:
         timings_ms: see :class:`StageTimes`.
         warnings: what the caller should know.
         engines: component -> engine that ran it.
+        fallbacks: engines that were skipped, with reasons.
         settings: what shaped the images, resolved; JSON values.
         loras: what was over the weights; see :class:`~sdengine.runtime.result.Result`.
 
@@ -102,6 +104,7 @@ class Outcome:
     timings_ms: StageTimes
     warnings: tuple[str, ...]
     engines: dict[str, str]
+    fallbacks: "tuple[Fallback, ...]"
     settings: dict[str, Any]
     loras: tuple[dict[str, Any], ...] = ()
 

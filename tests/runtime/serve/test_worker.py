@@ -341,6 +341,26 @@ def test_a_launch_that_fails_is_tried_again_and_fails_alone(
         run(test())
 
 
+def test_what_decoding_warns_of_is_in_the_outcome(bundle: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sdengine.runtime import generate
+
+    images_of = generate.images_of
+
+    def warning(components: Any, samples: Any, warnings: list[str]) -> Any:
+        warnings.append("the VAE was run again in fp32")
+        return images_of(components, samples, warnings)
+
+    monkeypatch.setattr(generate, "images_of", warning)
+
+    async def test() -> None:
+        async with working(bundle) as worker:
+            outcome = await worker.submit(**SHORT, num_images_per_prompt=2).result()
+            assert outcome.warnings.count("the VAE was run again in fp32") == 1
+            assert outcome.fallbacks == ()
+
+    run(test())
+
+
 def test_images_that_are_not_finite_fail_alone(bundle: str) -> None:
     async def test() -> None:
         async with working(bundle) as worker:
