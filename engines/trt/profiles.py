@@ -30,10 +30,15 @@ def profiles_for(spec: ComponentSpec, sizes: Sequence[tuple[int, int]], *, facto
     """
     if not sizes or "h" not in spec.axes:
         return (dict(spec.axes),)
-    profiles = []
+    profiles: list[Profile] = []
     for height, width in dict.fromkeys(sizes):
-        h, w = height // factor, width // factor
-        profiles.append({**spec.axes, "h": AxisRange(h, h, h), "w": AxisRange(w, w, w)})
+        lengths = {"h": height // factor, "w": width // factor}
+        if any(length > spec.axes[axis].max for axis, length in lengths.items()):
+            profile = dict(spec.axes)  # of a VAE that is for tiles
+        else:
+            profile = spec.axes | {axis: AxisRange(length, length, length) for axis, length in lengths.items()}
+        if profile not in profiles:
+            profiles.append(profile)
     return tuple(profiles)
 
 

@@ -1,5 +1,6 @@
 """Profiles, messages and failures, without the library."""
 
+import msgspec
 import pytest
 from sdengine.engines.spec import AxisRange, ComponentSpec, TensorSpec
 from sdengine.engines.trt.build_options import BuildOptions
@@ -35,6 +36,12 @@ def test_each_size_has_a_profile_of_its_own_and_rows_stay_free() -> None:
 def test_a_component_without_a_size_has_one_profile() -> None:
     spec = ComponentSpec("c", (TensorSpec("x", "float32", ("R", 3)),), (), {"R": AxisRange(1, 2, 8)})
     assert len(profiles_for(spec, [(64, 64), (128, 128)], factor=8)) == 1
+
+
+def test_a_vae_for_tiles_has_one_profile_for_all_sizes_beyond_them() -> None:
+    tile = SPEC.axes | {axis: AxisRange(1, 8, 8) for axis in ("h", "w")}
+    spec = msgspec.structs.replace(SPEC, axes=tile)
+    assert profiles_for(spec, [(128, 128), (256, 64)], factor=8) == (tile,)
 
 
 def test_shapes_are_the_ends_of_the_axes_and_fixed_inputs_have_none() -> None:
