@@ -8,3 +8,11 @@ from .request.request import Request
 from .result import Result, Timings
 
 __all__ = ["Pipeline", "Request", "Result", "Timings"]
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("sdengine")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

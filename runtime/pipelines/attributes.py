@@ -117,7 +117,16 @@ OPENING_NOTED: dict[str, str] = {
 }
 """Options of ``from_pretrained`` and ``from_single_file`` that are accepted, and why they change nothing."""
 
+_KANDINSKY = "parts of Kandinsky's checkpoints are exported together; prior= names another prior"
+
 OPENING_REFUSED: dict[str, str] = {
+    "movq": _KANDINSKY,
+    "prior_image_encoder": _KANDINSKY,
+    "prior_image_processor": _KANDINSKY,
+    "prior_prior": _KANDINSKY,
+    "prior_scheduler": _KANDINSKY,
+    "prior_text_encoder": _KANDINSKY,
+    "prior_tokenizer": _KANDINSKY,
     "custom_pipeline": "code of other pipelines cannot be compiled; the classes of sdengine.runtime.pipelines are all",
     "custom_revision": "code of other pipelines cannot be compiled",
     "quantization_config": "quantised networks cannot be exported; torch_dtype=torch.float16 halves the memory",

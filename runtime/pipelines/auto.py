@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from ...engines.errors import CheckpointError, UsageError
 from . import classes
-from .calls import CALLS, class_for
+from .calls import CALLS, DECODERS, call_of_checkpoint, class_for
 from .pipeline import DiffusionPipeline, opened, with_parts
 
 __all__ = ["AutoPipelineForImage2Image", "AutoPipelineForInpainting", "AutoPipelineForText2Image"]
@@ -51,9 +51,9 @@ class _AutoPipeline:
 
     @classmethod
     def _class(cls, named: str, *, controlled: bool) -> type[DiffusionPipeline]:
-        if named not in CALLS:
-            raise CheckpointError(f"the checkpoint is a {named}; there are {', '.join(CALLS)}")
-        own = CALLS[named]
+        own = call_of_checkpoint(named)
+        if own is None:
+            raise CheckpointError(f"the checkpoint is a {named}; there are {', '.join((*CALLS, *DECODERS))}")
         call = class_for(own.label, cls._task, controlled=controlled, distilled=own.distilled)
         found: type[DiffusionPipeline] = getattr(classes, call.name)
         return found

@@ -45,7 +45,8 @@ class Recipe:
         checkpoint: its folder or file.
         variant: which weights of a folder.
         vae: folder or file of another VAE.
-        controlnets: folders or files, with the variant of each.
+        controlnets: folders or files.
+        prior: folder of a Kandinsky decoder's prior.
         engine: that it is exported for.
         precision: of its graphs.
         sizes: as for ``sdengine export --sizes``, or None.
@@ -58,6 +59,7 @@ class Recipe:
     variant: str | None = None
     vae: Path | None = None
     controlnets: tuple[Path, ...] = ()
+    prior: Path | None = None
     engine: str
     precision: str
     sizes: str | None = None
@@ -70,11 +72,13 @@ class Recipe:
             CheckpointError: a file cannot be read.
 
         """
-        sources = [self.checkpoint, *([self.vae] if self.vae else []), *self.controlnets]
-        options = {k: v for k, v in asdict(self).items() if k not in ("name", "checkpoint", "vae", "controlnets")}
+        sources = [self.checkpoint, *filter(None, (self.vae, self.prior)), *self.controlnets]
+        named = ("name", "checkpoint", "vae", "prior", "controlnets")
+        options = {option: value for option, value in asdict(self).items() if option not in named}
         whole = {
             "sources": [content_hash(files_of(source).items()) for source in sources],
             "vae": self.vae is not None,
+            "prior": self.prior is not None,
             "controlnets": len(self.controlnets),
             "version": version("sdengine"),
             "schema": SCHEMA,
@@ -94,6 +98,7 @@ class Recipe:
             "--batch": self.batch,
             "--variant": self.variant,
             "--vae": self.vae,
+            "--prior": self.prior,
         }
         named = [str(text) for pair in options.items() if pair[1] is not None for text in pair]
         nets = [text for net in self.controlnets for text in ("--controlnet", str(net))]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-__all__ = ["CALLS", "Call", "class_for"]
+__all__ = ["CALLS", "DECODERS", "Call", "call_of_checkpoint", "class_for"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,7 +11,8 @@ class Call:
 
     Attributes:
         name: of the class.
-        label: whose checkpoints it is for: ``SD`` or ``SDXL``, see :class:`~sdengine.engines.families.Family`.
+        label: whose checkpoints it is for: ``SD``, ``SDXL`` or ``Kandinsky 2.2``, see
+            :class:`~sdengine.engines.families.Family`.
         task: ``text``, ``image`` or ``inpaint``.
         controlled: whether ControlNets take part.
         distilled: whether it is for latent consistency models.
@@ -66,6 +67,17 @@ def _sdxl(name: str, task: str, arguments: str, *, controlled: bool = False) -> 
 
 def _lcm(name: str, task: str, arguments: str) -> Call:
     return Call(name=name, label="SD", task=task, distilled=True, arguments=tuple(arguments.split()))
+
+
+def _kandinsky(name: str, task: str, pictures: str, more: str = "callback callback_steps ") -> Call:
+    strength = "strength " if task == "image" else ""
+    arguments = (
+        f"prompt {pictures}negative_prompt num_inference_steps guidance_scale {strength}num_images_per_prompt height "
+        f"width prior_guidance_scale prior_num_inference_steps generator latents output_type {more}return_dict "
+        "prior_callback_on_step_end prior_callback_on_step_end_tensor_inputs callback_on_step_end "
+        "callback_on_step_end_tensor_inputs"
+    )
+    return Call(name=name, label="Kandinsky 2.2", task=task, arguments=tuple(arguments.split()))
 
 
 _ALL = (
@@ -160,7 +172,13 @@ _ALL = (
         "prompt image num_inference_steps strength original_inference_steps timesteps guidance_scale "
         f"num_images_per_prompt generator latents prompt_embeds {_ADAPTER} {_OUTPUT} {_CALLBACK}",
     ),
+    _kandinsky("KandinskyV22CombinedPipeline", "text", ""),
+    _kandinsky("KandinskyV22Img2ImgCombinedPipeline", "image", "image "),
+    _kandinsky("KandinskyV22InpaintCombinedPipeline", "inpaint", "image mask_image ", ""),
 )
+
+DECODERS = ("KandinskyV22Pipeline", "KandinskyV22Img2ImgPipeline", "KandinskyV22InpaintPipeline")
+"""Classes that checkpoints of Kandinsky's decoders name; with their prior they are opened as the combined ones."""
 
 CALLS: dict[str, Call] = {call.name: call for call in _ALL}
 """By the name of the class."""
@@ -170,3 +188,10 @@ def class_for(label: str, task: str, *, controlled: bool, distilled: bool) -> Ca
     """Return diffusers' class for a task; inpainting with a latent consistency model has none of its own."""
     own = [c for c in _ALL if (c.label, c.task, c.controlled) == (label, task, controlled)]
     return next((call for call in own if call.distilled == distilled), own[0])
+
+
+def call_of_checkpoint(name: str) -> Call | None:
+    """Return the class for a checkpoint whose ``model_index.json`` names this one; None if there is none."""
+    if name in DECODERS:
+        return CALLS[name.replace("Pipeline", "CombinedPipeline")]
+    return CALLS.get(name)

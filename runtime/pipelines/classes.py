@@ -4,6 +4,9 @@ from .calls import CALLS
 from .pipeline import DiffusionPipeline
 
 __all__ = [
+    "KandinskyV22CombinedPipeline",
+    "KandinskyV22Img2ImgCombinedPipeline",
+    "KandinskyV22InpaintCombinedPipeline",
     "LatentConsistencyModelImg2ImgPipeline",
     "LatentConsistencyModelPipeline",
     "StableDiffusionControlNetImg2ImgPipeline",
@@ -103,3 +106,21 @@ class LatentConsistencyModelImg2ImgPipeline(DiffusionPipeline):
     """Image-to-image with a latent consistency model."""
 
     _call = CALLS["LatentConsistencyModelImg2ImgPipeline"]
+
+
+class KandinskyV22CombinedPipeline(DiffusionPipeline):
+    """Text-to-image with Kandinsky 2.2."""
+
+    _call = CALLS["KandinskyV22CombinedPipeline"]
+
+
+class KandinskyV22Img2ImgCombinedPipeline(DiffusionPipeline):
+    """Image-to-image with Kandinsky 2.2."""
+
+    _call = CALLS["KandinskyV22Img2ImgCombinedPipeline"]
+
+
+class KandinskyV22InpaintCombinedPipeline(DiffusionPipeline):
+    """Inpainting with Kandinsky 2.2."""
+
+    _call = CALLS["KandinskyV22InpaintCombinedPipeline"]

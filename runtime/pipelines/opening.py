@@ -18,7 +18,7 @@ from ..pipeline import Pipeline
 from .adapters import Adapters
 from .bundle_cache import Recipe, cached_bundle, in_use
 from .composed import composed
-from .locate import Located
+from .locate import Located, located
 from .say import note, progress
 from .torch_values import device_value, dtype_value
 
@@ -40,6 +40,7 @@ class Options:
         vae_tiling: as for :meth:`~sdengine.runtime.pipeline.Pipeline.load`.
         sizes: that can be drawn, as for ``sdengine export --sizes``.
         batch: images at once, as for ``sdengine export --batch``.
+        prior: of a decoder of Kandinsky, where its model card does not name it.
         textual_inversions: as for :meth:`~sdengine.runtime.pipeline.Pipeline.load`.
         adapters: LoRAs.
 
@@ -52,6 +53,7 @@ class Options:
     vae_tiling: str | int = "auto"
     sizes: str | None = None
     batch: str = "1..4"
+    prior: str | Path | None = None
     textual_inversions: tuple[Any, ...] = ()
     adapters: Adapters = field(default_factory=Adapters)
 
@@ -139,6 +141,7 @@ class Opening:
             precision=precision,
             sizes=options.sizes,
             batch=options.batch,
+            prior=None if options.prior is None else located(options.prior, say=progress).path,
         )
         return cached_bundle(recipe, say=progress, again=again)
 

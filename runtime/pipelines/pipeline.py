@@ -19,7 +19,7 @@ from ...engines.scheduler_fixes import fixed_scheduler, fixes_for
 from ..request.request import Request
 from .adapters import Adapters, adapter_file
 from .attributes import CONSTANTS, NOTED, OPENING_NOTED, OPENING_REFUSED, REFUSED
-from .calls import CALLS, Call, class_for
+from .calls import CALLS, DECODERS, Call, call_of_checkpoint, class_for
 from .composed import saved_part
 from .locate import located
 from .opening import PARTS, Opening, Options, check_device, engine_for
@@ -34,7 +34,7 @@ __all__ = ["LEFT_OUT", "OPENING_OBEYED", "DiffusionPipeline", "opened", "with_pa
 
 _FLAGS = ("force_zeros_for_empty_prompt", "requires_aesthetics_score")
 _LOCATING = ("revision", "token", "local_files_only", "variant")
-_OWN = ("engine", "sizes", "batch")
+_OWN = ("engine", "sizes", "batch", "prior")
 _LORAS = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
 _EMBEDDINGS = ("learned_embeds.safetensors", "learned_embeds.bin")
 LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
@@ -100,7 +100,7 @@ class DiffusionPipeline:
         Args:
             pretrained_model_name_or_path: a folder, a name on the Hub, or a bundle's folder.
             options: diffusers' (``torch_dtype``, ``variant``, ``revision``, ``token``, ``local_files_only``, parts such
-                as ``vae``, ``controlnet``, ``scheduler``), and ``engine``, ``sizes`` and ``batch`` of the export.
+                as ``vae``, ``controlnet``, ``scheduler``), and ``engine``, ``sizes``, ``batch``, ``prior``.
 
         Raises:
             CheckpointError: there is no such checkpoint.
@@ -162,12 +162,12 @@ class DiffusionPipeline:
         from . import classes
 
         name = str(opening.index().get("_class_name"))
-        if opening.controlnets and name in CALLS:
-            call = CALLS[name]
-            name = class_for(call.label, call.task, controlled=True, distilled=False).name
-        if name not in CALLS:
-            raise CheckpointError(f"{opening.source.name} is a {name}; there are {', '.join(CALLS)}")
-        found: type[Self] = getattr(classes, name)
+        call = call_of_checkpoint(name)
+        if call is None:
+            raise CheckpointError(f"{opening.source.name} is a {name}; there are {', '.join((*CALLS, *DECODERS))}")
+        if opening.controlnets:
+            call = class_for(call.label, call.task, controlled=True, distilled=False)
+        found: type[Self] = getattr(classes, call.name)
         return found
 
     def _check_family(self) -> None:
@@ -184,7 +184,12 @@ class DiffusionPipeline:
                 raise UsageError(f"{source.path} holds no ControlNet; export it with --controlnet PATH")
         elif source.path.is_dir():
             named = str(source.index().get("_class_name"))
-            label = CALLS[named].label if named in CALLS else _label_named(named)
+            own = call_of_checkpoint(named)
+            if own is None:
+                raise CheckpointError(
+                    f"the checkpoint is a {named}; those of {', '.join((*CALLS, *DECODERS))} can be exported"
+                )
+            label = own.label
         else:
             return
         if label != call.label:
@@ -652,11 +657,6 @@ def _names() -> list[str]:
 
 def _relative(call: Call, *, controlled: bool) -> str:
     return class_for(call.label, call.task, controlled=controlled, distilled=False).name
-
-
-def _label_named(name: str) -> str:
-    """Return the family of a checkpoint whose own class is none of these."""
-    raise CheckpointError(f"the checkpoint is a {name}; checkpoints of {', '.join(CALLS)} can be exported")
 
 
 def _belongs(part: Any, opening: Opening) -> bool:

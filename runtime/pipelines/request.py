@@ -19,7 +19,7 @@ OURS = ("height", "width", "seed", "rng", "scheduler", "scheduler_config", "weig
 OLD_CALLBACK = ("callback", "callback_steps")
 """What diffusers' classes still take as further keywords, in place of ``callback_on_step_end``."""
 
-TRANSLATED = ("return_dict",)
+TRANSLATED = ("return_dict", "prior_callback_on_step_end_tensor_inputs")
 """Arguments that are obeyed here, and that requests do not have."""
 
 
@@ -63,8 +63,12 @@ def asked(call: Call, arguments: Sequence[Any], named: Mapping[str, Any], pipeli
     if "callback" in given:
         given["callback_on_step_end"] = _old_callback(given.pop("callback"), int(given.pop("callback_steps", 1)))
     given.pop("callback_steps", None)
-    if "callback_on_step_end" in given:
-        given["callback_on_step_end"] = _callback(given["callback_on_step_end"], pipeline)
+    for name in ("callback_on_step_end", "prior_callback_on_step_end"):
+        if name in given:
+            given[name] = _callback(given[name], pipeline)
+    inputs = given.pop("prior_callback_on_step_end_tensor_inputs", ("latents",))
+    if any(name != "latents" for name in inputs):
+        raise UsageError(f"prior_callback_on_step_end_tensor_inputs={inputs!r}: there is latents")
     if isinstance(given.get("scheduler"), Scheduler):
         given["scheduler"] = given["scheduler"].own_config
     settings = {call.renamed.get(name, name): value for name, value in given.items()}
