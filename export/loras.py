@@ -65,7 +65,11 @@ def with_loras(checkpoint: Checkpoint, sources: Sequence[LoraSource]) -> tuple[C
         for lora, _, _ in read
         if lora.embeddings
     )
-    return replace(checkpoint, components=components, notes=(*checkpoint.notes, *notes)), records
+    return replace(
+        checkpoint,
+        components=components,
+        notes=(*checkpoint.notes, *(n for lora, _, _ in read for n in lora.notes), *notes),
+    ), records
 
 
 def _plain(strength: Any) -> Any:

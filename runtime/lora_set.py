@@ -140,6 +140,11 @@ class LoraSet:
         return with_loras(bundle, [(lora, strengths) for lora, _, strengths in self.loras])
 
     @property
+    def notes(self) -> list[str]:
+        """What a user should know of them."""
+        return [note for lora, _, _ in self.loras for note in lora.notes]
+
+    @property
     def words(self) -> "list[TextualInversion]":
         """The words that they bring, whatever their strengths."""
         if not any(lora.embeddings for lora, _, _ in self.loras):

@@ -336,7 +336,16 @@ class Pipeline:
         result.timings_ms.loras = switch_ms
         loras = loaded.loras.report
         settings = {**result.settings, "loras": loras} if loras else result.settings
-        return replace(result, checks=self.bundle.checks.report(), loras=tuple(loras), settings=settings)
+        notes = loaded.loras.notes
+        if sources.scale != 1.0 and not loras:
+            notes.append("cross_attention_kwargs: scale has no effect, as there are no LoRAs")
+        return replace(
+            result,
+            checks=self.bundle.checks.report(),
+            loras=tuple(loras),
+            settings=settings,
+            warnings=tuple(dict.fromkeys([*result.warnings, *notes])),
+        )
 
     def loras_of(self, request: Request) -> tuple[Request, LoraSources]:
         """Return a request without tags in its prompts, and the LoRAs that it is generated with.

@@ -34,6 +34,7 @@ class Change:
         kind: one of :data:`_PARTS`.
         keys: part -> the file's key.
         factor: what the product is multiplied with beside the strength: alpha over rank.
+        scaled: whether the file gives an alpha for it; None where it has no rank.
 
     """
 
@@ -43,6 +44,7 @@ class Change:
     kind: str
     keys: Mapping[str, str]
     factor: float = 1.0
+    scaled: bool | None = None
 
     def difference(self, file: StoredFile, weight: F32, strength: float) -> F32:
         """Return what is added to the weight.
@@ -148,13 +150,15 @@ def changes_of(
     left = dict(keys)
     found: list[Change] = []
 
-    def add(kind: str, suffix: str, own: Mapping[str, str], factor: float = 1.0) -> None:
+    def add(kind: str, suffix: str, own: Mapping[str, str], factor: float = 1.0, scaled: bool | None = None) -> None:
         name = f"{module}.{suffix}"
         where = f"{file.path}: {next(iter(own.values()))!r}"
         if name not in shapes:
             raise UsageError(f"{where} changes the {suffix} of {module}, which has none here")
         _check(where, kind, {part: file.tensors[key].shape for part, key in own.items()}, module, shapes[name])
-        found.append(Change(network=network, name=name, shape=shapes[name], kind=kind, keys=own, factor=factor))
+        found.append(
+            Change(network=network, name=name, shape=shapes[name], kind=kind, keys=own, factor=factor, scaled=scaled)
+        )
 
     for kind, names in _PARTS.items():
         own = {name: left.pop(name) for name in names if name in left}
@@ -164,7 +168,7 @@ def changes_of(
             numbers = {name: left.pop(name) for name in _NUMBERS if name in left}
             beside = {name: left.pop(name) for name in _BESIDE if name in left}
             factor = _factor(file, kind, own, numbers, scaling)
-            add(kind, "weight", own | beside, factor)
+            add(kind, "weight", own | beside, factor, scaled=bool(numbers) or scaling is not None)
             if "up_bias" in left:
                 add("full", "bias", {"up_bias": left.pop("up_bias")}, factor)
         else:

@@ -78,7 +78,6 @@ def read_lora(path: str | Path, networks: Networks) -> Lora:
     known = spellings(networks)
     changes: list[tuple[StoredFile, Change]] = []
     embeddings: dict[str, dict[str, F32]] = {}
-    notes: list[str] = []
     for file in files:
         keys = sorted_keys(file.tensors)
         _refuse(file, keys, known, networks)
@@ -97,7 +96,7 @@ def read_lora(path: str | Path, networks: Networks) -> Lora:
         changes=tuple(changes),
         embeddings=embeddings,
         sha256=digest,
-        notes=tuple(notes),
+        notes=tuple(_notes(named, changes)),
     )
 
 
@@ -176,6 +175,21 @@ def _changes(file: StoredFile, keys: Keys, known: Mapping[str, Sequence[Target]]
                 raise UsageError(f"{file.path} is for {family}, not for {here}: {misfit}")
             raise UsageError(f"{misfit}: it is for another checkpoint than this one ({here})")
     return found
+
+
+def _notes(path: Path, changes: Sequence[tuple[StoredFile, Change]]) -> list[str]:
+    """Say what a user may not expect."""
+    notes = []
+    unscaled = sum(change.scaled is False for _, change in changes)
+    if unscaled and any(change.scaled for _, change in changes):
+        notes.append(
+            f"{path.name}: {unscaled} of its modules have no alpha: their factor is 1, that of the others alpha / rank"
+        )
+    for file, change in changes:
+        down = file.tensors[change.keys["down"]] if change.name == "conv_in.weight" and "down" in change.keys else None
+        if down is not None and down.shape[1] < change.shape[1]:
+            notes.append(f"{path.name}: of the inpainting UNet's first convolution only the latents' channels change")
+    return notes
 
 
 def _refuse_twice(path: Path, changes: Sequence[Change]) -> None:

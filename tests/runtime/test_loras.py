@@ -115,8 +115,15 @@ def test_a_call_may_name_its_own(pipe: Pipeline) -> None:
     assert np.array_equal(drawn(pipe), usual)
 
 
-def test_tags_stay_text_without_a_folder() -> None:
+def test_what_has_no_effect_is_said(folder: Path, tmp_path: Path) -> None:
     with Pipeline.load(bundle_of("sd1"), engine="onnxruntime", threads=1) as pipe:
+        scaled = pipe("a cat", cross_attention_kwargs={"scale": 0.5}, **QUICK)
+        assert scaled.warnings == ("cross_attention_kwargs: scale has no effect, as there are no LoRAs",)
+        stored = load_file(folder / "b.safetensors")
+        del stored["lora_unet_input_blocks_1_1_proj_in.alpha"]
+        save_file(stored, tmp_path / "mixed.safetensors")
+        mixed = pipe("a cat", loras=[tmp_path / "mixed.safetensors"], **QUICK)
+        assert len(mixed.warnings) == 1 and "1 of its modules have no alpha" in mixed.warnings[0]
         assert any("<lora:a:0.5>" in warning for warning in pipe("a <lora:a:0.5>cat", **QUICK).warnings)
 
 

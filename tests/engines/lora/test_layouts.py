@@ -213,6 +213,8 @@ def test_an_inpainting_unet_takes_loras_of_others(tmp_path: Path) -> None:
     base, plain = weights_of("sd_inpaint")["unet"]["conv_in.weight"], weights_of("sd1")["unet"]["conv_in.weight"]
     added = ours["conv_in.weight"] - base
     assert not added[:, 4:].any()
+    assert "only the latents' channels change" in read_lora(file, networks_of("sd_inpaint")).notes[0]
+    assert not read_lora(file, networks_of("sd1")).notes
     np.testing.assert_allclose(added[:, :4], of_others["conv_in.weight"] - plain, atol=1e-5)
 
 
