@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .layers import GroupNorm
 
-__all__ = ["GEGLU", "Attention", "KeyValues", "Transformer2D", "TransformerBlock"]
+__all__ = ["GEGLU", "Attention", "FeedForward", "KeyValues", "Transformer2D", "TransformerBlock"]
 
 KeyValues = Iterator[tuple[Tensor, Tensor]]
 """Keys and values [R, T, width] of the cross-attention layers, in the order in which the network meets them."""
@@ -82,13 +82,26 @@ class GEGLU(nn.Module):
         return value * F.gelu(gate)
 
 
-class FeedForward(nn.Module):
-    """GEGLU to four times the width, and back."""
+class GELU(nn.Module):
+    """A linear layer and GELU."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, inner: int) -> None:
         super().__init__()
+        self.proj = nn.Linear(width, inner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, N, width] -> [B, N, inner]."""
+        return F.gelu(self.proj(x))
+
+
+class FeedForward(nn.Module):
+    """To four times the width, with GEGLU or GELU alone, and back."""
+
+    def __init__(self, width: int, *, gated: bool = True) -> None:
+        super().__init__()
+        first = (GEGLU if gated else GELU)(width, 4 * width)
         # The identity stands where diffusers has a dropout, so that the names agree.
-        self.net = nn.ModuleList([GEGLU(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width)])
+        self.net = nn.ModuleList([first, nn.Identity(), nn.Linear(4 * width, width)])
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, N, width] -> [B, N, width]."""

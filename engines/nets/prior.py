@@ -9,52 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .attention import FeedForward
 from .layers import timestep_sinusoid
 from .prior_config import PriorConfig
 from .solver_step import next_state
+from .unet import TwoLinear
 
 __all__ = ["Prior", "PriorConditioner", "PriorDecoder", "PriorStep"]
 
 _HIDDEN = -10000.0
 """What hides a token from another one, as diffusers has it: its softmax is exactly zero."""
-
-
-class TimeEmbedding(nn.Module):
-    """Linear, SiLU, linear."""
-
-    def __init__(self, width: int, inner: int) -> None:
-        super().__init__()
-        self.linear_1 = nn.Linear(width, inner)
-        self.linear_2 = nn.Linear(inner, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[R, width] -> [R, width]."""
-        return self.linear_2(F.silu(self.linear_1(x)))
-
-
-class GELU(nn.Module):
-    """A linear layer and GELU."""
-
-    def __init__(self, width: int, inner: int) -> None:
-        super().__init__()
-        self.proj = nn.Linear(width, inner)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[R, T, width] -> [R, T, inner]."""
-        return F.gelu(self.proj(x))
-
-
-class FeedForward(nn.Module):
-    """To four times the width, and back."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        # The identity stands where diffusers has a dropout, so that the names agree.
-        self.net = nn.ModuleList([GELU(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[R, T, width] -> [R, T, width]."""
-        return self.net[2](self.net[0](x))
 
 
 class Attention(nn.Module):
@@ -83,7 +47,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(config.width)
         self.attn1 = Attention(config.width, config.heads)
         self.norm3 = nn.LayerNorm(config.width)
-        self.ff = FeedForward(config.width)
+        self.ff = FeedForward(config.width, gated=False)
 
     def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Those of tokens [R, T, width], each [R, T, width]."""
@@ -103,7 +67,7 @@ class Prior(nn.Module):
         super().__init__()
         self.config = config
         width, embedding = config.width, config.embedding
-        self.time_embedding = TimeEmbedding(width, config.time)
+        self.time_embedding = TwoLinear(width, config.time, width_out=width)
         self.proj_in = nn.Linear(embedding, width)
         self.embedding_proj = nn.Linear(embedding, width)
         self.encoder_hidden_states_proj = nn.Linear(embedding, width)

@@ -15,20 +15,20 @@ from .attention import Attention, KeyValues, Transformer2D
 from .config import LevelConfig, UNetConfig
 from .layers import Downsample, GroupNorm, ResnetBlock, Upsample, timestep_sinusoid
 
-__all__ = ["DownPath", "UNet"]
+__all__ = ["DownPath", "TwoLinear", "UNet"]
 
 
 class TwoLinear(nn.Module):
     """Linear, SiLU, linear: the embedding of time, and of text and sizes."""
 
-    def __init__(self, width_in: int, width: int, *, offset: int | None = None) -> None:
+    def __init__(self, width_in: int, width: int, *, width_out: int | None = None, offset: int | None = None) -> None:
         super().__init__()
         self.linear_1 = nn.Linear(width_in, width)
         self.cond_proj = None if offset is None else nn.Linear(offset, width_in, bias=False)
-        self.linear_2 = nn.Linear(width, width)
+        self.linear_2 = nn.Linear(width, width_out or width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, width_in] -> [B, width]."""
+        """[B, width_in] -> [B, width_out], which is the width where it is not given."""
         return self.linear_2(F.silu(self.linear_1(x)))
 
 

@@ -139,6 +139,21 @@ def test_a_whole_checkpoint(hub: HubServer, folder_of: FolderOf, tmp_path: Path)
     assert hub.fetched == []
 
 
+def test_a_decoder_and_the_prior_that_its_card_names(hub: HubServer, folder_of: FolderOf) -> None:
+    decoder, prior = "kandinsky-community/kandinsky-2-2-decoder", "kandinsky-community/kandinsky-2-2-prior"
+    hub.repos |= {decoder: folder_of("kandinsky"), prior: folder_of("kandinsky_prior")}
+    online = open_checkpoint(decoder)
+    assert online.family == "kandinsky22"
+    assert list(online.components) == ["unet", "movq", "text_encoder", "image_encoder", "prior"]
+    assert set(online.settings) == {"prior_scheduler.json", "image_processor.json"}
+    expected = [file for folder in hub.repos.values() for file in folder.rglob("*") if file.is_file()]
+    assert len(hub.fetched) == len(expected)
+    hub.fetched.clear()
+    assert open_checkpoint(decoder, offline=True) == online
+    assert open_checkpoint(decoder, prior=prior, offline=True) == online
+    assert hub.fetched == []
+
+
 def test_variants_and_revisions(hub: HubServer, folder_of: FolderOf, tmp_path: Path) -> None:
     repo = Path(shutil.copytree(folder_of("sd1"), tmp_path / "repo"))
     for file in repo.rglob("*.safetensors"):
