@@ -26,7 +26,7 @@ def build_app(settings: ServeSettings) -> FastAPI:
     """Open the bundles, and return the application that serves them.
 
     Raises:
-        SdengineError: see :func:`.open_pipelines`.
+        SdengineError: see :func:`.open_pipelines`; or a bundle does not take a size that is to be generated first.
 
     """
     metrics = Metrics()
@@ -38,7 +38,13 @@ def build_app(settings: ServeSettings) -> FastAPI:
         watches=[metrics],
     )
     metrics.follow(worker)
-    return create_app(Services(worker=worker, settings=settings, metrics=metrics))
+    services = Services(worker=worker, settings=settings, metrics=metrics)
+    try:
+        services.warm_up_sizes()
+    except BaseException:
+        worker.close()
+        raise
+    return create_app(services)
 
 
 def create_app(services: Services, routers: Sequence[APIRouter] = ()) -> FastAPI:

@@ -76,14 +76,29 @@ class Services:
         """Every name that requests may use -> the name of its model."""
         return self._aliases
 
+    def warm_up_sizes(self) -> list[tuple[Model, int, int]]:
+        """Return what is generated before the server is ready: models, widths and heights.
+
+        Raises:
+            UsageError: a bundle does not take a size.
+
+        """
+        sizes = []
+        for model in self.worker.models.values():
+            if self.settings.warm_up is None:
+                height, width = model.pipeline.bundle.manifest.default_size
+                sizes.append((model, width, height))
+                continue
+            for width, height in self.settings.warm_up:
+                model.plan({"prompt": "", "width": width, "height": height})
+                sizes.append((model, width, height))
+        return sizes
+
     async def warm_up(self) -> None:
         """Generate each size that was asked for once; then the server is ready."""
         try:
-            for name, model in self.worker.models.items():
-                height, width = model.pipeline.bundle.manifest.default_size
-                sizes = [(width, height)] if self.settings.warm_up is None else self.settings.warm_up
-                for width, height in sizes:
-                    await asyncio.wrap_future(self.worker.warm_up(name, height, width))
+            for model, width, height in self.warm_up_sizes():
+                await asyncio.wrap_future(self.worker.warm_up(model.name, height, width))
         except SdengineError as error:
             self.warming_failed = str(error)
             _log.error("warming up failed: %s", error)

@@ -405,5 +405,8 @@ def test_warming_up_measures_each_size(bundle: str) -> None:
             assert worker.status().active == 0
             with pytest.raises(UsageError, match="height=50"):
                 await asyncio.wrap_future(worker.warm_up(name, 50, 72))
+            worker.warm_up(name, 48, 72).cancel()  # as a server that ends meanwhile
+            assert worker.call(lambda: 5).result(timeout=60) == 5
+            assert worker.status().alive
 
     run(test())
