@@ -1,13 +1,18 @@
 """What turns cost, measured while a worker runs."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from statistics import median
+from typing import TypeVar
 
 from .policy import Bucket
 
 __all__ = ["Costs"]
 
+_T = TypeVar("_T")
+
+_MOST_BUCKETS = 1000
 _REMEMBERED = 5
 """Measurements of which the median counts: a first run that compiles something is soon outvoted."""
 _GROWTH = 0.8
@@ -33,11 +38,11 @@ class Costs:
 
     def note_step(self, bucket: Bucket, rows: int, seconds: float) -> None:
         """Remember what a step took."""
-        self._steps.setdefault(bucket, {}).setdefault(rows, _Times()).add(seconds)
+        _known(self._steps, bucket, dict).setdefault(rows, _Times()).add(seconds)
 
     def note(self, stage: str, bucket: Bucket, seconds: float) -> None:
         """Remember what ``decode`` or ``prepare`` took."""
-        self._stages[stage].setdefault(bucket, _Times()).add(seconds)
+        _known(self._stages[stage], bucket, _Times).add(seconds)
 
     def note_loras(self, model: str, loras: str, seconds: float | None = None) -> None:
         """Remember which LoRAs are over a model's weights, and what it took to bring them there."""
@@ -47,6 +52,7 @@ class Costs:
 
     def step(self, bucket: Bucket, rows: int) -> float:
         """See :class:`.CostTable`."""
+        bucket = _without_loras(bucket)
         known = self._steps.get(bucket)
         if known:
             return _at(known, rows)
@@ -71,7 +77,7 @@ class Costs:
         return _UNKNOWN_SWITCH_S if known is None else known.middle
 
     def _stage(self, stage: str, bucket: Bucket, otherwise: float) -> float:
-        known = self._stages[stage]
+        known, bucket = self._stages[stage], _without_loras(bucket)
         if bucket in known:
             return known[bucket].middle
         other = _nearest(bucket, known)
@@ -116,6 +122,21 @@ def _at(known: dict[int, _Times], rows: int) -> float:
     nearest = below if below is not None else above
     assert nearest is not None
     return known[nearest].middle * float((rows / nearest) ** _GROWTH)
+
+
+def _known(table: dict[Bucket, _T], bucket: Bucket, make: Callable[[], _T]) -> _T:
+    """Return a bucket's entry, made where there is none; of many, the oldest is forgotten."""
+    bucket = _without_loras(bucket)
+    if bucket not in table:
+        if len(table) >= _MOST_BUCKETS:
+            del table[next(iter(table))]
+        table[bucket] = make()
+    return table[bucket]
+
+
+def _without_loras(bucket: Bucket) -> Bucket:
+    """Return a bucket as its costs are known: other weights take as long."""
+    return replace(bucket, loras="") if bucket.loras else bucket
 
 
 def _pixels(bucket: Bucket) -> int:

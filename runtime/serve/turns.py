@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Turns"]
 
+_MOST_PLACES = 1000
 _WARM_UP_STEPS = 2
 """The first of a shape may compile something."""
 
@@ -115,6 +116,7 @@ class Turns:
         self._batches = Batches()
         self._entries: dict[int, _Entry] = {}
         self._keys = count()
+        self._variants = count(1)
         self._places: dict[Place, Bucket] = {}
         self._most: dict[Bucket, int] = {}
         self._loras = {name: name_of_loras(model.usual_loras) for name, model in models.items()}
@@ -224,12 +226,20 @@ class Turns:
         model, guessed = self._models[entry.bucket.model], entry.ticket.plan.bucket
         entry.place = place = place_of(model, entry.sample)
         if place not in self._places:
-            variants = sum(replace(bucket, more=guessed.more) == guessed for bucket in self._places.values())
-            more = (*guessed.more, f"variant {variants}") if variants else guessed.more
+            if len(self._places) >= _MOST_PLACES:
+                self._forget_places()
+            taken = guessed in self._places.values()
+            more = (*guessed.more, f"variant {next(self._variants)}") if taken else guessed.more
             self._places[place] = bucket = replace(guessed, more=more)
             most = model.pipeline.components.spec(entry.sample.components[-1]).axes["S"].max
             self._most[bucket] = min(model.slots, most)
         entry.bucket = self._places[place]
+
+    def _forget_places(self) -> None:
+        """Forget the places where nothing is: sizes and LoRAs that were asked for once."""
+        used = {entry.place for entry in self._entries.values()}
+        self._places = {place: bucket for place, bucket in self._places.items() if place in used}
+        self._most = {bucket: self._most[bucket] for bucket in self._places.values()}
 
     def _step(self, entries: Sequence[_Entry]) -> None:
         suspects = [entry for entry in entries if entry.suspect]

@@ -170,4 +170,14 @@ def test_costs_are_measured_and_estimated() -> None:
     costs.note("decode", SMALL, 0.5)
     assert costs.decode(LARGE) == pytest.approx(2.0)
     assert costs.step(Bucket(model="other", height=64, width=64), 1) > 0
+    assert costs.step(replace(SMALL, loras="others"), 2) == costs.step(SMALL, 2)
     assert math.isclose(costs.table()["m 64x64"]["decode"], 0.5)  # type: ignore[arg-type]
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    costs = Costs()
+    for height in range(1, 3000):
+        bucket = Bucket(model="m", height=height, width=64)
+        costs.note_step(bucket, 2, 1.0)
+        costs.note("decode", bucket, 1.0)
+    assert len(costs.table()) <= 1000

@@ -22,6 +22,7 @@ from sdengine.runtime.serve import (
     QueueFullError,
     Worker,
     WorkerDiedError,
+    turns,
 )
 from sdengine.runtime.serve.costs import Costs
 from sdengine.runtime.serve.policy import step_level
@@ -339,6 +340,20 @@ def test_a_launch_that_fails_is_tried_again_and_fails_alone(
 
     with caplog.at_level(logging.CRITICAL, "sdengine.serve"):
         run(test())
+
+
+def test_places_that_nobody_uses_are_forgotten(bundle: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "_MOST_PLACES", 3)
+
+    async def test() -> None:
+        async with working(bundle) as worker:
+            sizes = [{"height": 32 + 8 * (i % 6), "width": 40} for i in range(18)]
+            tickets = [worker.submit(**{**SHORT, **size}) for size in sizes]
+            outcomes = [await ticket.result() for ticket in tickets]
+            assert [outcome.height for outcome in outcomes] == [size["height"] for size in sizes]
+            assert len(worker._turns._places) <= 6
+
+    run(test())
 
 
 def test_what_decoding_warns_of_is_in_the_outcome(bundle: str, monkeypatch: pytest.MonkeyPatch) -> None:
