@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from ...engines.errors import CheckpointError, UsageError
 from ...engines.files.file_kind import starts_as_safetensors
+from ...engines.files.floats import FLOATS, float32_from
 
 __all__ = ["read_content", "read_tensors"]
 
-_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _LARGEST = 1 << 30
 _DEEPEST = 4  # AUTOMATIC1111's web UI needs two levels; a pickle can contain itself
 
@@ -86,7 +86,7 @@ def _loaded(content: Any, data: bytes, where: str, depth: int) -> Any:
     """Put arrays in the place of stored tensors; mappings of any class become dicts."""
     from ...engines.files.torch_file import StoredTensor, mapping_in
 
-    if isinstance(content, StoredTensor) and depth > 1 and content.dtype not in _DTYPES:
+    if isinstance(content, StoredTensor) and depth > 1 and content.dtype not in FLOATS:
         return content  # the web UI notes down token ids beside the vectors
     if isinstance(content, StoredTensor):
         part = data[content.offset : content.offset + content.nbytes]
@@ -103,11 +103,9 @@ def _loaded(content: Any, data: bytes, where: str, depth: int) -> Any:
 
 def _array(where: str, dtype: str, data: bytes) -> NDArray[np.float32]:
     """Return the elements in a row."""
-    if dtype not in _DTYPES:
-        raise UsageError(f"{where} is of type {dtype}; it should be one of {', '.join(_DTYPES)}")
-    raw = np.frombuffer(data, _DTYPES[dtype])
-    # the bits of a bfloat16 are the upper half of a float32's
-    values = (raw.astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else raw.astype(np.float32)
+    if dtype not in FLOATS:
+        raise UsageError(f"{where} is of type {dtype}; it should be one of {', '.join(FLOATS)}")
+    values = float32_from(dtype, np.frombuffer(data, FLOATS[dtype]))
     if not np.isfinite(values).all():
         raise UsageError(f"{where} holds NaN or infinity")
     return np.ascontiguousarray(values)
