@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 from ...engines.errors import CheckpointError, UsageError
 from . import classes
 from .calls import CALLS, DECODERS, call_of_checkpoint, class_for
-from .pipeline import DiffusionPipeline, opened, with_parts
+from .opened import opened, with_parts
+from .pipeline import DiffusionPipeline
 
 __all__ = ["AutoPipelineForImage2Image", "AutoPipelineForInpainting", "AutoPipelineForText2Image"]
 

@@ -5,8 +5,7 @@ They translate. What draws is :class:`sdengine.runtime.Pipeline`; a checkpoint i
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -17,41 +16,29 @@ from ...engines.errors import CheckpointError, UsageError, nearest
 from ...engines.families import FAMILIES
 from ...engines.scheduler_fixes import fixed_scheduler, fixes_for
 from ..request.request import Request
-from .adapters import Adapters, adapter_file
-from .attributes import CONSTANTS, NOTED, OPENING_NOTED, OPENING_REFUSED, REFUSED
+from .adapter_methods import AdapterMethods
+from .attributes import CONSTANTS, NOTED, REFUSED
 from .calls import CALLS, DECODERS, Call, call_of_checkpoint, class_for
-from .composed import saved_part
 from .locate import located
-from .opening import PARTS, Opening, Options, check_device, engine_for
+from .opened import LEFT_OUT, LOCATING, belongs, check_options, opened, with_parts
+from .opening import PARTS, Opening, check_device, engine_for
 from .output import ImageOutput, images_as
-from .parts import Part, PartOf, UnknownAttributeError, unwrapped
+from .parts import PartOf, UnknownAttributeError, unwrapped
 from .request import asked
 from .say import note, progress
 from .schedulers import SCHEDULERS, Config, Scheduler
 from .torch_values import default_generator, precision_of
 
-__all__ = ["LEFT_OUT", "OPENING_OBEYED", "DiffusionPipeline", "opened", "with_parts"]
-
-_FLAGS = ("force_zeros_for_empty_prompt", "requires_aesthetics_score")
-_LOCATING = ("revision", "token", "local_files_only", "variant")
-_OWN = ("engine", "sizes", "batch", "prior")
-_LORAS = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
-_EMBEDDINGS = ("learned_embeds.safetensors", "learned_embeds.bin")
-LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
-"""Parts of checkpoints that are not exported."""
-
-OPENING_OBEYED = (*_LOCATING, *_OWN, *_FLAGS, "torch_dtype", "dtype", "controlnet", "scheduler", "add_watermarker")
-"""Options of ``from_pretrained`` that are obeyed, beside parts that take the place of the checkpoint's own."""
+__all__ = ["DiffusionPipeline"]
 
 
-class DiffusionPipeline:
+class DiffusionPipeline(AdapterMethods):
     """A pipeline of diffusers. Its subclasses have a task; ``from_pretrained`` of this one chooses among them.
 
     Made of another pipeline's parts, as diffusers' are: ``StableDiffusionImg2ImgPipeline(**pipe.components)``.
     """
 
     _call: ClassVar[Call]
-    _opening: Opening
     _scheduler: Any
     _watermark: bool | None
     _progress: Mapping[str, Any]
@@ -68,7 +55,7 @@ class DiffusionPipeline:
                 "with from_pretrained()"
             )
         first = next((part for part in parts if part.name == "unet"), parts[0])
-        others = {name: part for name, part in components.items() if not _belongs(part, first.opening)}
+        others = {name: part for name, part in components.items() if not belongs(part, first.opening)}
         self._begin(with_parts(first.opening, others), components.get("scheduler"))
         self._watermark = components.get("add_watermarker")
 
@@ -150,8 +137,8 @@ class DiffusionPipeline:
     @classmethod
     def download(cls, pretrained_model_name: str | Path, **options: Any) -> str:
         """Fetch a checkpoint from the Hub into its local cache; return the folder."""
-        locating = {name: options.pop(name) for name in _LOCATING if name in options}
-        _check_options(options)
+        locating = {name: options.pop(name) for name in LOCATING if name in options}
+        check_options(options)
         return str(located(pretrained_model_name, say=progress, **locating).path)
 
     @classmethod
@@ -436,141 +423,6 @@ class DiffusionPipeline:
         """Decode and encode pictures as a whole."""
         self.vae.disable_tiling()
 
-    def load_textual_inversion(self, pretrained_model_name_or_path: Any, token: Any = None, **options: Any) -> None:
-        """Add embeddings of new words.
-
-        Args:
-            pretrained_model_name_or_path: a file or a folder; or a list of them.
-            token: the word, or one for each file; without, the file's own.
-            options: ``weight_name`` and ``subfolder`` name a file in the folder.
-
-        Raises:
-            UsageError: they do not fit the text encoders, or an option cannot be obeyed.
-
-        """
-        paths = pretrained_model_name_or_path
-        several = isinstance(paths, (list, tuple))
-        listed = list(paths) if several else [paths]
-        words = list(token) if several and isinstance(token, (list, tuple)) else [token] * len(listed)
-        inside = _inside("load_textual_inversion", options)
-        sources = []
-        for path, word in zip(listed, words, strict=True):
-            file = adapter_file(path, **inside, names=_EMBEDDINGS)
-            sources.append(file if word is None else (file, word))
-        self._opening.change(textual_inversions=(*self._opening.options.textual_inversions, *sources))
-
-    def unload_textual_inversion(self, tokens: Any = None, tokenizer: Any = None, text_encoder: Any = None) -> None:
-        """Remove all embeddings that were added.
-
-        Raises:
-            UsageError: only some are to be removed.
-
-        """
-        if tokens is not None:
-            raise UsageError("unload_textual_inversion removes all of them: load those that are to stay again")
-        self._opening.change(textual_inversions=())
-
-    def load_lora_weights(
-        self, pretrained_model_name_or_path_or_dict: Any, adapter_name: str | None = None, **options: Any
-    ) -> None:
-        """Load a LoRA; it alone is active then, as in diffusers, until :meth:`set_adapters` says otherwise.
-
-        Args:
-            pretrained_model_name_or_path_or_dict: a file, a folder, or a name on the Hub.
-            adapter_name: what to call it.
-            options: ``weight_name`` and ``subfolder`` name a file in the folder.
-
-        Raises:
-            UsageError: it does not fit the checkpoint, or an option cannot be obeyed.
-
-        """
-        options.pop("hotswap", None)
-        inside = _inside("load_lora_weights", options)
-        file = adapter_file(pretrained_model_name_or_path_or_dict, **inside, names=_LORAS)
-        self._adapt(self._adapters.load(file, adapter_name))
-
-    @property
-    def _adapters(self) -> Adapters:
-        return self._opening.options.adapters
-
-    def _adapt(self, adapters: Adapters) -> None:
-        self._opening.change(adapters=adapters)
-
-    def unload_lora_weights(self, reset_to_overwritten_params: bool = False) -> None:
-        """Take all LoRAs away but those that are fused."""
-        self._adapt(self._adapters.unload())
-
-    def set_adapters(self, adapter_names: Any, adapter_weights: Any = None) -> None:
-        """Say which LoRAs are active, and how strong each is: a number, or numbers by component and block.
-
-        Raises:
-            UsageError: there is no such LoRA, or a weight means nothing.
-
-        """
-        self._adapt(self._adapters.set(adapter_names, adapter_weights))
-
-    def delete_adapters(self, adapter_names: Any) -> None:
-        """Take LoRAs away.
-
-        Raises:
-            UsageError: there is no such LoRA.
-
-        """
-        self._adapt(self._adapters.delete(adapter_names))
-
-    def disable_lora(self) -> None:
-        """Use no LoRA until :meth:`enable_lora`, but those that are fused."""
-        self._adapt(replace(self._adapters, enabled=False))
-
-    def enable_lora(self) -> None:
-        """Use the active LoRAs again."""
-        self._adapt(replace(self._adapters, enabled=True))
-
-    def fuse_lora(
-        self,
-        components: Any = None,
-        lora_scale: float = 1.0,
-        safe_fusing: bool = False,
-        adapter_names: Sequence[str] | None = None,
-        **options: Any,
-    ) -> None:
-        """Let the active LoRAs stay when the others are unloaded.
-
-        Args:
-            components: has no effect: LoRAs are of all networks that they change.
-            lora_scale: what their weights are multiplied with.
-            safe_fusing: has no effect: weights that are not finite are always refused.
-            adapter_names: which, if not those that are active.
-            options: those of older releases have no effect.
-
-        Raises:
-            UsageError: there is no such LoRA.
-
-        """
-        self._adapt(self._adapters.fuse(lora_scale, adapter_names))
-
-    def unfuse_lora(self, components: Any = None, **options: Any) -> None:
-        """Take back what :meth:`fuse_lora` did."""
-        self._adapt(self._adapters.unfuse())
-
-    def get_active_adapters(self) -> list[str]:
-        """Return the names of the active LoRAs."""
-        return [*self._adapters.weights]
-
-    def get_list_adapters(self) -> dict[str, list[str]]:
-        """Return the names of the LoRAs that are loaded, by component."""
-        return {"unet": [*self._adapters.files]} if self._adapters.files else {}
-
-    @property
-    def num_fused_loras(self) -> int:
-        """How many LoRAs are fused."""
-        return len(self._adapters.fused_names)
-
-    @property
-    def fused_loras(self) -> set[str]:
-        """Names of the LoRAs that are fused."""
-        return {*self._adapters.fused_names}
-
     @property
     def lora_scale(self) -> float:
         """What the call under way, or the last one, multiplies the strengths with."""
@@ -637,118 +489,9 @@ class DiffusionPipeline:
             )
 
 
-def _inside(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return which file in a folder is meant.
-
-    Raises:
-        UsageError: there are options that cannot be obeyed.
-
-    """
-    known = ("weight_name", "subfolder")
-    for name, value in options.items():
-        if name not in (*known, *OPENING_NOTED, *_LOCATING) and value is not None:
-            raise UsageError(f"{method} has no option {name!r}{nearest(name, known)}; write weights to a file first")
-    return {name: options.get(name) for name in known}
-
-
 def _names() -> list[str]:
     return [name for name in (*dir(DiffusionPipeline), *NOTED, *PARTS) if not name.startswith("_")]
 
 
 def _relative(call: Call, *, controlled: bool) -> str:
     return class_for(call.label, call.task, controlled=controlled, distilled=False).name
-
-
-def _belongs(part: Any, opening: Opening) -> bool:
-    return part is None or (isinstance(part, PartOf) and part.opening is opening)
-
-
-def _check_options(options: Mapping[str, Any]) -> None:
-    """Say which options have no effect.
-
-    Raises:
-        UsageError: one is unknown, or cannot be had.
-
-    """
-    for name, value in options.items():
-        if value is None:
-            continue
-        if name in OPENING_REFUSED:
-            raise UsageError(f"{name}: {OPENING_REFUSED[name]}")
-        if name not in OPENING_NOTED:
-            known = (*PARTS, *OPENING_OBEYED, *OPENING_NOTED)
-            raise UsageError(f"from_pretrained has no option {name!r}{nearest(name, known)}")
-        if name not in ("use_safetensors", "low_cpu_mem_usage", "requires_safety_checker"):
-            note(f"{name} has no effect: {OPENING_NOTED[name]}")
-
-
-def opened(source: str | Path, options: Mapping[str, Any]) -> tuple[Opening, Any, bool | None]:
-    """Return what is opened, the scheduler that was given, and whether there is to be a watermark."""
-    given = dict(options)
-    locating = {name: given.pop(name, None) for name in _LOCATING}
-    dtype = given.pop("torch_dtype", None)
-    dtype = given.pop("dtype", dtype)
-    own = {name: given.pop(name) for name in _OWN if given.get(name) is not None}
-    scheduler, watermark = given.pop("scheduler", None), given.pop("add_watermarker", None)
-    kept = given.pop("safety_checker", ...) is not None
-    parts = {name: given.pop(name) for name in (*PARTS, "controlnet", *_FLAGS) if name in given}
-    _check_options(given)
-    found = located(source, say=progress, **locating)
-    bundle = found.is_bundle
-    if not bundle and found.path.is_dir() and kept and _has_safety_checker(found.index()):
-        note(
-            f"{found.name} has a safety checker, which is not exported: nothing looks at the images that are drawn; "
-            "safety_checker=None says that this is known"
-        )
-    precision = (None if bundle else "fp32") if dtype is None else precision_of(dtype)
-    made = Opening(
-        source=found,
-        variant=locating["variant"],
-        options=Options(device=None if bundle else "cpu", precision=precision, **own),
-    )
-    return with_parts(made, parts), scheduler, watermark
-
-
-def _has_safety_checker(index: Mapping[str, Any]) -> bool:
-    named = index.get("safety_checker")
-    return isinstance(named, list) and named != [None, None]
-
-
-def with_parts(opening: Opening, parts: Mapping[str, Any]) -> Opening:
-    """Return the same checkpoint with other parts; itself, if there are none."""
-    given = {name: unwrapped(part) for name, part in parts.items() if not (part is None and name in LEFT_OUT)}
-    flags = {name: given.pop(name) for name in _FLAGS if name in given}
-    nets = given.pop("controlnet", ...)
-    changed = {name: given.pop(name) for name in PARTS if given.get(name) is not None}
-    given = {name: part for name, part in given.items() if part is not None}
-    _check_options(given)
-    same = all(_belongs(part, opening) for part in changed.values()) and (nets is ... or _belongs(nets, opening))
-    if same and not flags and not (nets is None and opening.controlnets):
-        return opening
-    folders = {name: _folder(name, part) for name, part in changed.items() if not _belongs(part, opening)}
-    if nets is ... or (nets is not None and _belongs(nets, opening)):
-        controlnets = opening.controlnets
-    else:
-        listed: Sequence[Any] = nets if isinstance(nets, (list, tuple)) else [nets]
-        controlnets = tuple(p for net in listed if net is not None for p in _net_folders(net))
-    return Opening(
-        source=opening.source,
-        variant=opening.variant,
-        parts={**opening.parts, **folders},
-        flags={**opening.flags, **flags},
-        controlnets=controlnets,
-        options=opening.options,
-    )
-
-
-def _net_folders(net: Any) -> list[Path]:
-    if isinstance(net, PartOf):
-        return list(net.opening.controlnets)
-    several = getattr(net, "nets", None)  # diffusers' MultiControlNetModel
-    if several is not None and not isinstance(net, Part):
-        return [saved_part("controlnet", one) for one in several]
-    return [_folder("controlnet", net)]
-
-
-def _folder(name: str, part: Any) -> Path:
-    return part.folder() if isinstance(part, Part) else saved_part(name, part)

@@ -1,0 +1,124 @@
+"""What ``from_pretrained`` and ``from_pipe`` are given -> a checkpoint and how it is to be run."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...engines.errors import UsageError, nearest
+from .attributes import OPENING_NOTED, OPENING_REFUSED
+from .composed import saved_part
+from .locate import located
+from .opening import PARTS, Opening, Options
+from .parts import Part, PartOf, unwrapped
+from .say import note, progress
+from .torch_values import precision_of
+
+__all__ = ["LEFT_OUT", "LOCATING", "OPENING_OBEYED", "belongs", "check_options", "opened", "with_parts"]
+
+_FLAGS = ("force_zeros_for_empty_prompt", "requires_aesthetics_score")
+_OWN = ("engine", "sizes", "batch", "prior")
+
+LOCATING = ("revision", "token", "local_files_only", "variant")
+"""Options that say where a checkpoint is."""
+
+LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
+"""Parts of checkpoints that are not exported."""
+
+OPENING_OBEYED = (*LOCATING, *_OWN, *_FLAGS, "torch_dtype", "dtype", "controlnet", "scheduler", "add_watermarker")
+"""Options of ``from_pretrained`` that are obeyed, beside parts that take the place of the checkpoint's own."""
+
+
+def belongs(part: Any, opening: Opening) -> bool:
+    """Whether a part is one of this checkpoint's own, or none."""
+    return part is None or (isinstance(part, PartOf) and part.opening is opening)
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Say which options have no effect.
+
+    Raises:
+        UsageError: one is unknown, or cannot be had.
+
+    """
+    for name, value in options.items():
+        if value is None:
+            continue
+        if name in OPENING_REFUSED:
+            raise UsageError(f"{name}: {OPENING_REFUSED[name]}")
+        if name not in OPENING_NOTED:
+            known = (*PARTS, *OPENING_OBEYED, *OPENING_NOTED)
+            raise UsageError(f"from_pretrained has no option {name!r}{nearest(name, known)}")
+        if name not in ("use_safetensors", "low_cpu_mem_usage", "requires_safety_checker"):
+            note(f"{name} has no effect: {OPENING_NOTED[name]}")
+
+
+def opened(source: str | Path, options: Mapping[str, Any]) -> tuple[Opening, Any, bool | None]:
+    """Return what is opened, the scheduler that was given, and whether there is to be a watermark."""
+    given = dict(options)
+    locating = {name: given.pop(name, None) for name in LOCATING}
+    dtype = given.pop("torch_dtype", None)
+    dtype = given.pop("dtype", dtype)
+    own = {name: given.pop(name) for name in _OWN if given.get(name) is not None}
+    scheduler, watermark = given.pop("scheduler", None), given.pop("add_watermarker", None)
+    kept = given.pop("safety_checker", ...) is not None
+    parts = {name: given.pop(name) for name in (*PARTS, "controlnet", *_FLAGS) if name in given}
+    check_options(given)
+    found = located(source, say=progress, **locating)
+    bundle = found.is_bundle
+    if not bundle and found.path.is_dir() and kept and _has_safety_checker(found.index()):
+        note(
+            f"{found.name} has a safety checker, which is not exported: nothing looks at the images that are drawn; "
+            "safety_checker=None says that this is known"
+        )
+    precision = (None if bundle else "fp32") if dtype is None else precision_of(dtype)
+    made = Opening(
+        source=found,
+        variant=locating["variant"],
+        options=Options(device=None if bundle else "cpu", precision=precision, **own),
+    )
+    return with_parts(made, parts), scheduler, watermark
+
+
+def _has_safety_checker(index: Mapping[str, Any]) -> bool:
+    named = index.get("safety_checker")
+    return isinstance(named, list) and named != [None, None]
+
+
+def with_parts(opening: Opening, parts: Mapping[str, Any]) -> Opening:
+    """Return the same checkpoint with other parts; itself, if there are none."""
+    given = {name: unwrapped(part) for name, part in parts.items() if not (part is None and name in LEFT_OUT)}
+    flags = {name: given.pop(name) for name in _FLAGS if name in given}
+    nets = given.pop("controlnet", ...)
+    changed = {name: given.pop(name) for name in PARTS if given.get(name) is not None}
+    given = {name: part for name, part in given.items() if part is not None}
+    check_options(given)
+    same = all(belongs(part, opening) for part in changed.values()) and (nets is ... or belongs(nets, opening))
+    if same and not flags and not (nets is None and opening.controlnets):
+        return opening
+    folders = {name: _folder(name, part) for name, part in changed.items() if not belongs(part, opening)}
+    if nets is ... or (nets is not None and belongs(nets, opening)):
+        controlnets = opening.controlnets
+    else:
+        listed: Sequence[Any] = nets if isinstance(nets, (list, tuple)) else [nets]
+        controlnets = tuple(p for net in listed if net is not None for p in _net_folders(net))
+    return Opening(
+        source=opening.source,
+        variant=opening.variant,
+        parts={**opening.parts, **folders},
+        flags={**opening.flags, **flags},
+        controlnets=controlnets,
+        options=opening.options,
+    )
+
+
+def _net_folders(net: Any) -> list[Path]:
+    if isinstance(net, PartOf):
+        return list(net.opening.controlnets)
+    several = getattr(net, "nets", None)  # diffusers' MultiControlNetModel
+    if several is not None and not isinstance(net, Part):
+        return [saved_part("controlnet", one) for one in several]
+    return [_folder("controlnet", net)]
+
+
+def _folder(name: str, part: Any) -> Path:
+    return part.folder() if isinstance(part, Part) else saved_part(name, part)
