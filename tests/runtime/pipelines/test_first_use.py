@@ -61,7 +61,7 @@ def leftovers(folder: Path) -> list[str]:
 def test_killed_half_way_then_two_at_once_then_once_more(cache: Path) -> None:
     checkpoint = checkpoint_of("sd1")
     killed = start(checkpoint)
-    for _ in range(2000):
+    for _ in range(6000):
         if cache.is_dir() and leftovers(cache):
             break
         assert killed.poll() is None, killed.communicate()[1]
