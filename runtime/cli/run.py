@@ -158,13 +158,13 @@ def run(
 
 
 def _generate(bundle: Path, request: Request, opening: dict[str, Any], quiet: bool) -> Any:
-    """Generate with one bundle, which is opened with the LoRAs that the prompt names."""
+    """Generate with one bundle, which is opened with the LoRAs that the prompt names; they are not asked for again."""
     from ..lora_set import LoraFolder, LoraSources
     from ..pipeline import Pipeline
     from ..request.lora_request import loras_of_request
 
     folder = None if opening["lora_folder"] is None else LoraFolder(opening["lora_folder"])
-    _, sources = loras_of_request(request, LoraSources.of(opening["loras"], folder), folder)
+    request, sources = loras_of_request(request, LoraSources.of(opening["loras"], folder), folder)
     opening = {**opening, "loras": sources.sources}
     with Pipeline.load(bundle, **opening) as pipeline, step_progress("generating", quiet=quiet) as progress:
         return pipeline.draw(request, progress)
