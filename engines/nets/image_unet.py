@@ -54,8 +54,9 @@ class ScaleShiftBlock(nn.Module):
             x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
         elif like is not None:
             x, y = (F.interpolate(t, size=like.shape[-2:], mode="nearest") for t in (x, y))
-        scale, shift = self.time_emb_proj(embedding)[:, :, None, None].chunk(2, dim=1)
-        y = self.norm2(self.conv1(y)) * (1.0 + scale) + shift
+        # Divided before the axes are added: OpenVINO 2026.4 crashes as it compiles the other order for known sizes.
+        scale, shift = self.time_emb_proj(embedding).chunk(2, dim=1)
+        y = self.norm2(self.conv1(y)) * (1.0 + scale)[:, :, None, None] + shift[:, :, None, None]
         return (x if self.conv_shortcut is None else self.conv_shortcut(x)) + self.conv2(F.silu(y))
 
 
