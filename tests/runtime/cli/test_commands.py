@@ -283,3 +283,18 @@ def test_export_and_draw(tmp_path: Path) -> None:
     done = sdengine("run", tmp_path / "b", "a cat", "--steps", 1, "-o", tmp_path / "cat.webp")
     assert done.returncode == 0, done.stderr
     assert read_record(tmp_path / "cat.webp").prompt == "a cat"
+
+
+def test_run_with_loras(bundle: Path, tmp_path: Path) -> None:
+    """Those of the options and of the prompt, each once; the image says what was asked for."""
+    from ...engines.lora.networks import kohya_lora
+
+    kohya_lora("sdxl", tmp_path / "style.safetensors", size=0.1, network_names=("unet",))
+    options = ("--engine", "onnxruntime", "--steps", 1, "--height", 32, "--width", 32, "--seed", 1, "--json")
+    loras = ("--lora", "style:0.25", "--lora-folder", tmp_path, "-o", tmp_path / "a.png")
+    done = json.loads(sdengine("run", bundle, "a cat <lora:style:0.5>", *loras, *options).stdout)
+    assert [(lora["name"], lora["strength"]) for lora in done["loras"]] == [("style", 0.25), ("style", 0.5)]
+    assert done["timings_ms"]["loras"] == 0
+    assert read_record(tmp_path / "a.png").prompt == "a cat <lora:style:0.5>"
+    refused = sdengine("run", bundle, "a cat", "--lora", tmp_path / "none.safetensors")
+    assert refused.returncode == 2 and "there is no LoRA" in refused.stderr
