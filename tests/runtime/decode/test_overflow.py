@@ -1,6 +1,7 @@
 """A VAE that overflows is run again in float32 if the bundle can; a black picture is never returned."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +18,10 @@ class Stub:
     """Components whose VAE overflows in some precisions."""
 
     def __init__(self, usual: str, overflows: set[str], graphs: set[str]) -> None:
-        self.bundle = SimpleNamespace(component=lambda name: SimpleNamespace(graphs=graphs))
+        self.bundle = SimpleNamespace(
+            component=lambda name: SimpleNamespace(graphs=graphs), autoencoder=SimpleNamespace(factor=1)
+        )
+        self.vae_tiling = "off"
         self.ran = {"vae_decoder": "onnxruntime"}
         self.calls: list[str] = []
         self._usual = usual
@@ -28,6 +32,9 @@ class Stub:
         # Clamping hides the overflow: only the magnitude tells.
         magnitude = np.array([np.nan if self.calls[-1] in self._overflows else 0.5], np.float32)
         return {"image": np.full((1, 2), 0.5, np.float32), "magnitude": magnitude}
+
+    def use(self, *names: str) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def run_into(self, memory: Memory, name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
         return self.run(name, inputs)
@@ -40,7 +47,7 @@ class Stub:
 
 
 def run(components: Stub, warnings: list[str]) -> Any:
-    return decoded(components, np.zeros(1), "image", warnings)  # type: ignore[arg-type]
+    return decoded(components, np.zeros((1, 4, 1, 2)), "image", warnings)  # type: ignore[arg-type]
 
 
 def test_finite_output_is_taken() -> None:
