@@ -125,6 +125,7 @@ class Turns:
         self._stepped = True
         self._error: Exception | None = None
         self._ended: list[tuple[Ticket, Outcome | Exception]] = []
+        self._ended_while_warming: list[tuple[Ticket, Outcome | Exception]] = []
 
     @property
     def busy(self) -> bool:
@@ -153,7 +154,7 @@ class Turns:
 
     def turn(self) -> list[tuple[Ticket, Outcome | Exception]]:
         """Do one thing; return the requests that it brings to an end, and how."""
-        self._ended = []
+        self._ended, self._ended_while_warming = self._ended_while_warming, []
         self._do(self._policy)
         return self._ended
 
@@ -322,7 +323,7 @@ class Turns:
         self._ended.append((ticket, error))
 
     def warm_up(self, model: Model, height: int | None, width: int | None) -> Bucket:
-        """See :meth:`.Worker.warm_up`; nothing else is under way.
+        """See :meth:`.Worker.warm_up`; requests that are under way are seen to their end first.
 
         Raises:
             SdengineError: why it failed.
@@ -336,14 +337,17 @@ class Turns:
             self._ended, failures = [], self.failures
             self.add(ticket)
             entries = [entry for entry in self._entries.values() if entry.ticket is ticket]
-            while all(entry.image is None for entry in entries) and not self._ended:
-                self._do(first_come)
-                if self.failures > failures:
-                    raise self._error or EngineError("a launch failed")
-            self.remove(ticket)
-            for _, outcome in self._ended:
-                if isinstance(outcome, Exception):
-                    raise outcome
+            try:
+                while all(entry.image is None for entry in entries) and ticket not in dict(self._ended):
+                    self._do(first_come)
+                    if self.failures > failures:
+                        raise self._error or EngineError("a launch failed")
+            finally:
+                self.remove(ticket)
+                outcome = dict(self._ended).pop(ticket, None)
+                self._ended_while_warming += [pair for pair in self._ended if pair[0] is not ticket]
+            if isinstance(outcome, Exception):
+                raise outcome
         model.previewer.fit()
         return ticket.plan.bucket
 

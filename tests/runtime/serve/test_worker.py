@@ -425,3 +425,17 @@ def test_warming_up_measures_each_size(bundle: str) -> None:
             assert worker.status().alive
 
     run(test())
+
+
+def test_a_request_that_is_under_way_while_a_size_is_warmed_up_is_answered(bundle: str) -> None:
+    async def test() -> None:
+        async with working(bundle) as worker:
+            name = next(iter(worker.models))
+            ticket = worker.submit(**LONG)
+            while ticket.begun is None:
+                await asyncio.sleep(0)
+            warmed = worker.warm_up(name, 48, 72)
+            assert (await ticket.result()).seeds == (1,)
+            await asyncio.wrap_future(warmed)
+
+    run(asyncio.wait_for(test(), 60))
