@@ -1,7 +1,6 @@
 """Options that several commands share, and the reading of their values."""
 
 import json
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,15 +14,8 @@ __all__ = [
     "CudaGraph",
     "Device",
     "Engine",
-    "Fallback",
     "LowMemory",
-    "MemoryLimit",
-    "Precision",
-    "StreamingBudget",
     "Threads",
-    "VaeTiling",
-    "VerifyFiles",
-    "parse_budget",
     "parse_inversion",
     "parse_scheduler_options",
 ]
@@ -31,17 +23,6 @@ __all__ = [
 BundlePath = Annotated[Path, typer.Argument(help="A bundle that `sdengine export` wrote.", show_default=False)]
 Engine = Annotated[
     str, typer.Option(help="auto, onnxruntime, openvino, torch, ...; see `sdengine doctor`.", rich_help_panel="Engine")
-]
-Precision = Annotated[
-    str | None,
-    typer.Option(help="fp32, bf16 or fp16; the first that engine and bundle have.", rich_help_panel="Engine"),
-]
-Fallback = Annotated[
-    str | None,
-    typer.Option(
-        help="error: refuse if the engine cannot run; allow: take the next. Default: allow with auto.",
-        rich_help_panel="Engine",
-    ),
 ]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads of one operator, on a CPU.", rich_help_panel="Speed and memory")
@@ -69,48 +50,10 @@ Compile = Annotated[
         rich_help_panel="Speed and memory",
     ),
 ]
-StreamingBudget = Annotated[
-    str | None,
-    typer.Option(
-        help="TensorRT: weights that stay on the GPU, of a plan that streams them: bytes, 0.0 to 1.0, auto.",
-        rich_help_panel="Speed and memory",
-    ),
-]
-MemoryLimit = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="ONNX Runtime on a GPU: most MiB for each open component. Default: what is free.",
-        rich_help_panel="Speed and memory",
-    ),
-]
-VerifyFiles = Annotated[
-    str,
-    typer.Option(
-        "--verify",
-        help="Compare files with their SHA-256: always, once (large ones after a change), never (not the weights).",
-        rich_help_panel="Engine",
-    ),
-]
-VaeTiling = Annotated[
-    str,
-    typer.Option(
-        metavar="auto|on|off|PIXELS",
-        help="Decode and encode large pictures in tiles, of this side. auto: where the whole needs too much memory.",
-        rich_help_panel="Speed and memory",
-    ),
-]
 LowMemory = Annotated[
     bool,
     typer.Option("--low-memory", help="Keep only one component open at a time.", rich_help_panel="Speed and memory"),
 ]
-
-
-def parse_budget(text: str | None) -> int | float | str | None:
-    """Read a number of bytes, a share with a point in it, or ``auto``."""
-    if text is None or not re.fullmatch(r"\d+|\d*\.\d+", text):
-        return text  # other texts are refused where they are used
-    return float(text) if "." in text else int(text)
 
 
 def parse_scheduler_options(items: list[str]) -> dict[str, Any]:

@@ -9,24 +9,8 @@ import typer
 from ...engines.errors import UsageError
 from ..request.request import Request
 from .console import err, out, print_json, step_progress
-from .options import (
-    BundlePath,
-    Compile,
-    CudaGraph,
-    Device,
-    Engine,
-    Fallback,
-    LowMemory,
-    MemoryLimit,
-    Precision,
-    StreamingBudget,
-    Threads,
-    VaeTiling,
-    VerifyFiles,
-    parse_budget,
-    parse_inversion,
-    parse_scheduler_options,
-)
+from .opening_options import with_opening_options
+from .options import BundlePath, LowMemory, parse_inversion, parse_scheduler_options
 from .request_options import with_request_options
 
 __all__ = ["run"]
@@ -35,6 +19,7 @@ _WORTH_SAYING_MS = 250
 
 
 @with_request_options
+@with_opening_options
 def run(
     bundle: BundlePath,
     prompt: Annotated[
@@ -77,18 +62,8 @@ def run(
         float | None, typer.Option(help="Run the base to the end, then the refiner with this strength.")
     ] = None,
     settings: Any = None,
-    engine: Engine = "auto",
-    precision: Precision = None,
-    fallback: Fallback = None,
-    threads: Threads = None,
-    device: Device = None,
-    cuda_graph: CudaGraph = None,
-    compile: Compile = None,  # noqa: A002
-    weight_streaming_budget: StreamingBudget = None,
-    memory_limit: MemoryLimit = None,
-    vae_tiling: VaeTiling = "auto",
+    opening: Any = None,
     low_memory: LowMemory = False,
-    verify: VerifyFiles = "once",
 ) -> None:
     """Generate images with a bundle."""
     from ...engines.lora import parse_lora
@@ -106,22 +81,7 @@ def run(
     check_standard_output()
     request = Request.from_settings(**settings)
     files = output_files(output, request)
-    if fallback not in (None, "allow", "error"):
-        raise UsageError(f"--fallback {fallback!r} is neither allow nor error")
-    opening = {
-        "engine": engine,
-        "precision": precision,
-        "fallback": fallback,
-        "vae_tiling": vae_tiling,
-        "low_memory": low_memory,
-        "threads": threads,
-        "device": device,
-        "cuda_graph": cuda_graph,
-        "compile": compile,
-        "weight_streaming_budget": parse_budget(weight_streaming_budget),
-        "memory_limit": None if memory_limit is None else memory_limit << 20,
-        "verify": verify,
-    }
+    opening["low_memory"] = low_memory
     loras = {"loras": [parse_lora(text) for text in lora or ()], "lora_folder": lora_folder}
     if refiner is None:
         if denoising_split is not None or refiner_strength is not None:

@@ -7,20 +7,7 @@ import typer
 
 from ...engines.errors import SdengineError, UsageError
 from ...engines.install_hint import install_hint
-from .options import (
-    Compile,
-    CudaGraph,
-    Device,
-    Engine,
-    Fallback,
-    MemoryLimit,
-    Precision,
-    StreamingBudget,
-    Threads,
-    VaeTiling,
-    VerifyFiles,
-    parse_budget,
-)
+from .opening_options import with_opening_options
 
 __all__ = ["serve"]
 
@@ -55,6 +42,7 @@ def _env(name: str) -> str:
     return f"SDENGINE_{name}"
 
 
+@with_opening_options
 def serve(
     bundles: Annotated[
         list[Path],
@@ -140,17 +128,7 @@ def serve(
         Path | None,
         typer.Option(callback=_read_config, is_eager=True, help="YAML file of these options; flags go before it."),
     ] = None,
-    engine: Engine = "auto",
-    precision: Precision = None,
-    fallback: Fallback = None,
-    threads: Threads = None,
-    device: Device = None,
-    cuda_graph: CudaGraph = None,
-    compile: Compile = None,  # noqa: A002
-    weight_streaming_budget: StreamingBudget = None,
-    memory_limit: MemoryLimit = None,
-    vae_tiling: VaeTiling = "auto",
-    verify: VerifyFiles = "once",
+    opening: Any = None,
 ) -> None:
     """Serve bundles over HTTP, with OpenAI's images API."""
     try:
@@ -166,20 +144,7 @@ def serve(
     settings = ServeSettings(
         bundles=tuple(map(str, bundles)),
         served_model_name=tuple(served_model_name or ()),
-        opening={
-            "engine": engine,
-            "precision": precision,
-            "fallback": fallback,
-            "threads": threads,
-            "device": device,
-            "cuda_graph": cuda_graph,
-            "compile": compile,
-            "weight_streaming_budget": parse_budget(weight_streaming_budget),
-            "memory_limit": None if memory_limit is None else memory_limit << 20,
-            "lora_folder": lora_folder,
-            "vae_tiling": vae_tiling,
-            "verify": verify,
-        },
+        opening={**opening, "lora_folder": lora_folder},
         policy=policy,
         max_num_seqs=max_num_seqs,
         max_num_queued_reqs=max_num_queued_reqs,

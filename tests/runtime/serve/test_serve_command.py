@@ -22,6 +22,7 @@ def failed(*arguments: object) -> tuple[int, str]:
     [
         (["--warm-up", "51x48"], 2, "51"),
         (["--policy", "x"], 2, "step, fcfs, batch-at-the-door"),
+        (["--fallback", "maybe"], 2, "neither allow nor error"),
         (["--config", "/nowhere.yaml"], 2, "cannot be read"),
     ],
 )
