@@ -21,7 +21,7 @@ from .request.request import Request
 from .request.resolve import Job, resolve, settings_of
 from .result import Result, Timings, timed
 
-__all__ = ["Generation", "Progress"]
+__all__ = ["Generation", "Progress", "settings_for_record"]
 
 Progress = Callable[[int, int], None]
 
@@ -104,7 +104,6 @@ class Generation:
         with timed(timings, "decode"):
             images = self._decode(request.output_type, samples, warnings)
         timings.total = (time.perf_counter() - started) * 1e3
-        schedule = samples[0].schedule
         return Result(
             images=images,
             image_embeds=_embeds(samples, "image_embeds"),
@@ -116,13 +115,7 @@ class Generation:
             fallbacks=tuple(self.components.fallbacks),
             timings_ms=timings,
             warnings=tuple(dict.fromkeys([*self.components.notes, *warnings])),
-            settings={
-                **settings_of(request),
-                "scheduler": schedule.solver,
-                "num_inference_steps": schedule.steps,
-                "guidance_scale": job.guidance_scale,
-                **stage_settings(job, samples),
-            },
+            settings=settings_for_record(request, samples),
         )
 
     def _denoise(
@@ -184,8 +177,17 @@ def _embeds(samples: Sequence[Sample], name: str) -> NDArray[np.float32] | None:
     return np.stack(embeds) if len(embeds) == len(samples) else None
 
 
-def stage_settings(job: Job, samples: Sequence[Sample]) -> dict[str, Any]:
-    """Return the settings of a job's earlier stages, for the record."""
+def settings_for_record(request: Request, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Return the settings that shaped a request's images, resolved, as JSON values."""
+    schedule, job = samples[0].schedule, samples[0].job
+    settings = {**settings_of(request), "scheduler": schedule.solver, "num_inference_steps": schedule.steps}
+    if job is not None:
+        settings |= {"guidance_scale": job.guidance_scale, **_stage_settings(job, samples)}
+    return settings
+
+
+def _stage_settings(job: Job, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Return the settings of a job's earlier stages."""
     if not any(sample.before for sample in samples):
         return {}
     return {

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..generate import stage_settings
-from ..request.resolve import settings_of
+from ..generate import settings_for_record
 from .model import Model
 from .ticket import Outcome, Ticket
 
@@ -27,9 +26,8 @@ def outcome_of(ticket: Ticket, model: Model, done: "Sequence[tuple[Sample, Image
 
     """
     samples, images = zip(*done, strict=True)
-    first, components = samples[0], model.pipeline.components
+    components = model.pipeline.components
     warnings = [*components.notes, *(warning for sample in samples for warning in sample.warnings)]
-    scale = {} if first.job is None else {"guidance_scale": first.job.guidance_scale}
     return Outcome(
         images=images,
         seeds=tuple(sample.seed for sample in samples),
@@ -40,11 +38,7 @@ def outcome_of(ticket: Ticket, model: Model, done: "Sequence[tuple[Sample, Image
         engines=dict(components.ran),
         fallbacks=tuple(components.fallbacks),
         settings={
-            **settings_of(ticket.plan.request),
-            "scheduler": first.schedule.solver,
-            "num_inference_steps": first.schedule.steps,
-            **scale,
-            **({} if first.job is None else stage_settings(first.job, samples)),
+            **settings_for_record(ticket.plan.request, samples),
             **({"loras": ticket.loras} if ticket.loras else {}),
         },
         loras=tuple(ticket.loras),
