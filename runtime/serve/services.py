@@ -64,8 +64,10 @@ class Services:
             ApiError: it does not.
 
         """
+        if "loras" not in settings:
+            return
         names = model.pipeline.lora_names
-        for name, _ in settings.get("loras", ()):
+        for name, _ in settings["loras"]:
             if name not in names:
                 how = nearest(name, names) if names else "; the server was started without --lora-folder"
                 message = f"loras: there is no LoRA {name[:100]!r} here{how}"
