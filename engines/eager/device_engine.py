@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from ..bundle.bundle import Bundle
-from ..cuda.device import Device, device_of
+from ..cuda.device import Device
 from ..cuda.device_memory import DeviceArray, host_buffers
+from ..cuda.engine_on_device import EngineOnDevice
 from ..cuda.gpu import device_number, no_gpu
 from ..engine import check_buffers
 from ..errors import EngineError, EngineUnavailableError, UsageError
@@ -19,7 +20,7 @@ __all__ = ["DeviceTorchEngine"]
 CudaGraph = Literal["step", "loop", "off"]
 
 
-class DeviceTorchEngine:
+class DeviceTorchEngine(EngineOnDevice):
     """A component as a torch module on a GPU; for its arguments see :func:`~sdengine.engines.eager.open_torch`.
 
     Buffers of the device are used where they are, as tensors on the same bytes. Those of the host are copied at each
@@ -55,21 +56,14 @@ class DeviceTorchEngine:
         graphs = bundle.component(component).graphs
         self.spec = (graphs.get(precision) or next(iter(graphs.values()))).spec
         self._cuda_graph = cuda_graph
-        self._shared: Device | None = device_of(number)
-        self.memory = self._shared.memory
-        try:
-            with self._shared.held():
-                self._torch = TorchStream(number, int(self._shared.stream))
-                with self._torch.current():
-                    self._module = Module(
-                        bundle, component, precision=precision, device=self._torch.device, compile=compile
-                    )
-        except BaseException:
-            self._shared.release()
-            raise
+        with self._opening(number) as shared, shared.held():
+            self._torch = TorchStream(number, int(shared.stream))
+            with self._torch.current():
+                self._module = Module(
+                    bundle, component, precision=precision, device=self._torch.device, compile=compile
+                )
         if precision != "fp32" and (missing := kernels.unavailable()) is not None:
             self.notes.append(missing)
-        self.device = f"cuda:{number} ({self._shared.gpu.model})"
 
     def prepare(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Callable[[], None]:
         """Bind buffers; see :class:`~sdengine.engines.engine.Engine`."""
@@ -112,21 +106,9 @@ class DeviceTorchEngine:
         with self._torch.current(), pool:
             self._module.run(sources, targets)
 
-    def _open_device(self) -> Device:
-        if self._shared is None:
-            raise EngineError(f"{self.spec.name}: this engine has been closed")
-        return self._shared
-
-    def close(self) -> None:
-        """Release the module; calling it twice is harmless."""
-        device, self._shared = self._shared, None
-        if device is None:
-            return
-        with device.held():
-            device.synchronize()
-            del self._module
-            self._torch.close()
-        device.release()
+    def _release(self) -> None:
+        del self._module
+        self._torch.close()
 
 
 class TorchStream:

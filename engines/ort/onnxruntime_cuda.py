@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..bundle.bundle import Bundle
-from ..cuda.device import Device, device_of
 from ..cuda.device_memory import host_buffers
+from ..cuda.engine_on_device import EngineOnDevice
 from ..cuda.gpu import device_number, free_memory, no_gpu
 from ..engine import check_buffers
 from ..errors import EngineError, EngineUnavailableError, UsageError
@@ -40,7 +40,7 @@ def version() -> str:
     return str(onnxruntime.__version__)
 
 
-class OnnxRuntimeCudaEngine:
+class OnnxRuntimeCudaEngine(EngineOnDevice):
     """A component in an ONNX Runtime session on a GPU.
 
     It shares stream and memory with the plans on that GPU, so that nothing waits between one and the other. CUDA graphs
@@ -78,20 +78,14 @@ class OnnxRuntimeCudaEngine:
         self.spec = graph.spec
         self.precision = precision
         self._number = device_number(device)
-        self._shared: Device | None = device_of(self._number)
-        self.memory = self._shared.memory
-        try:
+        with self._opening(self._number) as shared:
             limit = memory_limit if memory_limit is not None else free_memory(self._number)
-            options = _provider_options(self._number, int(self._shared.stream), limit)
-            with self._shared.held():
+            options = _provider_options(self._number, int(shared.stream), limit)
+            with shared.held():
                 self._session: Any = open_session(
                     bundle, component, graph.file, _PROVIDER, options, config=[_placement_option()]
                 )
             _check_placement(component, self._session)
-        except BaseException:
-            self._shared.release()
-            raise
-        self.device = f"cuda:{self._number} ({self._shared.gpu.model})"
 
     def prepare(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Callable[[], None]:
         """Bind buffers; see :class:`~sdengine.engines.engine.Engine`."""
@@ -128,20 +122,8 @@ class OnnxRuntimeCudaEngine:
 
         return launch
 
-    def _open_device(self) -> Device:
-        if self._shared is None:
-            raise EngineError(f"{self.spec.name}: this engine has been closed")
-        return self._shared
-
-    def close(self) -> None:
-        """Release the session; calling it twice is harmless."""
-        device, self._shared = self._shared, None
-        if device is None:
-            return
-        with device.held():
-            device.synchronize()
-            self._session = None
-        device.release()
+    def _release(self) -> None:
+        self._session = None
 
 
 def _provider_options(number: int, stream: int, limit: int) -> dict[str, str]:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..bundle.bundle import Bundle
-from ..cuda.device import Device, device_of
+from ..cuda.device import Device
 from ..cuda.device_memory import DeviceArray, host_buffers
+from ..cuda.engine_on_device import EngineOnDevice
 from ..cuda.gpu import device_number
 from ..engine import Array, check_buffers
 from ..errors import EngineError, UsageError
@@ -33,7 +34,7 @@ MOST_BOUND_CONTEXTS = 8
 unused for longest is dropped first. A loop over steps holds its own for as long as it lives."""
 
 
-class PlanEngine:
+class PlanEngine(EngineOnDevice):
     """A component's plan on a GPU.
 
     Args:
@@ -79,25 +80,17 @@ class PlanEngine:
         self._bound: OrderedDict[tuple[object, ...], BoundContext] = OrderedDict()
         self._alive: weakref.WeakSet[BoundContext] = weakref.WeakSet()
         self._module = library.load()
-        number = device_number(device)
-        self._shared: Device | None = device_of(number)
-        self.memory = self._shared.memory
-        try:
-            plan = plan_for(library, bundle, component, precision, self._shared.gpu, str(self._module.__version__))
+        with self._opening(device_number(device)) as shared:
+            plan = plan_for(library, bundle, component, precision, shared.gpu, str(self._module.__version__))
             record = read_record(bundle, plan)
             self._profiles = record.profiles
-            self._engine = self._deserialised(bundle, plan, record)
-            self._finish_opening(bundle, plan, record, weight_streaming_budget)
-        except BaseException:
-            self._shared.release()
-            raise
-        self.device = f"cuda:{number} ({self._shared.gpu.model})"
+            self._engine = self._deserialised(shared, bundle, plan, record)
+            self._finish_opening(shared, bundle, plan, record, weight_streaming_budget)
 
-    def _deserialised(self, bundle: Bundle, plan: str, record: PlanRecord) -> Any:
+    def _deserialised(self, device: Device, bundle: Bundle, plan: str, record: PlanRecord) -> Any:
         """Open the plan, which is native code: only after its hash has been compared."""
-        assert self._shared is not None
         file = bundle.checked_file(plan)
-        with self._shared.held():
+        with device.held():
             self._runtime = self._module.Runtime(logger_for(self._module, self._messages))
             if record.source.options.version_compatible:
                 # Such a plan contains host code of the release that built it.
@@ -109,10 +102,9 @@ class PlanEngine:
         return engine
 
     def _finish_opening(
-        self, bundle: Bundle, plan: str, record: PlanRecord, streaming_budget: int | float | str | None
+        self, device: Device, bundle: Bundle, plan: str, record: PlanRecord, streaming_budget: int | float | str | None
     ) -> None:
-        assert self._shared is not None
-        device, options = self._shared, record.source.options
+        options = record.source.options
         # TensorRT-RTX allocates memory itself for such a plan, which a capture does not allow.
         self._streams = options.weight_streaming
         if self._streams and self._cuda_graph == "loop":
@@ -201,11 +193,6 @@ class PlanEngine:
 
         return launch
 
-    def _open_device(self) -> Device:
-        if self._shared is None:
-            raise EngineError(f"{self.spec.name}: this engine has been closed")
-        return self._shared
-
     def _profile_for(self, axes: Mapping[str, int]) -> int:
         """Choose the profile that holds all axes and is optimised nearest to them.
 
@@ -233,20 +220,13 @@ class PlanEngine:
         self._bound.move_to_end(key)
         return self._bound[key]
 
-    def close(self) -> None:
-        """Release the plan and everything on the device."""
-        device, self._shared = self._shared, None
-        if device is None:
-            return
-        with device.held():
-            device.synchronize()
-            for bound in list(self._alive):
-                bound.close()
-            self._bound.clear()
-            self._contexts.keep()
-            del self._contexts, self._weights
-            self._engine = self._runtime = None
-        device.release()
+    def _release(self) -> None:
+        for bound in list(self._alive):
+            bound.close()
+        self._bound.clear()
+        self._contexts.keep()
+        del self._contexts, self._weights
+        self._engine = self._runtime = None
 
 
 def deserialised(runtime: Any, file: Path) -> Any:
