@@ -1,6 +1,5 @@
 """Bundles with one node of a graph changed, as a fault in an export or a library would leave it."""
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ def spoilt(
 ) -> tuple[Path, str]:
     """Change a component's first graph in a copy of a bundle; return the copy and what ``change`` returned."""
     path = folder / "spoilt"
-    shutil.copytree(source, path, copy_function=os.link)
+    shutil.copytree(source, path)
     bundle = Bundle(path)
     graph = next(iter(bundle.component(component).graphs.values()))
     name = graph.contrib if contrib else graph.file
