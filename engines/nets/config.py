@@ -138,6 +138,18 @@ class UNetConfig:
                 maps.append((level.channels, 2 ** (i + 1)))
         return [*maps, maps[-1]]
 
+    def up_inputs(self) -> list[list[int]]:
+        """Channels that each residual block on the way up takes, per level: those below, and a map's beside them."""
+        maps = [channels for channels, _ in self.maps()[:-1]]
+        inputs: list[list[int]] = []
+        channels = self.down[-1].channels
+        for level in self.up:
+            inputs.append([])
+            for _ in range(level.layers):
+                inputs[-1].append(channels + maps.pop())
+                channels = level.channels
+        return inputs
+
     @classmethod
     def from_diffusers(cls, config: Mapping[str, Any], *, pooled: int | None = None) -> "UNetConfig":
         """Resolve the contents of a ``config.json``.

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from .attention import KeyValues
 from .conditioner import packed_key_values
 from .config import LevelConfig, UNetConfig
-from .layers import GroupNorm, timestep_sinusoid
-from .unet import TwoLinear
+from .layers import GroupNorm
+from .unet import TwoLinear, time_sinusoid
 
 __all__ = ["HintLatents", "ImageConditioner", "ImageUNet"]
 
@@ -197,22 +197,16 @@ class ImageUNet(nn.Module):
         self.time_embedding = TwoLinear(base, config.embedding)
         self.add_embedding = ImageTimeEmbedding(config)
         self.encoder_hid_proj = ImageProjection(config)
-        blocks, channels, skips = [], base, [base]
-        for i, level in enumerate(config.down):
-            last = i == len(config.down) - 1
-            blocks.append(DownBlock(config, channels, level, last=last))
-            channels = level.channels
-            skips += [channels] * (level.layers + (not last))
-        self.down_blocks = nn.ModuleList(blocks)
+        inputs_down = (base, *(level.channels for level in config.down[:-1]))
+        self.down_blocks = nn.ModuleList(
+            DownBlock(config, channels, level, last=i == len(config.down) - 1)
+            for i, (channels, level) in enumerate(zip(inputs_down, config.down, strict=True))
+        )
         self.mid_block = MidBlock(config, coarsest)
-        ups = []
-        for i, level in enumerate(config.up):
-            inputs = []
-            for _ in range(level.layers):
-                inputs.append(channels + skips.pop())
-                channels = level.channels
-            ups.append(UpBlock(config, inputs, level, last=i == len(config.up) - 1))
-        self.up_blocks = nn.ModuleList(ups)
+        self.up_blocks = nn.ModuleList(
+            UpBlock(config, inputs, level, last=i == len(config.up) - 1)
+            for i, (inputs, level) in enumerate(zip(config.up_inputs(), config.up, strict=True))
+        )
         self.conv_norm_out = GroupNorm(config.groups, base, eps=config.eps)
         self.conv_out = nn.Conv2d(base, config.out_channels, 3, padding=1)
 
@@ -244,14 +238,8 @@ class ImageUNet(nn.Module):
             scheduler of Kandinsky's asks for it.
 
         """
-        config = self.config
-        sinusoid = timestep_sinusoid(
-            timestep,
-            config.down[0].channels,
-            flip_sin_to_cos=config.flip_sin_to_cos,
-            freq_shift=config.freq_shift,
-        )
-        e = F.silu(self.time_embedding(sinusoid.to(self.conv_in.weight.dtype)) + embedding)
+        sinusoid = time_sinusoid(self.config, timestep, self.conv_in.weight.dtype)
+        e = F.silu(self.time_embedding(sinusoid) + embedding)
         x = self.conv_in(x if rows is None else x.index_select(0, rows[0]))
         kv, skips = iter(key_values), [x]
         for block in self.down_blocks:
@@ -259,7 +247,7 @@ class ImageUNet(nn.Module):
         x = self.mid_block(skips[-1], e, kv)
         for block in self.up_blocks:
             x = block(x, skips, e, kv)
-        return self.conv_out(self.conv_norm_out(x, silu=True))[:, : config.latent]
+        return self.conv_out(self.conv_norm_out(x, silu=True))[:, : self.config.latent]
 
 
 class ImageConditioner(nn.Module):

@@ -15,7 +15,7 @@ from .attention import Attention, KeyValues, Transformer2D
 from .config import LevelConfig, UNetConfig
 from .layers import Downsample, GroupNorm, ResnetBlock, Upsample, timestep_sinusoid
 
-__all__ = ["DownPath", "TwoLinear", "UNet"]
+__all__ = ["DownPath", "TwoLinear", "UNet", "time_sinusoid"]
 
 
 class TwoLinear(nn.Module):
@@ -30,6 +30,16 @@ class TwoLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, width_in] -> [B, width_out], which is the width where it is not given."""
         return self.linear_2(F.silu(self.linear_1(x)))
+
+
+def time_sinusoid(config: UNetConfig, timestep: Tensor, dtype: torch.dtype) -> Tensor:
+    """Timesteps [R] -> what their embedding is made of, [R, base channels]."""
+    return timestep_sinusoid(
+        timestep,
+        config.down[0].channels,
+        flip_sin_to_cos=config.flip_sin_to_cos,
+        freq_shift=config.freq_shift,
+    ).to(dtype)
 
 
 def _transformer(config: UNetConfig, level: LevelConfig, depth: int) -> Transformer2D:
@@ -148,13 +158,7 @@ class DownPath(nn.Module):
             offset: the distilled guidance's part, [R, base channels], or None.
 
         """
-        config = self.config
-        x = timestep_sinusoid(
-            timestep,
-            config.down[0].channels,
-            flip_sin_to_cos=config.flip_sin_to_cos,
-            freq_shift=config.freq_shift,
-        ).to(self.conv_in.weight.dtype)
+        x = time_sinusoid(self.config, timestep, self.conv_in.weight.dtype)
         time = self.time_embedding(x if offset is None else x + offset)
         return F.silu(time if embedding is None else time + embedding)
 
@@ -182,17 +186,10 @@ class UNet(DownPath):
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__(config)
-        skips = [config.down[0].channels]
-        for i, level in enumerate(config.down):
-            skips += [level.channels] * (level.layers + (i < len(config.down) - 1))
-        blocks = []
-        channels = config.down[-1].channels
-        for i, level in enumerate(config.up):
-            inputs = []
-            for _ in range(level.layers):
-                inputs.append(channels + skips.pop())
-                channels = level.channels
-            blocks.append(UpBlock(config, inputs, level, last=i == len(config.up) - 1))
+        blocks = [
+            UpBlock(config, inputs, level, last=i == len(config.up) - 1)
+            for i, (inputs, level) in enumerate(zip(config.up_inputs(), config.up, strict=True))
+        ]
         self.up_blocks = nn.ModuleList(blocks)
         base = config.down[0].channels
         self.conv_norm_out = GroupNorm(config.groups, base, eps=config.eps)
