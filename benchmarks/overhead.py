@@ -25,7 +25,7 @@ import onnx
 import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from sdengine.engines.bundle.manifest import Graph
-from sdengine.engines.component_specs import denoiser_spec
+from sdengine.engines.component_specs import Part, denoiser_spec
 from sdengine.engines.memory import HOST, Buffer
 from sdengine.engines.nets.config import UNetConfig
 from sdengine.engines.ort.onnxruntime_cpu import OnnxRuntimeEngine
@@ -208,19 +208,20 @@ def slope(draw: Callable[[int], float], many: int) -> float:
 
 
 def measure(samples: int, rounds: int, folder: Path) -> dict[str, list[float]]:
-    spec = denoiser_spec("denoiser", UNetConfig.from_diffusers(UNET, pooled=None), "float32", AXES)
+    config = UNetConfig.from_diffusers(UNET, pooled=None)
+    spec = denoiser_spec(Part(name="denoiser", config=config, dtype="float32", axes=AXES))
     bundle: Any = OneGraph(folder, spec)
     engine = OnnxRuntimeEngine(bundle, "denoiser", threads=1)
     free, real, alone = ours(Nothing(spec), samples), ours(engine, samples), calls_alone(engine, samples)
     other = diffusers_loop(samples)
     for draw in (free, real, alone, other):
         draw(FEW)
-    found: dict[str, list[float]] = {"ours, nothing": [], "ours, onnxruntime": [], "diffusers, nothing": []}
+    slopes: dict[str, list[float]] = {"ours, nothing": [], "ours, onnxruntime": [], "diffusers, nothing": []}
     for _ in range(rounds):
-        found["ours, nothing"].append(slope(free, MANY_OURS))
-        found["ours, onnxruntime"].append(slope(real, MANY_OURS) - slope(alone, MANY_OURS))
-        found["diffusers, nothing"].append(slope(other, MANY))
-    return found
+        slopes["ours, nothing"].append(slope(free, MANY_OURS))
+        slopes["ours, onnxruntime"].append(slope(real, MANY_OURS) - slope(alone, MANY_OURS))
+        slopes["diffusers, nothing"].append(slope(other, MANY))
+    return slopes
 
 
 def main() -> None:
@@ -237,9 +238,9 @@ def main() -> None:
     print(f"| {'-' * 6}: | {'-' * 20} | {'-' * 10}: | {'-' * 14}: | ------: |")
     for samples in args.samples:
         with tempfile.TemporaryDirectory() as folder:
-            found = measure(samples, args.rounds, Path(folder))
-        base = statistics.median(found["ours, nothing"])
-        for name, values in found.items():
+            slopes = measure(samples, args.rounds, Path(folder))
+        base = statistics.median(slopes["ours, nothing"])
+        for name, values in slopes.items():
             middle = statistics.median(values)
             spread = f"{min(values):.0f} to {max(values):.0f}"
             print(f"| {samples:7} | {name:<20} | {middle:11.0f} | {spread:>15} | {middle / base:6.1f}x |")

@@ -6,6 +6,8 @@ tensor of samples or rows has that axis first. An output ``next_X`` becomes the 
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from .nets.config import UNetConfig
 from .nets.image_encoder_config import ImageEncoderConfig
@@ -18,12 +20,15 @@ from .spec import AxisRange, Changes, ComponentSpec, Dim, TensorSpec
 __all__ = [
     "STATE_SLOTS",
     "UPDATE_TERMS",
+    "Part",
     "conditioner_spec",
     "controlnet_spec",
     "denoiser_spec",
     "hint_latents_spec",
     "hint_spec",
     "image_encoder_spec",
+    "movq_decoder_spec",
+    "movq_encoder_spec",
     "prior_conditioner_spec",
     "prior_decoder_spec",
     "prior_spec",
@@ -40,13 +45,38 @@ UPDATE_TERMS = STATE_SLOTS + 3
 
 Axes = Mapping[str, AxisRange]
 
+_Config = TypeVar("_Config")
 
-def _spec(name: str, inputs: list[TensorSpec], outputs: list[TensorSpec], axes: Axes) -> ComponentSpec:
+
+@dataclass(frozen=True, kw_only=True)
+class Part(Generic[_Config]):
+    """What the shapes of a component follow from.
+
+    Attributes:
+        name: of the component.
+        config: of its network.
+        dtype: of the tensors that components pass to each other.
+        axes: ranges of all axes.
+        controlled: whether the bundle holds ControlNets.
+
+    """
+
+    name: str
+    config: _Config
+    dtype: str
+    axes: Axes
+    controlled: bool = False
+
+
+def _spec(
+    part: Part[Any], inputs: list[TensorSpec], outputs: list[TensorSpec], axes: Axes | None = None
+) -> ComponentSpec:
     """Make a spec of those axes that its inputs have."""
+    axes = part.axes if axes is None else axes
     text = " ".join(str(dim) for tensor in inputs for dim in tensor.shape)
     names = set(text.replace("*", " ").replace("/", " ").split())
     used = {axis: allowed for axis, allowed in axes.items() if axis in names}
-    return ComponentSpec(name=name, inputs=tuple(inputs), outputs=tuple(outputs), axes=used)
+    return ComponentSpec(name=part.name, inputs=tuple(inputs), outputs=tuple(outputs), axes=used)
 
 
 def _f32(name: str, *shape: Dim, changes: Changes = "request") -> TensorSpec:
@@ -57,8 +87,9 @@ def _i64(name: str, *shape: Dim) -> TensorSpec:
     return TensorSpec(name=name, dtype="int64", shape=shape)
 
 
-def text_encoder_spec(name: str, config: TextEncoderConfig, axes: Axes) -> ComponentSpec:
+def text_encoder_spec(part: Part[TextEncoderConfig]) -> ComponentSpec:
     """``text_encoder`` and ``text_encoder_2``."""
+    config = part.config
     inputs = [
         _i64("input_ids", "B", config.tokens),
         _i64("attention_mask", "B", config.tokens),
@@ -69,15 +100,15 @@ def text_encoder_spec(name: str, config: TextEncoderConfig, axes: Axes) -> Compo
         _f32("hidden", "B", config.tokens, config.width),
         _f32("pooled", "B", config.projection or config.width),
     ]
-    return _spec(name, inputs, outputs, axes)
+    return _spec(part, inputs, outputs)
 
 
-def prepared(config: UNetConfig, dtype: str, *, up: bool = True) -> list[TensorSpec]:
-    """Outputs of the conditioner, which are inputs of the denoiser, or of a ControlNet (``up=False``)."""
+def prepared(config: UNetConfig, dtype: str) -> list[TensorSpec]:
+    """Outputs of the conditioner, which are inputs of the denoiser, or of a ControlNet."""
     tokens: Dim = config.image_tokens or "T"
     tensors = [
         TensorSpec(name=f"key_values_{width}", dtype=dtype, shape=("R", layers, 2, tokens, width))
-        for width, layers in config.cross_layers(up=up).items()
+        for width, layers in config.cross_layers(up=not config.hint_channels).items()
     ]
     if config.time_ids or config.image:
         tensors.append(TensorSpec(name="embedding", dtype=dtype, shape=("R", config.embedding)))
@@ -86,14 +117,15 @@ def prepared(config: UNetConfig, dtype: str, *, up: bool = True) -> list[TensorS
     return tensors
 
 
-def conditioner_spec(name: str, config: UNetConfig, dtype: str, axes: Axes, *, up: bool = True) -> ComponentSpec:
-    """``conditioner``, and the one of each ControlNet (``up=False``)."""
+def conditioner_spec(part: Part[UNetConfig]) -> ComponentSpec:
+    """``conditioner``, and the one of each ControlNet."""
+    config = part.config
     inputs = [_f32("image_embeds", "R", config.image) if config.image else _f32("hidden", "R", "T", config.context)]
     if config.time_ids:
         inputs += [_f32("pooled", "R", config.pooled), _f32("time_ids", "R", config.time_ids)]
     if config.guidance_width:
         inputs.append(_f32("guidance", "R"))
-    return _spec(name, inputs, prepared(config, dtype, up=up), axes)
+    return _spec(part, inputs, prepared(config, part.dtype))
 
 
 def _solver_inputs(channels: int, *size: Dim, rescale: bool) -> list[TensorSpec]:
@@ -128,54 +160,59 @@ def _residuals(config: UNetConfig, prefix: str = "") -> list[TensorSpec]:
     ]
 
 
-def denoiser_spec(name: str, config: UNetConfig, dtype: str, axes: Axes, *, controlled: bool = False) -> ComponentSpec:
-    """``denoiser``; with ControlNets in the bundle (``controlled``) it takes their residuals too."""
+def denoiser_spec(part: Part[UNetConfig]) -> ComponentSpec:
+    """``denoiser``; with ControlNets in the bundle it takes their residuals too."""
+    config = part.config
     c = config.latent
     state = _f32("state", "S", STATE_SLOTS, c, "h", "w", changes="state")
     inputs = [
         *_step_inputs(state),
         *_solver_inputs(c, "h", "w", rescale=True),
-        *prepared(config, dtype),
+        *prepared(config, part.dtype),
     ]
     if config.in_channels > c:
         inputs.append(_f32("extra", "S", config.in_channels - c, "h", "w"))
     if config.blends:
         inputs += [_f32("mask", "S", 1, "h", "w"), _f32("known", "S", 2, c, "h", "w")]
         inputs.append(_f32("blend", "S", 2, changes="evaluation"))
-    if controlled:
+    if part.controlled:
         inputs += _residuals(config)
-    return _spec(name, inputs, [_f32("next_state", *state.shape)], axes)
+    return _spec(part, inputs, [_f32("next_state", *state.shape)])
 
 
-def hint_spec(name: str, config: UNetConfig, axes: Axes) -> ComponentSpec:
+def hint_spec(part: Part[UNetConfig]) -> ComponentSpec:
     """The component that embeds a ControlNet's image."""
+    config = part.config
     factor = 2 ** (len(config.hint_channels) - 1)
     inputs = [_f32("image", "S", f"{factor}*h", f"{factor}*w", config.hint_in)]
-    return _spec(name, inputs, [_f32("hint", "S", config.down[0].channels, "h", "w")], axes)
+    return _spec(part, inputs, [_f32("hint", "S", config.down[0].channels, "h", "w")])
 
 
-def controlnet_spec(name: str, config: UNetConfig, dtype: str, axes: Axes) -> ComponentSpec:
+def controlnet_spec(part: Part[UNetConfig]) -> ComponentSpec:
     """One ControlNet's step."""
+    config = part.config
     inputs = [
         *_step_inputs(_f32("state", "S", STATE_SLOTS, config.in_channels, "h", "w", changes="state")),
         _f32("hint", "S", config.down[0].channels, "h", "w"),
         _f32("scale", "R", len(config.maps()), changes="evaluation"),
-        *prepared(config, dtype, up=False),
+        *prepared(config, part.dtype),
         *_residuals(config),
     ]
-    return _spec(name, inputs, _residuals(config, "next_"), axes)
+    return _spec(part, inputs, _residuals(config, "next_"))
 
 
-def hint_latents_spec(name: str, config: UNetConfig, axes: Axes) -> ComponentSpec:
+def hint_latents_spec(part: Part[UNetConfig]) -> ComponentSpec:
     """The component that embeds a hint as more channels beside the latents."""
+    config = part.config
     inputs = [_f32("image", "S", "8*h", "8*w", 3)]
-    return _spec(name, inputs, [_f32("extra", "S", config.latent, "h", "w")], axes)
+    return _spec(part, inputs, [_f32("extra", "S", config.latent, "h", "w")])
 
 
-def image_encoder_spec(name: str, config: ImageEncoderConfig, axes: Axes) -> ComponentSpec:
+def image_encoder_spec(part: Part[ImageEncoderConfig]) -> ComponentSpec:
     """``image_encoder``."""
+    config = part.config
     inputs = [_f32("pixels", "B", config.size, config.size, 3)]
-    return _spec(name, inputs, [_f32("image_embeds", "B", config.projection)], axes)
+    return _spec(part, inputs, [_f32("image_embeds", "B", config.projection)])
 
 
 def _prior_prepared(config: PriorConfig, dtype: str) -> list[TensorSpec]:
@@ -185,31 +222,34 @@ def _prior_prepared(config: PriorConfig, dtype: str) -> list[TensorSpec]:
     return [key_values, _f32("key_bias", "R", config.prefix)]
 
 
-def prior_conditioner_spec(name: str, config: PriorConfig, dtype: str, axes: Axes) -> ComponentSpec:
+def prior_conditioner_spec(part: Part[PriorConfig]) -> ComponentSpec:
     """``prior_conditioner``: the text's part of a prior."""
+    config = part.config
     inputs = [
         _f32("hidden", "R", config.tokens, config.embedding),
         _f32("pooled", "R", config.embedding),
         _f32("text_mask", "R", config.tokens),
     ]
-    return _spec(name, inputs, _prior_prepared(config, dtype), axes)
+    return _spec(part, inputs, _prior_prepared(config, part.dtype))
 
 
-def prior_spec(name: str, config: PriorConfig, dtype: str, axes: Axes) -> ComponentSpec:
+def prior_spec(part: Part[PriorConfig]) -> ComponentSpec:
     """``prior``: a step; an embedding is a picture of one pixel."""
+    config = part.config
     state = _f32("state", "S", STATE_SLOTS, config.embedding, 1, 1, changes="state")
     inputs = [
         *_step_inputs(state),
         *_solver_inputs(config.embedding, 1, 1, rescale=False),
-        *_prior_prepared(config, dtype),
+        *_prior_prepared(config, part.dtype),
     ]
-    return _spec(name, inputs, [_f32("next_state", *state.shape)], axes)
+    return _spec(part, inputs, [_f32("next_state", *state.shape)])
 
 
-def prior_decoder_spec(name: str, config: PriorConfig, axes: Axes) -> ComponentSpec:
+def prior_decoder_spec(part: Part[PriorConfig]) -> ComponentSpec:
     """``prior_decoder``: what was denoised, as the embedding of a picture."""
+    config = part.config
     inputs = [_f32("latent", "S", config.embedding, 1, 1)]
-    return _spec(name, inputs, [_f32("image_embeds", "S", config.embedding)], axes)
+    return _spec(part, inputs, [_f32("image_embeds", "S", config.embedding)])
 
 
 def _tile_axes(axes: Axes) -> Axes:
@@ -220,23 +260,38 @@ def _tile_axes(axes: Axes) -> Axes:
     }
 
 
-def vae_decoder_spec(name: str, config: VAEConfig | MoVQConfig, axes: Axes) -> ComponentSpec:
+def _pixels(config: VAEConfig | MoVQConfig) -> TensorSpec:
+    return _f32("image", "S", f"{config.factor}*h", f"{config.factor}*w", 3)
+
+
+def _latent(config: VAEConfig | MoVQConfig) -> TensorSpec:
+    return _f32("latent", "S", config.latent, "h", "w")
+
+
+def vae_decoder_spec(part: Part[VAEConfig]) -> ComponentSpec:
     """``vae_decoder``: float pixels, the same pixels as bytes, and one number that shows overflow."""
-    axes = _tile_axes(axes) if isinstance(config, VAEConfig) else axes
-    pixels = _f32("image", "S", f"{config.factor}*h", f"{config.factor}*w", 3)
+    return _decoder_spec(part, _tile_axes(part.axes))
+
+
+def movq_decoder_spec(part: Part[MoVQConfig]) -> ComponentSpec:
+    """``vae_decoder`` of a MoVQ, which is not run in tiles."""
+    return _decoder_spec(part, part.axes)
+
+
+def _decoder_spec(part: Part[VAEConfig] | Part[MoVQConfig], axes: Axes) -> ComponentSpec:
+    pixels = _pixels(part.config)
     picture = TensorSpec(name="picture", dtype="uint8", shape=pixels.shape)
-    return _spec(name, [_f32("latent", "S", config.latent, "h", "w")], [pixels, picture, _f32("magnitude", "S")], axes)
+    return _spec(part, [_latent(part.config)], [pixels, picture, _f32("magnitude", "S")], axes)
 
 
-def vae_encoder_spec(name: str, config: VAEConfig | MoVQConfig, axes: Axes, *, noise: bool = True) -> ComponentSpec:
-    """``vae_encoder``: latents, and the mean and log-variance that they are sampled from.
+def vae_encoder_spec(part: Part[VAEConfig]) -> ComponentSpec:
+    """``vae_encoder``: latents, and the mean and log-variance that they are sampled from."""
+    latent = _latent(part.config)
+    moments = _f32("moments", "S", 2 * part.config.latent, "h", "w")
+    inputs = [_pixels(part.config), _f32("noise", *latent.shape)]
+    return _spec(part, inputs, [latent, moments], _tile_axes(part.axes))
 
-    Without ``noise`` there is nothing random in what it makes.
-    """
-    axes = _tile_axes(axes) if isinstance(config, VAEConfig) else axes
-    pixels = _f32("image", "S", f"{config.factor}*h", f"{config.factor}*w", 3)
-    latent = _f32("latent", "S", config.latent, "h", "w")
-    if not noise:
-        return _spec(name, [pixels], [latent], axes)
-    moments = _f32("moments", "S", 2 * config.latent, "h", "w")
-    return _spec(name, [pixels, _f32("noise", *latent.shape)], [latent, moments], axes)
+
+def movq_encoder_spec(part: Part[MoVQConfig]) -> ComponentSpec:
+    """``vae_encoder`` of a MoVQ, in which nothing is random."""
+    return _spec(part, [_pixels(part.config)], [_latent(part.config)])

@@ -15,11 +15,9 @@ from .nets.movq_config import MoVQConfig
 from .nets.prior_config import PriorConfig
 from .nets.text_config import TextEncoderConfig
 from .nets.vae_config import VAEConfig
-from .spec import AxisRange, ComponentSpec
+from .spec import ComponentSpec
 
 __all__ = ["COMPONENT_KINDS", "IO_DTYPES", "NETWORK_KINDS", "ComponentKind", "NetworkKind", "kind_of"]
-
-Axes = Mapping[str, AxisRange]
 
 IO_DTYPES = {"fp32": "float32", "bf16": "float32", "fp16": "float16"}
 """Types of the tensors that components pass to each other, by precision: numpy has no bfloat16."""
@@ -31,15 +29,14 @@ class ComponentKind:
 
     Attributes:
         name: in manifests.
-        spec: its shapes, from the component's name, the network's config, the type that components hand to each other
-            (:data:`IO_DTYPES`), the axes, and whether the bundle holds ControlNets.
+        spec: its shapes.
         module: the torch module that is traced, ``file:Class`` in ``engines/nets``; made of the network, called with
             the inputs by name. None where it is the network itself.
 
     """
 
     name: str
-    spec: Callable[[str, Any, str, Axes, bool], ComponentSpec]
+    spec: Callable[[shapes.Part[Any]], ComponentSpec]
     module: str | None
 
 
@@ -70,81 +67,77 @@ class NetworkKind:
 
 _TEXT_ENCODER = ComponentKind(
     name="text_encoder",
-    spec=lambda name, config, dtype, axes, controlled: shapes.text_encoder_spec(name, config, axes),
+    spec=shapes.text_encoder_spec,
     module=None,
 )
 _CONDITIONER = ComponentKind(
     name="conditioner",
-    spec=lambda name, config, dtype, axes, controlled: shapes.conditioner_spec(
-        name, config, dtype, axes, up=not config.hint_channels
-    ),
+    spec=shapes.conditioner_spec,
     module="conditioner:Conditioner",
 )
 _DENOISER = ComponentKind(
     name="denoiser",
-    spec=lambda name, config, dtype, axes, controlled: shapes.denoiser_spec(
-        name, config, dtype, axes, controlled=controlled
-    ),
+    spec=shapes.denoiser_spec,
     module="denoiser:Denoiser",
 )
 _HINT = ComponentKind(
     name="hint",
-    spec=lambda name, config, dtype, axes, controlled: shapes.hint_spec(name, config, axes),
+    spec=shapes.hint_spec,
     module="controlnet:HintEmbedder",
 )
 _CONTROLNET = ComponentKind(
     name="controlnet",
-    spec=lambda name, config, dtype, axes, controlled: shapes.controlnet_spec(name, config, dtype, axes),
+    spec=shapes.controlnet_spec,
     module="controlnet:ControlNetStep",
 )
 _IMAGE_CONDITIONER = ComponentKind(
     name="image_conditioner",
-    spec=lambda name, config, dtype, axes, controlled: shapes.conditioner_spec(name, config, dtype, axes),
+    spec=shapes.conditioner_spec,
     module="image_unet:ImageConditioner",
 )
 _HINT_LATENTS = ComponentKind(
     name="hint_latents",
-    spec=lambda name, config, dtype, axes, controlled: shapes.hint_latents_spec(name, config, axes),
+    spec=shapes.hint_latents_spec,
     module="image_unet:HintLatents",
 )
 _IMAGE_ENCODER = ComponentKind(
     name="image_encoder",
-    spec=lambda name, config, dtype, axes, controlled: shapes.image_encoder_spec(name, config, axes),
+    spec=shapes.image_encoder_spec,
     module=None,
 )
 _PRIOR_CONDITIONER = ComponentKind(
     name="prior_conditioner",
-    spec=lambda name, config, dtype, axes, controlled: shapes.prior_conditioner_spec(name, config, dtype, axes),
+    spec=shapes.prior_conditioner_spec,
     module="prior:PriorConditioner",
 )
 _PRIOR = ComponentKind(
     name="prior",
-    spec=lambda name, config, dtype, axes, controlled: shapes.prior_spec(name, config, dtype, axes),
+    spec=shapes.prior_spec,
     module="prior:PriorStep",
 )
 _PRIOR_DECODER = ComponentKind(
     name="prior_decoder",
-    spec=lambda name, config, dtype, axes, controlled: shapes.prior_decoder_spec(name, config, axes),
+    spec=shapes.prior_decoder_spec,
     module="prior:PriorDecoder",
 )
 _VAE_DECODER = ComponentKind(
     name="vae_decoder",
-    spec=lambda name, config, dtype, axes, controlled: shapes.vae_decoder_spec(name, config, axes),
+    spec=shapes.vae_decoder_spec,
     module="vae:VAEDecoder",
 )
 _VAE_ENCODER = ComponentKind(
     name="vae_encoder",
-    spec=lambda name, config, dtype, axes, controlled: shapes.vae_encoder_spec(name, config, axes),
+    spec=shapes.vae_encoder_spec,
     module="vae:VAEEncoder",
 )
 _MOVQ_DECODER = ComponentKind(
     name="movq_decoder",
-    spec=lambda name, config, dtype, axes, controlled: shapes.vae_decoder_spec(name, config, axes),
+    spec=shapes.movq_decoder_spec,
     module="movq:MoVQDecoder",
 )
 _MOVQ_ENCODER = ComponentKind(
     name="movq_encoder",
-    spec=lambda name, config, dtype, axes, controlled: shapes.vae_encoder_spec(name, config, axes, noise=False),
+    spec=shapes.movq_encoder_spec,
     module="movq:MoVQEncoder",
 )
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..engines.component_specs import Part
 from ..engines.errors import CheckpointError, UsageError, nearest
 from ..engines.families import FAMILIES
 from ..engines.kinds import IO_DTYPES, kind_of
@@ -153,8 +154,12 @@ def _network_precisions(checkpoint: Checkpoint, config: NetworkConfig, precision
 
 
 def _components(name: str, network: NetworkPlan, axes: Axes, controlled: bool) -> list[ComponentPlan]:
-    found = []
+    components = []
     for component, kind in kind_of(network.config).components_of(name):
-        specs = {p: kind.spec(component, network.config, IO_DTYPES[p], axes, controlled) for p in network.precisions}
-        found.append(ComponentPlan(name=component, kind=kind.name, network=network, specs=specs))
-    return found
+        specs = {}
+        for precision in network.precisions:
+            dtype = IO_DTYPES[precision]
+            part = Part(name=component, config=network.config, dtype=dtype, axes=axes, controlled=controlled)
+            specs[precision] = kind.spec(part)
+        components.append(ComponentPlan(name=component, kind=kind.name, network=network, specs=specs))
+    return components

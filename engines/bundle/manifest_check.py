@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import NoReturn
 
+from ..component_specs import Part
 from ..errors import DamagedBundleError
 from ..families import FAMILIES
 from ..kinds import IO_DTYPES, kind_of
@@ -93,11 +94,13 @@ def check_components(where: str, manifest: Manifest, configs: Mapping[str, Netwo
             kind = dict(kind_of(config).components_of(component.network)).get(name)
             if kind is None or kind.name != component.kind:
                 check.fail(f"components.{name}.kind", component.kind, f"nothing that {component.network} is made into")
-            expected = kind.spec(name, config, IO_DTYPES[precision], spec.axes, controlled)
-            for part in ("name", "inputs", "outputs", "axes"):
+            dtype = IO_DTYPES[precision]
+            part = Part(name=name, config=config, dtype=dtype, axes=spec.axes, controlled=controlled)
+            expected = kind.spec(part)
+            for attribute in ("name", "inputs", "outputs", "axes"):
                 check.that(
-                    getattr(spec, part) == getattr(expected, part),
-                    f"{field}.{part}",
+                    getattr(spec, attribute) == getattr(expected, attribute),
+                    f"{field}.{attribute}",
                     None,
                     f"not what the config of {component.network} leads to",
                 )
