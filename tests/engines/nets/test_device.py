@@ -1,5 +1,7 @@
 """No component makes a tensor on another device than its inputs': the meta device refuses it as a GPU does."""
 
+import warnings
+
 import pytest
 import torch
 from sdengine.engines.bundle.bundle import Bundle
@@ -41,7 +43,9 @@ def test_torch_compile_traces_every_component_whole(kind: str, controlnets: int)
         axes = {axis: length.opt for axis, length in spec.axes.items()} | {"h": 8, "w": 8}
         inputs = [torch.zeros(tensor.resolve(axes), dtype=getattr(torch, tensor.dtype)) for tensor in spec.inputs]
         module = component_module(component.kind, network, spec)
-        torch.compiler.reset()  # the limit of recompilations counts what other tests compiled
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of torch's own modules, as they are first imported
+            torch.compiler.reset()  # the limit of recompilations counts what other tests compiled
         compiled = torch.compile(module, backend="eager", fullgraph=True, dynamic=False)
         with torch.inference_mode():
             outputs = compiled(*inputs)
