@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 from ...engines.errors import CheckpointError, UsageError
 from . import classes
 from .calls import CALLS, DECODERS, call_of_checkpoint, class_for
-from .opened import opened, with_parts
-from .pipeline import DiffusionPipeline
+from .opened import opened
+from .opening import Opening
+from .pipeline import DiffusionPipeline, remade
 
 __all__ = ["AutoPipelineForImage2Image", "AutoPipelineForInpainting", "AutoPipelineForText2Image"]
 
@@ -42,13 +43,12 @@ class _AutoPipeline:
             UsageError: an option is unknown.
 
         """
-        if not isinstance(pipeline, DiffusionPipeline):
-            return DiffusionPipeline.from_pipe(pipeline)  # which says what it takes
-        scheduler = options.pop("scheduler", None)
-        opening = with_parts(pipeline._opening, options)
-        controlled = bool(opening.controlnets) or (opening.source.is_bundle and pipeline._call.controlled)
-        made = cls._class(type(pipeline).__name__, controlled=controlled)
-        return made._of(opening, scheduler or pipeline._scheduler, pipeline._watermark)
+
+        def choose(opening: Opening) -> type[DiffusionPipeline]:
+            controlled = bool(opening.controlnets) or (opening.source.is_bundle and pipeline._call.controlled)
+            return cls._class(type(pipeline).__name__, controlled=controlled)
+
+        return remade(pipeline, options, choose)
 
     @classmethod
     def _class(cls, named: str, *, controlled: bool) -> type[DiffusionPipeline]:

@@ -1,6 +1,6 @@
 """What a call returns: as diffusers' outputs, by name, by key or by place."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,8 @@ OUTPUT_TYPES = {"pil": "pil", "np": "np", "latent": "latent", "pt": "np"}
 """diffusers' output types, and what the pipeline is asked for."""
 
 
-@dataclass(frozen=True)
-class ImageOutput:
+@dataclass(frozen=True, eq=False)
+class ImageOutput(Mapping[str, Any]):
     """The images of a call.
 
     Attributes:
@@ -40,12 +40,11 @@ class ImageOutput:
         """Return the images alone; diffusers leaves out what is None."""
         return (self.images,)
 
-    def keys(self) -> list[str]:
-        """Return the names of what is there."""
-        return ["images"]
-
     def __iter__(self) -> Iterator[str]:
-        return iter(self.keys())
+        yield "images"
+
+    def __len__(self) -> int:
+        return len(self.to_tuple())
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, str):

@@ -7,11 +7,9 @@ They translate. What draws is :class:`sdengine.runtime.Pipeline`; a checkpoint i
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from ...engines.bundle.bundle import Bundle
-from ...engines.cuda.gpu import no_gpu
 from ...engines.errors import CheckpointError, UsageError, nearest
 from ...engines.families import FAMILIES
 from ...engines.scheduler_fixes import fixed_scheduler, fixes_for
@@ -19,20 +17,24 @@ from ..request.request import Request
 from .adapter_methods import AdapterMethods
 from .attributes import CONSTANTS, NOTED, REFUSED
 from .calls import CALLS, DECODERS, Call, call_of_checkpoint, class_for
+from .last_call import LastCall
 from .locate import located
 from .opened import LEFT_OUT, LOCATING, belongs, check_options, opened, with_parts
-from .opening import PARTS, Opening, check_device, engine_for
+from .opening import PARTS, Opening
 from .output import ImageOutput, images_as
 from .parts import PartOf, UnknownAttributeError, unwrapped
+from .placement import Placement
 from .request import asked
 from .say import note, progress
 from .schedulers import SCHEDULERS, Config, Scheduler
-from .torch_values import default_generator, precision_of
+from .torch_values import default_generator
 
-__all__ = ["DiffusionPipeline"]
+__all__ = ["DiffusionPipeline", "remade"]
+
+_P = TypeVar("_P", bound="DiffusionPipeline")
 
 
-class DiffusionPipeline(AdapterMethods):
+class DiffusionPipeline(AdapterMethods, LastCall, Placement):
     """A pipeline of diffusers. Its subclasses have a task; ``from_pretrained`` of this one chooses among them.
 
     Made of another pipeline's parts, as diffusers' are: ``StableDiffusionImg2ImgPipeline(**pipe.components)``.
@@ -55,9 +57,10 @@ class DiffusionPipeline(AdapterMethods):
                 "with from_pretrained()"
             )
         first = next((part for part in parts if part.name == "unet"), parts[0])
+        scheduler, watermark = (components.pop(name, None) for name in ("scheduler", "add_watermarker"))
         others = {name: part for name, part in components.items() if not belongs(part, first.opening)}
-        self._begin(with_parts(first.opening, others), components.get("scheduler"))
-        self._watermark = components.get("add_watermarker")
+        self._begin(with_parts(first.opening, others), scheduler)
+        self._watermark = watermark
 
     def _begin(self, opening: Opening, scheduler: Any) -> None:
         set_ = super().__setattr__
@@ -123,16 +126,7 @@ class DiffusionPipeline(AdapterMethods):
             UsageError: an option is unknown, or the checkpoint is not of this class's family.
 
         """
-        if not isinstance(pipeline, DiffusionPipeline):
-            raise UsageError(
-                f"from_pipe takes a pipeline of this package, not diffusers' {type(pipeline).__name__}; "
-                "from_pretrained opens its checkpoint"
-            )
-        scheduler = options.pop("scheduler", pipeline._scheduler)
-        dtype = options.pop("torch_dtype", options.pop("dtype", None))
-        opening = with_parts(pipeline._opening, options)
-        made = cls._class(opening)._of(opening, scheduler, pipeline._watermark)
-        return made if dtype is None else made.to(dtype)
+        return remade(pipeline, options, cls._class)
 
     @classmethod
     def download(cls, pretrained_model_name: str | Path, **options: Any) -> str:
@@ -234,47 +228,6 @@ class DiffusionPipeline(AdapterMethods):
 
             yield shown
 
-    def to(self, *arguments: Any, **named: Any) -> Self:
-        """Say where the pipeline runs, in what precision, or both; as torch's and diffusers' ``to``.
-
-        Raises:
-            UsageError: engines do not run there, or not in that type.
-            EngineUnavailableError: that device is not here.
-
-        """
-        device = named.pop("torch_device", named.pop("device", None))
-        dtype = named.pop("torch_dtype", named.pop("dtype", None))
-        named.pop("silence_dtype_warnings", None)
-        if named:
-            raise UsageError(f"to() has no argument {next(iter(named))!r}")
-        for argument in arguments:
-            text = str(argument)
-            if text.startswith("torch.") or text in ("float32", "float16", "bfloat16"):
-                dtype = argument
-            else:
-                device = argument
-        changes: dict[str, Any] = {}
-        if device is not None:
-            check_device(str(device))
-            changes["device"] = str(device)
-        if dtype is not None:
-            changes["precision"] = precision_of(dtype)
-        self._check_engine({**vars(self._opening.options), **changes})
-        self._opening.change(**changes)
-        return self
-
-    def _check_engine(self, options: Mapping[str, Any]) -> None:
-        if not self._opening.source.is_bundle:
-            engine_for(options["device"] or "cpu", options["precision"] or "fp32", options["engine"])
-
-    def cuda(self) -> Self:
-        """Run on the first GPU."""
-        return self.to("cuda")
-
-    def cpu(self) -> Self:
-        """Run on the CPU."""
-        return self.to("cpu")
-
     @property
     def scheduler(self) -> Any:
         """The scheduler: the one that was set, else the checkpoint's. Any of diffusers, or of this package, can be."""
@@ -312,7 +265,9 @@ class DiffusionPipeline(AdapterMethods):
         found: dict[str, Any] = {name: PartOf(self._opening, name) for name in names}
         if self._call.controlled:
             found["controlnet"] = PartOf(self._opening, "controlnet")
-        return found | {"scheduler": self._scheduler}
+        # A single file's is known once it has been exported, which asking for the parts does not do.
+        known = self._scheduler is not None or not self._opening.source.path.is_file()
+        return found | {"scheduler": self.scheduler if known else None}
 
     @property
     def config(self) -> Config:
@@ -330,103 +285,14 @@ class DiffusionPipeline(AdapterMethods):
         return self._opening.bundle()
 
     @property
-    def device(self) -> Any:
-        """The device of torch, where torch is here; else its name."""
-        return self._opening.device_value
-
-    @property
-    def dtype(self) -> Any:
-        """The type of the precision, where torch is here; else its name."""
-        return self._opening.dtype
-
-    @property
     def vae_scale_factor(self) -> int:
         """Pixels per latent."""
         channels = self.vae.config.block_out_channels
         return int(2 ** (len(channels) - 1))
 
-    @property
-    def guidance_scale(self) -> Any:
-        """Of the call under way, or of the last one."""
-        return self._asked.get("guidance_scale")
-
-    @property
-    def guidance_rescale(self) -> Any:
-        """The same."""
-        return self._asked.get("guidance_rescale", 0.0)
-
-    @property
-    def clip_skip(self) -> Any:
-        """The same."""
-        return self._asked.get("clip_skip")
-
-    @property
-    def denoising_start(self) -> Any:
-        """The same."""
-        return self._asked.get("denoising_start")
-
-    @property
-    def denoising_end(self) -> Any:
-        """The same."""
-        return self._asked.get("denoising_end")
-
-    @property
-    def cross_attention_kwargs(self) -> Any:
-        """Of the call under way, or of the last one."""
-        return self._asked.get("cross_attention_kwargs")
-
-    @property
-    def do_classifier_free_guidance(self) -> bool:
-        """Whether the call under way, or the last one, draws with guidance."""
-        scale = self.guidance_scale
-        return scale is None or bool(scale > 1)
-
-    @property
-    def num_timesteps(self) -> int | None:
-        """Evaluations of the network in the call under way, or in the last one."""
-        return self._evaluations
-
-    @property
-    def interrupt(self) -> bool:
-        """Whether the call under way has been asked to stop."""
-        return self._opening.pipeline().interrupt
-
-    @property
-    def _interrupt(self) -> bool:
-        return self.interrupt
-
-    @_interrupt.setter
-    def _interrupt(self, stop: bool) -> None:
-        self._opening.pipeline()._interrupt = stop
-
     def set_progress_bar_config(self, **options: Any) -> None:
         """Set options of the bar: ``disable`` and ``desc`` are obeyed, others of tqdm's have no meaning here."""
         super().__setattr__("_progress", options)
-
-    def enable_model_cpu_offload(self, gpu_id: int | None = None, device: Any = None) -> None:
-        """Keep one component open at a time, on a GPU where there is one."""
-        wanted = str(device) if device is not None else "cuda" if gpu_id is None else f"cuda:{gpu_id}"
-        if (reason := no_gpu()) is not None:
-            note(f"enable_model_cpu_offload: one component is open at a time, on the CPU: {reason}")
-            wanted = "cpu"
-        self._opening.change(device=wanted, low_memory=True)
-
-    def enable_sequential_cpu_offload(self, gpu_id: int | None = None, device: Any = None) -> None:
-        """Do the same as :meth:`enable_model_cpu_offload`: a component is the least that can be open."""
-        self.enable_model_cpu_offload(gpu_id, device)
-
-    def enable_vae_tiling(self) -> None:
-        """Decode and encode pictures in tiles, as ``pipe.vae.enable_tiling()``."""
-        self.vae.enable_tiling()
-
-    def disable_vae_tiling(self) -> None:
-        """Decode and encode pictures as a whole."""
-        self.vae.disable_tiling()
-
-    @property
-    def lora_scale(self) -> float:
-        """What the call under way, or the last one, multiplies the strengths with."""
-        return float((self.cross_attention_kwargs or {}).get("scale", 1.0))
 
     @staticmethod
     def numpy_to_pil(images: Any) -> list[Any]:
@@ -435,18 +301,6 @@ class DiffusionPipeline(AdapterMethods):
 
         array = images if images.ndim == 4 else images[None]
         return images_from_pixels((array * 255).round().astype("uint8"))
-
-    def close(self) -> None:
-        """Release the engines; the next call opens them again."""
-        self._opening.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "_opening":
@@ -487,6 +341,32 @@ class DiffusionPipeline(AdapterMethods):
             raise UnknownAttributeError(
                 f"{type(self).__name__}.{name} cannot be set{nearest(name, [*PARTS, 'scheduler', '_interrupt'])}"
             )
+
+
+def remade(pipeline: DiffusionPipeline, options: Mapping[str, Any], choose: Callable[[Opening], type[_P]]) -> _P:
+    """Make a pipeline of another class from a pipeline's checkpoint and engines.
+
+    Args:
+        pipeline: the one to share with.
+        options: of ``from_pipe``: parts that are to be others', ``scheduler``, ``torch_dtype``.
+        choose: returns the class for what is opened.
+
+    Raises:
+        UsageError: it is no pipeline of this package, an option is unknown, or the class is of another family.
+
+    """
+    if not isinstance(pipeline, DiffusionPipeline):
+        raise UsageError(
+            f"from_pipe takes a pipeline of this package, not {type(pipeline).__name__}; "
+            "from_pretrained opens a checkpoint"
+        )
+    parts = {name: value for name, value in options.items() if value is not None or name == "controlnet"}
+    scheduler = parts.pop("scheduler", pipeline._scheduler)
+    watermark = parts.pop("add_watermarker", pipeline._watermark)
+    dtype = [parts.pop(name) for name in ("torch_dtype", "dtype") if name in parts]
+    opening = with_parts(pipeline._opening, parts)
+    made = choose(opening)._of(opening, scheduler, watermark)
+    return made.to(dtype[0]) if dtype else made
 
 
 def _names() -> list[str]:

@@ -97,3 +97,36 @@ def test_attributes_that_mean_something_can_be_set_and_no_others(pipe: pipelines
 def test_a_checkpoint_of_another_family_is_refused_with_the_class_that_fits() -> None:
     with pytest.raises(UsageError, match="take StableDiffusionXLImg2ImgPipeline in place of"):
         pipelines.StableDiffusionImg2ImgPipeline.from_pretrained(bundle_of("sdxl"))
+
+
+def test_from_pipe_shares_the_checkpoint_and_obeys_its_options(pipe: pipelines.StableDiffusionPipeline) -> None:
+    for made in (
+        pipelines.AutoPipelineForImage2Image.from_pipe(pipe, torch_dtype="float32", scheduler=None),
+        pipelines.StableDiffusionImg2ImgPipeline.from_pipe(pipe, torch_dtype="float32"),
+        pipelines.StableDiffusionImg2ImgPipeline(**pipe.components),
+    ):
+        assert type(made) is pipelines.StableDiffusionImg2ImgPipeline
+        assert made._opening is pipe._opening
+        assert made.scheduler.config == pipe.scheduler.config
+    other = pipelines.EulerDiscreteScheduler.from_config(pipe.scheduler.config)
+    assert pipelines.AutoPipelineForImage2Image.from_pipe(pipe, scheduler=other).scheduler is other
+    for auto in (pipelines.AutoPipelineForInpainting, pipelines.StableDiffusionInpaintPipeline):
+        with pytest.raises(UsageError, match="not str"):
+            auto.from_pipe("a name")
+        with pytest.raises(UsageError, match="no option 'engines'"):
+            auto.from_pipe(pipe, engines="onnxruntime")
+
+
+def test_an_output_is_read_as_diffusers_is() -> None:
+    output = pipelines.ImageOutput([1], None, None)  # type: ignore[arg-type]
+    theirs = diffusers.ImagePipelineOutput([1])
+    for read in (
+        len,
+        list,
+        dict,
+        lambda o: o[0],
+        lambda o: o["images"],
+        lambda o: "images" in o,
+        lambda o: o.to_tuple(),
+    ):
+        assert read(output) == read(theirs)
