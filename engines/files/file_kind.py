@@ -72,7 +72,7 @@ def what_it_is(file: Path) -> str:
     if head[:1] == b"\x80" and head[1:2] in b"\x01\x02\x03\x04\x05":
         return "it is a pickle of Python: if torch.save wrote it, name it .ckpt, .bin or .pt"
     if _is_text(head):
-        line = text.splitlines()[0][:80].decode(errors="replace")
+        line = b" ".join(text[:80].split()).decode(errors="replace")
         return f"it is text ({line!r}), not weights: {_AGAIN}"
     return f"it is of no known kind (it starts with {head[:8]!r}): {_AGAIN} again"
 

@@ -11,6 +11,8 @@ from PIL import Image
 from sdengine.engines.errors import UsageError
 from sdengine.runtime.request.input_images import load_images
 
+from ..mutated import mutated
+
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP")
 
 
@@ -20,31 +22,13 @@ def _whole(kind: str) -> bytes:
     return content.getvalue()
 
 
-def _mutated(data: bytes, numbers: random.Random) -> bytes:
-    changed = bytearray(data)
-    for _ in range(numbers.choice([1, 1, 3, 20])):
-        at = numbers.randrange(len(changed) or 1)
-        match numbers.randrange(4):
-            case 0:
-                changed[at : at + 1] = bytes([numbers.randrange(256)])
-            case 1:
-                del changed[at:]
-            case 2:
-                changed[at:at] = numbers.randbytes(numbers.randrange(1, 9))
-            case _:
-                changed[at : at + 4] = numbers.choice([b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff"])
-        if not changed:
-            break
-    return bytes(changed)
-
-
 def _read_mutated(folder: Path, count: int, seed: int) -> None:
     numbers = random.Random(seed)
     read = 0
     for i in range(count):
         kind = FORMATS[i % len(FORMATS)]
         file = folder / f"picture.{kind.lower()}"
-        file.write_bytes(_mutated(_whole(kind), numbers))
+        file.write_bytes(mutated(_whole(kind), numbers))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, about what it makes the best of
             try:
