@@ -234,7 +234,7 @@ def prior_conditioner_spec(part: Part[PriorConfig]) -> ComponentSpec:
 
 
 def prior_spec(part: Part[PriorConfig]) -> ComponentSpec:
-    """``prior``: a step; an embedding is a picture of one pixel."""
+    """``prior``: a step; an embedding is an image of one pixel."""
     config = part.config
     state = _f32("state", "S", STATE_SLOTS, config.embedding, 1, 1, changes="state")
     inputs = [
@@ -246,7 +246,7 @@ def prior_spec(part: Part[PriorConfig]) -> ComponentSpec:
 
 
 def prior_decoder_spec(part: Part[PriorConfig]) -> ComponentSpec:
-    """``prior_decoder``: what was denoised, as the embedding of a picture."""
+    """``prior_decoder``: what was denoised, as the embedding of an image."""
     config = part.config
     inputs = [_f32("latent", "S", config.embedding, 1, 1)]
     return _spec(part, inputs, [_f32("image_embeds", "S", config.embedding)])

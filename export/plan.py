@@ -92,7 +92,7 @@ def plan_components(
         configs: resolved, by network.
         axes: ranges.
         precisions: of the graphs.
-        vae_tiling: whether the VAE is for tiles only, whatever the size of the picture.
+        vae_tiling: whether the VAE is for tiles only, whatever the size of the image.
 
     """
     sources = dict(checkpoint.components)

@@ -33,7 +33,7 @@ def parse_sizes(text: str | None, *, native: int, multiple: int) -> Sizes:
 
     Args:
         text: ``1024x1024,832x1216`` (width x height), ``512..1024`` (both sides), or None for half to twice the
-            native size. Heights and widths from the shortest to the longest side listed can be drawn.
+            native size. Heights and widths from the shortest to the longest side listed can be generated.
         native: the side in pixels that the checkpoint was trained on.
         multiple: what heights and widths must be a multiple of.
 

@@ -120,14 +120,14 @@ def export_bundle(
         engines: which engines the bundle is for; ``torch`` needs no graphs of its own but gets them too.
         precision: ``auto`` (float16 for TensorRT, float32 elsewhere), ``fp32``, ``bf16`` or ``fp16``.
         sizes: ``1024x1024,832x1216`` or ``512..1024``, in pixels; None means half to twice the native size.
-        batch: images drawn at once, ``4`` or ``1..4``.
+        batch: images generated at once, ``4`` or ``1..4``.
         controlnets: ControlNet checkpoints to add; those that the checkpoint itself brings come before them.
         loras: to merge into the weights, in this order: files, or pairs of a file and its strength.
         verify: compare every component with torch at one (``fast``) or three (``full``) untraced shapes, or not.
         stop_after: ``graphs`` compiles nothing ahead of time, so that every precision can be exported anywhere; else
             the plans of ``tensorrt`` and ``tensorrt-rtx`` are built.
         vae_tiling: compile the VAE for tiles of the size that it was trained on, so that plans and compiled variants
-            stay small: larger pictures are always decoded and encoded in tiles.
+            stay small: larger images are always decoded and encoded in tiles.
         build: options of those plans.
         link_weights: hard-link large weights files that need no change; a copy takes space, but onnx's own checker
             refuses external data with more than one hard link.

@@ -100,7 +100,7 @@ class Ensemble:
 
         """
         base, refiner = self.requests({"prompt": prompt, **settings}, denoising_split, refiner_settings or {})
-        return self.draw(base, refiner)
+        return self.generate(base, refiner)
 
     def requests(
         self, settings: Mapping[str, Any], denoising_split: float | None, refiner_settings: Mapping[str, Any]
@@ -130,20 +130,20 @@ class Ensemble:
         second = Request.from_settings(**{**refiner, "denoising_start": denoising_split, "image": _TO_COME})
         return first, second
 
-    def draw(self, base: Request, refiner: Request, progress: Progress | None = None) -> Result:
+    def generate(self, base: Request, refiner: Request, progress: Progress | None = None) -> Result:
         """Generate the images of the requests of :meth:`requests`.
 
         Args:
             base: the base's request.
             refiner: the refiner's, whose ``image`` is not known yet.
-            progress: called as for :meth:`~.pipeline.Pipeline.draw`, by each of the two in turn.
+            progress: called as for :meth:`~.pipeline.Pipeline.generate`, by each of the two in turn.
 
         """
-        first = self.base.draw(base, progress)
+        first = self.base.generate(base, progress)
         refiner = replace(refiner, image=first.latents)
         if refiner.generator is None:
             refiner = replace(refiner, seed=list(first.seeds))
-        second = self.refiner.draw(refiner, progress)
+        second = self.refiner.generate(refiner, progress)
         return replace(
             second,
             engines={**{f"base.{name}": engine for name, engine in first.engines.items()}, **second.engines},

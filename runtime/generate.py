@@ -90,7 +90,7 @@ class Generation:
 
         Args:
             request: what to generate.
-            progress: see :meth:`~sdengine.runtime.pipeline.Pipeline.draw`.
+            progress: see :meth:`~sdengine.runtime.pipeline.Pipeline.generate`.
             pipeline: the first argument of a callback.
             load_ms: milliseconds that loading took, for the result.
 

@@ -320,9 +320,9 @@ class Pipeline:
             EngineError: an engine failed.
 
         """
-        return self.draw(request)
+        return self.generate(request)
 
-    def draw(self, request: Request, progress: "Progress | None" = None) -> Result:
+    def generate(self, request: Request, progress: "Progress | None" = None) -> Result:
         """Generate the images of a request; see :meth:`__call__`.
 
         Args:

@@ -74,7 +74,7 @@ def _generate_references(job: ProcessJob, channel: BinaryIO) -> Done:
         for i, (size, steps, batch) in enumerate(cases_of(job.settings)):
             if batch != most:
                 continue
-            result = pipeline.draw(request_for(job.settings, size, steps, batch))
+            result = pipeline.generate(request_for(job.settings, size, steps, batch))
             warnings |= dict.fromkeys(result.warnings)
             _save_images(job, i, result)
             _send(channel, Tick(label="generating"))
@@ -191,7 +191,7 @@ class _Measurement:
         request = request_for(self._job.settings, size, steps, batch)
         if new_prompt:
             request = replace(request, prompt=f"{self._job.settings.prompt} {next(self._serial)}")
-        result = pipeline.draw(request)
+        result = pipeline.generate(request)
         self._warnings |= dict.fromkeys(result.warnings)
         _send(self._channel, Tick(label=label))
         return result

@@ -71,7 +71,7 @@ class Family:
         text_encoders: names of its text encoders, in order.
         text: how they are read.
         autoencoder: name of the network between pixels and latents.
-        image_encoder: name of the network that embeds pictures, or None.
+        image_encoder: name of the network that embeds images, or None.
         stages: what is denoised before the image.
         conditions: what its samples are conditioned on, by the names of the runtime's conditions.
         defaults: by task (``text``, ``image``, ``inpaint``) and whether a ControlNet takes part.
@@ -80,10 +80,10 @@ class Family:
         watermark: whether diffusers marks its images where the package for that is installed.
         vae_overflows: whether its VAE overflows in float16, unless its config says that it does not.
         corrects_schedulers: whether diffusers' pipelines change scheduler configs that are out of date.
-        resample: how pictures are resized.
-        sizes: what holds where a request names no size, or one that the networks cannot draw: ``picture`` takes that
-            of the picture where there is one, and refuses others than multiples of what a latent covers; ``rounded``
-            takes the bundle's, and rounds up.
+        resample: how images are resized.
+        sizes: the size where a request names none, or one that the networks cannot generate: ``image`` takes that of
+            the image where there is one, and refuses others than multiples of what a latent covers; ``rounded`` takes
+            the bundle's, and rounds up.
         dilates_mask: whether the masked part grows by a latent, as the network was trained.
         strength_of_inpainting: whether inpainting takes a strength.
 
@@ -104,7 +104,7 @@ class Family:
     vae_overflows: bool = False
     corrects_schedulers: bool = False
     resample: Literal["lanczos", "bicubic"] = "lanczos"
-    sizes: Literal["picture", "rounded"] = "picture"
+    sizes: Literal["image", "rounded"] = "image"
     dilates_mask: bool = False
     strength_of_inpainting: bool = True
 

@@ -1,4 +1,4 @@
-"""Kandinsky 2.2: a prior makes the embedding of a picture of text, and a decoder draws what that says."""
+"""Kandinsky 2.2: a prior makes the embedding of an image from text, and a decoder generates the image from that."""
 
 from dataclasses import replace
 

@@ -105,7 +105,7 @@ class UNetConfig:
 
     @property
     def blends(self) -> bool:
-        """Whether what is known of a picture is put back at each step; ordinary inpainting UNets see it instead."""
+        """Whether what is known of an image is put back at each step; ordinary inpainting UNets see it instead."""
         return not self.inpaints or bool(self.image)
 
     @property

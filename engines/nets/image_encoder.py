@@ -13,7 +13,7 @@ __all__ = ["ImageEncoder"]
 
 
 class Embeddings(nn.Module):
-    """Patches and positions, and the token that stands for the whole picture."""
+    """Patches and positions, and the token that stands for the whole image."""
 
     def __init__(self, config: ImageEncoderConfig) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Embeddings(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """[B, 3, size, size] -> [B, T, width]."""
         patches = self.patch_embedding(pixels).flatten(2).transpose(1, 2)
-        # Padding makes room for the first token: one copy of it for each picture would need their number.
+        # Padding makes room for the first token: one copy of it for each image would need their number.
         tokens = nn.functional.pad(patches, (0, 0, 1, 0))
         position = self.position_embedding.weight
         first = nn.functional.pad(self.class_embedding[None], (0, 0, 0, position.shape[0] - 1))
@@ -55,7 +55,7 @@ class ImageEncoder(nn.Module):
         self.visual_projection = nn.Linear(config.width, config.projection, bias=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Embed pictures.
+        """Embed images.
 
         Args:
             pixels: with CLIP's mean and deviation taken out, float32 [B, size, size, 3].

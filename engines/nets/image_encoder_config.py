@@ -14,9 +14,9 @@ class ImageEncoderConfig:
     """A resolved configuration of ``CLIPVisionModelWithProjection``.
 
     Attributes:
-        size: height and width of the pictures that it takes, in pixels.
+        size: height and width of the images that it takes, in pixels.
         patch: side of a patch, in pixels.
-        projection: width of a picture's embedding.
+        projection: width of an image's embedding.
 
     """
 
@@ -32,7 +32,7 @@ class ImageEncoderConfig:
 
     @property
     def tokens(self) -> int:
-        """How many tokens a picture has: its patches, and the one that stands for the whole."""
+        """How many tokens an image has: its patches, and the one that stands for the whole."""
         return (self.size // self.patch) ** 2 + 1
 
     @classmethod

@@ -188,7 +188,7 @@ class Decoder(nn.Module):
 
 
 class Codebook(nn.Module):
-    """The vectors that latents can be quantised to: in every checkpoint, and of no use to drawing."""
+    """The vectors that latents can be quantised to: in every checkpoint, and of no use to decoding."""
 
     def __init__(self, config: MoVQConfig) -> None:
         super().__init__()

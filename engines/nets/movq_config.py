@@ -32,7 +32,7 @@ class MoVQConfig:
         down: whether each level of the encoder has attention, from fine to coarse.
         up: whether each level of the decoder has attention, from coarse to fine.
         latent: channels of the latents.
-        codes: entries of the codebook, which drawing has no use for.
+        codes: entries of the codebook, which decoding has no use for.
 
     """
 

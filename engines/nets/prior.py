@@ -1,4 +1,4 @@
-"""The prior of unCLIP (Ramesh et al., 2022, arXiv:2204.06125): denoises the embedding of a picture.
+"""The prior of unCLIP (Ramesh et al., 2022, arXiv:2204.06125): denoises the embedding of an image.
 
 Parameter names are those of diffusers' ``PriorTransformer``. Its tokens are, in order: those of the text, the text as a
 whole, the time, the noisy embedding and a learned one, which becomes the prediction. A token sees itself and the ones
@@ -159,8 +159,8 @@ class PriorConditioner(nn.Module):
 class PriorStep(nn.Module):
     """The component ``prior``: a whole step, from the solver's state to its next state.
 
-    An embedding is a picture of one pixel with as many channels as the embedding has numbers, so that the loop and its
-    buffers know no other kind of state than that of pictures.
+    An embedding is an image of one pixel with as many channels as the embedding has numbers, so that the loop and its
+    buffers know no other kind of state than that of images.
     """
 
     def __init__(self, prior: Prior) -> None:
@@ -207,7 +207,7 @@ class PriorStep(nn.Module):
 
 
 class PriorDecoder(nn.Module):
-    """The component ``prior_decoder``: what was denoised -> the embedding of a picture."""
+    """The component ``prior_decoder``: what was denoised -> the embedding of an image."""
 
     def __init__(self, prior: Prior) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ class PriorConfig:
     """A resolved configuration of ``PriorTransformer``.
 
     Attributes:
-        embedding: width of the embeddings: of the picture, of the text as a whole, and of its tokens.
+        embedding: width of the embeddings: of the image, of the text as a whole, and of its tokens.
         tokens: length of a text.
         heads: attention heads.
         head: features of a head.

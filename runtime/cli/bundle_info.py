@@ -91,7 +91,7 @@ def _components(bundle: Bundle) -> Any:
 
 
 def _sizes(bundle: Bundle) -> str:
-    """Say which sizes can be drawn, in pixels: those that were listed, and the rule for others."""
+    """Say which sizes can be generated, in pixels: those that were listed, and the rule for others."""
     if "denoiser" not in bundle.manifest.components:
         return ""
     axes = next(iter(bundle.component("denoiser").graphs.values())).spec.axes

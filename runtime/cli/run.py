@@ -127,7 +127,7 @@ def _generate(bundle: Path, request: Request, opening: dict[str, Any], quiet: bo
     request, sources = loras_of_request(request, LoraSources.of(opening["loras"], folder), folder)
     opening = {**opening, "loras": sources.sources}
     with Pipeline.load(bundle, **opening) as pipeline, step_progress("generating", quiet=quiet) as progress:
-        return pipeline.draw(request, progress)
+        return pipeline.generate(request, progress)
 
 
 def _generate_refined(
@@ -151,7 +151,7 @@ def _generate_refined(
         both = Ensemble(base, second)
         requests = both.requests(settings, share, {} if strength is None else {"strength": strength})
         with step_progress("generating", quiet=quiet) as progress:
-            return both.draw(*requests, progress), requests[1]
+            return both.generate(*requests, progress), requests[1]
 
 
 def _one_or_list(values: list[Any] | None) -> Any:

@@ -85,7 +85,7 @@ def serve(
     max_n: Annotated[int, typer.Option(envvar=_env("MAX_N"), min=1, help="Images of one request.")] = 10,
     max_steps: Annotated[int, typer.Option(envvar=_env("MAX_STEPS"), min=1, help="Steps of one request.")] = 200,
     max_image_pixels: Annotated[
-        int, typer.Option(envvar=_env("MAX_IMAGE_PIXELS"), min=1, help="Pixels of a picture that is sent.")
+        int, typer.Option(envvar=_env("MAX_IMAGE_PIXELS"), min=1, help="Pixels of an image that is sent.")
     ] = 2**24,
     max_body_mb: Annotated[int, typer.Option(envvar=_env("MAX_BODY_MB"), min=1, help="MiB of a request.")] = 64,
     body_timeout: Annotated[

@@ -31,7 +31,7 @@ class Start:
 
     Attributes:
         latent: float32 [S, C, h, w].
-        extra: float32 [S, C + 1, h, w], mask and masked picture, in the order in which an inpainting UNet sees them
+        extra: float32 [S, C + 1, h, w], mask and masked image, in the order in which an inpainting UNet sees them
             beside the latent.
         mask: float32 [S, 1, h, w], for an ordinary UNet's inpainting: 1 is repainted.
         known: float32 [S, 2, C, h, w], latents of the image, for outside the mask, and the initial noise.
@@ -151,23 +151,23 @@ def _inpaint(
 
 
 def _inpaint_seen_and_put_back(job: Job, encoding: _Encoding, given: F32 | None, from_noise: float) -> Start:
-    """Inpaint with a UNet that sees what is known of the picture, and put that back all the same.
+    """Inpaint with a UNet that sees what is known of the image, and put that back all the same.
 
     As in diffusers' Kandinsky: from noise, and with the masked part grown by a latent. Given generators, to the
-    letter: what is put back is the first picture, through the first mask.
+    letter: what is put back is the first image, through the first mask.
     """
     assert job.mask is not None
-    picture = _image_latents(job, encoding)
+    image = _image_latents(job, encoding)
     fresh = encoding.fresh() if given is None else given
     hole = _repeated(_dilated(job.mask[:, :: job.factor, :: job.factor])[:, None], job.images)
-    seen = np.concatenate([picture * (1 - hole), 1 - hole], axis=1)
+    seen = np.concatenate([image * (1 - hole), 1 - hole], axis=1)
     if encoding.noise.kind != "own":
-        hole, picture = (np.repeat(array[:1], job.images, axis=0) for array in (hole, picture))
+        hole, image = (np.repeat(array[:1], job.images, axis=0) for array in (hole, image))
     return Start(
         latent=np.float32(from_noise) * fresh,
         extra=np.ascontiguousarray(seen),
         mask=hole,
-        known=np.stack([picture, fresh], axis=1),
+        known=np.stack([image, fresh], axis=1),
     )
 
 

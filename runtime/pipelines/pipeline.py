@@ -204,7 +204,7 @@ class DiffusionPipeline(AdapterMethods, LastCall, Placement):
         super().__setattr__("_asked", settings)
         pipeline = self._opening.pipeline()
         with self._shown_progress(pipeline, request) as shown:
-            result = pipeline.draw(request, shown)
+            result = pipeline.generate(request, shown)
         for text in result.warnings:
             if seeded or not text.startswith("generator:"):  # nobody has given this one
                 note(text)

@@ -354,7 +354,7 @@ def _check_side(name: str, side: int, factor: int, least: int, most: int, *, of_
     nearest = min(max(round(side / factor) * factor, least), most)
     works = f"the nearest that works is {nearest}"
     if of_image:
-        works += "; it is the image's own: give height and width to draw at another size"
+        works += "; it is the image's own: give height and width to generate at another size"
     if side % factor:
         raise UsageError(f"{name}={side} is no multiple of {factor}; {works}")
     if not least <= side <= most:

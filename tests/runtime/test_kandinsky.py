@@ -112,7 +112,7 @@ def test_progress_and_callbacks_of_both_stages() -> None:
         prior_callback_on_step_end=watch("prior"),
         callback_on_step_end=watch("decoder"),
     )
-    pipe.draw(request, lambda done, total: told.append((done, total)))
+    pipe.generate(request, lambda done, total: told.append((done, total)))
     assert told == [(i, 5) for i in range(6)]
     prior = [("prior", i, (1, 32, 1, 1)) for i in range(2)]
     assert seen == prior + [("decoder", i, (1, 4, 8, 8)) for i in range(3)]

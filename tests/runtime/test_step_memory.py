@@ -25,10 +25,10 @@ def test_memory_does_not_grow_with_steps(scheduler: str) -> None:
         request = Request(
             prompt="a red cube", height=64, width=64, num_inference_steps=STEPS, scheduler=scheduler, seed=1
         )
-        pipe.draw(request)  # what the first picture makes for all others
+        pipe.generate(request)  # what the first picture makes for all others
         tracemalloc.start()
         try:
-            pipe.draw(request, progress=look)
+            pipe.generate(request, progress=look)
         finally:
             tracemalloc.stop()
     assert len(held) == STEPS + 1
