@@ -3,7 +3,7 @@
 Falling back is never silent: every engine that was skipped is reported with its reason.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
@@ -14,7 +14,7 @@ from .engine import Engine
 from .errors import DamagedBundleError, EngineError, EngineUnavailableError, SdengineError, UsageError, nearest
 from .opening_options import OpeningOptions
 
-__all__ = ["ENGINES", "EngineKind", "Fallback", "FallbackPolicy", "Opened", "open_engine"]
+__all__ = ["ENGINES", "EngineKind", "Fallback", "FallbackPolicy", "Opened", "exported_first", "open_engine"]
 
 FallbackPolicy = Literal["allow", "error"]
 
@@ -94,8 +94,7 @@ ENGINES: dict[str, EngineKind] = {
         reference=True,
     ),
 }
-"""In the order in which ``auto`` tries them: first those that the bundle was exported for, then the others, which run
-from its graphs all the same but were not verified with it."""
+"""In the order in which they are tried where nothing else is known; see :mod:`.fastest` for what ``auto`` goes by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +124,7 @@ def open_engine(
     precision: str | None = None,
     fallback: FallbackPolicy | None = None,
     options: OpeningOptions | None = None,
+    order: Sequence[str] | None = None,
 ) -> Opened:
     """Open a component.
 
@@ -136,6 +136,8 @@ def open_engine(
         fallback: ``error`` refuses where the named engine cannot run, ``allow`` tries the others; None means
             ``allow`` for ``auto`` and ``error`` for a named engine.
         options: see there. An engine that was not named may lack one; the result says so.
+        order: in which engines that were not named are tried, see :func:`.fastest.auto_order`; None is first those that
+            the bundle was exported for.
 
     Raises:
         DamagedBundleError: a file that the engine reads is not what was exported; nothing else is tried.
@@ -149,7 +151,7 @@ def open_engine(
     set_options = (options or OpeningOptions()).set_options
     policy = fallback or ("allow" if engine == "auto" else "error")
     skipped: list[Fallback] = []
-    for name in _candidates(engine, policy, bundle.manifest.engines):
+    for name in _candidates(engine, policy, order or exported_first(bundle)):
         try:
             opened = _open(bundle, component, name, precision, _accepted(name, set_options, named=name == engine))
         except DamagedBundleError:
@@ -165,13 +167,21 @@ def open_engine(
     raise EngineError(f"no engine can run {component}: {reasons}")
 
 
-def _candidates(engine: str, policy: str, exported: Collection[str]) -> Iterator[str]:
-    """Yield the engines to try: the named one, those that the bundle was exported for and verified with, the rest."""
+def _candidates(engine: str, policy: str, order: Sequence[str]) -> Iterator[str]:
+    """Yield the engines to try: the named one, then the others."""
     if engine != "auto":
         yield engine
     if policy == "allow":
-        yield from (name for name in ENGINES if name in exported and name != engine)
-        yield from (name for name in ENGINES if name not in exported and name != engine)
+        yield from (name for name in order if name != engine)
+
+
+def exported_first(bundle: Bundle) -> list[str]:
+    """Return all engines, those that a bundle was exported for and verified with first.
+
+    The others run from its graphs all the same.
+    """
+    exported = bundle.manifest.engines
+    return sorted(ENGINES, key=lambda name: name not in exported)
 
 
 def _accepted(name: str, options: dict[str, Any], *, named: bool) -> dict[str, Any]:

@@ -148,6 +148,7 @@ class Ensemble:
             second,
             engines={**{f"base.{name}": engine for name, engine in first.engines.items()}, **second.engines},
             fallbacks=(*first.fallbacks, *second.fallbacks),
+            auto_ms={**{f"base.{name}": took for name, took in first.auto_ms.items()}, **second.auto_ms},
             timings_ms=_sum(first.timings_ms, second.timings_ms),
             warnings=tuple(dict.fromkeys((*first.warnings, *second.warnings))),
             settings={**first.settings, "refiner": second.settings},

@@ -113,6 +113,7 @@ class Generation:
             width=job.width if job.crop is None else job.crop.image.width,
             engines=dict(self.components.ran),
             fallbacks=tuple(self.components.fallbacks),
+            auto_ms=self.components.auto_ms,
             timings_ms=timings,
             warnings=tuple(dict.fromkeys([*self.components.notes, *warnings])),
             settings=settings_for_record(request, samples),

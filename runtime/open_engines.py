@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from ..engines.bundle.bundle import Bundle
 from ..engines.engine import Array, Engine, run, run_in_engine_memory
+from ..engines.fastest import AutoOrder, auto_order
 from ..engines.memory import HOST, Buffer, Memory
 from ..engines.opening_options import OpeningOptions
 from ..engines.registry import ENGINES, Fallback, FallbackPolicy, Opened, open_engine
@@ -96,6 +97,7 @@ class Components:
         self._in_use: Counter[str] = Counter()
         self._opening = threading.Lock()
         self._ran_in: dict[str, str] = {}
+        self._auto: AutoOrder | None = None if shared is None else shared._auto
 
     def with_bundle(self, bundle: Bundle) -> "Components":
         """Return the same for other weights of the bundle.
@@ -141,6 +143,7 @@ class Components:
             return
         started = time.perf_counter()
         with self._opening, ThreadPoolExecutor(_AT_ONCE) as pool:
+            self._order()  # before threads would decide at once
             missing = [name for name in dict.fromkeys(names) if name not in self._open]
             small_ones = sorted((n for n in missing if self._bytes(n) <= _SMALL), key=self._bytes, reverse=True)
             small = {name: pool.submit(self._opened, name) for name in small_ones}
@@ -189,7 +192,21 @@ class Components:
     def notes(self) -> list[str]:
         """What the user should know about how components were opened."""
         of_engines = (f"{name}: {note}" for name, engine in self._open.items() for note in engine.notes)
-        return [*self.bundle.checks.notes, *self._notes, *of_engines]
+        not_timed = [] if self._auto is None or self._auto.note is None else [self._auto.note]
+        return [*self.bundle.checks.notes, *not_timed, *self._notes, *of_engines]
+
+    @property
+    def auto_ms(self) -> dict[str, float]:
+        """What an evaluation took on each engine that ``auto`` chose among; empty where there was no choice."""
+        return {} if self._auto is None else {**self._auto.milliseconds}
+
+    def _order(self) -> Sequence[str] | None:
+        """Return the order in which engines are tried; None where one was named."""
+        if self._engine != "auto":
+            return None
+        if self._auto is None:
+            self._auto = auto_order(self.bundle, precision=self._precision, options=self._options)
+        return self._auto.names
 
     def spec(self, name: str) -> ComponentSpec:
         """Return a component's shapes; its engine need not be open."""
@@ -286,6 +303,7 @@ class Components:
             precision=precision or self._precision_of(name),
             fallback=self._fallback,
             options=self._options,
+            order=self._order(),
         )
 
     def _precision_of(self, name: str) -> str | None:

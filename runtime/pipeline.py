@@ -156,7 +156,8 @@ class Pipeline:
 
         Args:
             path: the bundle's folder.
-            engine: ``auto``, ``onnxruntime``, ``torch``, ...
+            engine: ``onnxruntime``, ``openvino``, ``torch``, ..., or ``auto``: the fastest here, see
+                :mod:`~sdengine.engines.fastest`.
             precision: ``fp32``, ``bf16`` or ``fp16``; None takes the first that engine and bundle have.
             fallback: ``error`` or ``allow``; None is ``allow`` for ``auto`` and ``error`` for a named engine.
             low_memory: keep one component open at a time; slower, with the peak memory of the largest component.

@@ -48,6 +48,8 @@ class Result:
         width: pixels.
         engines: component -> engine that ran it.
         fallbacks: engines that were skipped, with reasons.
+        auto_ms: what an evaluation of the denoiser took on each of the engines that ``auto`` chose among, in
+            milliseconds, when it was timed on this machine; empty where an engine was named or there was no choice.
         timings_ms: see :class:`Timings`.
         warnings: what a user should know.
         settings: the request's settings that shaped the images, resolved; JSON values.
@@ -70,6 +72,7 @@ class Result:
     settings: dict[str, Any]
     checks: dict[str, Any] = field(default_factory=dict)
     loras: tuple[dict[str, Any], ...] = ()
+    auto_ms: dict[str, float] = field(default_factory=dict)
     image_embeds: NDArray[np.float32] | None = None
     negative_image_embeds: NDArray[np.float32] | None = None
 

@@ -10,6 +10,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks are tiny: threads would only wait for one another
 # Not the user's own; commands that tests start use it, too.
 os.environ["SDENGINE_CACHE"] = str(Path(tempfile.gettempdir()) / f"sdengine-tests-{getpass.getuser()}-cache")
+# Which engine is the fastest depends on the machine: commands that tests start take the one that was exported for.
+os.environ["SDENGINE_AUTO"] = "exported"
 
 import pytest
 import torch

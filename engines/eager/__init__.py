@@ -28,6 +28,11 @@ def version() -> str:
     return installed("torch")
 
 
+def finds_gpu() -> bool:
+    """Whether torch is here and finds a GPU; imports it."""
+    return unavailable() is None and _resolved(None) != "cpu"
+
+
 def preferred(graphs: Collection[str], device: str | None) -> str | None:
     """Return the default precision: half precision belongs on a GPU, float32 on a CPU."""
     order = ("fp16", "bf16", "fp32") if _resolved(device) != "cpu" else ("fp32", "bf16", "fp16")

@@ -23,7 +23,8 @@ def export(
     engine: Annotated[
         list[str] | None,
         typer.Option(
-            help="Engine to export for; repeatable: its precision is exported, it is verified, and `run` prefers it. "
+            help="Engine to export for; repeatable: its precision is exported, and it is compared with torch. `run` "
+            "takes the fastest that can run the bundle, whichever it was exported for. "
             "[onnxruntime]"
         ),
     ] = None,
@@ -113,8 +114,6 @@ def export(
             token=token,
             offline=offline,
         )
-    if engine is None and precision in ("auto", "fp32") and find_spec("openvino") is not None:
-        console.print("openvino is installed, too, and is mostly the faster engine on a CPU: --engine openvino")
     size = sum(record.bytes for record in bundle.manifest.files.values())
     console.print(
         f"[green]wrote[/green] {bundle.path}: {len(bundle.manifest.components)} components, {size / 1e6:.1f} MB, "

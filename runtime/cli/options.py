@@ -22,7 +22,11 @@ __all__ = [
 
 BundlePath = Annotated[Path, typer.Argument(help="A bundle that `sdengine export` wrote.", show_default=False)]
 Engine = Annotated[
-    str, typer.Option(help="auto, onnxruntime, openvino, torch, ...; see `sdengine doctor`.", rich_help_panel="Engine")
+    str,
+    typer.Option(
+        help="auto (the fastest here), onnxruntime, openvino, torch, ...; see `sdengine doctor`.",
+        rich_help_panel="Engine",
+    ),
 ]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads of one operator, on a CPU.", rich_help_panel="Speed and memory")

@@ -102,6 +102,9 @@ def run(
         err.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
     for name, reason in dict.fromkeys((f.skipped, f.reason) for f in result.fallbacks):
         err.print(f"{name} skipped: {reason}", style="yellow", markup=False, highlight=False)
+    if result.auto_ms:
+        took = ", ".join(f"{name} {ms:.3g} ms" for name, ms in sorted(result.auto_ms.items(), key=lambda one: one[1]))
+        err.print(f"auto takes the fastest engine of this machine: {took} an evaluation", style="dim", highlight=False)
     if result.checks["hash_ms"] > _WORTH_SAYING_MS:
         hashed, seconds = result.checks["hashed_bytes"] / 1e6, result.checks["hash_ms"] / 1e3
         err.print(f"compared {hashed:.0f} MB with their SHA-256 in {seconds:.1f} s", style="dim", highlight=False)
@@ -196,6 +199,7 @@ def _report(result: Any, files: list[Path]) -> dict[str, Any]:
         ],
         "engines": result.engines,
         "fallbacks": [dataclasses.asdict(f) for f in result.fallbacks],
+        "auto_ms": result.auto_ms,
         "timings_ms": dataclasses.asdict(result.timings_ms),
         "warnings": list(result.warnings),
         "settings": result.settings,
