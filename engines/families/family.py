@@ -17,6 +17,7 @@ class TextReading:
         pooled: whether the UNet also takes pooled embeddings.
         final_norm: whether the encoder's last norm is applied to the embeddings.
         embeddings: whether a request may bring embeddings of text in place of it.
+        chunks: whether a text that is too long may be encoded in several parts.
 
     """
 
@@ -25,6 +26,7 @@ class TextReading:
     pooled: bool
     final_norm: bool
     embeddings: bool = True
+    chunks: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,9 @@ KANDINSKY22 = Family(
     name="kandinsky22",
     label="Kandinsky 2.2",
     text_encoders=("text_encoder",),
-    text=TextReading(sources=("prompt",), skipped_layers=0, pooled=True, final_norm=True, embeddings=False),
+    text=TextReading(
+        sources=("prompt",), skipped_layers=0, pooled=True, final_norm=True, embeddings=False, chunks=False
+    ),
     autoencoder="movq",
     image_encoder="image_encoder",
     stages=(Stage(network="prior", scheduler="prior_scheduler.json", guidance_scale=4.0, num_inference_steps=25),),

@@ -79,7 +79,13 @@ def start_for(
     shape = (unet.latent, job.height // job.factor, job.width // job.factor)
     noise_given = job.request.latents if not job.stages or np.ndim(job.request.latents) != 2 else None
     latents = _checked(noise_given, "latents", (job.images,), shape)
-    encoding = _Encoding(components=components, noise=noise, shape=shape, warnings=warnings)
+    encoding = _Encoding(
+        components=components,
+        noise=noise,
+        shape=shape,
+        in_rows=job.request.image_embeds is not None,
+        warnings=warnings,
+    )
     if job.task == "inpaint" and unet.inpaints and unet.blends:
         return _inpaint_seen_and_put_back(job, encoding, latents, from_noise)
     if job.task == "inpaint":
@@ -96,11 +102,18 @@ def start_for(
 
 @dataclass(frozen=True, kw_only=True)
 class _Encoding:
-    """Encodes images to latents of ``shape``."""
+    """Encodes images to latents of ``shape``.
+
+    Attributes:
+        in_rows: which of several images a sample starts from. With ``num_images_per_prompt``, diffusers' pipelines
+            go through them again and again, but those that take embeddings of images repeat each in a row.
+
+    """
 
     components: Components
     noise: NoiseStreams
     shape: tuple[int, ...]
+    in_rows: bool
     warnings: list[str]
 
     def fresh(self) -> F32:
@@ -116,7 +129,12 @@ class _Encoding:
             if random:
                 inputs["noise"] = noise[i : i + 1]
             latents.append(encoded(self.components, inputs, self.warnings))
-        return _repeated(np.concatenate(latents), len(self.noise.seeds))
+        return self.repeated(np.concatenate(latents))
+
+    def repeated(self, array: F32, count: int | None = None) -> F32:
+        """Repeat [N, ...] to [count, ...], or to one for each sample."""
+        indices = np.arange(len(self.noise.seeds) if count is None else count)
+        return array[indices // (len(indices) // len(array)) if self.in_rows else indices % len(array)]
 
 
 def _inpaint(
@@ -141,7 +159,7 @@ def _inpaint(
     else:
         latent = np.float32(from_noise) * fresh
     assert job.mask is not None
-    mask = _repeated(job.mask[:, None, :: job.factor, :: job.factor], job.images)
+    mask = encoding.repeated(job.mask[:, None, :: job.factor, :: job.factor])
     masked = _masked_latents(job, encoding, needed=inpaint_unet)
     if inpaint_unet:
         assert masked is not None
@@ -159,7 +177,7 @@ def _inpaint_seen_and_put_back(job: Job, encoding: _Encoding, given: F32 | None,
     assert job.mask is not None
     image = _image_latents(job, encoding)
     fresh = encoding.fresh() if given is None else given
-    hole = _repeated(_dilated(job.mask[:, :: job.factor, :: job.factor])[:, None], job.images)
+    hole = encoding.repeated(_dilated(job.mask[:, :: job.factor, :: job.factor])[:, None])
     seen = np.concatenate([image * (1 - hole), 1 - hole], axis=1)
     if encoding.noise.kind != "own":
         hole, image = (np.repeat(array[:1], job.images, axis=0) for array in (hole, image))
@@ -184,7 +202,7 @@ def _dilated(mask: F32) -> F32:
 
 def _image_latents(job: Job, encoding: _Encoding) -> F32:
     if job.image_latents is not None:
-        return _repeated(_checked(job.image_latents, "image", (), encoding.shape), job.images)
+        return encoding.repeated(_checked(job.image_latents, "image", (), encoding.shape))
     assert job.pixels is not None
     return encoding.encode(job.pixels, repeated=job.task == "inpaint")
 
@@ -195,7 +213,7 @@ def _masked_latents(job: Job, encoding: _Encoding, *, needed: bool) -> F32 | Non
     if latents is not None:
         if job.images % len(latents):
             raise UsageError(f"masked_image_latents: {len(latents)} for {job.images} images: pass one, or one for each")
-        return _repeated(latents, job.images)
+        return encoding.repeated(latents)
     if job.pixels is None:
         if needed:
             raise UsageError("an inpainting checkpoint needs image as pixels, or masked_image_latents")
@@ -205,17 +223,12 @@ def _masked_latents(job: Job, encoding: _Encoding, *, needed: bool) -> F32 | Non
     if not needed:
         encoding.noise.normal_for_images(encoding.shape, count, repeated=True)
         return None
-    hole = _repeated(job.mask, count)[..., None] >= 0.5
-    return encoding.encode(np.where(hole, np.float32(0.5), _repeated(job.pixels, count)), repeated=True)
+    hole = encoding.repeated(job.mask, count)[..., None] >= 0.5
+    return encoding.encode(np.where(hole, np.float32(0.5), encoding.repeated(job.pixels, count)), repeated=True)
 
 
 def _noised(image: F32, fresh: F32, levels: tuple[float, float]) -> F32:
     return np.float32(levels[0]) * image + np.float32(levels[1]) * fresh
-
-
-def _repeated(array: F32, count: int) -> F32:
-    """Repeat [N, ...] to [count, ...]: entry i is array i modulo N."""
-    return array[np.arange(count) % len(array)]
 
 
 def _checked(value: Any, name: str, leading: Sequence[int], shape: tuple[int, ...]) -> Any:

@@ -119,7 +119,7 @@ class Prior:
     def _image_embedding(self, item: Any, call: "_Call") -> F32:
         if hasattr(item, "detach"):  # what diffusers takes as prepared already: [1, 3, size, size]
             return self._images.embed_prepared(finite_array("images_and_prompts", item, ndim=(4,)))
-        pictures = load_images(item, "images_and_prompts", call.warnings)
+        pictures = load_images(item, "images_and_prompts", call.warnings, on_white=True)
         if len(pictures) != 1:
             raise UsageError("images_and_prompts: an entry is one text or one picture")
         return self._images.embed(pictures[0])

@@ -123,7 +123,7 @@ def _side(
     for encoder, source in zip(encoders, family.sources, strict=True):
         own = getattr(request, f"{sign}{source}")  # as in diffusers, an empty prompt_2 is none
         texts = (request.texts(f"{sign}{source}") if own else None) or first
-        layouts.append(tuple(_lay_out(encoder, text, request, warnings) for text in texts))
+        layouts.append(tuple(_lay_out(encoder, text, request, family, warnings) for text in texts))
     return _Side(layers=layers, layouts=tuple(layouts))
 
 
@@ -134,16 +134,17 @@ def _layer(encoder: TextEncoder, family: TextReading, clip_skip: int) -> int:
     return most - clip_skip
 
 
-def _lay_out(encoder: TextEncoder, text: str, request: PromptRequest, warnings: list[str]) -> Layout:
+def _lay_out(
+    encoder: TextEncoder, text: str, request: PromptRequest, family: TextReading, warnings: list[str]
+) -> Layout:
     breaks = request.long_prompt == "chunk"
     fragments, notes = parse_weights(text, breaks=breaks) if request.weighting else ([Fragment(text, 1.0)], [])
     layout = lay_out(encoder.tokenizer, fragments, request.long_prompt)
     warnings += notes
     if layout.cut:
         words = encoder.tokenizer.decode(layout.cut)
-        warnings.append(
-            f"the prompt is too long by {len(layout.cut)} tokens: {words!r} was left out (long_prompt='chunk' keeps it)"
-        )
+        instead = " (long_prompt='chunk' keeps it)" if family.chunks else ""
+        warnings.append(f"the prompt is too long by {len(layout.cut)} tokens: {words!r} was left out{instead}")
     return layout
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...engines.errors import UsageError
 from ..denoise.callback import checked_callback
-from .arrays import finite_array
+from .arrays import finite_array, joined_array
 from .scalars import finite_number, plain_numbers, shortened, whole_number
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "argument",
     "argument_of",
     "array",
+    "arrays",
     "choice",
     "whole",
 ]
@@ -114,6 +115,11 @@ def whole(least: int, most: int) -> Kind:
 def array(*axes: int) -> Kind:
     """Arrays of so many axes, or of one of these numbers of them, of finite real numbers; as float32."""
     return Kind(lambda name, value: finite_array(name, value, ndim=axes))
+
+
+def arrays(*axes: int) -> Kind:
+    """As :func:`array`, and lists of them, which are joined along the first axis."""
+    return Kind(lambda name, value: joined_array(name, value, ndim=axes))
 
 
 def choice(*values: str) -> Kind:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ...engines.errors import UsageError
 from ...engines.files.regular_file import open_regular
 
-__all__ = ["array_from", "array_in_file", "finite_array"]
+__all__ = ["array_from", "array_in_file", "finite_array", "joined_array"]
 
 
 def array_from(value: Any) -> NDArray[Any]:
@@ -49,6 +49,22 @@ def finite_array(name: str, value: Any, *, ndim: Collection[int] = ()) -> NDArra
     if not np.isfinite(numbers).all():
         raise UsageError(f"{name} holds NaN, infinity or numbers beyond float32; every number must be finite")
     return numbers
+
+
+def joined_array(name: str, value: Any, *, ndim: Collection[int] = ()) -> NDArray[np.float32]:
+    """Return an array, or a list of several joined along their first axis, as diffusers joins embeddings.
+
+    Raises:
+        UsageError: see :func:`finite_array`; or the others' axes differ.
+
+    """
+    if not (isinstance(value, (list, tuple)) and value and all(getattr(item, "ndim", 0) in ndim for item in value)):
+        return finite_array(name, value, ndim=ndim)
+    arrays = [finite_array(name, item, ndim=ndim) for item in value]
+    if len({array.shape[1:] for array in arrays}) > 1:
+        shapes = ", ".join(str(list(array.shape)) for array in arrays)
+        raise UsageError(f"{name}: the arrays of a list are joined along their first axis, and these differ: {shapes}")
+    return np.concatenate(arrays)
 
 
 def array_in_file(value: Any) -> Any:

@@ -31,7 +31,7 @@ _CHANNELS = (1, 3, 4)
 
 
 def load_images(
-    value: Any, what: str, notes: list[str], *, masks: bool = False, signed: bool = False
+    value: Any, what: str, notes: list[str], *, masks: bool = False, signed: bool = False, on_white: bool = False
 ) -> list[InputImage]:
     """Return PIL images, or float32 arrays [H, W] or [H, W, C] of 0 to 1, one for each image.
 
@@ -42,6 +42,7 @@ def load_images(
         notes: where to add what the user should know about how the images were read.
         masks: three axes are [N, H, W], unless the last is channels (1, 3 or 4); those of tensors always are.
         signed: values down to -1 mean something of their own (a ControlNet's masked pixels) and stay as they are.
+        on_white: see :func:`~.pil_images.prepared_image`.
 
     Raises:
         UsageError: it is none of these, or a file cannot be read.
@@ -50,7 +51,7 @@ def load_images(
     if isinstance(value, (list, tuple)):
         if not value:
             raise UsageError(f"{what} is an empty list")
-        lists = [load_images(item, what, notes, masks=masks, signed=signed) for item in value]
+        lists = [load_images(item, what, notes, masks=masks, signed=signed, on_white=on_white) for item in value]
         return [image for images in lists for image in images]
     value = array_in_file(value)
     if isinstance(value, str) and value.startswith(("http://", "https://")):
@@ -58,7 +59,7 @@ def load_images(
     if isinstance(value, Image.Image) and signed and value.mode == "F" and np.asarray(value).min(initial=0) < 0:
         value = np.asarray(value)  # resampling would mix masked pixels into the rest
     if isinstance(value, Image.Image):
-        return [prepared_image(value, what, notes)]
+        return [prepared_image(value, what, notes, on_white=on_white)]
     if isinstance(value, (str, Path)):
         return [open_image(Path(value), what, notes)]
     array = _plain_array(value, masks=masks)
@@ -88,6 +89,9 @@ def _checked_values(array: NDArray[Any], what: str, notes: list[str], *, masks: 
     if array.size == 0:
         raise UsageError(f"{what} is empty: its shape is {array.shape}")
     white = np.iinfo(array.dtype).max if array.dtype.kind == "u" else 1
+    if masks and white > 1 and array.max() == 1:
+        notes.append(f"{what}: whole numbers of 0 and 1 are read as black and white")
+        white = 1
     values = np.asarray(array, np.float64) / white
     least, most = float(values.min()), float(values.max())
     below = least < -1e-6

@@ -42,7 +42,7 @@ def open_image(path: Path, what: str, notes: list[str]) -> Image.Image:
     return image if image.mode == "F" else _converted(image, what)
 
 
-def prepared_image(image: Image.Image, what: str, notes: list[str]) -> Image.Image:
+def prepared_image(image: Image.Image, what: str, notes: list[str], *, on_white: bool = False) -> Image.Image:
     """Return a caller's image upright and in a mode that can be resized: its own, or ``F`` with values of 0 to 1.
 
     diffusers' pipelines resize an image in its own mode and convert it to RGB afterwards. They do not look at EXIF;
@@ -52,6 +52,8 @@ def prepared_image(image: Image.Image, what: str, notes: list[str]) -> Image.Ima
         image: of any mode.
         what: the argument's name, for messages.
         notes: gets what the user should know about how the image was read.
+        on_white: a transparent image is put on white, as transformers does for image encoders; else its transparency
+            has no effect.
 
     Raises:
         UsageError: its file is damaged, its values are not finite, or no range is known that holds them.
@@ -68,7 +70,7 @@ def prepared_image(image: Image.Image, what: str, notes: list[str]) -> Image.Ima
             f"{what}: turned upright, as its EXIF orientation says (diffusers does that for files only); "
             "if that is wrong, delete the tag"
         )
-    return _with_known_depth(upright, what, notes)
+    return _with_known_depth(_on_white(upright) if on_white and _transparent(upright) else upright, what, notes)
 
 
 def as_bytes(image: Image.Image) -> Image.Image:
@@ -84,6 +86,10 @@ def _upright(image: Image.Image) -> Image.Image:
     except Exception:  # EXIF is damaged in many ways, each with an error of its own; the pixels are not concerned
         return image
     return ImageOps.exif_transpose(image) if turned else image
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
 
 
 def _with_known_depth(image: Image.Image, what: str, notes: list[str]) -> Image.Image:

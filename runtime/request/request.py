@@ -28,6 +28,7 @@ from .argument import (
     argument,
     argument_of,
     array,
+    arrays,
     choice,
     whole,
 )
@@ -278,15 +279,15 @@ class Request:
     image_embeds: Any = argument(
         None,
         "float [B, D], embeddings of images in place of ``prompt`` (Kandinsky); with ``num_images_per_prompt`` n, "
-        "B * n images are generated.",
-        array(2),
+        "B * n images are generated. A list of arrays is joined.",
+        arrays(2),
         group="Prior",
     )
     negative_image_embeds: Any = argument(
         None,
         "float [B, D] or [1, D], what guidance leads away from; without it and ``negative_prompt``, the image "
         "encoder's embedding of zeros.",
-        array(2),
+        arrays(2),
         group="Prior",
     )
     images_and_prompts: Any = argument(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -404,16 +405,27 @@ def _windows(request: Request, count: int) -> tuple[tuple[float, float], ...]:
 
 def settings_of(request: Request) -> Mapping[str, Any]:
     """Return what is set and can be written as JSON, for the record inside an image file."""
-    plain = (str, int, float, bool, list, tuple)
     left_out = ("prompt", "negative_prompt", "seed", "height", "width", "output_type", "callback_on_step_end", "loras")
     defaults = Request()
     settings: dict[str, Any] = {
-        name: value
+        name: _written(value)
         for name in request.__dataclass_fields__
         if name not in left_out
-        and isinstance(value := getattr(request, name), plain)
+        and isinstance(value := getattr(request, name), (*_PLAIN, list, tuple))
         and value != getattr(defaults, name)
     }
     if options := described_config(request.scheduler, request.scheduler_config):
         settings["scheduler_config"] = options
     return settings
+
+
+_PLAIN = (str, int, float, bool)
+
+
+def _written(value: Any) -> Any:
+    """Return a value as JSON has it: files by their paths, other objects in a list, such as images, by their kind."""
+    if isinstance(value, (list, tuple)):
+        return [_written(item) for item in value]
+    if value is None or isinstance(value, _PLAIN):
+        return value
+    return str(value) if isinstance(value, Path) else f"<{type(value).__name__}>"

@@ -1,6 +1,7 @@
 """Kandinsky 2.2 in parts: batches of both stages, progress, callbacks, little memory, and what is refused."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,17 @@ def test_little_memory(alone: list[Any]) -> None:
 def test_settings_say_how_the_prior_went() -> None:
     result = ours("kandinsky")("a cat", **SIZE, seed=1, num_inference_steps=2)
     assert (result.settings["prior_num_inference_steps"], result.settings["prior_guidance_scale"]) == (25, 4.0)
+
+
+def test_settings_of_a_mixture_are_json() -> None:
+    mixture = {"images_and_prompts": ["a cat", picture(40, 50)], "weights": [1, 2]}
+    result = ours("kandinsky")(**mixture, **SIZE, seed=1, num_inference_steps=2, prior_num_inference_steps=2)
+    assert json.loads(json.dumps(result.settings))["images_and_prompts"] == ["a cat", "<Image>"]
+
+
+def test_a_long_prompt_cannot_be_kept() -> None:
+    result = ours("kandinsky")("word " * 90, **SIZE, seed=1, num_inference_steps=2, prior_num_inference_steps=2)
+    assert any("is too long by" in warning and "chunk" not in warning for warning in result.warnings)
 
 
 HINT = np.zeros((1, 64, 64, 3), np.float32)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ...bundles import checkpoint_of
 from .oracle import their_warnings
 
-__all__ = ["their_embeds", "their_mixture", "theirs"]
+__all__ = ["decoder", "prior", "their_embeds", "their_mixture", "theirs"]
 
 _CLASSES = {
     ("text", False): "KandinskyV22Pipeline",

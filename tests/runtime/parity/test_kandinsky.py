@@ -8,8 +8,8 @@ import torch
 from sdengine.runtime import Pipeline, Result
 
 from ...bundles import bundle_of
-from .kandinsky import their_embeds, their_mixture, theirs
-from .oracle import generators, ours, picture, psnr
+from .kandinsky import decoder, prior, their_embeds, their_mixture, theirs
+from .oracle import generators, ours, picture, psnr, their_warnings
 
 PROMPT: dict[str, Any] = {"prompt": "a small red house by the sea"}
 TWO: dict[str, Any] = {"prompt": ["a cat by the sea", "an old man with a hat"], "num_images_per_prompt": 2}
@@ -152,6 +152,26 @@ def test_interpolation(more: dict[str, Any]) -> None:
     assert psnr(images, result.images) >= 80
 
 
+def test_a_transparent_picture_is_mixed_on_white() -> None:
+    seen = picture(50, 40)
+    seen.putalpha(picture(50, 40, hole=True))
+    mixture = {"images_and_prompts": ["a cat", seen], "weights": [0.5, 0.5]}
+    embeds, _ = their_mixture(stream(), **mixture, num_inference_steps=4)
+    found = ours("kandinsky")(**mixture, prior_num_inference_steps=4, generator=stream(), output_type="embeds")
+    assert_close(found.images, embeds)
+    assert not found.warnings
+
+
+def test_a_mask_of_zeros_and_ones() -> None:
+    mask = np.zeros((64, 128), np.uint8)
+    mask[16:40, 30:90] = 1
+    given = {**PROMPT, **STEPS, **SIZE, "image": picture(64, 128)}
+    pipe = ours("kandinsky_inpaint")
+    result = pipe(**given, mask_image=mask, seed=1, output_type="np")
+    np.testing.assert_array_equal(result.images, pipe(**given, mask_image=mask * 255, seed=1, output_type="np").images)
+    assert any("0 and 1 are read as black and white" in warning for warning in result.warnings)
+
+
 def test_embeddings_out_and_in() -> None:
     pipe = ours("kandinsky")
     embeds = their_embeds(stream(), **TWO, prior_num_inference_steps=4)
@@ -168,11 +188,30 @@ def test_embeddings_out_and_in() -> None:
     assert psnr(repeated, pipe(image_embeds=embeds[0][:1], **given, generator=stream()).images) >= 80
 
 
+@pytest.mark.parametrize("kind", ["kandinsky", "kandinsky_inpaint"])
+def test_each_embedding_has_its_own_image(kind: str) -> None:
+    """Those that take embeddings repeat image and mask beside them; the combined pipelines go through the list."""
+    embeds = tuple(their_embeds(stream(), prompt=["a cat", "a dog by the sea"], prior_num_inference_steps=4))
+    given: dict[str, Any] = {"image": [picture(64, 128, 1), picture(64, 128, 2)], "num_inference_steps": 5}
+    if kind == "kandinsky":
+        given["strength"] = 0.7
+    else:
+        given["mask_image"] = [picture(64, 128, hole=True), picture(64, 128, 1, hole=True)]
+    reference = decoder(kind, "image" if kind == "kandinsky" else "inpaint", hint=False)
+    size = {"height": 128, "width": 64} if kind == "kandinsky" else SIZE  # which image-to-image exchanges
+    given |= {"num_images_per_prompt": 2, "output_type": "np"}
+    with their_warnings():
+        images = reference(
+            image_embeds=embeds[0], negative_image_embeds=embeds[1], **given, **size, generator=stream()
+        ).images
+    listed = {"image_embeds": list(embeds[0].split(1)), "negative_image_embeds": list(embeds[1].split(1))}
+    result = ours(kind)(**listed, **given, **SIZE, generator=stream())
+    assert psnr(images, result.images) >= 80
+
+
 def test_latents_are_the_priors() -> None:
     latents = torch.randn(2, 32, generator=stream(9))
     embeds = their_embeds(stream(), **PROMPT, num_images_per_prompt=2, prior_num_inference_steps=4)
-    from .kandinsky import prior
-
     given = prior()(
         **PROMPT, num_images_per_prompt=2, num_inference_steps=4, latents=latents, generator=stream()
     ).image_embeds
