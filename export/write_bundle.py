@@ -52,6 +52,7 @@ from .plan import (
     plan_components,
     precisions_for,
 )
+from .preview_map import fit_preview
 from .sizes import Sizes, axes_for, parse_batch, parse_sizes
 from .trace import trace_component
 from .weights_file import dtype_name, external_tensors, place_weights
@@ -188,6 +189,7 @@ def export_bundle(
     check_apart(output, _files_read(request))  # a folder may hold links to files elsewhere
     with whole_folder(Path(output), overwrite=overwrite, foreign=foreign_files) as folder:
         manifest = _write(request, folder, say, link_weights)
+        manifest = msgspec.structs.replace(manifest, preview=fit_preview(Bundle(folder)))
         results = []
         for result in verify_bundle(Bundle(folder), request.engines, verify, say):
             say(f"verified {result.component} ({result.precision}, {result.engine}): {result.relative_error:.1e}")

@@ -24,6 +24,7 @@ __all__ = [
     "Manifest",
     "MergedLora",
     "Network",
+    "PreviewMap",
     "Verification",
     "WrittenManifest",
     "manifest_text",
@@ -149,6 +150,19 @@ class MergedLora(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     strength: float | dict[str, object]
 
 
+class PreviewMap(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What latents look like, roughly; see :mod:`~sdengine.engines.preview_map`.
+
+    Attributes:
+        colours: [C + 1][3], from a latent's channels and 1 to red, green and blue from 0 to 1.
+        explained: share of the variance of decoded colours that this explains, on pixels that it was not fitted to.
+
+    """
+
+    colours: list[tuple[float, float, float]]
+    explained: float
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The whole file.
 
@@ -170,6 +184,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         tools: versions of what wrote the bundle.
         notes: what export decided.
         loras: what was merged into the weights, in the order of the command.
+        preview: how previews are made; None in bundles of earlier versions.
         files: every file of the bundle but this one, relative path to record.
         checksum: empty once the file has been read; see :func:`written_manifest`.
 
@@ -193,6 +208,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     notes: list[str]
     files: dict[str, FileRecord]
     loras: list[MergedLora] = []
+    preview: PreviewMap | None = None
     checksum: str = ""
 
 

@@ -24,6 +24,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PIXELS_MOST = 2**15
 _AXIS_MOST = 2**16
+_COLOUR_MOST = 1e6
 _ENTRIES_MOST = 10_000
 """Largest list or mapping: an SDXL bundle with plans lists about 50 files."""
 
@@ -104,6 +105,14 @@ def check_components(where: str, manifest: Manifest, configs: Mapping[str, Netwo
                     None,
                     f"not what the config of {component.network} leads to",
                 )
+    if manifest.preview is not None:
+        rows, latent = manifest.preview.colours, getattr(configs[family.autoencoder], "latent", 0)
+        check.that(
+            len(rows) == latent + 1, "preview.colours", len(rows), f"not one row for each of {latent} channels, and one"
+        )
+        check.that(
+            all(abs(value) <= _COLOUR_MOST for row in rows for value in row), "preview.colours", None, "too large"
+        )
 
 
 def _check_component(check: "_Check", name: str, component: Component, manifest: Manifest) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from ..lora_set import LoraSources
 from ..request.request import Request
 from .plan import Plan, plan_for
-from .preview import Previewer
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,21 +25,19 @@ class Model:
         name: what requests call it.
         pipeline: its open pipeline.
         slots: images that share a launch at most.
-        previewer: shows its samples on the way.
 
     """
 
     name: str
     pipeline: "Pipeline"
     slots: int
-    previewer: Previewer
 
     @classmethod
     def of(cls, name: str, pipeline: "Pipeline", most: int | None) -> "Model":
         """Serve a pipeline with as many slots as its bundle takes, or as ``most`` says."""
         axis = pipeline.components.spec("denoiser").axes["S"].max
         slots = axis if most is None else min(axis, most)
-        return cls(name=name, pipeline=pipeline, slots=slots, previewer=Previewer(pipeline))
+        return cls(name=name, pipeline=pipeline, slots=slots)
 
     @property
     def usual_loras(self) -> LoraSources:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..generate import settings_for_record
 from .model import Model
+from .preview import NO_PREVIEWS
 from .ticket import Outcome, Ticket
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ def outcome_of(ticket: Ticket, model: Model, done: "Sequence[tuple[Sample, Image
     samples, images = zip(*done, strict=True)
     components = model.pipeline.components
     warnings = [*components.notes, *(warning for sample in samples for warning in sample.warnings)]
+    if ticket.previews and model.pipeline.bundle.manifest.preview is None:
+        warnings.append(NO_PREVIEWS)
     return Outcome(
         images=images,
         seeds=tuple(sample.seed for sample in samples),

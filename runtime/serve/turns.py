@@ -15,6 +15,7 @@ from .model import Model
 from .outcome import outcome_of
 from .plan import name_of_loras
 from .policy import Bucket, Decode, Item, Policy, Prepare, Step, first_come
+from .preview import preview_image
 from .ticket import Finished, Outcome, Preview, Progress, Ticket
 
 if TYPE_CHECKING:
@@ -275,9 +276,14 @@ class Turns:
         sample, ticket = entry.stages[-1], entry.ticket
         step, steps = sum(s.step for s in entry.stages), sum(s.schedule.steps for s in entry.stages)
         ticket.tell(Progress(index=entry.index, step=step, steps=steps))
+        mapping = self._models[entry.bucket.model].pipeline.bundle.manifest.preview
         due = entry.previewed < ticket.previews and not sample.finished
-        if due and sample.position * (ticket.previews + 1) >= sample.evaluations * (entry.previewed + 1):
-            image = self._models[entry.bucket.model].previewer.show(sample)
+        if (
+            mapping is not None
+            and due
+            and sample.position * (ticket.previews + 1) >= sample.evaluations * (entry.previewed + 1)
+        ):
+            image = preview_image(mapping, sample)
             number, entry.previewed = entry.previewed, entry.previewed + 1
             ticket.tell(Preview(index=entry.index, number=number, step=step, steps=steps, image=image))
 
@@ -348,7 +354,6 @@ class Turns:
                 self._ended_while_warming += [pair for pair in self._ended if pair[0] is not ticket]
             if isinstance(outcome, Exception):
                 raise outcome
-        model.previewer.fit()
         return ticket.plan.bucket
 
 
