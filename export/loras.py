@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -58,7 +57,10 @@ def with_loras(checkpoint: Checkpoint, sources: Sequence[LoraSource]) -> tuple[C
         changed.setdefault(merge.network, {})[merge.name] = MergedTensor(**own, merge=merge)
     for name, tensors in changed.items():
         components[name] = replace(components[name], tensors=components[name].tensors | tensors, file=None)
-    records = [MergedLora(name=lora.name, sha256=lora.sha256, strength=_plain(s)) for lora, s, _ in read]
+    records = [
+        MergedLora(name=lora.name, sha256=lora.sha256, strength=s if isinstance(s, float) else dict(s))
+        for lora, s, _ in read
+    ]
     notes = tuple(
         f"{lora.path.name} also holds embeddings of new words ({', '.join(sorted(filter(None, lora.embeddings)))}), "
         f"which are not part of a bundle: `sdengine run --lora {lora.path.name}:0` reads them"
@@ -70,7 +72,3 @@ def with_loras(checkpoint: Checkpoint, sources: Sequence[LoraSource]) -> tuple[C
         components=components,
         notes=(*checkpoint.notes, *(n for lora, _, _ in read for n in lora.notes), *notes),
     ), records
-
-
-def _plain(strength: Any) -> Any:
-    return dict(strength) if hasattr(strength, "items") else float(strength)

@@ -99,7 +99,7 @@ class LoraSources:
 def _stamp(path: Path) -> tuple[int, int] | None:
     try:
         status = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a null character in the name
         return None
     return status.st_mtime_ns, status.st_size
 
@@ -160,7 +160,7 @@ class LoraSet:
             {
                 "name": lora.name,
                 "sha256": lora.sha256,
-                "strength": strength if isinstance(strength, (int, float)) else dict(strength),
+                "strength": strength,
                 "scale": self.scale,
                 "kinds": list(lora.kinds),
                 "weights": {n: sum(c.network == n for _, c in lora.changes) for n in lora.networks},

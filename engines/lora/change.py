@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..files.stored_file import StoredFile
-from .formulas import decomposed, decomposed_as_peft, kronecker, low_rank
+from .formulas import decomposed, decomposed_as_peft, kronecker, low_rank, magnitude_by_input
 
 __all__ = ["Change", "MisfitError", "Scaling", "changes_of"]
 
@@ -35,6 +35,7 @@ class Change:
         keys: part -> the file's key.
         factor: what the product is multiplied with beside the strength: alpha over rank.
         scaled: whether the file gives an alpha for it; None where it has no rank.
+        by_input: of (IA)³: whether its numbers are one for each input channel, and not for each output channel.
 
     """
 
@@ -45,6 +46,7 @@ class Change:
     keys: Mapping[str, str]
     factor: float = 1.0
     scaled: bool | None = None
+    by_input: bool = False
 
     def difference(self, file: StoredFile, weight: F32, strength: float) -> F32:
         """Return what is added to the weight.
@@ -63,11 +65,9 @@ class Change:
         if self.kind == "full":
             return m * next(iter(parts.values())).reshape(self.shape)
         if self.kind == "IA3":
-            return m * weight * _along(parts["weight"], weight, by_input=bool(parts["on_input"].reshape(-1)[0]))
+            return m * weight * _along(parts["weight"], weight, by_input=self.by_input)
         if self.kind == "IA3 of PEFT":
-            scale = parts["ia3_l"]
-            by_input = scale.shape[0] == 1 if scale.ndim == 2 else scale.size != len(weight)
-            return m * weight * (_along(scale, weight, by_input=by_input) - 1)
+            return m * weight * (_along(parts["ia3_l"], weight, by_input=self.by_input) - 1)
         product = _fitted(_PRODUCTS[self.kind](parts), self.shape)
         if "magnitude" in parts:
             return decomposed_as_peft(weight, m * product, parts["magnitude"])
@@ -148,18 +148,31 @@ def changes_of(
 
     """
     left = dict(keys)
-    found: list[Change] = []
+    changes: list[Change] = []
 
     def add(kind: str, suffix: str, own: Mapping[str, str], factor: float = 1.0, scaled: bool | None = None) -> None:
         name = f"{module}.{suffix}"
         where = f"{file.path}: {next(iter(own.values()))!r}"
         if name not in shapes:
             raise UsageError(f"{where} changes the {suffix} of {module}, which has none here")
-        _check(where, kind, {part: file.tensors[key].shape for part, key in own.items()}, module, shapes[name])
-        found.append(
-            Change(network=network, name=name, shape=shapes[name], kind=kind, keys=own, factor=factor, scaled=scaled)
+        parts = {part: file.tensors[key].shape for part, key in own.items()}
+        _check(where, kind, parts, module, shapes[name])
+        changes.append(
+            Change(
+                network=network,
+                name=name,
+                shape=shapes[name],
+                kind=kind,
+                keys=own,
+                factor=factor,
+                scaled=scaled,
+                by_input=kind.startswith("IA3") and _scales_inputs(where, file, own, parts, module, shapes[name]),
+            )
         )
 
+    for key in keys.values():
+        if 0 in file.tensors[key].shape:
+            raise UsageError(f"{file.path}: {key!r} is empty: {list(file.tensors[key].shape)}")
     for kind, names in _PARTS.items():
         own = {name: left.pop(name) for name in names if name in left}
         if not own:
@@ -176,11 +189,11 @@ def changes_of(
     for part, suffix in _FULL.items():
         if part in left:
             add("full", suffix, {part: left.pop(part)})
-    if found and set(left) <= set(_NUMBERS):
-        return found  # ComfyUI and others write an alpha beside differences that have no rank
+    if changes and set(left) <= set(_NUMBERS):
+        return changes  # ComfyUI and others write an alpha beside differences that have no rank
     if left:
         raise UsageError(f"{file.path}: {next(iter(left.values()))!r} is no change without the parts that go with it")
-    return found
+    return changes
 
 
 def _factor(
@@ -230,8 +243,29 @@ def _check(where: str, kind: str, shapes: Mapping[str, Shape], module: str, weig
     if rows != weight[0] or (columns != math.prod(weight[1:]) and not padded):
         raise MisfitError(f"{where} changes a weight of {rows} by {columns}, {module} has {list(weight)}")
     for part in _BESIDE:
-        if part in shapes and math.prod(shapes[part]) not in weight[:2]:
+        by_input = part == "dora_scale" and part in shapes and magnitude_by_input(shapes[part])
+        if part in shapes and math.prod(shapes[part]) != weight[1 if by_input else 0]:
             raise MisfitError(f"{where}: its {part} has the shape {list(shapes[part])}, {module} has {list(weight)}")
+
+
+def _scales_inputs(
+    where: str, file: StoredFile, keys: Mapping[str, str], parts: Mapping[str, Shape], module: str, weight: Shape
+) -> bool:
+    """Whether the numbers of an (IA)³ are one for each input channel.
+
+    LyCORIS says so in ``on_input``. PEFT does not: of a matrix the shape tells, of a convolution the count.
+    """
+    if "on_input" in parts:
+        by_input, shape = bool(_number(file, keys["on_input"])), parts["weight"]
+    else:
+        shape = parts["ia3_l"]
+        if len(shape) != 2 and weight[0] == weight[1]:
+            raise UsageError(f"{where}: whether it scales the inputs or the outputs of {module} cannot be told")
+        by_input = shape[0] == 1 if len(shape) == 2 else math.prod(shape) != weight[0]
+    if math.prod(shape) != weight[1 if by_input else 0]:
+        side = "inputs" if by_input else "outputs"
+        raise MisfitError(f"{where} scales {math.prod(shape)} {side}, {module} has {list(weight)}")
+    return by_input
 
 
 def _made(kind: str, shapes: Mapping[str, Shape], weight: Shape) -> tuple[int, int]:

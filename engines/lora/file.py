@@ -1,6 +1,7 @@
 """A LoRA file, or any of its relatives, read against the networks that it is to change."""
 
 import hashlib
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,13 +102,17 @@ def read_lora(path: str | Path, networks: Networks) -> Lora:
 
 
 def _files(path: Path) -> list[StoredFile]:
-    if not path.exists():
-        raise UsageError(f"there is no LoRA {path}")
-    if path.is_file():
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        raise UsageError(f"there is no LoRA {path}") from error
+    if stat.S_ISREG(mode):
         return [open_stored(path)]
-    found = next((path / name for name in _IN_FOLDERS if (path / name).is_file()), None)
-    if found is not None:
-        return [open_stored(found)]
+    if not stat.S_ISDIR(mode):
+        raise UsageError(f"{path} is neither a file nor a folder")
+    one = next((path / name for name in _IN_FOLDERS if (path / name).is_file()), None)
+    if one is not None:
+        return [open_stored(one)]
     parts = [(network, path / network) for network in ("unet", "text_encoder", "text_encoder_2")]
     several = [
         open_stored(folder / name).renamed(f"{network}.")
@@ -128,6 +133,11 @@ def _refuse(file: StoredFile, keys: Keys, known: Mapping[str, Sequence[Target]],
         for pattern, what in REFUSED:
             if pattern.search(name):
                 raise UsageError(f"{file.path} holds {what} ({name!r}), which cannot be applied")
+    if keys.repeated:
+        raise UsageError(
+            f"{file.path} holds {keys.repeated[0]!r} beside another tensor for the same part of a layer: several "
+            "adapters in one file, or one twice"
+        )
     strange = [key for module, parts in keys.modules.items() if module not in known for key in parts.values()]
     strange += keys.unknown
     if not strange:
@@ -157,14 +167,14 @@ def _check_finite(file: StoredFile) -> None:
 
 def _changes(file: StoredFile, keys: Keys, known: Mapping[str, Sequence[Target]], networks: Networks) -> list[Change]:
     beside, inside = config_beside(file.path), configs_in(file.path, file.metadata)
-    found = []
+    changes: list[Change] = []
     for name, parts in keys.modules.items():
         misfit: MisfitError | None = None
         for target in known[name]:
             config = beside or inside.get(target.network) or inside.get("")
             scaling = None if config is None else scaling_of(config, target.module)
             try:
-                found += changes_of(file, parts, target.network, target.module, networks[target.network], scaling)
+                changes += changes_of(file, parts, target.network, target.module, networks[target.network], scaling)
                 break
             except MisfitError as error:
                 misfit = misfit or error
@@ -174,7 +184,7 @@ def _changes(file: StoredFile, keys: Keys, known: Mapping[str, Sequence[Target]]
             if family is not None and family != here:
                 raise UsageError(f"{file.path} is for {family}, not for {here}: {misfit}")
             raise UsageError(f"{misfit}: it is for another checkpoint than this one ({here})")
-    return found
+    return changes
 
 
 def _notes(path: Path, changes: Sequence[tuple[StoredFile, Change]]) -> list[str]:

@@ -23,7 +23,7 @@ here, ComfyUI's and AUTOMATIC1111's, agrees with it at m = 1 and is W at m = 0.
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["decomposed", "decomposed_as_peft", "kronecker", "low_rank", "tucker"]
+__all__ = ["decomposed", "decomposed_as_peft", "kronecker", "low_rank", "magnitude_by_input", "tucker"]
 
 F32 = NDArray[np.float32]
 
@@ -58,9 +58,13 @@ def decomposed(weight: F32, full: F32, magnitude: F32, strength: float) -> F32:
 
     """
     direction = weight + full
-    kept = 1 if magnitude.shape[0] == 1 and magnitude.shape[1:2] != (1,) else 0
-    norm = _norm(direction, kept) + np.finfo(np.float32).eps
+    norm = _norm(direction, 1 if magnitude_by_input(magnitude.shape) else 0) + np.finfo(np.float32).eps
     return np.float32(strength) * (direction * (magnitude.reshape(norm.shape) / norm) - weight)
+
+
+def magnitude_by_input(shape: tuple[int, ...]) -> bool:
+    """Whether a magnitude of this shape has one number for each input channel, ``[1, in, ...]``."""
+    return shape[:1] == (1,) and shape[1:2] not in ((), (1,))
 
 
 def decomposed_as_peft(weight: F32, scaled: F32, magnitude: F32) -> F32:
@@ -74,10 +78,11 @@ def _matrix(factor: F32) -> F32:
     return factor.reshape(len(factor), -1)
 
 
-def _norm(weight: F32, kept: int) -> F32:
-    rows = np.moveaxis(weight, kept, 0).reshape(weight.shape[kept], -1)
+def _norm(weight: F32, axis: int) -> F32:
+    """Norms over all axes but one, shaped to divide the weight."""
+    rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
     squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
     shape = [1] * weight.ndim
-    shape[kept] = weight.shape[kept]
+    shape[axis] = weight.shape[axis]
     norms: F32 = np.sqrt(squares).astype(np.float32).reshape(shape)
     return norms

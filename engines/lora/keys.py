@@ -17,7 +17,7 @@ _PARTS: tuple[tuple[str, str], ...] = (
     (r"(?:\.lora|_lora|\.lora_linear_layer)?\.alpha", "alpha"),
     (r"\.scale", "scale"),
     (r"\.dora_scale", "dora_scale"),
-    (rf"\.lora_magnitude_vector{_ADAPTER}", "magnitude"),
+    (rf"\.lora_magnitude_vector{_ADAPTER}(?:\.weight)?", "magnitude"),
     (rf"\.(?P<factor>(?:hada|lokr)_\w+){_ADAPTER}", ""),
     (r"\.(?P<whole>diff|diff_b|w_norm|b_norm|on_input)", ""),
     (rf"\.ia3_l{_ADAPTER}", "ia3_l"),
@@ -50,12 +50,14 @@ class Keys:
     Attributes:
         modules: by the file's name for a module: part -> key.
         embeddings: keys of textual inversions, of pivotal tuning: word ("" where the file does not say) -> part -> key.
+        repeated: keys of a part that a module has already.
         unknown: the others.
 
     """
 
     modules: dict[str, dict[str, str]] = field(default_factory=dict)
     embeddings: dict[str, dict[str, str]] = field(default_factory=dict)
+    repeated: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
 
 
@@ -73,7 +75,7 @@ def sorted_keys(names: Iterable[str]) -> Keys:
             part = match["factor"] or match["whole"] or next(p for i, (_, p) in enumerate(_PARTS) if match[f"p{i}"])
             parts = keys.modules.setdefault(match["module"], {})
             if part in parts:
-                keys.unknown.append(name)
+                keys.repeated.append(name)
             parts.setdefault(part, name)
         else:
             keys.unknown.append(name)

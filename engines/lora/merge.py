@@ -40,22 +40,23 @@ class Merge:
 
         """
         file, change, strength = self.parts[0]
-        total = change.difference(file, weight, strength)
-        for file, change, strength in self.parts[1:]:
-            total += change.difference(file, weight, strength)
-        total += weight
+        with np.errstate(over="ignore", invalid="ignore"):  # see rounded
+            total = change.difference(file, weight, strength)
+            for file, change, strength in self.parts[1:]:
+                total += change.difference(file, weight, strength)
+            total += weight
         return total
 
 
 def merges(loras: Sequence[tuple[Lora, Strengths]]) -> Iterator[Merge]:
     """Yield what is to be done, weight by weight; what has strength 0 is left out, as if it were not there."""
-    found: dict[tuple[str, str], list[tuple[StoredFile, Change, float]]] = {}
+    by_weight: dict[tuple[str, str], list[tuple[StoredFile, Change, float]]] = {}
     for lora, strengths in loras:
         for file, change in lora.changes:
             strength = strengths.of(change.network, change.name)
             if strength:
-                found.setdefault((change.network, change.name), []).append((file, change, strength))
-    for (network, name), parts in found.items():
+                by_weight.setdefault((change.network, change.name), []).append((file, change, strength))
+    for (network, name), parts in by_weight.items():
         yield Merge(network=network, name=name, parts=tuple(parts))
 
 
@@ -69,11 +70,11 @@ def rounded(
 
     """
     stored = convert(values)
-    if dtype != "BF16" and not _finite(stored):
+    if not _finite(values if dtype == "BF16" else stored):  # bfloat16 is bits here, and has float32's range
         files = ", ".join(dict.fromkeys(file.path.name for file, _, _ in merge.parts))
+        larger = ", or export with --precision fp32" if dtype == "F16" else ""
         raise UsageError(
-            f"{merge.name} of the {merge.network} becomes too large for {dtype} with {files}: apply less of it, or "
-            "export with --precision fp32"
+            f"{merge.name} of the {merge.network} becomes too large for {dtype} with {files}: apply less of it{larger}"
         )
     return stored
 

@@ -48,15 +48,15 @@ def modules_of(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
 def spellings(networks: Networks) -> dict[str, list[Target]]:
     """Return every name that a file may have for a module; two text encoders may share one."""
     encoders = [name for name in networks if name != "unet"]
-    found: dict[str, list[Target]] = {}
+    by_name: dict[str, list[Target]] = {}
     for network, shapes in networks.items():
         modules = modules_of(shapes)
         named = _unet(modules) if network == "unet" else _encoder(network, encoders, modules)
         for name, module in named:
-            targets = found.setdefault(name, [])
+            targets = by_name.setdefault(name, [])
             if Target(network, module) not in targets:
                 targets.append(Target(network, module))
-    return found
+    return by_name
 
 
 def _unet(modules: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,8 @@ from .change import Scaling
 __all__ = ["CONFIG", "config_beside", "configs_in", "scaling_of"]
 
 CONFIG = "adapter_config.json"
-_FIELDS = ("r", "lora_alpha", "alpha", "rank_pattern", "alpha_pattern", "use_rslora")
+_PATTERNS = ("rank_pattern", "alpha_pattern")
+_FIELDS = ("r", "lora_alpha", "alpha", *_PATTERNS, "use_rslora")
 _HEADER = "lora_adapter_metadata"
 
 Config = Mapping[str, Any]
@@ -27,7 +28,7 @@ def config_beside(file: Path) -> Config | None:
 
     """
     config = file.parent / CONFIG
-    return _parsed(config, config.read_text(encoding="utf-8")) if config.is_file() else None
+    return _checked(config, _parsed(config, config.read_bytes())) if config.is_file() else None
 
 
 def configs_in(file: Path, metadata: Mapping[str, str]) -> dict[str, Config]:
@@ -38,11 +39,11 @@ def configs_in(file: Path, metadata: Mapping[str, str]) -> dict[str, Config]:
 
     """
     text = metadata.get(_HEADER)
-    found: dict[str, dict[str, Any]] = {}
+    configs: dict[str, dict[str, Any]] = {}
     for name, value in (_parsed(file, text) if text else {}).items():
         network, _, field = name.rpartition(".")
-        found.setdefault(network, {})[field] = value
-    return {network: config for network, config in found.items() if set(config) & set(_FIELDS)}
+        configs.setdefault(network, {})[field] = value
+    return {network: _checked(file, config) for network, config in configs.items() if set(config) & set(_FIELDS)}
 
 
 def scaling_of(config: Config, module: str) -> Scaling:
@@ -63,7 +64,24 @@ def scaling_of(config: Config, module: str) -> Scaling:
     return scaling
 
 
-def _parsed(file: Path, text: str) -> dict[str, Any]:
+def _checked(file: Path, config: dict[str, Any]) -> Config:
+    """Return what scaling needs of a configuration, without entries that are null."""
+    known = {name: config[name] for name in _FIELDS if config.get(name) is not None}
+    for name, value in known.items():
+        numbers = value.values() if name in _PATTERNS and isinstance(value, dict) else [value]
+        if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers):
+            what = "numbers by names of modules" if name in _PATTERNS else "a number"
+            raise CheckpointError(f"{file}: {name} of its adapter should be {what}, not {value!r}")
+    for name in _PATTERNS:
+        for pattern in known.get(name, {}):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise CheckpointError(f"{file}: {name} of its adapter: {pattern!r} is no pattern: {error}") from error
+    return known
+
+
+def _parsed(file: Path, text: str | bytes) -> dict[str, Any]:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:

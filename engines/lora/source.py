@@ -1,14 +1,14 @@
 """What a user says about a LoRA: its file, and how strongly it is applied."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
 from .file import Lora, read_lora
 from .names import Networks
-from .strength import Strength, Strengths, strengths_of
+from .strength import Strength, Strengths, plain_strength, strengths_of
 
 __all__ = ["LoraSource", "parse_lora", "read_loras", "sources_of"]
 
@@ -33,16 +33,16 @@ def sources_of(sources: Sequence[LoraSource]) -> list[tuple[Path, Strength]]:
         UsageError: one is neither a file nor a pair, or they are no list.
 
     """
-    if isinstance(sources, (str, Path, Mapping)):
+    if isinstance(sources, (str, Path, Mapping)) or not isinstance(sources, Iterable):
         raise UsageError(f"loras={str(sources)!r}: give a list of files, or of pairs of a file and its strength")
     return [_source(source) for source in sources]
 
 
 def _source(source: Any) -> tuple[Path, Strength]:
     path, strength = source if isinstance(source, (tuple, list)) and len(source) == 2 else (source, 1.0)
-    if not isinstance(path, (str, Path)):
+    if not isinstance(path, (str, Path)) or not str(path):
         raise UsageError(f"{source!r} is no LoRA: give a file, or a pair of a file and its strength")
-    return Path(path).expanduser(), strength
+    return Path(path).expanduser(), plain_strength(strength)
 
 
 def read_loras(sources: Sequence[LoraSource], networks: Networks) -> list[tuple[Lora, Strength, Strengths]]:
@@ -60,8 +60,8 @@ def read_loras(sources: Sequence[LoraSource], networks: Networks) -> list[tuple[
         CheckpointError: a file is damaged.
 
     """
-    found = []
+    loras = []
     for path, strength in sources_of(sources):
         strengths = strengths_of(strength, networks)
-        found.append((read_lora(path, networks), strength, strengths))
-    return found
+        loras.append((read_lora(path, networks), strength, strengths))
+    return loras

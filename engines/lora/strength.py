@@ -13,12 +13,13 @@ resamplings take the number of the attention in their place, as in diffusers.
 import math
 import re
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 from ..errors import UsageError, nearest
 from .names import Networks
 
-__all__ = ["Strength", "Strengths", "strengths_of"]
+__all__ = ["Strength", "Strengths", "plain_strength", "strengths_of"]
 
 Strength = float | Mapping[str, Any]
 """See the module."""
@@ -63,6 +64,15 @@ class Strengths:
         return repr((self._whole[network], blocks))
 
 
+def plain_strength(strength: Any) -> Any:
+    """Return a strength in Python's own types, numpy's numbers included; what is no strength as it is."""
+    if isinstance(strength, Mapping):
+        return {name: plain_strength(value) for name, value in strength.items()}
+    if isinstance(strength, (list, tuple)):
+        return [plain_strength(value) for value in strength]
+    return float(strength) if isinstance(strength, Real) and not isinstance(strength, bool) else strength
+
+
 def strengths_of(strength: Strength, networks: Networks) -> Strengths:
     """Resolve a strength.
 
@@ -99,7 +109,7 @@ def _blocks(strength: Mapping[str, Any], weights: Mapping[str, object]) -> dict[
     for way in strength:
         if way not in _WAYS:
             raise UsageError(f"the strength of a LoRA for the UNet names {way!r}: it can name {', '.join(_WAYS)}")
-    found = {("mid", 0, 0): _listed(strength.get("mid", 1.0), 1, "mid")[0]}
+    numbers_of = {("mid", 0, 0): _listed(strength.get("mid", 1.0), 1, "mid")[0]}
     for way in ("down", "up"):
         value = strength.get(way, 1.0)
         named = value if isinstance(value, Mapping) else {f"block_{level}": value for level in levels[way]}
@@ -109,8 +119,8 @@ def _blocks(strength: Mapping[str, Any], weights: Mapping[str, object]) -> dict[
                 raise UsageError(f"the strength of a LoRA names {block!r} of {way}, where {have} have attentions")
         for level, count in levels[way].items():
             numbers = _listed(named.get(f"block_{level}", 1.0), count, f"block_{level} of {way}")
-            found |= {(way, level, place): number for place, number in enumerate(numbers)}
-    return found
+            numbers_of |= {(way, level, place): number for place, number in enumerate(numbers)}
+    return numbers_of
 
 
 def _listed(value: Any, count: int, what: str) -> list[float]:

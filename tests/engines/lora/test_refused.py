@@ -1,5 +1,6 @@
 """What cannot be applied is refused whole, with one message that says what it is."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from sdengine.engines.errors import CheckpointError, UsageError
-from sdengine.engines.lora import read_lora
+from sdengine.engines.files.floats import stored_from
+from sdengine.engines.lora import merges, read_lora, rounded, strengths_of
 
 from ...bundles import checkpoint_of
 from .networks import flat, kohya_lora, merged, networks_of, weights_of
@@ -113,6 +115,61 @@ def test_of_another_family_says_of_which(tmp_path: Path) -> None:
     save_file({name: array.astype(np.float32) for name, array in wide.items()}, file)
     with pytest.raises(UsageError, match=r"is for SDXL, not for .*changes a weight of 16 by 2048, .* has \[16, 24\]"):
         read(file)
+
+
+DOWN = "mid_block.resnets.0.time_emb_proj"  # another number of inputs than of outputs
+PARTS: dict[str, tuple[dict[str, list[int]], str]] = {
+    "rank 0": ({"lora_down.weight": [0, 64], "lora_up.weight": [40, 0], "alpha": []}, "weight' is empty"),
+    "magnitude of the inputs": ({"dora_scale": [64, 1]}, r"dora_scale has the shape \[64, 1\]"),
+    "magnitude, transposed": ({"dora_scale": [1, 40]}, r"dora_scale has the shape \[1, 40\]"),
+    "peft's magnitude of the inputs": ({"lora_magnitude_vector": [64]}, r"magnitude has the shape \[64\]"),
+    "outputs as inputs": ({"weight": [40], "on_input": []}, "scales 40 inputs"),
+    "peft's, matrix": ({"ia3_l": [1, 40]}, "scales 40 inputs"),
+    "two adapters": ({"lora_A.one.weight": [2, 64]}, "lora_down.weight' beside another tensor for the same part"),
+}
+
+
+@pytest.mark.parametrize("case", PARTS)
+def test_parts_that_would_not_fit_when_they_are_applied(case: str, tmp_path: Path) -> None:
+    parts, message = PARTS[case]
+    name = flat("sd1", "unet", DOWN)
+    assert networks_of("sd1")["unet"][f"{DOWN}.weight"] == (40, 64)
+    if not set(parts) & {"weight", "ia3_l"}:
+        parts = {"lora_down.weight": [2, 64], "lora_up.weight": [40, 2]} | parts
+    save_file({f"{name}.{part}": np.ones(shape, np.float32) for part, shape in parts.items()}, tmp_path / "a")
+    with pytest.raises(UsageError, match=message):
+        read(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"lora_alpha": "x"}, "lora_alpha of its adapter should be a number, not 'x'"),
+        ({"alpha_pattern": ["to_q"]}, "alpha_pattern of its adapter should be numbers by names"),
+        ({"rank_pattern": {"to_q": None}}, "rank_pattern of its adapter should be numbers by names"),
+        ({"alpha_pattern": {"([": 2}}, r"'\(\[' is no pattern"),
+    ],
+)
+def test_configurations_that_mean_nothing(config: dict[str, object], message: str, tmp_path: Path) -> None:
+    kohya_lora("sd1", tmp_path / "adapter_model.safetensors", alpha=None)
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 3, "lora_alpha": None} | config))
+    with pytest.raises(CheckpointError, match=message):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a" * 5000, "none"])
+def test_there_is_no_such_file(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no LoRA"):
+        read(tmp_path / name)
+
+
+@pytest.mark.parametrize(("dtype", "advice"), [("F32", ""), ("BF16", ""), ("F16", ", or export with --precision fp32")])
+def test_what_becomes_too_large_for_its_type(dtype: str, advice: str, tmp_path: Path) -> None:
+    networks = networks_of("sd1")
+    lora = read_lora(kohya_lora("sd1", tmp_path / "a.safetensors", network_names=("unet",)), networks)
+    merge = next(merges([(lora, strengths_of(1e39, networks))]))
+    with pytest.raises(UsageError, match=f"too large for {dtype} with a.safetensors: apply less of it{advice}$"):
+        rounded(merge, merge.applied(weights_of("sd1")["unet"][merge.name]), lambda v: stored_from(v, dtype), dtype)
 
 
 def test_not_a_number(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Strengths by component and by block, and several LoRAs at once, against diffusers' ``set_adapters``."""
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from diffusers import DiffusionPipeline
+from sdengine.engines.errors import UsageError
+from sdengine.engines.lora import sources_of
 
 from ...bundles import checkpoint_of
 from .networks import kohya_lora, merged, weights_of
@@ -50,6 +53,15 @@ def test_as_set_adapters(strength: Any, files: list[Path], theirs: Any) -> None:
             summed = layer.base_layer.weight + layer.get_delta_weight("a") + layer.get_delta_weight("b")
             own = f"text_model.{name}.weight" if network == "text_encoder" else f"{name}.weight"
             np.testing.assert_allclose(ours[network][own], summed.detach().numpy(), atol=1e-5, err_msg=name)
+
+
+def test_numbers_of_numpy() -> None:
+    [(_, strength)] = sources_of([("a", {"unet": {"mid": np.float32(0.5), "up": (np.int64(1),)}})])
+    assert json.dumps(strength) == '{"unet": {"mid": 0.5, "up": [1.0]}}'
+    assert sources_of([("a", np.float16(0.5))]) == [(Path("a"), 0.5)]
+    for sources in (None, 3, "a", {"a": 0.5}):
+        with pytest.raises(UsageError, match="give a list of files"):
+            sources_of(sources)  # type: ignore[arg-type]
 
 
 def test_what_no_block_names_has_strength_one(tmp_path: Path) -> None:
