@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ..engines.errors import NonFiniteError
 from .lora_set import LoraSet
 from .open_engines import Components
 
@@ -53,9 +54,19 @@ class Loaded:
 
     @contextlib.contextmanager
     def use(self) -> Iterator[None]:
-        """Count a user while the body runs, that :meth:`hold` has counted already."""
+        """Count a user while the body runs, that :meth:`hold` has counted already.
+
+        Raises:
+            NonFiniteError: with the LoRAs' names, as they may be the cause.
+
+        """
         try:
             yield
+        except NonFiniteError as error:
+            if not self.loras.loras:
+                raise
+            names = ", ".join(lora.name for lora, _, _ in self.loras.loras)
+            raise NonFiniteError(f"{error}; or apply less of the LoRAs ({names})") from error
         finally:
             self.let_go()
 

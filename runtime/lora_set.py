@@ -1,7 +1,7 @@
 """The LoRAs of a call and their strengths: the pipeline's, or the call's own."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,12 +91,25 @@ class LoraSources:
     @property
     def key(self) -> Hashable:
         """Identifies these LoRAs, and the state of their files."""
+        return (self.recipe, self.stamps) if self.sources else ()
+
+    @property
+    def recipe(self) -> Hashable:
+        """Identifies files and strengths by what they are called."""
         if not self.sources:
             return ()
-        return self.scale, tuple((str(path), _stamp(path), repr(strength)) for path, strength in self.sources)
+        return self.scale, tuple((str(path), repr(strength)) for path, strength in self.sources)
+
+    @property
+    def stamps(self) -> "tuple[Stamp | None, ...]":
+        """When each file was last written and its size, or None where it is gone."""
+        return tuple(_stamp(path) for path, _ in self.sources)
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+Stamp = tuple[int, int]
+
+
+def _stamp(path: Path) -> Stamp | None:
     try:
         status = path.stat()
     except (OSError, ValueError):  # ValueError: a null character in the name
@@ -109,15 +122,15 @@ class LoraSet:
     """LoRAs that have been read.
 
     Attributes:
-        key: of the sources that they were read from.
+        sources: what they were read from.
+        stamps: of the files when they were read.
         loras: each with the user's strength, and that resolved for the bundle's networks.
-        scale: factor of all strengths, which is applied already.
 
     """
 
-    key: Hashable = ()
+    sources: LoraSources = field(default_factory=LoraSources)
+    stamps: tuple[Stamp | None, ...] = ()
     loras: tuple[tuple[Lora, Strength, Strengths], ...] = ()
-    scale: float = 1.0
 
     @classmethod
     def read(cls, sources: LoraSources, bundle: Bundle) -> "LoraSet":
@@ -128,12 +141,18 @@ class LoraSet:
             CheckpointError: a file is damaged.
 
         """
-        key = sources.key
+        stamps = sources.stamps
         networks: Networks = networks_of(bundle) if sources.sources else {}
         loras = [
             (lora, s, strengths.times(sources.scale)) for lora, s, strengths in read_loras(sources.sources, networks)
         ]
-        return cls(key, tuple(loras), sources.scale)
+        return cls(sources, stamps, tuple(loras))
+
+    def are(self, sources: LoraSources) -> bool:
+        """Whether these were read from such sources, and no file has changed since; one that is gone has not."""
+        if self.sources.recipe != sources.recipe:
+            return False
+        return all(now in (None, then) for now, then in zip(sources.stamps, self.stamps, strict=True))
 
     def over(self, bundle: Bundle) -> Bundle:
         """Return the bundle with these over its weights."""
@@ -161,7 +180,7 @@ class LoraSet:
                 "name": lora.name,
                 "sha256": lora.sha256,
                 "strength": strength,
-                "scale": self.scale,
+                "scale": self.sources.scale,
                 "kinds": list(lora.kinds),
                 "weights": {n: sum(c.network == n for _, c in lora.changes) for n in lora.networks},
             }

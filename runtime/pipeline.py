@@ -301,7 +301,7 @@ class Pipeline:
         """Return the loaded bundle with these LoRAs, changed if they are others; the caller lets it go."""
         with self._switching:
             switch_ms = 0.0
-            if sources is not None and sources.key != self._loaded.loras.key:
+            if sources is not None and not self._loaded.loras.are(sources):
                 self._switch(sources)
                 switch_ms = self._loaded.switch_ms
             self._loaded.hold()

@@ -30,9 +30,10 @@ def latents_of(components: Components, samples: Sequence[Sample]) -> F32:
     """
     latents = np.stack([sample.latent for sample in samples])
     if not np.isfinite(latents).all():
+        only_fp32 = set(components.bundle.component("denoiser").graphs) == {"fp32"}
         raise NonFiniteError(
-            f"the denoiser produced NaN or infinity on {components.ran.get('denoiser')}; "
-            "use another engine or export with --precision fp32"
+            f"the denoiser produced NaN or infinity on {components.ran.get('denoiser')}; use another engine"
+            + ("" if only_fp32 else " or export with --precision fp32")
         )
     return latents
 

@@ -1,5 +1,6 @@
 """LoRAs over the weights of an open pipeline: diffusers' images, nothing left of earlier ones, all or nothing."""
 
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
-from sdengine.engines.errors import CheckpointError, EngineError, UsageError
+from sdengine.engines.errors import CheckpointError, EngineError, NonFiniteError, UsageError
 from sdengine.engines.registry import ENGINES
 from sdengine.runtime import Pipeline, open_engines
 
@@ -231,6 +232,30 @@ def _noting(names: list[str], function: Any) -> Any:
         return function(bundle, name, **options)
 
     return noted
+
+
+def test_a_file_that_is_gone_was_read(pipe: Pipeline, folder: Path) -> None:
+    """Its weights stay as they are; a file that changes is read again."""
+    file = folder / "gone.safetensors"
+    shutil.copy(folder / "b.safetensors", file)
+    pipe.set_loras(["gone"])
+    with_b = drawn(pipe)
+    file.unlink()
+    assert np.array_equal(drawn(pipe), with_b)
+    shutil.copy(folder / "a.safetensors", file)
+    with_a = drawn(pipe)
+    assert psnr(with_a, with_b) < 40
+    file.unlink()
+    drawn(pipe, loras=["b"])
+    with pytest.raises(UsageError, match=r"there is no LoRA .*gone\.safetensors"):
+        drawn(pipe)
+
+
+def test_numbers_that_overflow_name_the_loras(pipe: Pipeline) -> None:
+    with pytest.raises(NonFiniteError, match=r"use another engine; or apply less of the LoRAs \(a\)"):
+        drawn(pipe, loras=[("a", 1e20)])
+    with pytest.raises(UsageError, match=r"too large for F32 with a\.safetensors: apply less of it"):
+        drawn(pipe, loras=[("a", 1e39)])
 
 
 def test_low_memory(folder: Path) -> None:
