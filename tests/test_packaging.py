@@ -1,6 +1,7 @@
 """What a user installs: the wheel is whole, and ``sdengine[cpu]`` alone draws with an exported bundle."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -51,7 +52,8 @@ def test_the_wheel_is_whole(wheel: Path) -> None:
         names = set(archive.namelist())
     for top in ("benchmarks/bench", "engines", "export", "runtime"):
         for file in (ROOT / top).rglob("*.py"):
-            listed = f"sdengine/{file.relative_to(ROOT).as_posix()}" in names
+            inside = file.relative_to(ROOT).as_posix().replace("runtime/entry/", "")
+            listed = f"sdengine/{inside}" in names
             assert listed is (file.parent.name != "training"), "how the demo was trained stays in the repository"
         assert f"sdengine/{top}/py.typed" in names
     for file in (ROOT / "benchmarks" / "bench").iterdir():
@@ -60,6 +62,21 @@ def test_the_wheel_is_whole(wheel: Path) -> None:
     for file in checkpoint.rglob("*"):
         if file.is_file():
             assert f"sdengine/export/demo/checkpoint/{file.relative_to(checkpoint).as_posix()}" in names
+
+
+def test_the_namespace_runs_as_a_module(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    command = [sys.executable, "-m", "sdengine", "--version"]
+    result = subprocess.run(
+        command,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert re.fullmatch(r"\d+\.\d+\.\d+", result.stdout.strip()), result.stderr
 
 
 @pytest.mark.slow
