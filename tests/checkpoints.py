@@ -47,7 +47,11 @@ from transformers import (
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
 )
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+try:
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+except ImportError:  # transformers before 5 has one class, which works on PIL images
+    from transformers import CLIPImageProcessor as CLIPImageProcessorPil
 
 from .clip_tokenizer import BOS, EOS, clip_tokenizer, save_tokenizer, vocabulary
 
