@@ -1,5 +1,6 @@
 """What a worker says about a request that is done."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -36,7 +37,7 @@ def outcome_of(ticket: Ticket, model: Model, done: "Sequence[tuple[Sample, Image
         seeds=tuple(sample.seed for sample in samples),
         height=images[0].height,
         width=images[0].width,
-        timings_ms=replace(ticket.times),
+        timings_ms=replace(ticket.times, total=(time.monotonic() - ticket.accepted) * 1e3),
         warnings=tuple(dict.fromkeys(warnings)),
         engines=dict(components.ran),
         fallbacks=tuple(components.fallbacks),

@@ -84,7 +84,9 @@ def test_streams(client: openai.OpenAI, pipe: Pipeline) -> None:
     assert [getattr(one, "partial_image_index", None) for one in events] == [0, 1, None]
     assert all(opened(one.b64_json).size == (72, 48) and one.size == "72x48" for one in events)
     assert same(events[-1].b64_json, expected)
-    assert (events[-1].model_extra or {})["seeds"] == [5]
+    more = events[-1].model_extra or {}
+    assert more["seeds"] == [5]
+    assert more["timings_ms"]["total"] >= more["timings_ms"]["denoise"] > 0
     several = client.images.generate(prompt="a house", n=3, stream=True, extra_body=SMALL)
     assert sorted((one.model_extra or {})["index"] for one in several) == [0, 1, 2]
 
