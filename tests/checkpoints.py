@@ -47,11 +47,7 @@ from transformers import (
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
 )
-
-try:
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-except ImportError:  # transformers before 5 has one class, which works on PIL images
-    from transformers import CLIPImageProcessor as CLIPImageProcessorPil
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from .clip_tokenizer import BOS, EOS, clip_tokenizer, save_tokenizer, vocabulary
 
