@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..engines.bundle.bundle import Bundle
-from ..engines.errors import UsageError, nearest
 from ..engines.lora import (
     Lora,
     LoraSource,
@@ -18,50 +17,12 @@ from ..engines.lora import (
     sources_of,
     with_loras,
 )
+from .lora_folder import LoraFolder
 
 if TYPE_CHECKING:
     from .prompt import TextualInversion
 
-__all__ = ["LoraFolder", "LoraSet", "LoraSources"]
-
-_SUFFIXES = (".safetensors", ".pt", ".ckpt", ".bin")
-
-
-class LoraFolder:
-    """A folder whose files can be named without their endings.
-
-    Args:
-        path: the folder; those inside it belong to it.
-
-    Raises:
-        UsageError: there is no such folder.
-
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).expanduser()
-        if not self.path.is_dir():
-            raise UsageError(f"there is no folder {self.path} with LoRAs")
-
-    def names(self) -> dict[str, Path]:
-        """Return the files by their names, as they are now; of two with one name the first counts."""
-        files: dict[str, Path] = {}
-        for file in sorted(self.path.rglob("*")):
-            if file.suffix in _SUFFIXES and file.is_file():
-                files.setdefault(file.stem, file)
-        return files
-
-    def file(self, name: str) -> Path:
-        """Return the file of a name.
-
-        Raises:
-            UsageError: there is none.
-
-        """
-        names = self.names()
-        if name not in names:
-            raise UsageError(f"there is no LoRA {name!r} in {self.path}{nearest(name, names)}")
-        return names[name]
+__all__ = ["LoraSet", "LoraSources"]
 
 
 @dataclass(frozen=True)
@@ -82,11 +43,11 @@ class LoraSources:
         """Resolve names of a folder.
 
         Raises:
-            UsageError: a source is neither a file nor a pair.
+            UsageError: a source is neither a file nor a pair, or its name that of several.
 
         """
-        names = {} if folder is None else folder.names()
-        return cls(tuple((names.get(str(path), path), strength) for path, strength in sources_of(sources)), scale)
+        named = [(None if folder is None else folder.find(str(p)), p, strength) for p, strength in sources_of(sources)]
+        return cls(tuple((file or path, strength) for file, path, strength in named), scale)
 
     @property
     def key(self) -> Hashable:

@@ -19,7 +19,8 @@ from .decode.vae_tiling import check_vae_tiling
 from .denoise.interrupts import Interrupts
 from .life import Life
 from .loaded import Loaded
-from .lora_set import LoraFolder, LoraSet, LoraSources
+from .lora_folder import LoraFolder
+from .lora_set import LoraSet, LoraSources
 from .open_engines import Components
 from .request.from_arguments import from_arguments
 from .request.lora_request import loras_of_request
@@ -360,7 +361,7 @@ class Pipeline:
     @property
     def lora_names(self) -> list[str]:
         """The names that requests may use for LoRAs: those in the ``lora_folder``, as it is now."""
-        return [] if self._folder is None else list(self._folder.names())
+        return [] if self._folder is None else self._folder.names()
 
     def use_loras(self, sources: LoraSources) -> None:
         """Change the weights now to those that requests with these LoRAs are generated with; see :meth:`set_loras`.

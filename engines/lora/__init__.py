@@ -8,10 +8,12 @@ from .file import Lora, read_lora
 from .merge import Merge, merges, rounded
 from .names import Networks
 from .overlay import networks_of, with_loras
+from .peft_config import CONFIG as FOLDER_CONFIG
 from .source import LoraSource, parse_lora, read_loras, sources_of
 from .strength import Strength, Strengths, strengths_of
 
 __all__ = [
+    "FOLDER_CONFIG",
     "Lora",
     "LoraSource",
     "Merge",

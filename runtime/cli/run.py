@@ -122,7 +122,8 @@ def run(
 
 def _generate(bundle: Path, request: Request, opening: dict[str, Any], quiet: bool) -> Any:
     """Generate with one bundle, which is opened with the LoRAs that the prompt names; they are not asked for again."""
-    from ..lora_set import LoraFolder, LoraSources
+    from ..lora_folder import LoraFolder
+    from ..lora_set import LoraSources
     from ..pipeline import Pipeline
     from ..request.lora_request import loras_of_request
 

@@ -6,12 +6,13 @@ from typing import Any
 
 from ...engines.errors import UsageError
 from ...engines.lora import Strength
-from ..lora_set import LoraFolder, LoraSources
+from ..lora_folder import LoraFolder
+from ..lora_set import LoraSources
 from .request import Request
 
 __all__ = ["loras_of_request"]
 
-_TAG = re.compile(r"<lora:([^<>]*)>")
+_TAG = re.compile(r"(?<!\\)<lora:([^<>]*)>")
 _TAGGED = ("prompt", "prompt_2")
 
 
@@ -39,22 +40,21 @@ def _without_tags(request: Request, folder: LoraFolder) -> tuple[Request, list[t
     """Take ``<lora:NAME:STRENGTH>`` out of the prompts, as AUTOMATIC1111's web UI writes it.
 
     After the name follows a number for all networks, or two, for the text encoders and for the UNet; or ``te=`` and
-    ``unet=``. Tags in the negative prompt are ignored.
+    ``unet=``. Tags in the negative prompt stay text, as do those behind a backslash.
     """
-    all_tags: list[list[str]] = []
+    all_tags: list[list[tuple[Any, Strength]]] = []
     changed: dict[str, Any] = {}
     for name in _TAGGED:
         value = getattr(request, name)
         texts = [value] if isinstance(value, str) else list(value or [])
-        tags = [_TAG.findall(text) for text in texts]
+        tags = [[_source(tag, folder) for tag in _TAG.findall(text)] for text in texts]
         if any(tags):
             all_tags += tags
             cleaned = [_TAG.sub("", text).strip() for text in texts]
             changed[name] = cleaned[0] if isinstance(value, str) else cleaned
-    if any(tags != all_tags[0] for tags in all_tags):
+    if any(sorted(tags, key=repr) != sorted(all_tags[0], key=repr) for tags in all_tags):
         raise UsageError("prompts of one call are generated with the same LoRAs: their <lora:...> tags differ")
-    sources = [_source(tag, folder) for tag in (all_tags[0] if all_tags else ())]
-    return replace(request, **changed) if changed else request, sources
+    return replace(request, **changed) if changed else request, all_tags[0] if all_tags else []
 
 
 def _source(tag: str, folder: LoraFolder) -> tuple[Any, Strength]:
