@@ -11,6 +11,7 @@ from .api_error import ApiError
 from .metrics import Metrics
 from .model import Model
 from .serve_settings import ServeSettings
+from .warm_up import warm_up_settings
 from .worker import Worker
 
 __all__ = ["Services"]
@@ -92,7 +93,7 @@ class Services:
                 sizes.append((model, width, height))
                 continue
             for width, height in self.settings.warm_up:
-                model.plan({"prompt": "", "width": width, "height": height})
+                model.plan(warm_up_settings(model.pipeline.bundle, height, width))
                 sizes.append((model, width, height))
         return sizes
 

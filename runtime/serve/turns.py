@@ -17,6 +17,7 @@ from .plan import name_of_loras
 from .policy import Bucket, Decode, Item, Policy, Prepare, Step, first_come
 from .preview import preview_image
 from .ticket import Finished, Outcome, Preview, Progress, Ticket
+from .warm_up import warm_up_settings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["Turns"]
 
 _MOST_PLACES = 1000
-_WARM_UP_STEPS = 2
-"""The first of a shape may compile something."""
 
 _log = logging.getLogger("sdengine.serve")
 
@@ -335,8 +334,7 @@ class Turns:
             SdengineError: why it failed.
 
         """
-        options = {"prompt": "", "seed": 0, "num_inference_steps": _WARM_UP_STEPS, "height": height, "width": width}
-        settings = {name: value for name, value in options.items() if value is not None}
+        settings = warm_up_settings(model.pipeline.bundle, height, width)
         counts = sorted({1 << i for i in range(model.slots.bit_length())} | {model.slots})
         for images in counts:
             ticket = Ticket(plan=model.plan({**settings, "num_images_per_prompt": images}))

@@ -427,6 +427,16 @@ def test_warming_up_measures_each_size(bundle: str) -> None:
     run(test())
 
 
+@pytest.mark.parametrize("kind", ["sd_inpaint", "sdxl_refiner", "kandinsky_inpaint", "kandinsky_hint"])
+def test_what_generates_nothing_without_an_image_is_warmed_up(kind: str) -> None:
+    async def test() -> None:
+        async with working(bundle_of(kind)) as worker:
+            await asyncio.wrap_future(worker.warm_up(next(iter(worker.models))))
+            assert worker.costs.table()
+
+    run(test())
+
+
 def test_a_request_that_is_under_way_while_a_size_is_warmed_up_is_answered(bundle: str) -> None:
     async def test() -> None:
         async with working(bundle) as worker:
