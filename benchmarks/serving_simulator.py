@@ -24,7 +24,7 @@ from itertools import count
 from pathlib import Path
 
 from sdengine.runtime.serve.costs import Costs
-from sdengine.runtime.serve.policy import POLICIES, Bucket, Decode, Item, Policy, Prepare, Step, alone_s
+from sdengine.runtime.serve.policy import POLICIES, Bucket, Decode, Item, Policy, Prepare, Step, left_s
 from serving_load import CLASSES, HEADER, Arrival, Served, figures, rows, trace
 
 __all__ = ["ROUTERS", "Table", "alone", "capacity", "h100", "simulate", "table_from"]
@@ -157,7 +157,7 @@ class Replica:
     def add(self, image: _Image) -> None:
         """Take an image."""
         self.images[image.key] = image
-        self.work += alone_s(image.item(image.arrived), self._table, image.left)
+        self.work += left_s(image.item(image.arrived), self._table)
 
     def turn(self, now: float) -> tuple[float, _Image | None]:
         """Do one thing; return the seconds that it takes, and the image that is done."""

@@ -86,10 +86,9 @@ class Costs:
     def table(self) -> dict[str, dict[str, object]]:
         """Return what was measured, as JSON values, by model and size; seconds."""
         return {
-            " ".join((bucket.model, f"{bucket.width}x{bucket.height}", *bucket.more)): {
+            " ".join((bucket.model, bucket.stage or f"{bucket.width}x{bucket.height}", *bucket.more)): {
                 "step": {str(rows): times.middle for rows, times in sorted(known.items())},
-                "decode": self.decode(bucket),
-                "prepare": self.prepare(bucket),
+                **({} if bucket.stage else {"decode": self.decode(bucket), "prepare": self.prepare(bucket)}),
             }
             for bucket, known in sorted(self._steps.items())
         }
@@ -144,6 +143,6 @@ def _pixels(bucket: Bucket) -> int:
 
 
 def _nearest(bucket: Bucket, known: Iterable[Bucket]) -> Bucket | None:
-    """Return the bucket of the same model whose size is nearest."""
-    same = [other for other in known if other.model == bucket.model]
+    """Return the bucket of the same model and stage whose size is nearest."""
+    same = [other for other in known if (other.model, other.stage) == (bucket.model, bucket.stage)]
     return min(same, key=lambda other: abs(_pixels(other) - _pixels(bucket)), default=None)

@@ -10,8 +10,8 @@ from ...engines.errors import UsageError
 from ..lora_set import LoraSources
 from ..request.job_schedule import schedule_for
 from ..request.request import Request
-from ..request.resolve import resolve
-from .policy import Bucket
+from ..request.resolve import Job, resolve
+from .policy import Bucket, Work
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline
@@ -27,22 +27,24 @@ class Plan:
 
     Attributes:
         request: what to generate; its seed is known.
-        bucket: where it runs, as far as can be said before it is prepared.
+        stages: what each image takes, one after the other, as far as can be said before it is prepared; the last one is
+            the image's own.
         loras: what it is generated with.
         images: how many.
-        rows: of each image; see :class:`~.policy.Item`.
-        evaluations: of each image.
         alike: see :class:`~.policy.Item`.
 
     """
 
     request: Request
-    bucket: Bucket
+    stages: tuple[Work, ...]
     loras: LoraSources
     images: int
-    rows: int
-    evaluations: int
     alike: Hashable
+
+    @property
+    def bucket(self) -> Bucket:
+        """Where the images themselves are denoised."""
+        return self.stages[-1].bucket
 
 
 def name_of_loras(loras: LoraSources) -> str:
@@ -76,12 +78,25 @@ def plan_for(name: str, pipeline: "Pipeline", settings: Mapping[str, Any]) -> Pl
     schedule = schedule_for(job, bundle.scheduler(), strength=job.strength)
     more = [f"{len(job.hints)} ControlNets"] if job.hints else []
     bucket = Bucket(model=name, height=job.height, width=job.width, more=tuple(more), loras=name_of_loras(loras))
+    own = Work(bucket=bucket, rows=2 if job.guided else 1, evaluations=schedule.evaluations)
     return Plan(
         request=request,
-        bucket=bucket,
+        stages=(*_earlier_stages(job, bucket), own),
         loras=loras,
         images=job.images,
-        rows=2 if job.guided else 1,
-        evaluations=schedule.evaluations,
         alike=(schedule.solver, schedule.evaluations, job.guidance_scale, job.task, job.strength),
     )
+
+
+def _earlier_stages(job: Job, image: Bucket) -> list[Work]:
+    """Return what is denoised before an image: the embedding of its text, and that of a negative one."""
+    if job.request.image_embeds is not None:
+        return []
+    found = []
+    for stage in job.stages:
+        bucket = replace(image, height=1, width=1, more=(), stage=stage.stage.network)
+        rows = [2 if stage.guidance_scale > 1 else 1]
+        if job.guided and job.prompts.negative_prompt is not None:
+            rows.append(1)
+        found += [Work(bucket=bucket, rows=count, evaluations=stage.steps) for count in rows]
+    return found

@@ -21,9 +21,11 @@ __all__ = [
     "Prepare",
     "Step",
     "Turn",
+    "Work",
     "alone_s",
     "batch_at_the_door",
     "first_come",
+    "left_s",
     "step_level",
 ]
 
@@ -38,6 +40,7 @@ class Bucket:
         width: pixels.
         more: what else there is: ControlNets, a length of text.
         loras: what tells the LoRAs over the weights from others; a model has one such set at a time.
+        stage: what is denoised before the image, such as ``prior``, whose height and width are 1; empty for the image.
 
     """
 
@@ -46,6 +49,23 @@ class Bucket:
     width: int
     more: tuple[str, ...] = ()
     loras: str = ""
+    stage: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What an image takes in one of its stages.
+
+    Attributes:
+        bucket: where it runs.
+        rows: evaluations of the network at each launch, two with classifier-free guidance.
+        evaluations: from the first to the last.
+
+    """
+
+    bucket: Bucket
+    rows: int
+    evaluations: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +76,17 @@ class Item:
         key: which one it is.
         ticket: the request that it belongs to.
         order: of arrival.
-        bucket: where it runs.
+        bucket: where it runs, in the stage that it has reached.
         rows: evaluations of the network that it takes at each launch, two with classifier-free guidance.
-        left: evaluations before it; 0 means that it waits to be decoded.
-        total: evaluations from its first to its last.
+        left: evaluations before it in this stage; 0 means that it waits to be decoded.
+        total: evaluations of this stage, from the first to the last.
         age: seconds since its request was accepted.
         deadline: seconds until its request's time is over; infinite where there is no limit.
         priority: as in vLLM: lower is handled earlier, 0 is usual.
         prepared: whether its text is encoded and its latent started.
         alike: equal for requests that other servers would batch: sizes, steps, guidance, solver.
+        before: the stages that it has behind it.
+        after: the stages that are to come; the last one is the image's own.
 
     """
 
@@ -80,6 +102,13 @@ class Item:
     priority: int = 0
     prepared: bool = True
     alike: Hashable = None
+    before: tuple[Work, ...] = ()
+    after: tuple[Work, ...] = ()
+
+    @property
+    def begun(self) -> bool:
+        """Whether its first evaluation is behind it."""
+        return bool(self.before) or self.left < self.total
 
 
 class CostTable(Protocol):
@@ -211,7 +240,7 @@ def batch_at_the_door(
     """Let requests that are alike begin together, as other servers do; nobody joins them, and all end before others."""
     if active:
         # Those that have begun are the batch, also where more of them are waiting for a slot.
-        return _together([*active, *(item for item in waiting if item.left < item.total)], slots)
+        return _together([*active, *(item for item in waiting if item.begun)], slots)
     if not waiting:
         return None
     first = min(waiting, key=lambda item: item.order)
@@ -226,9 +255,21 @@ POLICIES: Mapping[str, Policy] = {
 }
 
 
-def alone_s(item: Item, costs: CostTable, evaluations: int) -> float:
-    """Return the seconds that an image takes alone for so many evaluations and its decoding."""
-    return evaluations * costs.step(item.bucket, item.rows) + costs.decode(item.bucket)
+def left_s(item: Item, costs: CostTable) -> float:
+    """Return the seconds that an image still takes alone: its stages' evaluations, and its decoding."""
+    own = item.left * costs.step(item.bucket, item.rows)
+    last = item.after[-1].bucket if item.after else item.bucket
+    return own + _work_s(item.after, costs) + costs.decode(last)
+
+
+def alone_s(item: Item, costs: CostTable) -> float:
+    """Return the seconds that an image takes alone from its first evaluation on, decoding included."""
+    done = (item.total - item.left) * costs.step(item.bucket, item.rows)
+    return _work_s(item.before, costs) + done + left_s(item, costs)
+
+
+def _work_s(stages: Iterable[Work], costs: CostTable) -> float:
+    return sum(work.evaluations * costs.step(work.bucket, work.rows) for work in stages)
 
 
 def _together(items: Sequence[Item], slots: Callable[[Bucket], int]) -> Turn:
@@ -236,7 +277,7 @@ def _together(items: Sequence[Item], slots: Callable[[Bucket], int]) -> Turn:
     for item in items:
         if not item.prepared:
             return Prepare(item.ticket)
-    left = sorted((item for item in items if item.left), key=lambda item: (item.left == item.total, item.order))
+    left = sorted((item for item in items if item.left), key=lambda item: (not item.begun, item.order))
     if not left:
         return Decode(min(items, key=lambda item: item.order).key)
     same = [item for item in left if item.bucket == left[0].bucket]
@@ -273,7 +314,7 @@ def _best_group(
         behind += weight
         loaded[item.bucket.model] += 0.0 if switch[item.bucket] else weight
         loras = (item.bucket.model, item.bucket.loras)
-        work[loras] = work.get(loras, 0.0) + alone_s(item, costs, item.left)
+        work[loras] = work.get(loras, 0.0) + left_s(item, costs)
     groups: dict[Bucket, list[tuple[float, Item]]] = {}
     for *_, weight, item in ranked:
         group, model = groups.setdefault(item.bucket, []), item.bucket.model
@@ -306,8 +347,8 @@ def _most_urgent(items: Iterable[Item], costs: CostTable, ageing: float) -> Item
 
 def _weight(item: Item, costs: CostTable, ageing: float) -> tuple[float, float]:
     """Return what a second of an image's delay costs, and the seconds that it still needs alone."""
-    alone = max(alone_s(item, costs, item.total), _LEAST_S)
-    remaining = max(alone_s(item, costs, item.left), _LEAST_S)
+    alone = max(alone_s(item, costs), _LEAST_S)
+    remaining = max(left_s(item, costs), _LEAST_S)
     slowdown = max(1.0, (item.age + remaining) / alone)
     boost = float(_PRIORITY ** -max(-10, min(10, item.priority)))
     if remaining < item.deadline < math.inf:  # one that cannot be met any more is nothing to hurry for

@@ -14,7 +14,7 @@ from .costs import Costs
 from .model import Model
 from .outcome import outcome_of
 from .plan import name_of_loras
-from .policy import Bucket, Decode, Item, Policy, Prepare, Step, first_come
+from .policy import Bucket, Decode, Item, Policy, Prepare, Step, Work, first_come
 from .preview import preview_image
 from .ticket import Finished, Outcome, Preview, Progress, Ticket
 from .warm_up import warm_up_settings
@@ -60,34 +60,37 @@ class _Entry:
         """What is denoised now, or has been denoised last."""
         return next((stage for stage in self.stages if not stage.finished), self.stages[-1])
 
-    @property
-    def left(self) -> int:
-        """Evaluations before it, of all stages."""
-        if not self.stages:
-            return self.ticket.plan.evaluations
-        return sum(stage.evaluations - stage.position for stage in self.stages)
+    def planned(self, stage: "Sample") -> Bucket:
+        """Return where a stage runs by the request's plan."""
+        return self.ticket.plan.stages[-1 if stage is self.stages[-1] else 0].bucket
 
     @property
-    def total(self) -> int:
-        """Evaluations of all stages."""
-        return sum(stage.evaluations for stage in self.stages) or self.ticket.plan.evaluations
+    def work(self) -> tuple[Work, ...]:
+        """All stages: as they are planned, or as they are once it has been prepared."""
+        if not self.stages:
+            return self.ticket.plan.stages
+        return tuple(Work(bucket=self.planned(s), rows=s.rows, evaluations=s.evaluations) for s in self.stages)
 
     def item(self, now: float) -> Item:
         """Return it as a policy sees it."""
-        ticket, plan = self.ticket, self.ticket.plan
+        ticket, work = self.ticket, self.work
+        reached = self.stages.index(self.sample) if self.stages else 0
+        own = work[reached]
         return Item(
             key=self.key,
             ticket=ticket.number,
             order=ticket.number,
             bucket=self.bucket,
-            rows=self.sample.rows if self.stages else plan.rows,
-            left=self.left,
-            total=self.total,
+            rows=own.rows,
+            left=own.evaluations - (self.sample.position if self.stages else 0),
+            total=own.evaluations,
+            before=work[:reached],
+            after=work[reached + 1 :],
             age=now - ticket.accepted,
             deadline=math.inf if ticket.deadline is None else ticket.deadline - now,
             priority=ticket.priority,
             prepared=bool(self.stages),
-            alike=(self.bucket, plan.alike),
+            alike=(ticket.plan.bucket, ticket.plan.alike),
         )
 
 
@@ -136,7 +139,7 @@ class Turns:
         """Add the images of a request."""
         for index in range(ticket.plan.images):
             key = next(self._keys)
-            self._entries[key] = _Entry(key=key, ticket=ticket, index=index, bucket=ticket.plan.bucket)
+            self._entries[key] = _Entry(key=key, ticket=ticket, index=index, bucket=ticket.plan.stages[0].bucket)
 
     def remove(self, ticket: Ticket) -> None:
         """Forget the images of a request; their slots are free."""
@@ -224,7 +227,7 @@ class Turns:
 
     def _settle(self, entry: _Entry) -> None:
         """Find the bucket of what is denoised now: as guessed, or, where others are there already, a variant."""
-        model, guessed = self._models[entry.bucket.model], entry.ticket.plan.bucket
+        model, guessed = self._models[entry.bucket.model], entry.planned(entry.sample)
         entry.place = place = place_of(model, entry.sample)
         if place not in self._places:
             if len(self._places) >= _MOST_PLACES:
@@ -296,6 +299,7 @@ class Turns:
                 self._fail(entry.ticket, error)
             elif entry.key in self._entries:
                 entry.suspect, entry.stages, entry.previewed = True, (), 0
+                entry.bucket = entry.ticket.plan.stages[0].bucket
 
     def _decode(self, entry: _Entry) -> None:
         started = time.monotonic()

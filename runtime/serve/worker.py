@@ -241,8 +241,8 @@ class Worker:
         for ticket in tickets:
             plan = ticket.plan
             slots = self.models[plan.bucket.model].slots
-            together = self.costs.step(plan.bucket, plan.rows * slots) / slots
-            work += plan.images * (plan.evaluations * together + self.costs.decode(plan.bucket))
+            together = sum(w.evaluations * self.costs.step(w.bucket, w.rows * slots) / slots for w in plan.stages)
+            work += plan.images * (together + self.costs.decode(plan.bucket))
         return min(_LONGEST_RETRY_S, max(1.0, work / max(1, len(tickets))))
 
     def status(self) -> Status:

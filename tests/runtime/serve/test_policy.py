@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sdengine.runtime.serve.costs import Costs
-from sdengine.runtime.serve.policy import POLICIES, Bucket, Decode, Item, Prepare, Step, step_level
+from sdengine.runtime.serve.policy import (
+    POLICIES,
+    Bucket,
+    Decode,
+    Item,
+    Prepare,
+    Step,
+    Work,
+    alone_s,
+    left_s,
+    step_level,
+)
 
 SMALL, LARGE = Bucket(model="m", height=64, width=64), Bucket(model="m", height=128, width=128)
 
@@ -181,3 +192,14 @@ def test_what_is_remembered_is_bounded() -> None:
         costs.note_step(bucket, 2, 1.0)
         costs.note("decode", bucket, 1.0)
     assert len(costs.table()) <= 1000
+
+
+def test_every_stage_counts_to_what_an_image_takes() -> None:
+    prior = Work(bucket=replace(SMALL, height=1, width=1, stage="prior"), rows=2, evaluations=8)
+    own = Work(bucket=SMALL, rows=1, evaluations=3)
+    table = Table()
+    in_prior = item(1, bucket=prior.bucket, rows=2, left=6, total=8, after=(own,))
+    assert (left_s(in_prior, table), alone_s(in_prior, table)) == (6 / 32 + 3 + 1, 8 / 32 + 3 + 1)
+    at_its_image = item(1, left=3, total=3, before=(prior,))
+    assert (left_s(at_its_image, table), alone_s(at_its_image, table)) == (3 + 1, 8 / 32 + 3 + 1)
+    assert in_prior.begun and at_its_image.begun and not item(2).begun

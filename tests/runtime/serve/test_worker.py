@@ -427,6 +427,24 @@ def test_warming_up_measures_each_size(bundle: str) -> None:
     run(test())
 
 
+def test_a_priors_steps_are_costed_as_its_own() -> None:
+    async def test() -> None:
+        async with working(bundle_of("kandinsky")) as worker:
+            (name,) = worker.models
+            settings: dict[str, Any] = {"num_inference_steps": 3, "prior_num_inference_steps": 2, "seed": 1}
+            for size in (64, 128):
+                await worker.submit(prompt="a", height=size, width=size, **settings).result()
+            table = worker.costs.table()
+            assert set(table) == {f"{name} prior", f"{name} 64x64", f"{name} 128x128"}
+            plan = worker.model(name).plan({"prompt": "a", "negative_prompt": "b", **settings})
+            rows = [(work.bucket.stage, work.rows, work.evaluations) for work in plan.stages]
+            assert rows == [("prior", 2, 2), ("prior", 1, 2), ("", 2, 3)]
+            embeds = worker.model(name).plan({"image_embeds": np.ones((1, 32)), "num_inference_steps": 3})
+            assert [work.evaluations for work in embeds.stages] == [3]
+
+    run(test())
+
+
 @pytest.mark.parametrize("kind", ["sd_inpaint", "sdxl_refiner", "kandinsky_inpaint", "kandinsky_hint"])
 def test_what_generates_nothing_without_an_image_is_warmed_up(kind: str) -> None:
     async def test() -> None:
