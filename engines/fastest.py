@@ -27,7 +27,7 @@ from .errors import DamagedBundleError, SdengineError, UsageError
 from .host_memory import free_host_memory
 from .opening_options import OpeningOptions
 from .parity import sample
-from .registry import ENGINES, exported_first, open_engine
+from .registry import ENGINES, default_precision, exported_first, open_engine
 from .spec import AxisRange, ComponentSpec
 
 __all__ = ["AUTO", "AutoOrder", "auto_order"]
@@ -172,6 +172,8 @@ def _timed(
 
 def _milliseconds(bundle: Bundle, name: str, precision: str | None, options: OpeningOptions) -> float:
     own = OpeningOptions(threads=options.threads)
+    if precision is None:
+        precision = default_precision(bundle, _DENOISER, name, device=None, named=False)
     with closing(open_engine(bundle, _DENOISER, engine=name, precision=precision, options=own).engine) as engine:
         _, arrays = sample(_of_one_size(engine.spec), 0)
         inputs = {key: array.astype(engine.spec.input(key).dtype) for key, array in arrays.items()}

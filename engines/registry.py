@@ -14,7 +14,16 @@ from .engine import Engine
 from .errors import DamagedBundleError, EngineError, EngineUnavailableError, SdengineError, UsageError, nearest
 from .opening_options import OpeningOptions
 
-__all__ = ["ENGINES", "EngineKind", "Fallback", "FallbackPolicy", "Opened", "exported_first", "open_engine"]
+__all__ = [
+    "ENGINES",
+    "EngineKind",
+    "Fallback",
+    "FallbackPolicy",
+    "Opened",
+    "default_precision",
+    "exported_first",
+    "open_engine",
+]
 
 FallbackPolicy = Literal["allow", "error"]
 
@@ -132,7 +141,7 @@ def open_engine(
         bundle: the bundle.
         component: which component.
         engine: a name of :data:`ENGINES`, or ``auto``.
-        precision: ``fp32``, ``bf16`` or ``fp16``; None takes the first that engine and bundle have.
+        precision: ``fp32``, ``bf16`` or ``fp16``; None is :func:`default_precision`.
         fallback: ``error`` refuses where the named engine cannot run, ``allow`` tries the others; None means
             ``allow`` for ``auto`` and ``error`` for a named engine.
         options: see there. An engine that was not named may lack one; the result says so.
@@ -153,7 +162,8 @@ def open_engine(
     skipped: list[Fallback] = []
     for name in _candidates(engine, policy, order or exported_first(bundle)):
         try:
-            opened = _open(bundle, component, name, precision, _accepted(name, set_options, named=name == engine))
+            accepted = _accepted(name, set_options, named=name == engine)
+            opened = _open(bundle, component, name, precision, accepted, named=name == engine)
         except DamagedBundleError:
             raise  # no other engine is tried: it would run what was not exported
         except SdengineError as error:
@@ -197,15 +207,31 @@ def _accepted(name: str, options: dict[str, Any], *, named: bool) -> dict[str, A
     return {option: value for option, value in options.items() if option in kind.options}
 
 
-def _open(bundle: Bundle, component: str, name: str, precision: str | None, options: dict[str, Any]) -> Engine:
+def default_precision(bundle: Bundle, component: str, name: str, *, device: str | None, named: bool) -> str | None:
+    """Return what an engine computes in where nobody says it; None where the component has no graph for it.
+
+    An engine that was named, here or at export, takes what is fastest on this machine: OpenVINO computes float32 graphs
+    in bfloat16 on CPUs that multiply in it. One that ``auto`` chose computes in what a graph was exported in: which
+    engine is the fastest must not decide how exact an image is.
+    """
+    kind, graphs = ENGINES[name], bundle.component(component).graphs
+    chosen = kind.choose(graphs, device)
+    if chosen in graphs or chosen is None or named or name in bundle.manifest.engines:
+        return chosen
+    return next((precision for precision in kind.precisions if precision in graphs), None)
+
+
+def _open(
+    bundle: Bundle, component: str, name: str, precision: str | None, options: dict[str, Any], *, named: bool
+) -> Engine:
     kind = ENGINES[name]
     reason = kind.module.unavailable()
     if reason is not None:
         raise EngineUnavailableError(reason)
     if precision is None:
-        graphs = bundle.component(component).graphs
-        precision = kind.choose(graphs, options.get("device"))
+        precision = default_precision(bundle, component, name, device=options.get("device"), named=named)
         if precision is None:
+            graphs = bundle.component(component).graphs
             raise EngineError(_no_graph(component, name, graphs, kind.precisions))
     elif precision not in kind.precisions:
         raise EngineError(f"{name} cannot run {precision}; it runs {', '.join(kind.precisions)}")

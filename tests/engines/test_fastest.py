@@ -1,6 +1,7 @@
 """``auto`` takes the engine that is the fastest here: timed once, remembered until something changes."""
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.errors import EngineError, UsageError
 from sdengine.engines.fastest import auto_order
 from sdengine.engines.opening_options import OpeningOptions
-from sdengine.engines.registry import ENGINES, exported_first
+from sdengine.engines.registry import ENGINES, default_precision, exported_first, open_engine
 from sdengine.runtime import Pipeline
 
 from ..bundles import bundle_of
@@ -65,6 +66,17 @@ def test_engines_are_really_timed(bundle: Bundle, monkeypatch: pytest.MonkeyPatc
     order = order_of(bundle)
     assert {*order.milliseconds} == {"openvino", "onnxruntime"}
     assert 0 < order.milliseconds[order.names[0]] <= order.milliseconds[order.names[1]]
+
+
+def test_which_engine_is_the_fastest_does_not_decide_the_precision(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdengine.engines.ov.openvino_cpu.preferred", lambda graphs, device: "bf16")
+    for_openvino = Bundle(bundle_of("sd1", engines=["openvino"]))
+    for one, named, precision in ((bundle, False, "fp32"), (bundle, True, "bf16"), (for_openvino, False, "bf16")):
+        assert default_precision(one, "denoiser", "openvino", device=None, named=named) == precision
+    with closing(open_engine(bundle, "denoiser", order=["openvino"]).engine) as engine:
+        assert engine.precision == "fp32"
 
 
 def test_a_gpu_goes_before_all(bundle: Bundle, timed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
