@@ -3,22 +3,30 @@
     python benchmarks/random_checkpoint.py sd15 /tmp/sd15 --dtype fp32
     sdengine export /tmp/sd15 -o /tmp/sd15-bundle --sizes 512x512 --batch 1
     python benchmarks/lora.py /tmp/sd15-bundle [--checkpoint /tmp/sd15] [--engines onnxruntime openvino torch]
+                              [--precision bf16] [--rounds 3] [--repeats 2] [--size 512]
 
 Two random LoRAs of rank 32 for every matrix and convolution of the UNet and the text encoders are put over the weights
 in turn. Ours: ``Pipeline.set_loras``, from the files to open engines, in place of the LoRA before; "away" is back to
 the bundle's weights. diffusers: ``load_lora_weights`` and ``fuse_lora``; "away" is ``unfuse_lora`` and
 ``unload_lora_weights``, which a change to another LoRA needs first. With ``--size`` also a step, what the first one
 after a change takes beyond it, as engines pack weights when they first run, and one of diffusers with the LoRA beside
-the weights. Each contestant runs in a process of its own.
+the weights. Each contestant runs in a process of its own; with ``--repeats`` they take turns.
+
+Memory is that of the process which no file backs (``RssAnon``, Linux), in GB: before the first change, the most while
+changing, and after the last: weights that are mapped from a file are not in it.
 """
 
 import argparse
+import contextlib
 import json
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,33 +68,64 @@ class Clock:
         return [time.perf_counter() - self._start[0], time.process_time() - self._start[1]]
 
 
-def ours(engine: str, bundle: str, loras: list[str], rounds: int, size: int | None) -> dict[str, list[Any]]:
+def memory() -> float:
+    """Return the memory of this process that no file backs, in GB."""
+    match = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
+    return int(match[1]) / 1e6 if match else float("nan")
+
+
+@contextlib.contextmanager
+def most_memory(most: list[float]) -> Iterator[None]:
+    """Add the most memory that is seen while the body runs."""
+    seen, ended = [memory()], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.05):
+            seen.append(memory())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        most.append(max(seen))
+
+
+def ours(
+    engine: str, bundle: str, loras: list[str], rounds: int, size: int | None, precision: str
+) -> dict[str, list[Any]]:
     """Measure one engine."""
     from sdengine.runtime import Pipeline
 
-    found: dict[str, list[Any]] = {"change": [], "away": [], "step": [], "first step": []}
-    with Pipeline.load(bundle, engine=engine, precision="fp32") as pipe:
+    seen: dict[str, list[Any]] = {name: [] for name in ("change", "away", "step", "first step", "most")}
+    with Pipeline.load(bundle, engine=engine, precision=precision) as pipe:
+        seen["before"] = [memory()]
         for i in range(rounds):
             clock = Clock()
-            pipe.set_loras([loras[i % 2]])
-            found["change"].append(clock.read())
+            with most_memory(seen["most"]):
+                pipe.set_loras([loras[i % 2]])
+            seen["change"].append(clock.read())
             if size is not None:
                 request = {**STEP, "height": size, "width": size, "output_type": "latent", "seed": 1}
                 first, *_, last = pipe(**request, num_inference_steps=3).timings_ms.steps
-                found["first step"].append((first - last) / 1e3)
-                found["step"].append(last / 1e3)
+                seen["first step"].append((first - last) / 1e3)
+                seen["step"].append(last / 1e3)
+        seen["after"] = [memory()]
         clock = Clock()
         pipe.set_loras([])
-        found["away"].append(clock.read())
-    return found
+        seen["away"].append(clock.read())
+    return seen
 
 
-def diffusers(checkpoint: str, loras: list[str], rounds: int, size: int | None) -> dict[str, list[Any]]:
+def diffusers(checkpoint: str, loras: list[str], rounds: int, size: int | None, precision: str) -> dict[str, list[Any]]:
     """Measure diffusers."""
     import torch
     from diffusers import DiffusionPipeline
 
-    pipe: Any = DiffusionPipeline.from_pretrained(checkpoint, torch_dtype=torch.float32)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    pipe: Any = DiffusionPipeline.from_pretrained(checkpoint, torch_dtype=dtype)
     pipe.set_progress_bar_config(disable=True)
 
     def step(size: int) -> float:
@@ -95,23 +134,27 @@ def diffusers(checkpoint: str, loras: list[str], rounds: int, size: int | None) 
         pipe(**settings, callback_on_step_end=lambda *_: times.append(time.perf_counter()) or {})
         return float(times[-1] - times[-2])
 
-    found: dict[str, list[Any]] = {"change": [], "away": [], "step": [], "unfused": []}
+    seen: dict[str, list[Any]] = {name: [] for name in ("change", "away", "step", "unfused", "most")}
+    seen["before"] = [memory()]
     for i in range(rounds):
         clock = Clock()
-        pipe.load_lora_weights(loras[i % 2], adapter_name="a")
+        with most_memory(seen["most"]):
+            pipe.load_lora_weights(loras[i % 2], adapter_name="a")
         loaded = clock.read()
         if size is not None:
-            found["unfused"].append(step(size))
+            seen["unfused"].append(step(size))
         clock = Clock()
-        pipe.fuse_lora()
-        found["change"].append([before + after for before, after in zip(loaded, clock.read(), strict=True)])
+        with most_memory(seen["most"]):
+            pipe.fuse_lora()
+        seen["change"].append([before + after for before, after in zip(loaded, clock.read(), strict=True)])
+        seen["after"] = [memory()]
         if size is not None:
-            found["step"].append(step(size))
+            seen["step"].append(step(size))
         clock = Clock()
         pipe.unfuse_lora()
         pipe.unload_lora_weights()
-        found["away"].append(clock.read())
-    return found
+        seen["away"].append(clock.read())
+    return seen
 
 
 def main() -> None:
@@ -120,35 +163,45 @@ def main() -> None:
     parser.add_argument("bundle")
     parser.add_argument("--checkpoint", help="of the bundle, for diffusers")
     parser.add_argument("--engines", nargs="*", default=["onnxruntime", "openvino", "torch"])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--precision", default="fp32", help="of the bundle, and what diffusers loads (fp32, bf16, fp16)"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="changes in each process")
+    parser.add_argument("--repeats", type=int, default=1, help="processes of each contestant, by turns")
     parser.add_argument("--size", type=int, help="pixels of an image whose steps are measured as well")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     parser.add_argument("--loras", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only:
         measure, what = (diffusers, args.checkpoint) if args.only == "diffusers" else (ours, args.bundle)
-        given = [] if args.only == "diffusers" else [args.only]
-        print(json.dumps(measure(*given, what, args.loras, args.rounds, args.size)))  # type: ignore[operator]
+        engine = [] if args.only == "diffusers" else [args.only]
+        numbers = measure(*engine, what, args.loras, args.rounds, args.size, args.precision)  # type: ignore[operator]
+        print(json.dumps(numbers))
         return
     with tempfile.TemporaryDirectory() as folder:
         files = [str(Path(folder, f"{name}.safetensors")) for name in "ab"]
         for seed, file in enumerate(files):
             write_lora(Path(args.bundle), Path(file), seed)
         print(f"LoRAs of {Path(files[0]).stat().st_size / 1e6:.0f} MB\n")
-        columns = ("change, s", "CPU s", "away, s", "CPU s", "first step adds, s", "step, s", "unfused step, s")
-        print(f"| | {' | '.join(columns)} |\n| --- {'| ---: ' * len(columns)}|")
-        for name in (*args.engines, *(["diffusers"] if args.checkpoint else [])):
+        names = (*args.engines, *(["diffusers"] if args.checkpoint else []))
+        measured: dict[str, dict[str, list[Any]]] = {}
+        for name in names * args.repeats:
             command = [sys.executable, *sys.argv, "--only", name, "--loras", *files]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
-                print(f"{name} failed: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+                print(f"{name} failed: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
                 continue
-            found = json.loads(done.stdout.splitlines()[-1])
-            cells = [
-                statistics.median(column) for part in ("change", "away") for column in zip(*found[part], strict=True)
-            ]
-            cells += [statistics.median(found[p]) if found.get(p) else None for p in ("first step", "step", "unfused")]
-            print(f"| {name} | {' | '.join('' if cell is None else f'{cell:.1f}' for cell in cells)} |", flush=True)
+            for part, values in json.loads(done.stdout.splitlines()[-1]).items():
+                measured.setdefault(name, {}).setdefault(part, []).extend(values)
+            print(f"{name}: {measured[name]}", file=sys.stderr, flush=True)
+    columns = ["change, s", "CPU s", "away, s", "CPU s"]
+    columns += ["first step adds, s", "step, s", "unfused step, s", "before, GB", "most, GB", "after, GB"]
+    print(f"| | {' | '.join(columns)} |\n| --- {'| ---: ' * len(columns)}|")
+    for name, parts in measured.items():
+        cells = [statistics.median(column) for part in ("change", "away") for column in zip(*parts[part], strict=True)]
+        others = ("first step", "step", "unfused", "before", "most", "after")
+        cells += [statistics.median(parts[part]) if parts.get(part) else None for part in others]
+        print(f"| {name} | {' | '.join('' if cell is None else f'{cell:.1f}' for cell in cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -4,15 +4,16 @@ Needs numpy and safetensors, no torch. ``names.py`` and ``keys.py`` say what fil
 they mean, ``strength.py`` how strongly they are applied.
 """
 
-from .file import Lora, read_lora
+from .file import Lora, components_of, read_lora
 from .merge import Merge, merges, rounded
 from .names import Networks
 from .overlay import networks_of, with_loras
 from .peft_config import CONFIG as FOLDER_CONFIG
 from .source import LoraSource, parse_lora, read_loras, sources_of
-from .strength import Strength, Strengths, strengths_of
+from .strength import COMPONENTS, Strength, Strengths, strengths_of
 
 __all__ = [
+    "COMPONENTS",
     "FOLDER_CONFIG",
     "Lora",
     "LoraSource",
@@ -20,6 +21,7 @@ __all__ = [
     "Networks",
     "Strength",
     "Strengths",
+    "components_of",
     "merges",
     "networks_of",
     "parse_lora",

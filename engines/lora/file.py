@@ -14,10 +14,11 @@ from ..files.stored_file import StoredFile, open_stored
 from .change import Change, MisfitError, changes_of
 from .family import checkpoint_in, family_of_file, family_of_networks
 from .keys import REFUSED, Keys, sorted_keys
-from .names import Networks, Target, spellings
+from .names import Networks, Target, component_of, spellings
 from .peft_config import CONFIG, config_beside, configs_in, scaling_of
+from .strength import COMPONENTS
 
-__all__ = ["Lora", "read_lora"]
+__all__ = ["Lora", "components_of", "read_lora"]
 
 F32 = NDArray[np.float32]
 _IN_FOLDERS = (
@@ -101,6 +102,24 @@ def read_lora(path: str | Path, networks: Networks) -> Lora:
     )
 
 
+def components_of(path: str | Path) -> tuple[str, ...]:
+    """Return which components a file changes, by its names alone: ``unet``, ``text_encoder``, ``text_encoder_2``.
+
+    Raises:
+        UsageError: there is no such file, or it holds no LoRA.
+        CheckpointError: it is damaged.
+
+    """
+    files = _files(Path(path))
+    for file in files:
+        _refuse_checkpoint(file)
+    modules = [module for file in files for module in sorted_keys(file.tensors).modules]
+    if not modules:
+        raise UsageError(f"{path} holds no LoRA")
+    components = {component_of(module) for module in modules}
+    return tuple(component for component in COMPONENTS if component in components)
+
+
 def _files(path: Path) -> list[StoredFile]:
     try:
         mode = path.stat().st_mode
@@ -142,10 +161,7 @@ def _refuse(file: StoredFile, keys: Keys, known: Mapping[str, Sequence[Target]],
     strange += keys.unknown
     if not strange:
         return
-    if checkpoint_in(file.tensors):
-        raise UsageError(
-            f"{file.path} is a checkpoint, not a LoRA: `sdengine export {file.path.name} -o BUNDLE` exports it"
-        )
+    _refuse_checkpoint(file)
     some = ", ".join(repr(name) for name in strange[:_SHOWN])
     family, here = family_of_file(file), family_of_networks(networks)
     if family is not None and family != here:
@@ -154,6 +170,13 @@ def _refuse(file: StoredFile, keys: Keys, known: Mapping[str, Sequence[Target]],
         f"{file.path}: {len(strange)} of its {len(file.tensors)} tensors belong to nothing in these networks ({here}): "
         f"{some}; nothing of it was applied"
     )
+
+
+def _refuse_checkpoint(file: StoredFile) -> None:
+    if checkpoint_in(file.tensors):
+        raise UsageError(
+            f"{file.path} is a checkpoint, not a LoRA: `sdengine export {file.path.name} -o BUNDLE` exports it"
+        )
 
 
 def _check_finite(file: StoredFile) -> None:

@@ -22,13 +22,17 @@ from dataclasses import dataclass
 
 from ..nets.ldm_names import ldm_modules
 
-__all__ = ["Networks", "Target", "modules_of", "spellings"]
+__all__ = ["Networks", "Target", "component_of", "modules_of", "spellings"]
 
 Networks = Mapping[str, Mapping[str, tuple[int, ...]]]
 """Shapes of the weights that can be changed, by network (``unet``, ``text_encoder``, ``text_encoder_2``) and name."""
 
 _ATTENTION = re.compile(r"(.+\.attn[12])\.(to_[qkv]|to_out)(?:\.0)?")
 _SELF_ATTENTION = re.compile(r"(.+\.self_attn)\.(q|k|v|out)_proj")
+_BEGINNINGS = {
+    "text_encoder_2": ("lora_te2_", "text_encoder_2.", "clip_g.", "text_encoders.clip_g."),
+    "text_encoder": ("lora_te", "text_encoder.", "text_model.", "clip_", "text_encoders."),
+}
 _ANY_NETWORK = ("", "base_model.model.")
 
 
@@ -57,6 +61,14 @@ def spellings(networks: Networks) -> dict[str, list[Target]]:
             if Target(network, module) not in targets:
                 targets.append(Target(network, module))
     return by_name
+
+
+def component_of(name: str) -> str:
+    """Return which component a file's name for a module is of, by how it begins, where no networks are at hand."""
+    for component, beginnings in _BEGINNINGS.items():
+        if name.startswith(beginnings) or (component == "text_encoder" and ".self_attn." in name):
+            return component
+    return "unet"
 
 
 def _unet(modules: Sequence[str]) -> Iterator[tuple[str, str]]:

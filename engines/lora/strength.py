@@ -5,9 +5,11 @@
     0.8
     {"unet": 0.8, "text_encoder": 0.5, "text_encoder_2": 0.5}
     {"unet": {"down": 0.9, "mid": 1.0, "up": {"block_0": 0.6, "block_1": [0.4, 0.8, 1.0]}}}
+    {"unet": 0.8, "scale": 0.5}
 
-What is not named has strength 1. The numbers of a block are for its attentions, one for each; its residual blocks and
-resamplings take the number of the attention in their place, as in diffusers.
+What is not named has strength 1; ``scale`` multiplies all, also what is not named. The numbers of a block are for its
+attentions, one for each; its residual blocks and resamplings take the number of the attention in their place, as in
+diffusers.
 """
 
 import math
@@ -19,12 +21,14 @@ from typing import Any
 from ..errors import UsageError, nearest
 from .names import Networks
 
-__all__ = ["Strength", "Strengths", "plain_strength", "strengths_of"]
+__all__ = ["COMPONENTS", "Strength", "Strengths", "plain_strength", "strengths_of"]
 
 Strength = float | Mapping[str, Any]
 """See the module."""
 
-_COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
+COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
+"""Networks that a strength can name; those that the checkpoint lacks have no effect."""
+_SCALE = "scale"
 _WAYS = ("down", "mid", "up")
 _PLACE = re.compile(r"(down|up)_blocks\.(\d+)\.\w+\.(\d+)")
 _ATTENTION = re.compile(r"(down|up)_blocks\.(\d+)\.attentions\.(\d+)\.")
@@ -83,7 +87,7 @@ def strengths_of(strength: Strength, networks: Networks) -> Strengths:
     if not isinstance(strength, Mapping):
         return Strengths(dict.fromkeys(networks, _number(strength, "a LoRA")), {})
     for name in strength:
-        if name not in _COMPONENTS:
+        if name not in (*COMPONENTS, _SCALE):
             raise UsageError(
                 f"the strength of a LoRA names {name!r}: it can name {', '.join(networks)}{nearest(name, networks)}"
             )
@@ -97,7 +101,7 @@ def strengths_of(strength: Strength, networks: Networks) -> Strengths:
             whole[name], blocks = 1.0, _blocks(value, networks[name])
         else:
             whole[name] = _number(value, name)
-    return Strengths(whole, blocks)
+    return Strengths(whole, blocks).times(_number(strength.get(_SCALE, 1.0), _SCALE))
 
 
 def _blocks(strength: Mapping[str, Any], weights: Mapping[str, object]) -> dict[tuple[str, int, int], float]:

@@ -56,23 +56,32 @@ class AdapterMethods:
         self._opening.change(textual_inversions=())
 
     def load_lora_weights(
-        self, pretrained_model_name_or_path_or_dict: Any, adapter_name: str | None = None, **options: Any
+        self,
+        pretrained_model_name_or_path_or_dict: Any,
+        adapter_name: str | None = None,
+        hotswap: bool = False,
+        **options: Any,
     ) -> None:
-        """Load a LoRA; it alone is active then, as in diffusers, until :meth:`set_adapters` says otherwise.
+        """Load a LoRA.
+
+        As in diffusers, it alone is active then in the components that it changes, until :meth:`set_adapters` says
+        otherwise. The file is read again when LoRAs change: it has to stay where it is.
 
         Args:
             pretrained_model_name_or_path_or_dict: a file, a folder, or a name on the Hub.
             adapter_name: what to call it.
+            hotswap: put it in the place of the one that is called so.
             options: ``weight_name`` and ``subfolder`` name a file in the folder.
 
         Raises:
-            UsageError: it does not fit the checkpoint, or an option cannot be obeyed.
+            UsageError: it is no LoRA, or an option cannot be obeyed; or it does not fit the checkpoint, which is known
+                once that is open.
+            CheckpointError: it is damaged.
 
         """
-        options.pop("hotswap", None)
         inside = _inside("load_lora_weights", options)
         file = adapter_file(pretrained_model_name_or_path_or_dict, **inside, names=_LORAS)
-        self._adapt(self._adapters.load(file, adapter_name))
+        self._adapt(self._adapters.load(file, adapter_name, hotswap=hotswap))
 
     @property
     def _adapters(self) -> Adapters:
@@ -104,7 +113,7 @@ class AdapterMethods:
         self._adapt(self._adapters.delete(adapter_names))
 
     def disable_lora(self) -> None:
-        """Use no LoRA until :meth:`enable_lora`, but those that are fused."""
+        """Use none of the loaded LoRAs until :meth:`enable_lora`, not even where they are fused."""
         self._adapt(replace(self._adapters, enabled=False))
 
     def enable_lora(self) -> None:
@@ -122,39 +131,39 @@ class AdapterMethods:
         """Let the active LoRAs stay when the others are unloaded.
 
         Args:
-            components: has no effect: LoRAs are of all networks that they change.
+            components: in which networks; without, in all.
             lora_scale: what their weights are multiplied with.
             safe_fusing: has no effect: weights that are not finite are always refused.
             adapter_names: which, if not those that are active.
             options: those of older releases have no effect.
 
         Raises:
-            UsageError: there is no such LoRA.
+            UsageError: there is no such LoRA or component.
 
         """
-        self._adapt(self._adapters.fuse(lora_scale, adapter_names))
+        self._adapt(self._adapters.fuse(lora_scale, adapter_names, components))
 
     def unfuse_lora(self, components: Any = None, **options: Any) -> None:
-        """Take back what :meth:`fuse_lora` did."""
-        self._adapt(self._adapters.unfuse())
+        """Take back what :meth:`fuse_lora` did, in some components or in all."""
+        self._adapt(self._adapters.unfuse(components))
 
     def get_active_adapters(self) -> list[str]:
         """Return the names of the active LoRAs."""
-        return [*self._adapters.weights]
+        return self._adapters.active_names
 
     def get_list_adapters(self) -> dict[str, list[str]]:
         """Return the names of the LoRAs that are loaded, by component."""
-        return {"unet": [*self._adapters.files]} if self._adapters.files else {}
+        return self._adapters.by_component
 
     @property
     def num_fused_loras(self) -> int:
         """How many LoRAs are fused."""
-        return len(self._adapters.fused_names)
+        return len(self.fused_loras)
 
     @property
     def fused_loras(self) -> set[str]:
         """Names of the LoRAs that are fused."""
-        return {*self._adapters.fused_names}
+        return {one.name for one in self._adapters.fused}
 
 
 def _inside(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
