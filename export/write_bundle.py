@@ -43,6 +43,7 @@ from .apart import check_apart
 from .checkpoint import Checkpoint, CheckpointComponent, open_checkpoint, open_controlnet
 from .checkpoint.finite import check_finite
 from .contrib import rewrite_for_onnxruntime
+from .export_options import export_options
 from .loras import with_loras
 from .plan import (
     PRECISION_DTYPES,
@@ -84,6 +85,7 @@ class _Request:
     engines: tuple[str, ...]
     sizes: Sizes
     default_size: tuple[int, int]
+    options: list[str]
 
 
 def export_bundle(
@@ -183,7 +185,23 @@ def export_bundle(
         "token": token,
         "offline": offline,
     }
-    request = _resolve(checkpoint, engines, precision, sizes, batch, controlnets, loras, vae_tiling, opening)
+    used = export_options(
+        {
+            "engine": engines,
+            "precision": None if precision == "auto" else precision,
+            "sizes": sizes,
+            "batch": batch,
+            "controlnet": controlnets,
+            "lora": sources_of(loras),
+            **{name: value for name, value in opening.items() if name != "token"},
+            "verify": None if verify == "fast" else verify,
+            "stop_after": stop_after,
+            "vae_tiling": "on" if vae_tiling else None,
+            "copy_weights": not link_weights,
+        },
+        build,
+    )
+    request = _resolve(checkpoint, engines, precision, sizes, batch, controlnets, loras, vae_tiling, opening, used)
     for note in request.checkpoint.notes:
         say(f"note: {note}")
     check_apart(output, _files_read(request))  # a folder may hold links to files elsewhere
@@ -228,6 +246,7 @@ def _resolve(
     loras: Sequence[LoraSource],
     vae_tiling: bool,
     opening: dict[str, Any],
+    options: list[str],
 ) -> _Request:
     if not engines:
         raise UsageError("name at least one engine to export for")
@@ -263,6 +282,7 @@ def _resolve(
         engines=tuple(dict.fromkeys(engines)),
         sizes=parsed,
         default_size=parsed.listed[0] if parsed.listed else default,
+        options=options,
     )
 
 
@@ -333,6 +353,7 @@ def _write(request: _Request, folder: Path, say: Report, link: bool) -> Manifest
         default_size=request.default_size,
         sizes=list(request.sizes.listed),
         loras=request.loras,
+        exported_with=request.options,
         files=_file_records(folder),
     )
     _write_manifest(folder, manifest, [])

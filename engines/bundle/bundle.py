@@ -15,6 +15,7 @@ from ..nets.movq_config import MoVQConfig
 from ..nets.network_config import NetworkConfig, network_config
 from ..nets.vae_config import VAEConfig
 from ..weights import Overlay, WeightSet
+from .export_command import export_command
 from .file_checks import FileChecks, HashPolicy, file_sha256
 from .graph_locations import check_locations
 from .manifest import MANIFEST, MANIFEST_LIMIT, SCHEMA, Component, Graph, Manifest, written_manifest
@@ -82,7 +83,9 @@ class Bundle:
         try:
             status = file.lstat()
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise DamagedBundleError(f"{self.path} is incomplete: {name} is missing; export it again") from error
+            raise DamagedBundleError(
+                f"{self.path} is incomplete: {name} is missing; export it again: {self.export_command()}"
+            ) from error
         except OSError as error:
             raise DamagedBundleError(f"{self.path}: {name} cannot be read: {error.strerror}") from error
         if not stat.S_ISREG(status.st_mode):
@@ -209,8 +212,15 @@ class Bundle:
         """
         graphs = self.component(name).graphs
         if precision not in graphs:
-            raise BundleError(f"{self.path} holds {name} in {', '.join(graphs)}, not in {precision}; export it again")
+            again = self.export_command("--precision", precision)
+            raise BundleError(
+                f"{self.path} holds {name} in {', '.join(graphs)}, not in {precision}; export it again: {again}"
+            )
         return graphs[precision]
+
+    def export_command(self, *changes: str) -> str:
+        """Return the command that exports the bundle again; see :func:`~.export_command.export_command`."""
+        return export_command(self.path, self.manifest.source, self.manifest.exported_with, *changes)
 
     def scheduler(self, file: str = SCHEDULER) -> dict[str, object]:
         """Return the checkpoint's scheduler config, or the one of a stage before, by its file."""
@@ -297,6 +307,8 @@ class _Header(msgspec.Struct):
     """What every schema has; other fields are not looked at."""
 
     schema: int
+    source: str = "CHECKPOINT"
+    exported_with: list[str] = []
     tools: dict[str, str] = {}
 
 
@@ -305,4 +317,4 @@ def _of_another_schema(path: Path, header: _Header) -> str:
     message = f"{path} has schema {header.schema}, this version reads {SCHEMA}{writer}"
     if header.schema > SCHEMA:
         return f"{message}; update sdengine, or export the checkpoint again with this version"
-    return f"{message}; make a new one: sdengine export CHECKPOINT -o {path} --overwrite"
+    return f"{message}; make a new one: {export_command(path, header.source, header.exported_with)}"

@@ -184,6 +184,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         tools: versions of what wrote the bundle.
         notes: what export decided.
         loras: what was merged into the weights, in the order of the command.
+        exported_with: options of ``sdengine export`` that make it again, as words; files by their names alone.
         preview: how previews are made; None in bundles of earlier versions.
         files: every file of the bundle but this one, relative path to record.
         checksum: empty once the file has been read; see :func:`written_manifest`.
@@ -208,6 +209,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     notes: list[str]
     files: dict[str, FileRecord]
     loras: list[MergedLora] = []
+    exported_with: list[str] = []
     preview: PreviewMap | None = None
     checksum: str = ""
 

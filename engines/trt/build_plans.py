@@ -185,7 +185,10 @@ def _source(build: _Build, name: str, precision: str | None) -> PlanSource:
     if precision is None or len(graphs) == 1:  # SDXL's VAE is in float32 in a bundle of float16
         precision = next(p for p in _PREFERRED if p in graphs)
     if precision not in graphs:
-        raise UsageError(f"the bundle holds {name} in {', '.join(graphs)}, not in {precision}; export it again")
+        again = bundle.export_command("--precision", precision)
+        raise UsageError(
+            f"the bundle holds {name} in {', '.join(graphs)}, not in {precision}; export it again: {again}"
+        )
     files = bundle.manifest.files
     graph = graphs[precision]
     return PlanSource(

@@ -49,6 +49,7 @@ def inspect(
     if sizes := _sizes(opened):
         out.print(sizes, highlight=False)
     out.print(f"for {', '.join(manifest.engines)}; scheduler {opened.scheduler().get('_class_name')}", highlight=False)
+    out.print(f"exported with: {opened.export_command()}", markup=False, highlight=False, soft_wrap=True)
     for lora in manifest.loras:
         out.print(f"LoRA {lora.name} merged, strength {lora.strength}", markup=False, highlight=False)
     if check:

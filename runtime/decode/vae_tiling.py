@@ -78,7 +78,7 @@ def tile_side(components: Components, name: str, height: int, width: int, warnin
         raise UsageError(
             f"vae_tiling={asked}: tiles of {side} pixels, or what is left of them at the edges, are none that this "
             f"bundle's VAE takes ({least} to {most}, tiles in multiples of {4 * config.factor}); "
-            "export it again with --vae-tiling on"
+            f"export it again: {components.bundle.export_command('--vae-tiling', 'on')}"
         )
     return side
 

@@ -81,7 +81,10 @@ def check_task(request: Request, task: str, unet: UNetConfig, bundle: Bundle) ->
     if request.control_image is not None and "controlnets" not in family.conditions:
         raise UsageError(f"control_image: {family.label} has no ControlNets beside its network")
     if request.control_image is not None and not bundle.manifest.controlnets:
-        raise UsageError("this bundle holds no ControlNet; export it with --controlnet PATH")
+        raise UsageError(
+            "this bundle holds no ControlNet; export it again with --controlnet PATH (`sdengine inspect` has "
+            "the rest of the command)"
+        )
 
 
 _WITHOUT_STAGES = ("masked_image_latents", "padding_mask_crop", "denoising_start", "denoising_end", "guidance_rescale")

@@ -43,7 +43,7 @@ CASES: list[tuple[str, int, dict[str, Any], str]] = [
         {"image": IMAGE, "mask_image": MASK, "padding_mask_crop": 4, "output_type": "np"},
         "output_type must be pil, not np",
     ),
-    ("sd1", 0, {"control_image": IMAGE}, "holds no ControlNet; export it with --controlnet"),
+    ("sd1", 0, {"control_image": IMAGE}, "holds no ControlNet; export it again with --controlnet"),
     ("sd1", 0, {"guess_mode": True}, "guess_mode needs control_image"),
     ("sd1", 1, {"control_image": IMAGE, "control_guidance_start": 0.7, "control_guidance_end": 0.5}, "need 0 <= start"),
     ("sd1", 1, {"control_image": IMAGE, "controlnet_conditioning_scale": "high"}, "must be a finite number"),

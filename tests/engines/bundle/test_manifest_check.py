@@ -137,7 +137,7 @@ def test_names_lead_nowhere(folder: Path, name: str) -> None:
 def test_schemas_say_what_helps(folder: Path) -> None:
     _change(folder, ("schema", SCHEMA - 1), ("networks", 5))
     with pytest.raises(
-        BundleError, match=f"this version reads {SCHEMA} .*; make a new one: sdengine export CHECKPOINT -o"
+        BundleError, match=f"this version reads {SCHEMA} .*; make a new one: sdengine export sdxl-0 -o .* --sizes"
     ):
         Bundle(folder)
     _change(folder, ("schema", SCHEMA + 1), ("tools.sdengine", "7.0"))
