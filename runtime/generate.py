@@ -2,7 +2,8 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -18,7 +19,7 @@ from .open_engines import Components
 from .prepare import Preparer
 from .prompt import InversionSource, TextualInversion
 from .request.request import Request
-from .request.resolve import Job, resolve, settings_of
+from .request.resolve import EmbedsJob, resolve, resolve_embeds, settings_of
 from .result import Result, Timings, timed
 
 __all__ = ["Generation", "Progress", "settings_for_record"]
@@ -96,11 +97,15 @@ class Generation:
 
         """
         timings, started = Timings(load=load_ms), time.perf_counter()
+        if request.output_type == "embeds":
+            return self._whole_embeds(request, progress, pipeline, timings, started)
         job = resolve(request, self.bundle)
         samples = self._preparer.prepare(job, timings)
         warnings = [*samples[0].warnings]
         with timed(timings, "denoise"):
-            self._denoise(request, samples, progress, pipeline, timings, warnings)
+            before = _stage_before(request, chain.from_iterable(sample.before for sample in samples))
+            own = _StageRun(samples=samples, name="callback_on_step_end", callback=request.callback_on_step_end)
+            self._denoise([before, own], progress, pipeline, timings, warnings)
         with timed(timings, "decode"):
             images = self._decode(request.output_type, samples, warnings)
         timings.total = (time.perf_counter() - started) * 1e3
@@ -119,30 +124,54 @@ class Generation:
             settings=settings_for_record(request, samples),
         )
 
+    def _whole_embeds(
+        self, request: Request, progress: Progress | None, pipeline: Any, timings: Timings, started: float
+    ) -> Result:
+        """Run a request for embeddings of images; see :meth:`whole`."""
+        job = resolve_embeds(request, self.bundle)
+        prepared = self._preparer.embeds(job, timings)
+        warnings = prepared.warnings
+        with timed(timings, "denoise"):
+            before = _stage_before(request, chain.from_iterable(own.before for own in prepared.embeds))
+            self._denoise([before], progress, pipeline, timings, warnings)
+        with timed(timings, "decode"):
+            embeds = np.stack([own.positive.value() for own in prepared.embeds])
+            negative = np.stack([own.negative.value() for own in prepared.embeds if own.negative is not None])
+        timings.total = (time.perf_counter() - started) * 1e3
+        return Result(
+            images=embeds,
+            image_embeds=embeds,
+            negative_image_embeds=negative,
+            seeds=prepared.seeds,
+            height=0,
+            width=0,
+            engines=dict(self.components.ran),
+            fallbacks=tuple(self.components.fallbacks),
+            auto_ms=self.components.auto_ms,
+            timings_ms=timings,
+            warnings=tuple(dict.fromkeys([*self.components.notes, *warnings])),
+            settings={**settings_of(request), **(_stage_settings(job) if before.samples else {})},
+        )
+
     def _denoise(
         self,
-        request: Request,
-        samples: Sequence[Sample],
+        stages: "Sequence[_StageRun]",
         progress: Progress | None,
         pipeline: Any,
         timings: Timings,
         warnings: list[str],
     ) -> None:
-        """Denoise the samples of stages before, then the samples, and call each stage's callback."""
-        earlier = list(dict.fromkeys(chain.from_iterable(sample.before for sample in samples)))
-        stages = [(earlier, request.prior_callback_on_step_end), (samples, request.callback_on_step_end)]
-        stages = [(several, callback) for several, callback in stages if several]
-        if request.output_type == "embeds":
-            stages.pop()
-        done, total = 0, sum(self._launches(several) for several, _ in stages)
+        """Denoise the samples of one stage after the other, and call each stage's callback."""
+        stages = [stage for stage in stages if stage.samples]
+        done, total = 0, sum(self._launches(stage.samples) for stage in stages)
         if progress is not None:
             progress(done, total)
-        for several, callback in stages:
+        for stage in stages:
+            several, callback = stage.samples, stage.callback
             evaluations = several[0].evaluations
             captured = self.components.captures_loop(*several[0].components)
             if callback is not None and captured:
-                name = "prior_callback_on_step_end" if several is earlier else "callback_on_step_end"
-                warnings.append(f"{name} reads each step: cuda_graph=loop has no effect on this request")
+                warnings.append(f"{stage.name} reads each step: cuda_graph=loop has no effect on this request")
             watched = callback is not None or (progress is not None and not captured)
             with contextlib.closing(self.denoising.steps(several, watched=watched, times=timings.steps)) as steps:
                 for step in steps:
@@ -162,14 +191,24 @@ class Generation:
         return samples[0].evaluations * -(-len(samples) // most)
 
     def _decode(self, output: str, samples: Sequence[Sample], warnings: list[str]) -> Any:
-        if output == "embeds":
-            for sample in samples:
-                sample.begin()
-            return _embeds(samples, "image_embeds")
         if output == "latent":
             return latents_of(self.components, samples)
         decode: Callable[..., Any] = pixels_of if output == "np" else images_of
         return decode(self.components, samples, warnings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StageRun:
+    """The samples of one stage of a request, and what is called at each of their steps, by the name of the argument."""
+
+    samples: Sequence[Sample]
+    name: str
+    callback: Callable[..., Any] | None
+
+
+def _stage_before(request: Request, samples: Iterable[Sample]) -> _StageRun:
+    callback = request.prior_callback_on_step_end
+    return _StageRun(samples=list(dict.fromkeys(samples)), name="prior_callback_on_step_end", callback=callback)
 
 
 def _embeds(samples: Sequence[Sample], name: str) -> NDArray[np.float32] | None:
@@ -183,14 +222,13 @@ def settings_for_record(request: Request, samples: Sequence[Sample]) -> dict[str
     schedule, job = samples[0].schedule, samples[0].job
     settings = {**settings_of(request), "scheduler": schedule.solver, "num_inference_steps": schedule.steps}
     if job is not None:
-        settings |= {"guidance_scale": job.guidance_scale, **_stage_settings(job, samples)}
+        settings |= {"guidance_scale": job.guidance_scale}
+        settings |= _stage_settings(job) if any(sample.before for sample in samples) else {}
     return settings
 
 
-def _stage_settings(job: Job, samples: Sequence[Sample]) -> dict[str, Any]:
+def _stage_settings(job: EmbedsJob) -> dict[str, Any]:
     """Return the settings of a job's earlier stages."""
-    if not any(sample.before for sample in samples):
-        return {}
     return {
         f"{stage.stage.network}_{name}": value
         for stage in job.stages

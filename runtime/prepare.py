@@ -1,6 +1,7 @@
 """From a job to its samples: text encoded, conditions computed, latents started."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -28,13 +29,29 @@ from .prompt import (
 )
 from .prompt.prompt_request import PromptRequest
 from .request.job_schedule import schedule_for
-from .request.resolve import Job
+from .request.resolve import EmbedsJob, Job
 from .result import Timings, timed
 from .schedule import Schedule
 
-__all__ = ["Preparer"]
+__all__ = ["PreparedEmbeds", "Preparer"]
 
 F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedEmbeds:
+    """Embeddings of images, as far as they are known.
+
+    Attributes:
+        embeds: of each image.
+        seeds: of each image.
+        warnings: what the user should know.
+
+    """
+
+    embeds: list[ImageEmbeds]
+    seeds: tuple[int, ...]
+    warnings: list[str]
 
 
 class Preparer:
@@ -141,6 +158,25 @@ class Preparer:
                 )
             )
         return samples
+
+    def embeds(self, job: EmbedsJob, timings: Timings) -> PreparedEmbeds:
+        """Return the embeddings of a job, or the samples that are to become them; only a prior's noise is drawn.
+
+        Args:
+            job: the job.
+            timings: where to add how long each part took.
+
+        Raises:
+            UsageError: the request cannot be met.
+
+        """
+        assert self._prior is not None
+        request = job.request
+        streams = streams_for(request.seed, request.generator, job.images, request.rng)
+        warnings = [*self._notes, *job.warnings]
+        with timed(timings, "text"):
+            embeds = self._prior.prepare(job, streams, guided=True, warnings=warnings)
+        return PreparedEmbeds(embeds=embeds, seeds=tuple(streams.seeds), warnings=warnings)
 
     def _start(self, job: Job, schedule: Schedule, noise: NoiseStreams, warnings: list[str]) -> Start:
         unet = self.bundle.config("unet")

@@ -44,8 +44,8 @@ class Result:
             where a callback stopped the call before they were known.
         negative_image_embeds: the same of what guidance led away from.
         seeds: of each image.
-        height: pixels.
-        width: pixels.
+        height: pixels; 0 of embeddings.
+        width: pixels; 0 of embeddings.
         engines: component -> engine that ran it.
         fallbacks: engines that were skipped, with reasons.
         auto_ms: what an evaluation of the denoiser took on each of the engines that ``auto`` chose among, in

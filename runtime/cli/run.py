@@ -26,11 +26,17 @@ def run(
         list[str] | None, typer.Argument(help="What to generate; several prompts generate several images.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="PNG, JPEG or WebP; .npy with --output-type np or latent.")
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="PNG, JPEG or WebP; .npy with --output-type np or latent, .safetensors with embeds."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object about what was done.")] = False,
     embeds: Annotated[
-        Path | None, typer.Option(help=".safetensors or .pt with prompt_embeds and its siblings, in place of a prompt.")
+        Path | None,
+        typer.Option(
+            help=".safetensors or .pt with prompt_embeds or image_embeds and their siblings, in place of a prompt."
+        ),
     ] = None,
     textual_inversion: Annotated[
         list[str] | None,
@@ -108,11 +114,12 @@ def run(
     if result.checks["hash_ms"] > _WORTH_SAYING_MS:
         hashed, seconds = result.checks["hashed_bytes"] / 1e6, result.checks["hash_ms"] / 1e3
         err.print(f"compared {hashed:.0f} MB with their SHA-256 in {seconds:.1f} s", style="dim", highlight=False)
+    what = f"{result.width}x{result.height}" if result.width else f"{len(files)} embeddings"
     times, engines = result.timings_ms, sorted(set(result.engines.values()))
     for file, number in zip(files, result.seeds, strict=True):
         out.print(f"{file}  seed {number}", markup=False, highlight=False, soft_wrap=True)
     err.print(
-        f"{result.width}x{result.height}, {len(times.steps)} evaluations on {', '.join(engines)}: "
+        f"{what}, {len(times.steps)} evaluations on {', '.join(engines)}: "
         f"load {times.load:.0f} ms, text {times.text:.0f}, denoise {times.denoise:.0f}, decode {times.decode:.0f}, "
         f"total {times.total:.0f} ms",
         style="dim",
@@ -173,8 +180,11 @@ def _whole_config(file: Path, scheduler: str | None) -> dict[str, Any]:
 
 def _save(result: Any, request: Any, files: list[Path]) -> None:
     from ..decode.image_file import ImageRecord, save_image
-    from .outputs import save_arrays
+    from .outputs import save_arrays, save_embeds
 
+    if request.output_type == "embeds":
+        save_embeds(files, result)
+        return
     if request.output_type != "pil":
         save_arrays(files, result.images)
         return

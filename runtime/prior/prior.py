@@ -19,7 +19,7 @@ from ..prompt import EncodedPrompts
 from ..prompt.prompt_request import PromptRequest
 from ..request.arrays import finite_array
 from ..request.input_images import load_images
-from ..request.resolve import Job, StageJob
+from ..request.resolve import EmbedsJob, StageJob
 from ..schedule import Schedule, make_schedule
 from .embedding import Denoised, Embedding, ImageEmbeds, Term
 from .image_encoder import ImageEncoder
@@ -53,7 +53,7 @@ class Prior:
         self._scheduler = bundle.scheduler(stage.scheduler)
         self._images = ImageEncoder(bundle, components, family.image_encoder)
 
-    def prepare(self, job: Job, streams: NoiseStreams, *, guided: bool, warnings: list[str]) -> list[ImageEmbeds]:
+    def prepare(self, job: EmbedsJob, streams: NoiseStreams, *, guided: bool, warnings: list[str]) -> list[ImageEmbeds]:
         """Return what conditions each image of a job.
 
         The numbers that denoising takes are all drawn from the images' streams here, in the order in which diffusers'
@@ -81,7 +81,7 @@ class Prior:
         pairs = zip(positive, negative, strict=True)
         return [ImageEmbeds(positive=p, negative=n if guided else None) for p, n in pairs]
 
-    def _given(self, job: Job, *, guided: bool) -> tuple[list[Embedding], list[Embedding]]:
+    def _given(self, job: EmbedsJob, *, guided: bool) -> tuple[list[Embedding], list[Embedding]]:
         """Return the embeddings that a request brings."""
         embeds, negative = job.request.image_embeds, job.request.negative_image_embeds
         if negative is None:
@@ -130,7 +130,7 @@ class _Call:
     """One job's use of the prior."""
 
     prior: Prior
-    job: Job
+    job: EmbedsJob
     streams: NoiseStreams
     warnings: list[str]
 
@@ -246,7 +246,6 @@ class _Call:
                 state=initial_state(np.float32(schedule.start[1]) * first),
                 weights=weights,
                 seed=self.streams.seeds[i],
-                job=job,
                 index=i,
             )
             found.append(Denoised(sample=sample, decode=self._decode))

@@ -1,7 +1,7 @@
 """Text -> embeddings: tokenising, weighting, long prompts and textual inversion, without torch or transformers."""
 
 from .bracket_weights import Fragment, parse_weights
-from .embeddings import load_embeddings
+from .embeddings import embeddings_file, load_embeddings
 from .encode import EncodedPrompts, encode_prompts
 from .encoder import TextEncoder, TextEncoderCall
 from .inversion import (
@@ -26,6 +26,7 @@ __all__ = [
     "TextEncoderCall",
     "TextualInversion",
     "Tokenizer",
+    "embeddings_file",
     "encode_prompts",
     "inversion_notes",
     "inversions_in_lora",

@@ -1,6 +1,9 @@
 """Whether a request suits the bundle and its own task; what of it has no effect."""
 
 from collections.abc import Mapping
+from dataclasses import fields
+
+import numpy as np
 
 from ...engines.bundle.bundle import Bundle
 from ...engines.errors import UsageError
@@ -8,7 +11,7 @@ from ...engines.families import FAMILIES, Family
 from ...engines.nets.config import UNetConfig
 from .request import Request
 
-__all__ = ["NEEDS", "check_task", "inner_share", "without_effect"]
+__all__ = ["NEEDS", "check_embeds", "check_task", "inner_share", "without_effect"]
 
 _ONLY_IMAGE = ("strength", "masked_image_latents", "padding_mask_crop", "denoising_start")
 _ONLY_MASK = ("masked_image_latents", "padding_mask_crop")
@@ -67,12 +70,7 @@ def check_task(request: Request, task: str, unet: UNetConfig, bundle: Bundle) ->
         for name in names if not met else ():
             if _is_set(request, name):
                 raise UsageError(f"{name} needs {needed}")
-    others = {
-        n: other.label for other in FAMILIES.values() for n in other.own_arguments if n not in family.own_arguments
-    }
-    for name, label in others.items():
-        if _is_set(request, name):
-            raise UsageError(f"{name} is {label}'s; this bundle is of the family {family.name}")
+    _check_own(request, family)
     start, end = inner_share(request.denoising_start), inner_share(request.denoising_end)
     if start is not None and end is not None and start >= end:
         raise UsageError(f"denoising_start={start} must be below denoising_end={end}")
@@ -85,6 +83,57 @@ def check_task(request: Request, task: str, unet: UNetConfig, bundle: Bundle) ->
             "this bundle holds no ControlNet; export it again with --controlnet PATH (`sdengine inspect` has "
             "the rest of the command)"
         )
+
+
+def _check_own(request: Request, family: Family) -> None:
+    """Check that no argument is another family's."""
+    others = {
+        n: other.label for other in FAMILIES.values() for n in other.own_arguments if n not in family.own_arguments
+    }
+    for name, label in others.items():
+        if _is_set(request, name):
+            raise UsageError(f"{name} is {label}'s; this bundle is of the family {family.name}")
+
+
+_OF_EMBEDS = (
+    "prompt",
+    "negative_prompt",
+    "clip_skip",
+    "long_prompt",
+    "weighting",
+    "num_images_per_prompt",
+    "seed",
+    "generator",
+    "rng",
+    "latents",
+    "loras",
+    "cross_attention_kwargs",
+    "prior_num_inference_steps",
+    "prior_guidance_scale",
+    "prior_callback_on_step_end",
+    "image_embeds",
+    "negative_image_embeds",
+    "images_and_prompts",
+    "weights",
+    "negative_prior_prompt",
+    "output_type",
+)
+"""Arguments that have something to do with embeddings of images."""
+
+
+def check_embeds(request: Request, family: Family) -> list[str]:
+    """Check a request for embeddings of images; return a warning for each argument that has no effect on them.
+
+    Raises:
+        UsageError: the family has no prior, or the request does not suit it.
+
+    """
+    _check_source(request, family)
+    _check_own(request, family)
+    unused = [field.name for field in fields(Request) if field.name not in _OF_EMBEDS and _is_set(request, field.name)]
+    if np.ndim(request.latents) == 4:
+        unused.append("latents of four axes")
+    return [f"{name} has no effect: output_type='embeds' generates no image" for name in unused]
 
 
 _WITHOUT_STAGES = ("masked_image_latents", "padding_mask_crop", "denoising_start", "denoising_end", "guidance_rescale")

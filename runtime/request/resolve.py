@@ -18,7 +18,7 @@ from ..latents.seeds import generator_notes
 from ..prompt.prompt_request import PromptRequest
 from ..schedule.choice import described_config
 from .crop import Crop, crop_around
-from .fitness import check_task, inner_share, without_effect
+from .fitness import check_embeds, check_task, inner_share, without_effect
 from .input_images import (
     InputImage,
     array_from,
@@ -32,7 +32,7 @@ from .input_images import (
 from .pil_images import as_bytes
 from .request import IMAGES_MOST, Request
 
-__all__ = ["Job", "StageJob", "resolve"]
+__all__ = ["EmbedsJob", "Job", "StageJob", "resolve", "resolve_embeds"]
 
 F32 = NDArray[np.float32]
 
@@ -47,14 +47,31 @@ class StageJob:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """A request whose every question is answered.
+class EmbedsJob:
+    """A request for embeddings of images whose every question is answered.
 
     Attributes:
         request: as the user made it.
-        task: ``text``, ``image`` or ``inpaint``.
         prompts: the texts, or their embeddings.
-        images: B * n, how many are generated.
+        images: B * n, how many are asked for.
+        stages: what is denoised before an image.
+        warnings: how images were read, and arguments that have no effect.
+
+    """
+
+    request: Request
+    prompts: PromptRequest
+    images: int
+    stages: tuple[StageJob, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(EmbedsJob):
+    """A request for images whose every question is answered.
+
+    Attributes:
+        task: ``text``, ``image`` or ``inpaint``.
         height: pixels.
         width: pixels.
         factor: pixels per latent.
@@ -67,19 +84,14 @@ class Job:
         image_latents: float32 [N, C, h, w], if the image is latents.
         mask: float32 [N, height, width], 1 is repainted.
         crop: the part of the image that is generated, if not the whole.
-        stages: what is denoised before.
         hint: float32 [N, H, W, 3], an input of the network beside the noise.
         hints: per ControlNet float32 [N, height, width, 3].
         control_scales: per ControlNet.
         control_windows: per ControlNet (start, end).
-        warnings: how images were read, and arguments that have no effect.
 
     """
 
-    request: Request
     task: str
-    prompts: PromptRequest
-    images: int
     height: int
     width: int
     factor: int
@@ -92,13 +104,29 @@ class Job:
     image_latents: F32 | None
     mask: F32 | None
     crop: Crop | None
-    stages: tuple[StageJob, ...]
     hint: F32 | None
     hints: tuple[F32, ...]
     control_scales: tuple[float, ...]
     control_windows: tuple[tuple[float, float], ...]
     scheduler_fixes: tuple[Fix, ...]
-    warnings: tuple[str, ...]
+
+
+def resolve_embeds(request: Request, bundle: Bundle) -> EmbedsJob:
+    """Decide everything about a request for embeddings of images, in which a decoder takes no part.
+
+    Raises:
+        UsageError: something cannot be met.
+
+    """
+    unused = check_embeds(request, bundle.family)
+    prompts = _prompts(request)
+    return EmbedsJob(
+        request=request,
+        prompts=prompts,
+        images=_count(request, prompts),
+        stages=tuple(_stage(request, stage) for stage in bundle.family.stages),
+        warnings=(*generator_notes(request.generator, request.rng), *unused),
+    )
 
 
 def resolve(request: Request, bundle: Bundle) -> Job:
@@ -117,9 +145,7 @@ def resolve(request: Request, bundle: Bundle) -> Job:
     check_task(request, task, unet, bundle)
     defaults = family.defaults_for(pipeline_class, task, controlled=controlled)
     prompts = _prompts(request)
-    total = prompts.batch * request.num_images_per_prompt
-    if total > IMAGES_MOST:
-        raise UsageError(f"{total} images in one call; {IMAGES_MOST} are the most, so call several times")
+    total = _count(request, prompts)
     notes = generator_notes(request.generator, request.rng)
     latents = None if request.image is None else as_latents(request.image, vae.latent)
     images_in = [] if request.image is None or latents is not None else load_images(request.image, "image", notes)
@@ -196,6 +222,13 @@ def _prompts(request: Request) -> PromptRequest:
     elif request.images_and_prompts is not None:
         fields["prompt"] = ""
     return PromptRequest(**fields)
+
+
+def _count(request: Request, prompts: PromptRequest) -> int:
+    total = prompts.batch * request.num_images_per_prompt
+    if total > IMAGES_MOST:
+        raise UsageError(f"{total} images in one call; {IMAGES_MOST} are the most, so call several times")
+    return total
 
 
 def _stage(request: Request, stage: Stage) -> StageJob:

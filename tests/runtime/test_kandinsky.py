@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from sdengine.engines.errors import CheckpointError, SdengineError, UsageError
 from sdengine.export import export_bundle
 from sdengine.runtime import Pipeline
+from sdengine.runtime.prompt import load_embeddings
 from sdengine.runtime.serve.worker import Worker
 
 from ..bundles import bundle_of, checkpoint_of
+from .cli.test_commands import sdengine
 from .parity.oracle import ours, picture
 
 SIZE: dict[str, Any] = {"height": 64, "width": 64}
@@ -137,6 +140,35 @@ def test_the_prior_can_be_interrupted() -> None:
     result = ours("kandinsky")("a cat", **SIZE, seed=1, prior_num_inference_steps=4, prior_callback_on_step_end=stop)
     assert any("interrupted after 1 of 4" in warning for warning in result.warnings)
     assert result.image_embeds is None and len(result.images) == 1
+    given = {"seed": 1, "prior_num_inference_steps": 4, "prior_callback_on_step_end": stop, "output_type": "embeds"}
+    embeds = ours("kandinsky")("a cat", **given)
+    assert embeds.images.shape == (1, 32) and "interrupted after 1 of 4 evaluations" in embeds.warnings
+
+
+def test_embeddings_take_no_part_of_the_decoder() -> None:
+    pipe = ours("kandinsky_hint")
+    given: dict[str, Any] = {"seed": 1, "prior_num_inference_steps": 2, "output_type": "embeds"}
+    result = pipe("a cat", **given, guidance_scale=1.0, strength=0.5, latents=np.ones((1, 4, 8, 8)))
+    assert result.negative_image_embeds.shape == (1, 32) and (result.height, result.width) == (0, 0)
+    unused = ("guidance_scale", "strength", "latents of four axes")
+    assert result.warnings == tuple(f"{name} has no effect: output_type='embeds' generates no image" for name in unused)
+    assert "scheduler" not in result.settings and result.settings["prior_num_inference_steps"] == 2
+
+
+def test_embeddings_from_one_command_to_the_next(tmp_path: Path) -> None:
+    bundle, small = str(bundle_of("kandinsky")), ["--height", "64", "--width", "64", "--steps", "2", "--seed", "1"]
+    run = ["run", bundle, "--engine", "onnxruntime"]
+    embeds = tmp_path / "e.safetensors"
+    options = ["--prior-steps", "2", "--seed", "1", "--output-type", "embeds", "-o"]
+    assert sdengine(*run, "a cat", "--negative-prompt", "dull", *options, str(embeds)).returncode == 0
+    assert sdengine(*run, "--embeds", str(embeds), *small, "-o", str(tmp_path / "a.png")).returncode == 0
+    made = load_embeddings(embeds)
+    assert set(made) == {"image_embeds", "negative_image_embeds"}
+    expected = ours("kandinsky")(**made, height=64, width=64, num_inference_steps=2, seed=1).images[0]
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), np.asarray(expected))
+    mixed = ["--images-and-prompts", "a dog", "--images-and-prompts", str(tmp_path / "a.png"), "--weights", "1,2"]
+    output = sdengine(*run, *mixed, "--prior-steps", "2", *small, "--json", "-o", str(tmp_path / "b.png"))
+    assert json.loads(output.stdout)["settings"]["images_and_prompts"] == ["a dog", str(tmp_path / "a.png")]
 
 
 def test_little_memory(alone: list[Any]) -> None:

@@ -209,6 +209,19 @@ def test_each_embedding_has_its_own_image(kind: str) -> None:
     assert psnr(images, result.images) >= 80
 
 
+def test_one_generator_for_embeddings_and_images() -> None:
+    """A program in two steps gives the pictures of one call: for embeddings, only the prior's noise is drawn."""
+    generator = stream()
+    pipe = ours("kandinsky_inpaint")  # which asks for its image where it generates one
+    embeds = pipe(**PROMPT, prior_num_inference_steps=4, generator=generator, output_type="embeds")
+    given: dict[str, Any] = {"image": picture(64, 128), "mask_image": picture(64, 128, hole=True), **SIZE}
+    given |= {"num_inference_steps": 5, "output_type": "np"}
+    both = {"image_embeds": embeds.image_embeds, "negative_image_embeds": embeds.negative_image_embeds}
+    result = pipe(**both, **given, generator=generator)
+    whole = pipe(**PROMPT, **given, prior_num_inference_steps=4, generator=stream())
+    np.testing.assert_array_equal(result.images, whole.images)
+
+
 def test_latents_are_the_priors() -> None:
     latents = torch.randn(2, 32, generator=stream(9))
     embeds = their_embeds(stream(), **PROMPT, num_images_per_prompt=2, prior_num_inference_steps=4)
