@@ -51,7 +51,7 @@ class Generation:
         self.bundle = bundle
         self.components = components
         self.denoising = Denoising(components)
-        self._preparer = Preparer(bundle, components, textual_inversions, words)
+        self.preparer = Preparer(bundle, components, textual_inversions, words)
 
     def close(self) -> None:
         """Release the batches that are held for later requests."""
@@ -70,7 +70,7 @@ class Generation:
             raise UsageError(
                 f"output_type={request.output_type!r}: decode() gives PIL images; a sample's latent is sample.latent"
             )
-        return self._preparer.prepare(resolve(request, self.bundle), Timings())
+        return self.preparer.prepare(resolve(request, self.bundle), Timings())
 
     def decode(self, samples: Sequence[Sample]) -> list[Image.Image]:
         """Decode samples to images; what the user should know of it is added to their warnings.
@@ -100,7 +100,7 @@ class Generation:
         if request.output_type == "embeds":
             return self._whole_embeds(request, progress, pipeline, timings, started)
         job = resolve(request, self.bundle)
-        samples = self._preparer.prepare(job, timings)
+        samples = self.preparer.prepare(job, timings)
         warnings = [*samples[0].warnings]
         with timed(timings, "denoise"):
             before = _stage_before(request, chain.from_iterable(sample.before for sample in samples))
@@ -129,7 +129,7 @@ class Generation:
     ) -> Result:
         """Run a request for embeddings of images; see :meth:`whole`."""
         job = resolve_embeds(request, self.bundle)
-        prepared = self._preparer.embeds(job, timings)
+        prepared = self.preparer.embeds(job, timings)
         warnings = prepared.warnings
         with timed(timings, "denoise"):
             before = _stage_before(request, chain.from_iterable(own.before for own in prepared.embeds))

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from .denoise import Batch, Sample, Step
     from .generate import Progress
+    from .prepare import Preparer
     from .prompt import InversionSource
 
 __all__ = ["Pipeline"]
@@ -98,6 +99,11 @@ class Pipeline:
     def components(self) -> Components:
         """The engines with those weights."""
         return self._loaded.components
+
+    @property
+    def preparer(self) -> "Preparer":
+        """What encodes prompts and starts samples with those weights."""
+        return self._loaded.generation.preparer
 
     @property
     def loras(self) -> list[dict[str, Any]]:

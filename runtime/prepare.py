@@ -63,6 +63,9 @@ class Preparer:
         textual_inversions: files with embeddings of new words; see :func:`~.prompt.load_inversions`.
         words: new words that have been read already.
 
+    Attributes:
+        encoders: the text encoders, with those words.
+
     Raises:
         UsageError: a textual inversion does not fit the text encoders.
         BundleError: a tokenizer is missing.
@@ -82,7 +85,7 @@ class Preparer:
         sources = [textual_inversions] if isinstance(textual_inversions, (str, Path)) else textual_inversions
         inversions = [*(word for source in sources for word in load_inversions(source)), *words]
         encoders = list(text_encoders(bundle, components))
-        self._encoders = tuple(with_inversions(encoders, inversions) if inversions else encoders)
+        self.encoders = tuple(with_inversions(encoders, inversions) if inversions else encoders)
         self._notes = inversion_notes(encoders, inversions)
         self._prior = Prior(bundle, components, self._encode_both) if bundle.family.stages else None
 
@@ -111,7 +114,7 @@ class Preparer:
         prompts, embeds = None, list[ImageEmbeds]()
         with timed(timings, "text"):
             if self._prior is None:
-                prompts = self._encode(job)
+                prompts = self.encode(job.prompts, guidance=job.guided)
                 warnings += prompts.warnings
             else:
                 embeds = self._prior.prepare(job, streams, guided=job.guided, warnings=warnings)
@@ -195,15 +198,21 @@ class Preparer:
 
     def _encode_both(self, prompts: PromptRequest) -> EncodedPrompts:
         """Encode prompts and negative ones, which are empty where there are none."""
-        return encode_prompts(self._encoders, prompts, family=self.bundle.family.text, guidance=True)
+        return encode_prompts(self.encoders, prompts, family=self.bundle.family.text, guidance=True)
 
-    def _encode(self, job: Job) -> EncodedPrompts:
+    def encode(self, prompts: PromptRequest, *, guidance: bool) -> EncodedPrompts:
+        """Encode prompts, and with guidance the negative ones, as the family reads them.
+
+        Raises:
+            UsageError: something in the request cannot be met as given.
+
+        """
         index = self.bundle.manifest.model_index
         return encode_prompts(
-            self._encoders,
-            job.prompts,
+            self.encoders,
+            prompts,
             family=self.bundle.family.text,
-            guidance=job.guided,
+            guidance=guidance,
             force_zeros_for_empty_prompt=bool(index.get("force_zeros_for_empty_prompt", False)),
         )
 

@@ -46,7 +46,6 @@ REFUSED: dict[str, str] = {
     "pack_weights": _LORA,
     "save_pretrained": "a bundle is no checkpoint: copy the checkpoint's folder, or the bundle (pipe.bundle)",
     "push_to_hub": "a bundle is no checkpoint: push the checkpoint's folder",
-    "encode_prompt": "give the prompt to the call; embeddings made elsewhere are taken as prompt_embeds",
     "maybe_convert_prompt": "words of textual inversions are replaced when the prompt is read",
     "check_image": _INSIDE,
     "check_inputs": _INSIDE,

@@ -17,6 +17,7 @@ from ..request.request import Request
 from .adapter_methods import AdapterMethods
 from .attributes import CONSTANTS, NOTED, REFUSED
 from .calls import CALLS, DECODERS, Call, call_of_checkpoint, class_for
+from .encode_prompt import EncodePrompt
 from .last_call import LastCall
 from .locate import located
 from .opened import LEFT_OUT, LOCATING, belongs, check_options, opened, with_parts
@@ -27,6 +28,7 @@ from .placement import Placement
 from .request import asked
 from .say import note, progress
 from .schedulers import SCHEDULERS, Config, Scheduler
+from .text_parts import part_of
 from .torch_values import default_generator
 
 __all__ = ["DiffusionPipeline", "remade"]
@@ -34,7 +36,7 @@ __all__ = ["DiffusionPipeline", "remade"]
 _P = TypeVar("_P", bound="DiffusionPipeline")
 
 
-class DiffusionPipeline(AdapterMethods, LastCall, Placement):
+class DiffusionPipeline(AdapterMethods, EncodePrompt, LastCall, Placement):
     """A pipeline of diffusers. Its subclasses have a task; ``from_pretrained`` of this one chooses among them.
 
     Made of another pipeline's parts, as diffusers' are: ``StableDiffusionImg2ImgPipeline(**pipe.components)``.
@@ -262,7 +264,7 @@ class DiffusionPipeline(AdapterMethods, LastCall, Placement):
         """The parts, for another pipeline: networks and tokenizers, the scheduler, and ControlNets."""
         index = self._opening.index() if self._opening.source.path.is_dir() else {}
         names = [name for name in PARTS if not index or index.get(name) is not None or self._opening.source.is_bundle]
-        found: dict[str, Any] = {name: PartOf(self._opening, name) for name in names}
+        found: dict[str, Any] = {name: part_of(self._opening, name) for name in names}
         if self._call.controlled:
             found["controlnet"] = PartOf(self._opening, "controlnet")
         # A single file's is known once it has been exported, which asking for the parts does not do.

@@ -131,6 +131,11 @@ class Tokenizer:
         text: str = self._backend.decode([names.get(i, i) for i in ids], skip_special_tokens=False)
         return text.replace("</w>", " ").strip()
 
+    def tokens(self, ids: Sequence[int]) -> list[str]:
+        """Return the tokens of ids, as the vocabulary has them."""
+        names = {new: old for old, new in self._renumbered.items()}
+        return [str(self._backend.id_to_token(names.get(int(i), int(i)))) for i in ids]
+
     def knows(self, token: str) -> bool:
         """Whether the token is in the vocabulary, marker and placeholders included."""
         return self._backend.token_to_id(token) is not None

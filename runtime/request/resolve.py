@@ -32,7 +32,7 @@ from .input_images import (
 from .pil_images import as_bytes
 from .request import IMAGES_MOST, Request
 
-__all__ = ["EmbedsJob", "Job", "StageJob", "resolve", "resolve_embeds"]
+__all__ = ["EmbedsJob", "Job", "StageJob", "prompts_of", "resolve", "resolve_embeds"]
 
 F32 = NDArray[np.float32]
 
@@ -119,7 +119,7 @@ def resolve_embeds(request: Request, bundle: Bundle) -> EmbedsJob:
 
     """
     unused = check_embeds(request, bundle.family)
-    prompts = _prompts(request)
+    prompts = prompts_of(request)
     return EmbedsJob(
         request=request,
         prompts=prompts,
@@ -144,7 +144,7 @@ def resolve(request: Request, bundle: Bundle) -> Job:
     controlled = request.control_image is not None
     check_task(request, task, unet, bundle)
     defaults = family.defaults_for(pipeline_class, task, controlled=controlled)
-    prompts = _prompts(request)
+    prompts = prompts_of(request)
     total = _count(request, prompts)
     notes = generator_notes(request.generator, request.rng)
     latents = None if request.image is None else as_latents(request.image, vae.latent)
@@ -214,7 +214,7 @@ _PROMPT_FIELDS = (
 )
 
 
-def _prompts(request: Request) -> PromptRequest:
+def prompts_of(request: Request) -> PromptRequest:
     """Return the prompts; empty ones where embeddings of images or a mixture replace them."""
     fields = {name: _embeds(request, name) for name in _PROMPT_FIELDS}
     if request.image_embeds is not None:

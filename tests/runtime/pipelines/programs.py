@@ -1,7 +1,8 @@
 """diffusers' guides as programs: written for diffusers, and run with its imports or with ours.
 
 Sources: the documentation of diffusers 0.42, "Stable Diffusion XL" (using-diffusers/sdxl), "Text-to-image"
-(conditional_image_generation), "Image-to-image" (img2img), "Inpainting" (inpaint) and "ControlNet" (controlnet). What
+(conditional_image_generation), "Image-to-image" (img2img), "Inpainting" (inpaint), "ControlNet" (controlnet) and
+"Prompt weighting" (weighted_prompts). What
 is changed: the checkpoints are tiny, and so are sizes and step counts; pictures come from the test; ``DTYPE`` is
 float32. Each leaves its pictures in ``images``.
 """
@@ -111,6 +112,46 @@ pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(pipeline.schedu
 torch.manual_seed(5)
 third = pipeline("a dog", num_inference_steps=3, output_type="pt").images.permute(0, 2, 3, 1).numpy()
 images = [image, *second, large, *third]
+""",
+    "prompt_weighting": """
+from compel import CompelForSDXL
+from diffusers import DiffusionPipeline
+import torch
+
+pipeline = DiffusionPipeline.from_pretrained(SDXL, torch_dtype=DTYPE, use_safetensors=True)
+compel = CompelForSDXL(pipeline)
+weighted = compel("a cat (in the jungle)1.4, an old man with (a hat)0.6", negative_prompt="red")
+prompt_embeds, negative_prompt_embeds, pooled, negative_pooled = pipeline.encode_prompt(
+    "a cat", "a dog", "cpu", num_images_per_prompt=1, do_classifier_free_guidance=True, negative_prompt="blurry"
+)
+ids = pipeline.tokenizer("a cat", padding="max_length", max_length=pipeline.tokenizer.model_max_length,
+                         truncation=True, return_tensors="pt").input_ids
+values = [ids.tolist(), pipeline.tokenizer.decode(ids[0]), len(pipeline.tokenizer)]
+
+def draw(embeds, pooled, negative, negative_pooled):
+    return pipeline(prompt_embeds=embeds, pooled_prompt_embeds=pooled, negative_prompt_embeds=negative,
+                    negative_pooled_prompt_embeds=negative_pooled, num_inference_steps=2,
+                    generator=torch.manual_seed(3)).images[0]
+
+images = [
+    draw(weighted.embeds, weighted.pooled_embeds, weighted.negative_embeds, weighted.negative_pooled_embeds),
+    draw(prompt_embeds, pooled, negative_prompt_embeds, negative_pooled),
+]
+""",
+    "encoded_prompts": """
+from compel import Compel
+from diffusers import StableDiffusionPipeline
+import torch
+
+pipe = StableDiffusionPipeline.from_pretrained(SD, torch_dtype=DTYPE, safety_checker=None)
+compel = Compel(tokenizer=pipe.tokenizer, text_encoder=pipe.text_encoder, truncate_long_prompts=False)
+embeds = compel("a (large)1.3 house, a small tree, " * 12)
+embeds, negative = compel.pad_conditioning_tensors_to_same_length([embeds, compel("red")])
+own, own_negative = pipe.encode_prompt(["a cat", "a dog"], "cpu", 1, True, negative_prompt=["red", "blue"])
+images = pipe(prompt_embeds=embeds, negative_prompt_embeds=negative, num_inference_steps=2,
+              generator=torch.manual_seed(3)).images
+images += pipe(prompt_embeds=own, negative_prompt_embeds=own_negative, num_inference_steps=2,
+               generator=torch.manual_seed(3)).images
 """,
     "callbacks": """
 from diffusers import StableDiffusionPipeline

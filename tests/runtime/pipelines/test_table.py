@@ -130,3 +130,22 @@ def test_an_output_is_read_as_diffusers_is() -> None:
         lambda o: o.to_tuple(),
     ):
         assert read(output) == read(theirs)
+
+
+def test_text_parts_say_what_they_cannot_do(pipe: pipelines.StableDiffusionPipeline) -> None:
+    output = pipe.text_encoder(pipe.tokenizer(["a cat"], padding="max_length", return_tensors="np").input_ids)
+    assert tuple(output[0].shape[:2]) == (1, 77)
+    for call, message in (
+        (lambda: output.hidden_states, "clip_skip"),
+        (lambda: output.text_embeds, "has no text_embeds; it has last_hidden_state and pooler_output"),
+        (lambda: pipe.text_encoder([1, 2]), r"\[B, T\] whole numbers"),
+        (lambda: pipe.text_encoder([[1] * 78]), "takes 77"),
+        (lambda: pipe.tokenizer(["a cat", "a"], return_tensors="np"), "padding='max_length'"),
+        (lambda: pipe.tokenizer(5), "reads text"),
+        (lambda: pipe.unet(1), "unet cannot be called"),
+        (lambda: pipe.encode_prompt(), "there is no prompt"),
+        (lambda: pipe.encode_prompt("a cat", promt="a dog"), "did you mean 'prompt'"),
+        (lambda: pipe.encode_prompt("a cat", lora_scale=0.5), "set_adapters"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            call()  # type: ignore[no-untyped-call]
