@@ -115,9 +115,9 @@ class LoraSet:
             return False
         return all(now in (None, then) for now, then in zip(sources.stamps, self.stamps, strict=True))
 
-    def over(self, bundle: Bundle) -> Bundle:
-        """Return the bundle with these over its weights."""
-        return with_loras(bundle, [(lora, strengths) for lora, _, strengths in self.loras])
+    def over(self, bundle: Bundle, *, check: bool) -> Bundle:
+        """Return the bundle with these over its weights; see :func:`~sdengine.engines.lora.with_loras`."""
+        return with_loras(bundle, [(lora, strengths) for lora, _, strengths in self.loras], check=check)
 
     @property
     def notes(self) -> list[str]:

@@ -199,7 +199,7 @@ class Pipeline:
         folder = None if lora_folder is None else LoraFolder(lora_folder)
         sources = LoraSources.of(loras, folder)
         applied = LoraSet.read(sources, plain)
-        bundle = applied.over(plain)
+        bundle = applied.over(plain, check=low_memory)
         components = Components(
             bundle,
             engine=engine,
@@ -284,7 +284,8 @@ class Pipeline:
         started = time.perf_counter()
         old = self._loaded
         applied = LoraSet.read(sources, self._plain)
-        bundle = applied.over(self._plain)
+        # Components that open only when they run must not fail then.
+        bundle = applied.over(self._plain, check=old.components.low_memory)
         components = old.components.with_bundle(bundle)
         try:
             with components.opening(old.components.open):

@@ -253,14 +253,14 @@ def _scales_inputs(
 ) -> bool:
     """Whether the numbers of an (IA)³ are one for each input channel.
 
-    LyCORIS says so in ``on_input``. PEFT does not: of a matrix the shape tells, of a convolution the count.
+    LyCORIS says so in ``on_input``. PEFT does not: the shape shows it for a matrix, the count for a convolution.
     """
     if "on_input" in parts:
         by_input, shape = bool(_number(file, keys["on_input"])), parts["weight"]
     else:
         shape = parts["ia3_l"]
         if len(shape) != 2 and weight[0] == weight[1]:
-            raise UsageError(f"{where}: whether it scales the inputs or the outputs of {module} cannot be told")
+            raise UsageError(f"{where}: it is not clear whether this scales the inputs or the outputs of {module}")
         by_input = shape[0] == 1 if len(shape) == 2 else math.prod(shape) != weight[0]
     if math.prod(shape) != weight[1 if by_input else 0]:
         side = "inputs" if by_input else "outputs"

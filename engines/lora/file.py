@@ -147,7 +147,7 @@ def _files(path: Path) -> list[StoredFile]:
 
 
 def _refuse(file: StoredFile, keys: Keys, known: Mapping[str, Sequence[Target]], networks: Networks) -> None:
-    """Refuse a file of which a part could not be applied; say what it is if that can be told."""
+    """Refuse a file of which a part could not be applied; say what it is if that is known."""
     for name in file.tensors:
         for pattern, what in REFUSED:
             if pattern.search(name):

@@ -33,7 +33,7 @@ class Merge:
     parts: tuple[tuple[StoredFile, Change, float], ...]
 
     def applied(self, weight: F32) -> F32:
-        """Return the weight with all changes: each one's difference from the weight given, summed in the given order.
+        """Return the weight with all changes: each one's difference from this weight, summed in their order.
 
         Raises:
             CheckpointError: a file has become shorter.
@@ -80,7 +80,7 @@ def rounded(
 
 
 def _finite(values: NDArray[np.generic]) -> bool:
-    """Whether all are numbers; one sum tells, unless it is too large itself."""
+    """Whether all are finite: they are if their sum is; where it is not, it may have overflowed itself."""
     with np.errstate(over="ignore", invalid="ignore"):
         plain = values.astype(np.float32, copy=False)
         return bool(np.isfinite(plain.sum(dtype=np.float32)) or np.isfinite(plain).all())

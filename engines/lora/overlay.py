@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ..bundle.bundle import Bundle
 from ..files.floats import FLOATS, stored_from
 from ..files.stored_file import StoredFile, open_stored
-from ..weights import ComputedOverlay
+from ..weights import ComputedOverlay, changed_tensors
 from .file import Lora
 from .merge import Merge, merges, rounded
 from .names import Networks
@@ -32,12 +32,18 @@ def networks_of(bundle: Bundle) -> Networks:
     }
 
 
-def with_loras(bundle: Bundle, loras: Sequence[tuple[Lora, Strengths]]) -> Bundle:
-    """Return a bundle with LoRAs over the weights that were exported, whatever the given one has over them.
+def with_loras(bundle: Bundle, loras: Sequence[tuple[Lora, Strengths]], *, check: bool = False) -> Bundle:
+    """Return a bundle with LoRAs over the weights that were exported, and nothing of what it had over them before.
 
-    Nothing is computed yet: engines ask for the weights, one by one.
+    Engines ask for the weights, one by one; nothing holds them.
+
+    Args:
+        bundle: the bundle.
+        loras: each with its strengths.
+        check: compute all of them now as well, so that none fails when engines are opened later.
 
     Raises:
+        UsageError: with ``check``: a weight becomes too large for its type.
         DamagedBundleError: the bundle's weights are not those that were exported.
 
     """
@@ -51,6 +57,8 @@ def with_loras(bundle: Bundle, loras: Sequence[tuple[Lora, Strengths]]) -> Bundl
         )
         stored = open_stored(bundle.checked_weights(network))
         overlays[network] = _overlay(hashlib.sha256(recipe.encode()).hexdigest(), stored, own)
+        for _ in changed_tensors(overlays[network], own) if check else ():
+            pass
     return bundle.with_changes(overlays)
 
 

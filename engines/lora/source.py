@@ -53,7 +53,7 @@ def read_loras(sources: Sequence[LoraSource], networks: Networks) -> list[tuple[
         networks: what they may change.
 
     Returns:
-        Each LoRA, its strength as given, and that resolved for the networks.
+        Each LoRA, its strength as the user wrote it, and that resolved for the networks.
 
     Raises:
         UsageError: a file is for other networks, holds what cannot be applied, or a strength means nothing.

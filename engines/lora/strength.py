@@ -63,7 +63,7 @@ class Strengths:
         )
 
     def of_network(self, network: str) -> str:
-        """Return what tells a network's from others."""
+        """Return what identifies those of a network."""
         blocks = sorted(self._blocks.items()) if network == "unet" else []
         return repr((self._whole[network], blocks))
 

@@ -39,11 +39,11 @@ def test_merged_and_named(files: list[Path], tmp_path: Path, capsys: pytest.Capt
             theirs.load_lora_weights(str(file), adapter_name=name)
         theirs.set_adapters(["a", "b"], strengths)
         settings = {"num_inference_steps": 4, "height": 64, "width": 64, "output_type": "np"}
-        wanted = theirs("a cat", generator=torch.Generator().manual_seed(3), **settings).images
+        expected_image = theirs("a cat", generator=torch.Generator().manual_seed(3), **settings).images
         theirs.unload_lora_weights()
     with Pipeline.load(bundle.path, engine="onnxruntime", threads=1) as pipe:
-        found = pipe("a cat", seed=3, **settings).images
-    assert psnr(found, wanted) > 55
+        image = pipe("a cat", seed=3, **settings).images
+    assert psnr(image, expected_image) > 55
     inspect(bundle.path)
     assert "LoRA a merged, strength 0.8" in capsys.readouterr().out
 

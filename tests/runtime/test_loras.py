@@ -58,7 +58,7 @@ def test_there_and_back(engine: str, folder: Path) -> None:
     with Pipeline.load(bundle_of("sd1"), engine=engine, precision="fp32", threads=1, lora_folder=folder) as pipe:
         sets: list[Any] = [[], ["a"], [("a", 0.5), ("b", -0.7)], [("a", 0.0)]]
         images = {}
-        # OpenVINO compiles anew for each, which takes ten times as long.
+        # OpenVINO compiles again for each, which takes ten times as long.
         for i in (1, 3, 1, 0) if engine == "openvino" else (0, 1, 2, 1, 0, 3, 2, 0):
             pipe.set_loras(sets[i])
             image = drawn(pipe)
@@ -73,12 +73,12 @@ def test_as_diffusers(pipe: Pipeline, folder: Path) -> None:
     settings = {name: value for name, value in QUICK.items() if name != "seed"}
 
     def same(ours: F32, **more: Any) -> None:
-        wanted = theirs("a cat", generator=torch.Generator().manual_seed(1), **settings, **more).images
-        assert psnr(ours, wanted) > 55
+        expected = theirs("a cat", generator=torch.Generator().manual_seed(1), **settings, **more).images
+        assert psnr(ours, expected) > 55
 
     with their_warnings():
         theirs.load_lora_weights(str(folder / "a.safetensors"), adapter_name="a")
-        theirs.unet.set_submodule("conv_in", theirs.unet.conv_in.base_layer)  # it cannot tell its block
+        theirs.unet.set_submodule("conv_in", theirs.unet.conv_in.base_layer)  # it does not know its block
         with_blocks = load_file(folder / "a.safetensors")
         keep = {k: v for k, v in with_blocks.items() if "_conv_in." not in k}
         keep = {k: v for k, v in keep.items() if "_conv_out." not in k and "_time_embedding_" not in k}
@@ -130,13 +130,13 @@ def test_what_has_no_effect_is_said(folder: Path, tmp_path: Path) -> None:
 
 def test_words_that_a_lora_brings(pipe: Pipeline, folder: Path, tmp_path: Path) -> None:
     pipe.set_loras([("words", 0.0)])
-    found, text = drawn(pipe, "a zzy"), drawn(pipe)
+    with_word, text = drawn(pipe, "a zzy"), drawn(pipe)
     pipe.set_loras([])
     assert np.array_equal(drawn(pipe), text)
     save_file({"zzy": np.full((1, 24), 0.5, np.float32)}, tmp_path / "zzy.safetensors")
     inversions = [tmp_path / "zzy.safetensors"]
     with Pipeline.load(bundle_of("sd1"), engine="onnxruntime", threads=1, textual_inversions=inversions) as other:
-        assert np.array_equal(drawn(other, "a zzy"), found)
+        assert np.array_equal(drawn(other, "a zzy"), with_word)
 
 
 def test_where_it_fails_everything_is_as_before(
@@ -266,6 +266,8 @@ def test_low_memory(folder: Path) -> None:
         pipe.set_loras([])
         plain = drawn(pipe)
         pipe.set_loras([folder / "a.safetensors"])
+        with pytest.raises(UsageError, match="too large for F32"):
+            pipe.set_loras([(folder / "b.safetensors", 1e39)])
         assert np.array_equal(drawn(pipe), first) and not np.array_equal(first, plain)
         assert not pipe.components.open
 

@@ -46,10 +46,10 @@ def merged(kind: str, *loras: Any) -> Weights:
         (lora if isinstance(lora, Lora) else read_lora(lora, networks), strengths_of(strength, networks))
         for lora, strength in pairs
     ]
-    found: Weights = {}
+    changed: Weights = {}
     for merge in merges(read):
-        found.setdefault(merge.network, {})[merge.name] = merge.applied(base[merge.network][merge.name])
-    return found
+        changed.setdefault(merge.network, {})[merge.name] = merge.applied(base[merge.network][merge.name])
+    return changed
 
 
 def modules_of(kind: str, network: str = "unet", *, convolutions: bool = True) -> list[str]:

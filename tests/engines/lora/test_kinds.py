@@ -105,13 +105,13 @@ def test_as_lycoris_applies_it(case: str, tmp_path: Path) -> None:
             expected[f"{name}.weight"] = weight_seen(wrapped, module)
     file = tmp_path / "a.safetensors"
     save_file(tensors, file)
-    found = merged("sd1", file)["unet"]
+    ours = merged("sd1", file)["unet"]
     for name, weight in expected.items():
-        np.testing.assert_allclose(found[name], weight, atol=1e-5 * max(1.0, float(np.abs(weight).max())), err_msg=name)
-        assert not np.allclose(found[name], weights_of("sd1")["unet"][name], atol=1e-3)
+        np.testing.assert_allclose(ours[name], weight, atol=1e-5 * max(1.0, float(np.abs(weight).max())), err_msg=name)
+        assert not np.allclose(ours[name], weights_of("sd1")["unet"][name], atol=1e-3)
     half = merged("sd1", (file, 0.5))["unet"]
     for name in expected:  # DoRA too: from the weight towards what it becomes
-        between = (weights_of("sd1")["unet"][name] + found[name]) / 2
+        between = (weights_of("sd1")["unet"][name] + ours[name]) / 2
         np.testing.assert_allclose(half[name], between, atol=1e-5 * max(1.0, float(np.abs(between).max())))
     assert not merged("sd1", (file, 0.0))
 
@@ -127,10 +127,10 @@ def test_differences_of_norms_and_biases(tmp_path: Path) -> None:
         "diffusion_model.input_blocks.0.0.diff_b": bias,
     }
     save_file({k: torch.from_numpy(v) for k, v in tensors.items()}, tmp_path / "a.safetensors")
-    found = merged("sd1", (tmp_path / "a.safetensors", -2.0))["unet"]
-    assert set(found) == {*added, "conv_in.bias"}
+    ours = merged("sd1", (tmp_path / "a.safetensors", -2.0))["unet"]
+    assert set(ours) == {*added, "conv_in.bias"}
     for name, difference in (added | {"conv_in.bias": bias}).items():
-        np.testing.assert_allclose(found[name], base[name] - 2 * difference, atol=1e-5)
+        np.testing.assert_allclose(ours[name], base[name] - 2 * difference, atol=1e-5)
 
 
 def test_several_are_summed_from_the_exported_weight(tmp_path: Path) -> None:
@@ -162,11 +162,11 @@ def test_an_embedding_of_peft(tmp_path: Path) -> None:
         {f"text_encoder.{name}.lora_embedding_A": a, f"text_encoder.{name}.lora_embedding_B": b},
         tmp_path / "a.safetensors",
     )
-    found = merged("sd1", tmp_path / "a.safetensors")["text_encoder"][f"{name}.weight"]
-    np.testing.assert_allclose(found, base + (b @ a).T.numpy(), atol=1e-5)
+    ours = merged("sd1", tmp_path / "a.safetensors")["text_encoder"][f"{name}.weight"]
+    np.testing.assert_allclose(ours, base + (b @ a).T.numpy(), atol=1e-5)
 
 
-def test_words_of_pivotal_tuning_are_found(tmp_path: Path) -> None:
+def test_words_of_pivotal_tuning_are_read(tmp_path: Path) -> None:
     module = flat("sd1", "unet", MODULES[0])
     width = weights_of("sd1")["unet"][f"{MODULES[0]}.weight"].shape[0]
     tensors = {
@@ -177,8 +177,8 @@ def test_words_of_pivotal_tuning_are_found(tmp_path: Path) -> None:
         "text_encoders_0": torch.ones(3, 24),
     }
     save_file(tensors, tmp_path / "a.safetensors")
-    found = read_lora(tmp_path / "a.safetensors", networks_of("sd1")).embeddings
-    assert {word: {part: rows.shape for part, rows in parts.items()} for word, parts in found.items()} == {
+    ours = read_lora(tmp_path / "a.safetensors", networks_of("sd1")).embeddings
+    assert {word: {part: rows.shape for part, rows in parts.items()} for word, parts in ours.items()} == {
         "cat": {"clip_l": (2, 24)},
         "dog": {"": (1, 24)},
         "": {"text_encoders_0": (3, 24)},

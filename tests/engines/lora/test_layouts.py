@@ -106,9 +106,9 @@ def test_every_layout_says_what_kohya_s_says(layout: str, tmp_path: Path) -> Non
     file = kohya_lora("sd1", tmp_path / "a.safetensors")
     other = tmp_path / "b.safetensors"
     save_file(from_kohya("sd1", file, LAYOUTS[layout]), other)
-    expected, found = merged("sd1", file), merged("sd1", other)
-    assert {n: sorted(w) for n, w in found.items()} == {n: sorted(w) for n, w in expected.items()}
-    same(found, expected)
+    expected, read = merged("sd1", file), merged("sd1", other)
+    assert {n: sorted(w) for n, w in read.items()} == {n: sorted(w) for n, w in expected.items()}
+    same(read, expected)
 
 
 def test_torch_save_and_half_precision(tmp_path: Path) -> None:
