@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..engines.errors import NonFiniteError
+from ..engines.resident import release_freed
 from .lora_set import LoraSet
 from .open_engines import Components
 
@@ -90,6 +91,7 @@ class Loaded:
             self._released = True
         self.generation.close()
         self.components.close()
+        release_freed()
 
     def _release_if_unused(self) -> None:
         with self._lock:

@@ -1,6 +1,6 @@
 """The LoRAs of a call and their strengths: the pipeline's, or the call's own."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,6 +60,12 @@ class LoraSources:
         if not self.sources:
             return ()
         return self.scale, tuple((str(path), repr(strength)) for path, strength in self.sources)
+
+    @property
+    def numbers(self) -> list[float]:
+        """The strengths of all components, scaled; those of blocks are not among them."""
+        each = (s.values() if isinstance(s, Mapping) else [s] for _, s in self.sources)
+        return [self.scale * n for numbers in each for n in numbers if isinstance(n, (int, float))]
 
     @property
     def stamps(self) -> "tuple[Stamp | None, ...]":

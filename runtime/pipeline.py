@@ -295,8 +295,9 @@ class Pipeline:
             raise
         switch_ms = (time.perf_counter() - started) * 1e3
         self._loaded = Loaded(components, generation, applied, switch_ms=switch_ms)
-        self._alive[:] = [*(loaded for loaded in self._alive if not loaded.released), self._loaded]
+        self._alive.append(self._loaded)
         old.retire()
+        self._alive[:] = [loaded for loaded in self._alive if not loaded.released]
 
     @contextlib.contextmanager
     def _using(self, sources: LoraSources | None = None) -> "Iterator[tuple[Loaded, float]]":
@@ -369,6 +370,15 @@ class Pipeline:
     def lora_names(self) -> list[str]:
         """The names that requests may use for LoRAs: those in the ``lora_folder``, as it is now."""
         return [] if self._folder is None else self._folder.names()
+
+    def has_lora(self, name: str) -> bool:
+        """Whether requests may use a name for a LoRA: it is one of :attr:`lora_names`, or a longer one.
+
+        Raises:
+            UsageError: several LoRAs have it.
+
+        """
+        return self._folder is not None and self._folder.find(name) is not None
 
     def use_loras(self, sources: LoraSources) -> None:
         """Change the weights now to those that requests with these LoRAs are generated with; see :meth:`set_loras`.

@@ -18,7 +18,18 @@ from ..request.scalars import finite_number, shortened, whole_number
 from .api_error import ApiError
 from .uploads import Upload, has_alpha, mask_from_alpha, opened, upload_from_text
 
-__all__ = ["ALL_FIELDS", "OPENAI", "OWN", "PICTURES", "REQUEST", "Asked", "Limits", "asked_for"]
+__all__ = [
+    "ALL_FIELDS",
+    "LORAS_MOST",
+    "OPENAI",
+    "OWN",
+    "PICTURES",
+    "REQUEST",
+    "STRENGTH_MOST",
+    "Asked",
+    "Limits",
+    "asked_for",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,20 +221,20 @@ def _settings(fields: Mapping[str, Any], limits: Limits, warnings: list[str]) ->
 def _loras(value: Any) -> list[tuple[str, float]]:
     """Read names of LoRAs, or pairs of one and its strength; whether there are such names is not known here."""
     sent = value if isinstance(value, list) else [value]
-    if len(sent) > _LORAS_MOST:
-        raise _invalid("loras", f"loras: {len(sent)} were sent; {_LORAS_MOST} are the most")
+    if len(sent) > LORAS_MOST:
+        raise _invalid("loras", f"loras: {len(sent)} were sent; {LORAS_MOST} are the most")
     loras = []
     for one in sent:
         name, *rest = one if isinstance(one, list) and len(one) in (1, 2) else [one]
         strength = finite_number("loras", rest[0]) if rest else 1.0
-        if not isinstance(name, str) or abs(strength) > _STRENGTH_MOST:
-            raise _invalid("loras", f"loras: {shortened(one)} is no name, nor [name, strength up to {_STRENGTH_MOST}]")
+        if not isinstance(name, str) or abs(strength) > STRENGTH_MOST:
+            raise _invalid("loras", f"loras: {shortened(one)} is no name, nor [name, strength up to {STRENGTH_MOST}]")
         loras.append((name, strength))
     return loras
 
 
-_LORAS_MOST = 8
-_STRENGTH_MOST = 10
+LORAS_MOST = 8
+STRENGTH_MOST = 10
 
 
 def _size(fields: Mapping[str, Any], settings: dict[str, Any]) -> None:

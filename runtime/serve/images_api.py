@@ -45,7 +45,7 @@ def image_routes(services: Services) -> APIRouter:
                 raise ApiError(400, "image is missing: send the picture to edit", param="image", code="missing_field")
             asked = await asyncio.to_thread(asked_for, body, limits)
             model = services.model(asked.model)
-            services.check_loras(model, asked.settings)
+            await asyncio.to_thread(services.check_loras, model, asked.settings)
             request.state.log = {"model": model.name, "stream": asked.stream}
             ticket = await asyncio.to_thread(_submitted, asked, model.name, request_id)
             name = asked.model or model.name

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...engines.errors import SdengineError, nearest
+from ..request.request import Request
 from .api_error import ApiError
+from .asked import LORAS_MOST, STRENGTH_MOST
 from .metrics import Metrics
 from .model import Model
 from .serve_settings import ServeSettings
@@ -18,6 +20,7 @@ __all__ = ["Services"]
 
 _log = logging.getLogger("sdengine.serve")
 
+_NAMING_LORAS = ("prompt", "prompt_2", "loras", "cross_attention_kwargs")
 _FAILURES_MOST = 3
 """Errors of an engine in a row after which it is not believed to recover."""
 
@@ -59,20 +62,29 @@ class Services:
         return self.worker.model(None if name is None else self._aliases[name])
 
     def check_loras(self, model: Model, settings: Mapping[str, Any]) -> None:
-        """Make sure that a body names LoRAs of the folder and no files.
+        """Make sure that a body names LoRAs of the folder and no files, and that they are few and not too strong.
+
+        Those that its prompts name count too.
 
         Raises:
             ApiError: it does not.
+            UsageError: a prompt names one that there is not.
 
         """
-        if "loras" not in settings:
-            return
-        names = model.pipeline.lora_names
-        for name, _ in settings["loras"]:
-            if name not in names:
-                how = nearest(name, names) if names else "; the server was started without --lora-folder"
+        for name, _ in settings.get("loras", ()):
+            if not model.pipeline.has_lora(name):
+                names = model.pipeline.lora_names
+                how = nearest(name, names) if names else "; the server has no --lora-folder, or nothing in it"
                 message = f"loras: there is no LoRA {name[:100]!r} here{how}"
                 raise ApiError(400, message, param="loras", code="lora_not_found")
+        request = Request.from_settings(**{name: settings[name] for name in _NAMING_LORAS if name in settings})
+        loras = model.pipeline.loras_of(request)[1]
+        if len(loras.sources) > LORAS_MOST:
+            message = f"loras: {len(loras.sources)} are named, in prompts too; {LORAS_MOST} are the most"
+            raise ApiError(400, message, param="loras", code="invalid_value")
+        if any(abs(number) > STRENGTH_MOST for number in loras.numbers):
+            message = f"loras: a strength is above {STRENGTH_MOST}, with the scale of cross_attention_kwargs"
+            raise ApiError(400, message, param="loras", code="invalid_value")
 
     @property
     def names(self) -> dict[str, str]:
