@@ -2,9 +2,9 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -103,7 +103,7 @@ class Generation:
         samples = self.preparer.prepare(job, timings)
         warnings = [*samples[0].warnings]
         with timed(timings, "denoise"):
-            before = _stage_before(request, chain.from_iterable(sample.before for sample in samples))
+            before = _stage_before(request, [sample.before for sample in samples])
             own = _StageRun(samples=samples, name="callback_on_step_end", callback=request.callback_on_step_end)
             self._denoise([before, own], progress, pipeline, timings, warnings)
         with timed(timings, "decode"):
@@ -132,7 +132,7 @@ class Generation:
         prepared = self.preparer.embeds(job, timings)
         warnings = prepared.warnings
         with timed(timings, "denoise"):
-            before = _stage_before(request, chain.from_iterable(own.before for own in prepared.embeds))
+            before = _stage_before(request, [own.before for own in prepared.embeds])
             self._denoise([before], progress, pipeline, timings, warnings)
         with timed(timings, "decode"):
             embeds = np.stack([own.positive.value() for own in prepared.embeds])
@@ -206,9 +206,11 @@ class _StageRun:
     callback: Callable[..., Any] | None
 
 
-def _stage_before(request: Request, samples: Iterable[Sample]) -> _StageRun:
+def _stage_before(request: Request, before: Sequence[Sequence[Sample]]) -> _StageRun:
+    """Return the run of what each image begins with, in diffusers' order: all texts, then all negative ones."""
+    samples = dict.fromkeys(sample for several in zip_longest(*before) for sample in several if sample is not None)
     callback = request.prior_callback_on_step_end
-    return _StageRun(samples=list(dict.fromkeys(samples)), name="prior_callback_on_step_end", callback=callback)
+    return _StageRun(samples=list(samples), name="prior_callback_on_step_end", callback=callback)
 
 
 def _embeds(samples: Sequence[Sample], name: str) -> NDArray[np.float32] | None:

@@ -158,6 +158,7 @@ class Pipeline:
         loras: Sequence[LoraSource] = (),
         lora_folder: str | Path | None = None,
         verify: HashPolicy = "once",
+        preload: Sequence[str] | None = None,
     ) -> "Pipeline":
         """Open a bundle.
 
@@ -186,6 +187,8 @@ class Pipeline:
             verify: when files are compared with their SHA-256 before they are used: ``always`` at every start;
                 ``once`` for files of more than 1 MiB only when they have changed since an earlier start compared
                 them; ``never`` leaves out the weights, and only them. The result's ``checks`` say what was done.
+            preload: components to open now, for callers who use a part of the bundle; others are opened when they are
+                needed. None is all that generating an image from text needs.
 
         Raises:
             UsageError: a textual inversion does not fit the text encoders, or a LoRA is for other networks.
@@ -217,7 +220,8 @@ class Pipeline:
             ),
         )
         stages = [name for stage in bundle.family.stages for name in stage.components]
-        names = (*bundle.text_encoders, *stages, "conditioner", "denoiser", "vae_decoder")
+        whole = (*bundle.text_encoders, *stages, "conditioner", "denoiser", "vae_decoder")
+        names = whole if preload is None else tuple(preload)
         try:
             with components.opening(names):
                 # Engines open on other threads while this one imports the rest and reads the tokenizers.

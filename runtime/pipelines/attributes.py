@@ -51,6 +51,7 @@ REFUSED: dict[str, str] = {
     "check_inputs": _INSIDE,
     "decode_latents": _INSIDE,
     "get_guidance_scale_embedding": _INSIDE,
+    "get_zero_embed": "leave negative_image_embeds out: it is what a decoder takes without",
     "get_timesteps": _INSIDE,
     "prepare_control_image": _INSIDE,
     "prepare_extra_step_kwargs": _INSIDE,
@@ -119,6 +120,7 @@ OPENING_NOTED: dict[str, str] = {
 _KANDINSKY = "parts of Kandinsky's checkpoints are exported together; prior= names another prior"
 
 OPENING_REFUSED: dict[str, str] = {
+    "image_processor": _KANDINSKY,
     "movq": _KANDINSKY,
     "prior_image_encoder": _KANDINSKY,
     "prior_image_processor": _KANDINSKY,

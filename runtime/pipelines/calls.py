@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-__all__ = ["CALLS", "DECODERS", "Call", "call_of_checkpoint", "class_for"]
+__all__ = ["CALLS", "DECODERS", "PRIOR", "Call", "call_of_checkpoint", "class_for"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +16,7 @@ class Call:
         task: ``text``, ``image`` or ``inpaint``.
         controlled: whether ControlNets take part.
         distilled: whether it is for latent consistency models.
+        embedded: whether it takes embeddings of images, which a pipeline of a prior makes, in place of a prompt.
         arguments: of its ``__call__``, in diffusers' order (0.42).
 
     """
@@ -25,6 +26,7 @@ class Call:
     task: str
     controlled: bool = False
     distilled: bool = False
+    embedded: bool = False
     arguments: tuple[str, ...]
 
     @property
@@ -37,7 +39,8 @@ class Call:
         """Arguments without which there is nothing to do."""
         pictures = {"text": (), "image": ("image",), "inpaint": ("image", "mask_image")}[self.task]
         control = ("image" if self.task == "text" else "control_image",) if self.controlled else ()
-        return (*pictures, *control)
+        embeds = ("image_embeds",) if self.embedded else ()
+        return (*embeds, *pictures, *control, *(["hint"] if "hint" in self.arguments else []))
 
 
 _NOISE = "num_images_per_prompt eta generator latents"
@@ -177,10 +180,63 @@ _ALL = (
     _kandinsky("KandinskyV22InpaintCombinedPipeline", "inpaint", "image mask_image ", ""),
 )
 
+_LATER = "callback_on_step_end callback_on_step_end_tensor_inputs"
+_EARLIER = "callback callback_steps return_dict"
+_NEGATIVE = "negative_image_embeds"
+_DECODED = "height width num_inference_steps guidance_scale"
+
+
+def _decoder(name: str, task: str, arguments: str) -> Call:
+    own = tuple(f"image_embeds {arguments}".split())
+    return Call(name=name, label="Kandinsky 2.2", task=task, embedded=True, arguments=own)
+
+
+PRIOR = "KandinskyV22PriorPipeline"
+"""The class that makes embeddings of images, and that checkpoints of priors name."""
+
+_STAGES = (
+    Call(
+        name=PRIOR,
+        label="Kandinsky 2.2",
+        task="text",
+        arguments=(
+            *["prompt", "negative_prompt", "num_images_per_prompt", "num_inference_steps", "generator", "latents"],
+            *f"guidance_scale output_type return_dict {_LATER}".split(),
+        ),
+    ),
+    _decoder(
+        "KandinskyV22Pipeline",
+        "text",
+        f"{_NEGATIVE} {_DECODED} num_images_per_prompt generator latents output_type return_dict {_LATER}",
+    ),
+    _decoder(
+        "KandinskyV22Img2ImgPipeline",
+        "image",
+        f"image {_NEGATIVE} {_DECODED} strength num_images_per_prompt generator output_type return_dict {_LATER}",
+    ),
+    _decoder(
+        "KandinskyV22InpaintPipeline",
+        "inpaint",
+        f"image mask_image {_NEGATIVE} {_DECODED} num_images_per_prompt generator latents output_type return_dict "
+        f"{_LATER}",
+    ),
+    _decoder(
+        "KandinskyV22ControlnetPipeline",
+        "text",
+        f"{_NEGATIVE} hint {_DECODED} num_images_per_prompt generator latents output_type {_EARLIER}",
+    ),
+    _decoder(
+        "KandinskyV22ControlnetImg2ImgPipeline",
+        "image",
+        f"image {_NEGATIVE} hint {_DECODED} strength num_images_per_prompt generator output_type {_EARLIER}",
+    ),
+)
+"""Stages of Kandinsky as pipelines of their own: diffusers' automatic pipelines choose the combined ones."""
+
 DECODERS = ("KandinskyV22Pipeline", "KandinskyV22Img2ImgPipeline", "KandinskyV22InpaintPipeline")
 """Classes that checkpoints of Kandinsky's decoders name; with their prior they are opened as the combined ones."""
 
-CALLS: dict[str, Call] = {call.name: call for call in _ALL}
+CALLS: dict[str, Call] = {call.name: call for call in (*_ALL, *_STAGES)}
 """By the name of the class."""
 
 

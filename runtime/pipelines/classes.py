@@ -2,11 +2,18 @@
 
 from .calls import CALLS
 from .pipeline import DiffusionPipeline
+from .prior_pipeline import KandinskyV22PriorPipeline
 
 __all__ = [
     "KandinskyV22CombinedPipeline",
+    "KandinskyV22ControlnetImg2ImgPipeline",
+    "KandinskyV22ControlnetPipeline",
     "KandinskyV22Img2ImgCombinedPipeline",
+    "KandinskyV22Img2ImgPipeline",
     "KandinskyV22InpaintCombinedPipeline",
+    "KandinskyV22InpaintPipeline",
+    "KandinskyV22Pipeline",
+    "KandinskyV22PriorPipeline",
     "LatentConsistencyModelImg2ImgPipeline",
     "LatentConsistencyModelPipeline",
     "StableDiffusionControlNetImg2ImgPipeline",
@@ -124,3 +131,39 @@ class KandinskyV22InpaintCombinedPipeline(DiffusionPipeline):
     """Inpainting with Kandinsky 2.2."""
 
     _call = CALLS["KandinskyV22InpaintCombinedPipeline"]
+
+
+class _KandinskyV22Decoder(DiffusionPipeline):
+    """The second stage of Kandinsky 2.2: images from embeddings. The prior's engines are not opened for it."""
+
+    _preload = ("conditioner", "denoiser", "vae_decoder")
+
+
+class KandinskyV22Pipeline(_KandinskyV22Decoder):
+    """Images from embeddings with Kandinsky 2.2."""
+
+    _call = CALLS["KandinskyV22Pipeline"]
+
+
+class KandinskyV22Img2ImgPipeline(_KandinskyV22Decoder):
+    """Image-to-image from embeddings with Kandinsky 2.2."""
+
+    _call = CALLS["KandinskyV22Img2ImgPipeline"]
+
+
+class KandinskyV22InpaintPipeline(_KandinskyV22Decoder):
+    """Inpainting from embeddings with Kandinsky 2.2."""
+
+    _call = CALLS["KandinskyV22InpaintPipeline"]
+
+
+class KandinskyV22ControlnetPipeline(_KandinskyV22Decoder):
+    """Images from embeddings and a hint with Kandinsky 2.2."""
+
+    _call = CALLS["KandinskyV22ControlnetPipeline"]
+
+
+class KandinskyV22ControlnetImg2ImgPipeline(_KandinskyV22Decoder):
+    """Image-to-image from embeddings and a hint with Kandinsky 2.2."""
+
+    _call = CALLS["KandinskyV22ControlnetImg2ImgPipeline"]

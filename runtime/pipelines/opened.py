@@ -6,6 +6,7 @@ from typing import Any
 
 from ...engines.errors import UsageError, nearest
 from .attributes import OPENING_NOTED, OPENING_REFUSED
+from .calls import PRIOR
 from .composed import saved_part
 from .locate import located
 from .opening import PARTS, Opening, Options
@@ -16,7 +17,7 @@ from .torch_values import precision_of
 __all__ = ["LEFT_OUT", "LOCATING", "OPENING_OBEYED", "belongs", "check_options", "opened", "with_parts"]
 
 _FLAGS = ("force_zeros_for_empty_prompt", "requires_aesthetics_score")
-_OWN = ("engine", "sizes", "batch", "prior")
+_OWN = ("engine", "sizes", "batch", "prior", "decoder")
 
 LOCATING = ("revision", "token", "local_files_only", "variant")
 """Options that say where a checkpoint is."""
@@ -64,6 +65,12 @@ def opened(source: str | Path, options: Mapping[str, Any]) -> tuple[Opening, Any
     parts = {name: given.pop(name) for name in (*PARTS, "controlnet", *_FLAGS) if name in given}
     check_options(given)
     found = located(source, say=progress, **locating)
+    decoder = own.pop("decoder", None)
+    is_prior = found.path.is_dir() and not found.is_bundle and found.index().get("_class_name") == PRIOR
+    if is_prior:
+        own["prior"] = found.path
+        reached = {name: locating[name] for name in ("token", "local_files_only", "variant")}
+        found = located(_decoder_beside(source) if decoder is None else decoder, say=progress, **reached)
     bundle = found.is_bundle
     if not bundle and found.path.is_dir() and kept and _has_safety_checker(found.index()):
         note(
@@ -75,8 +82,23 @@ def opened(source: str | Path, options: Mapping[str, Any]) -> tuple[Opening, Any
         source=found,
         variant=locating["variant"],
         options=Options(device=None if bundle else "cpu", precision=precision, **own),
+        pipeline_class=PRIOR if is_prior else None,
     )
     return with_parts(made, parts), scheduler, watermark
+
+
+def _decoder_beside(prior: str | Path) -> str:
+    """Return the decoder whose name differs from its prior's as on the Hub, kandinsky-2-2-prior and -decoder.
+
+    Raises:
+        UsageError: there is none.
+
+    """
+    head, slash, name = str(prior).rstrip("/").rpartition("/")
+    beside = f"{head}{slash}{name.replace('prior', 'decoder')}"
+    if "prior" not in name or (Path(prior).exists() and not Path(beside).is_dir()):
+        raise UsageError(f"{prior} is a prior, which is exported together with a decoder: name one with decoder=...")
+    return beside
 
 
 def _has_safety_checker(index: Mapping[str, Any]) -> bool:

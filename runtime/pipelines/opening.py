@@ -41,6 +41,7 @@ class Options:
         sizes: that can be drawn, as for ``sdengine export --sizes``.
         batch: images at once, as for ``sdengine export --batch``.
         prior: of a decoder of Kandinsky, where its model card does not name it.
+        preload: as for :meth:`~sdengine.runtime.pipeline.Pipeline.load`.
         textual_inversions: as for :meth:`~sdengine.runtime.pipeline.Pipeline.load`.
         adapters: LoRAs.
 
@@ -54,6 +55,7 @@ class Options:
     sizes: str | None = None
     batch: str = "1..4"
     prior: str | Path | None = None
+    preload: tuple[str, ...] | None = None
     textual_inversions: tuple[Any, ...] = ()
     adapters: Adapters = field(default_factory=Adapters)
 
@@ -69,6 +71,8 @@ class Opening:
         flags: entries of its ``model_index.json`` that are changed.
         controlnets: folders or files.
         options: how it is to be run.
+        pipeline_class: what the user's checkpoint names, where that is no part of ``source``: a prior, which is opened
+            with its decoder.
 
     """
 
@@ -78,6 +82,7 @@ class Opening:
     flags: Mapping[str, object] = field(default_factory=dict)
     controlnets: tuple[Path, ...] = ()
     options: Options = field(default_factory=Options)
+    pipeline_class: str | None = None
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _pipeline: Pipeline | None = None
     _held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -123,6 +128,16 @@ class Opening:
         """Return the folder of the bundle; see :func:`~.bundle_cache.cached_bundle`."""
         if self.source.is_bundle:
             return self.source.path
+        return cached_bundle(self.recipe(), say=progress, again=again)
+
+    def recipe(self) -> Recipe:
+        """Return what the checkpoint's bundle is made of.
+
+        Raises:
+            UsageError: parts of a single file are to be others'.
+            CheckpointError: its prior cannot be found.
+
+        """
         options = self.options
         precision = options.precision or "fp32"
         source, parts = self.source, dict(self.parts)
@@ -131,7 +146,7 @@ class Opening:
                 raise UsageError(f"{', '.join(strange)}: in a single file, the vae alone can be replaced")
         elif parts or self.flags:
             source, parts = Located(name=source.name, path=composed(source, parts, self.flags)), {}
-        recipe = Recipe(
+        return Recipe(
             name=self.source.name,
             checkpoint=source.path,
             variant=self.variant,
@@ -143,7 +158,6 @@ class Opening:
             batch=options.batch,
             prior=None if options.prior is None else located(options.prior, say=progress).path,
         )
-        return cached_bundle(recipe, say=progress, again=again)
 
     def part_folder(self, name: str) -> Path:
         """Return the folder that a part is read from.
@@ -221,6 +235,7 @@ class Opening:
             device=options.device,
             low_memory=options.low_memory,
             vae_tiling=options.vae_tiling,
+            preload=options.preload,
             textual_inversions=options.textual_inversions,
             loras=options.adapters.sources,
         )

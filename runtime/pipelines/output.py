@@ -10,7 +10,7 @@ from ...engines.errors import UsageError, nearest
 from ..result import Result
 from .torch_values import tensor_of, torch_here
 
-__all__ = ["OUTPUT_TYPES", "ImageOutput", "images_as"]
+__all__ = ["OUTPUT_TYPES", "EmbedsOutput", "ImageOutput", "images_as"]
 
 OUTPUT_TYPES = {"pil": "pil", "np": "np", "latent": "latent", "pt": "np"}
 """diffusers' output types, and what the pipeline is asked for."""
@@ -52,6 +52,45 @@ class ImageOutput(Mapping[str, Any]):
                 raise KeyError(key)
             return getattr(self, key)
         return self.to_tuple()[key]
+
+
+@dataclass(frozen=True)
+class EmbedsOutput:
+    """The embeddings of a prior's call; ``decoder(**output)`` takes them.
+
+    Attributes:
+        image_embeds: float32 [N, D], what images are to be generated from.
+        negative_image_embeds: the same of what guidance leads away from.
+        result: everything about how they were made.
+
+    """
+
+    image_embeds: Any
+    negative_image_embeds: Any
+    result: Result
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know."""
+        return self.result.warnings
+
+    def to_tuple(self) -> tuple[Any, Any]:
+        """Return both."""
+        return self.image_embeds, self.negative_image_embeds
+
+    def keys(self) -> list[str]:
+        """Return the names of what is there."""
+        return ["image_embeds", "negative_image_embeds"]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __getitem__(self, key: Any) -> Any:
+        if not isinstance(key, str):
+            return self.to_tuple()[key]
+        if key not in self.keys():
+            raise KeyError(key)
+        return getattr(self, key)
 
 
 def images_as(output_type: str, images: Any) -> Any:

@@ -14,6 +14,7 @@ from ...engines.errors import CheckpointError, UsageError, nearest
 from ...engines.families import FAMILIES
 from ...engines.scheduler_fixes import fixed_scheduler, fixes_for
 from ..request.request import Request
+from ..result import Result
 from .adapter_methods import AdapterMethods
 from .attributes import CONSTANTS, NOTED, REFUSED
 from .calls import CALLS, DECODERS, Call, call_of_checkpoint, class_for
@@ -43,6 +44,7 @@ class DiffusionPipeline(AdapterMethods, EncodePrompt, LastCall, Placement):
     """
 
     _call: ClassVar[Call]
+    _preload: ClassVar[tuple[str, ...] | None] = None
     _scheduler: Any
     _watermark: bool | None
     _progress: Mapping[str, Any]
@@ -92,7 +94,8 @@ class DiffusionPipeline(AdapterMethods, EncodePrompt, LastCall, Placement):
         Args:
             pretrained_model_name_or_path: a folder, a name on the Hub, or a bundle's folder.
             options: diffusers' (``torch_dtype``, ``variant``, ``revision``, ``token``, ``local_files_only``, parts such
-                as ``vae``, ``controlnet``, ``scheduler``), and ``engine``, ``sizes``, ``batch``, ``prior``.
+                as ``vae``, ``controlnet``, ``scheduler``), and ``engine``, ``sizes``, ``batch``, ``prior`` of a
+                decoder, ``decoder`` of a prior.
 
         Raises:
             CheckpointError: there is no such checkpoint.
@@ -100,7 +103,9 @@ class DiffusionPipeline(AdapterMethods, EncodePrompt, LastCall, Placement):
 
         """
         opening, scheduler, watermark = opened(pretrained_model_name_or_path, options)
-        return cls._class(opening)._of(opening, scheduler, watermark)
+        chosen = cls._class(opening)
+        opening.change(preload=chosen._preload)
+        return chosen._of(opening, scheduler, watermark)
 
     @classmethod
     def from_single_file(cls, pretrained_model_link_or_path: str | Path, **options: Any) -> Self:
@@ -144,7 +149,7 @@ class DiffusionPipeline(AdapterMethods, EncodePrompt, LastCall, Placement):
             return cls
         from . import classes
 
-        name = str(opening.index().get("_class_name"))
+        name = opening.pipeline_class or str(opening.index().get("_class_name"))
         call = call_of_checkpoint(name)
         if call is None:
             raise CheckpointError(f"{opening.source.name} is a {name}; there are {', '.join((*CALLS, *DECODERS))}")
@@ -197,11 +202,17 @@ class DiffusionPipeline(AdapterMethods, EncodePrompt, LastCall, Placement):
         """
         call = asked(self._call, arguments, named, self)
         settings = call.settings
+        settings.setdefault("scheduler", self._own_scheduler())
+        settings.setdefault("watermark", self._watermark)
+        result = self._result(settings)
+        output = ImageOutput(images_as(call.output_type, result.images), None, result)
+        return output if call.return_dict else (*output.to_tuple(), *([None] if self._call.label == "SD" else []))
+
+    def _result(self, settings: dict[str, Any]) -> Result:
+        """Run a request, and say what a user should know about it."""
         seeded = settings.get("generator") is not None or settings.get("seed") is not None
         if not seeded:
             settings["generator"] = default_generator(self._opening.options.device or "cpu")
-        settings.setdefault("scheduler", self._own_scheduler())
-        settings.setdefault("watermark", self._watermark)
         request = Request.from_settings(**{name: value for name, value in settings.items() if value is not None})
         super().__setattr__("_asked", settings)
         pipeline = self._opening.pipeline()
@@ -212,8 +223,7 @@ class DiffusionPipeline(AdapterMethods, EncodePrompt, LastCall, Placement):
                 note(text)
         for fallback in result.fallbacks:
             note(f"{fallback.skipped} skipped: {fallback.reason}")
-        output = ImageOutput(images_as(call.output_type, result.images), None, result)
-        return output if call.return_dict else (*output.to_tuple(), *([None] if self._call.label == "SD" else []))
+        return result
 
     @contextlib.contextmanager
     def _shown_progress(self, pipeline: Any, request: Request) -> Iterator[Callable[[int, int], None]]:

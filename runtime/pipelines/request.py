@@ -11,7 +11,7 @@ from .output import known_output_type
 from .schedulers import Scheduler
 from .torch_values import tensor_of, torch_here
 
-__all__ = ["OLD_CALLBACK", "OURS", "TRANSLATED", "Asked", "asked"]
+__all__ = ["OLD_CALLBACK", "OURS", "TRANSLATED", "Asked", "asked", "named_arguments", "prior_callback"]
 
 OURS = ("height", "width", "seed", "rng", "scheduler", "scheduler_config", "weighting", "long_prompt", "watermark")
 """Arguments that every class takes, though diffusers' may not."""
@@ -52,7 +52,7 @@ def asked(call: Call, arguments: Sequence[Any], named: Mapping[str, Any], pipeli
         UsageError: an argument is unknown to the class, given twice, missing, or cannot be obeyed.
 
     """
-    found, given = Asked(), _named(call, arguments, named)
+    found, given = Asked(), named_arguments(call, arguments, named)
     for name in call.needs:
         if given.get(name) is None:
             others = [other.name for other in CALLS.values() if other.label == call.label and name not in other.needs]
@@ -63,9 +63,10 @@ def asked(call: Call, arguments: Sequence[Any], named: Mapping[str, Any], pipeli
     if "callback" in given:
         given["callback_on_step_end"] = _old_callback(given.pop("callback"), int(given.pop("callback_steps", 1)))
     given.pop("callback_steps", None)
-    for name in ("callback_on_step_end", "prior_callback_on_step_end"):
-        if name in given:
-            given[name] = _callback(given[name], pipeline)
+    if "callback_on_step_end" in given:
+        given["callback_on_step_end"] = _callback(given["callback_on_step_end"], pipeline)
+    if "prior_callback_on_step_end" in given:
+        given["prior_callback_on_step_end"] = prior_callback(given["prior_callback_on_step_end"], pipeline)
     inputs = given.pop("prior_callback_on_step_end_tensor_inputs", ("latents",))
     if any(name != "latents" for name in inputs):
         raise UsageError(f"prior_callback_on_step_end_tensor_inputs={inputs!r}: there is latents")
@@ -77,8 +78,13 @@ def asked(call: Call, arguments: Sequence[Any], named: Mapping[str, Any], pipeli
     return found
 
 
-def _named(call: Call, arguments: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all arguments by name."""
+def named_arguments(call: Call, arguments: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all arguments by name.
+
+    Raises:
+        UsageError: an argument is unknown to the class, or given twice.
+
+    """
     if len(arguments) > len(call.arguments):
         raise UsageError(f"{call.name} takes {len(call.arguments)} arguments, not {len(arguments)}")
     given = dict(zip(call.arguments, arguments, strict=False))
@@ -110,6 +116,20 @@ def _callback(function: Callable[..., Any], pipeline: Any) -> Callable[..., Any]
         torch = torch_here()
         shown = {name: tensor_of(array) for name, array in tensors.items()}
         return function(pipeline, step, timestep if torch is None else torch.tensor(timestep), shown)
+
+    return called
+
+
+def prior_callback(function: Callable[..., Any], pipeline: Any) -> Callable[..., Any]:
+    """Give a prior's callback latents as diffusers has them, [S, D], and take such back."""
+    inner = _callback(function, pipeline)
+
+    def called(_: Any, step: int, timestep: Any, tensors: Mapping[str, Any]) -> Any:
+        returned = inner(_, step, timestep, {"latents": tensors["latents"][:, :, 0, 0]})
+        changed = dict(returned or {})
+        if getattr(changed.get("latents"), "ndim", 0) == 2:
+            changed["latents"] = changed["latents"][:, :, None, None]
+        return changed
 
     return called
 
