@@ -7,9 +7,9 @@ __all__ = ["difference_text", "figure_text", "number"]
 
 
 def number(value: float) -> str:
-    """Write a number with three significant digits or more, and never as a power of ten."""
+    """Write a number with three significant digits, whole from 100 on, and never as a power of ten."""
     size = abs(value)
-    digits = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 1 else 3
+    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
     return f"{value:,.{digits}f}".replace(",", "\u202f")  # a narrow space between thousands
 
 

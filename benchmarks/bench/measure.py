@@ -13,6 +13,7 @@ import numpy as np
 from ...engines.bundle.bundle import MANIFEST, Bundle, file_sha256
 from ...engines.errors import EngineError
 from ...engines.registry import ENGINES
+from ...runtime.request.resolve import resolve
 from .environment import environment_here
 from .figure import Absent, Figure, figure_of
 from .process_messages import Cold, Done, ProcessJob
@@ -30,9 +31,10 @@ from .report import (
     SizeChange,
     Skipped,
     Stages,
+    UsedSettings,
 )
 from .sample_images import U8, difference_between, sample_of
-from .settings import Settings, cases_of, probe_size
+from .settings import Settings, cases_of, probe_size, request_for
 from .start_process import run_in_fresh_process
 
 __all__ = ["Progress", "bundle_record", "calls_in_all", "measure"]
@@ -120,7 +122,15 @@ def measure(
                 cases,
                 guided=settings.guidance_scale is None or settings.guidance_scale > 1,
             ),
+            used=_used(bundle, settings),
         )
+
+
+def _used(bundle: Bundle, settings: Settings) -> UsedSettings:
+    """Return what the settings that were left to the bundle came to."""
+    job = resolve(request_for(settings, *next(cases_of(settings))), bundle)
+    scheduler = settings.scheduler or str(bundle.scheduler().get("_class_name"))
+    return UsedSettings(guidance_scale=job.guidance_scale, scheduler=scheduler)
 
 
 def _job(

@@ -282,6 +282,19 @@ class Reference(
     images: list[ReferenceImage]
 
 
+class UsedSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the settings that nobody set came to.
+
+    Attributes:
+        guidance_scale: of the requests.
+        scheduler: class of diffusers.
+
+    """
+
+    guidance_scale: float
+    scheduler: str
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file.
 
@@ -296,6 +309,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         skipped: engines that the bundle was exported for and that cannot run here.
         reference: torch in float32.
         published: figures of others for the same model, size and steps.
+        used: settings that were left to the bundle; None in reports of earlier versions.
 
     """
 
@@ -309,6 +323,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     skipped: list[Skipped]
     reference: Reference | Absent
     published: list[PublishedFigure] | Absent
+    used: UsedSettings | None = None
 
     def figures(self) -> Iterator[tuple[tuple[str, str], Figure | Absent]]:
         """Yield every measured figure with its name: (of what, which)."""

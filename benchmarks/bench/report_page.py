@@ -139,10 +139,7 @@ def _environment(report: Report) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     yield "Environment variables", variables
     bundle = report.bundle
     yield "Bundle", [(name.replace("_", " "), _fact(getattr(bundle, name))) for name in bundle.__struct_fields__]
-    settings = report.settings
-    sizes = ", ".join(_pixels(size) for size in settings.sizes)
-    others = [name for name in settings.__struct_fields__ if name != "sizes"]
-    yield "Settings", [("sizes", sizes), *((name.replace("_", " "), _fact(getattr(settings, name))) for name in others)]
+    yield "Settings", list(_settings(report))
     for engine in report.engines:
         ran = [(name, f"{ran.engine}, {ran.precision}, {ran.device}") for name, ran in engine.components.items()]
         clocks = [
@@ -151,6 +148,18 @@ def _environment(report: Report) -> Iterator[tuple[str, list[tuple[str, str]]]]:
             if (clocks_mhz := [mhz for clocks in engine.clocks for mhz in getattr(clocks, part)])
         ]
         yield engine.engine, [("version", engine.version), *ran, *clocks]
+
+
+def _settings(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield the settings that were used: those that nobody set, too."""
+    settings = report.settings
+    yield "sizes", ", ".join(_pixels(size) for size in settings.sizes)
+    for name in settings.__struct_fields__:
+        value = getattr(settings, name)
+        if value is None and report.used is not None and name in report.used.__struct_fields__:
+            yield name.replace("_", " "), f"{_fact(getattr(report.used, name))} (the checkpoint's)"
+        elif name != "sizes":
+            yield name.replace("_", " "), "left to the engine" if value is None else _fact(value)
 
 
 def _fact(value: object) -> str:

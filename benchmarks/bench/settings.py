@@ -229,11 +229,15 @@ def _check_engine(engine: str, device: str | None) -> None:
 
 
 def _engines_of(bundle: Bundle) -> tuple[list[str], dict[str, str]]:
-    """Return the engines that a bundle was exported for and that can run here, and the others with their reasons."""
+    """Return the engines that a bundle was exported for and that can run here, and the others with their reasons.
+
+    torch is measured beside them where it is installed.
+    """
     reasons = {name: ENGINES[name].module.unavailable() for name in bundle.manifest.engines if name in ENGINES}
     can = [name for name, reason in reasons.items() if reason is None]
     cannot = {name: reason for name, reason in reasons.items() if reason is not None}
     if not can:
         why = "; ".join(f"{name}: {reason}" for name, reason in cannot.items())
         raise EngineError(f"no engine that the bundle was exported for can run here: {why}; name one with --engine")
-    return can, cannot
+    beside = [name for name, kind in ENGINES.items() if kind.reference and kind.module.unavailable() is None]
+    return list(dict.fromkeys([*can, *beside])), cannot

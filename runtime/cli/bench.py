@@ -38,7 +38,9 @@ def bench(
     ] = None,
     engine: Annotated[
         list[str] | None,
-        typer.Option(help="NAME or NAME:PRECISION; repeatable. [those the bundle was exported for that can run here]"),
+        typer.Option(
+            help="NAME or NAME:PRECISION; repeatable. [those the bundle was exported for that can run here, and torch]"
+        ),
     ] = None,
     size: Annotated[
         list[str] | None, typer.Option(help="Like 1024x1024, width x height; repeatable. [the bundle's default]")

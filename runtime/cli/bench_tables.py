@@ -22,8 +22,10 @@ _MARKS = {"worse": "red", "missing": "red", "better": "green", "same": "dim", "a
 def print_report(report: Report) -> None:
     """Print what was measured, and what was not and why."""
     for tabled in (_latency, _steps, _stages, _cold_starts, _memory, _size_changes):
-        out.print(tabled(report))
-        out.print()
+        shown = tabled(report)
+        if shown.row_count:
+            out.print(shown)
+            out.print()
     _print_published(report)
     for line in remarks_on(report):
         err.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)

@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 from PIL import Image
+from sdengine.benchmarks.bench.figure_text import number
+from sdengine.benchmarks.bench.report_page import _settings
 from sdengine.benchmarks.bench.saved import make_schema, read_report, report_schema
+from sdengine.benchmarks.bench.settings import BenchOptions, settings_for
+from sdengine.engines.bundle.bundle import Bundle
 
 from ...bundles import bundle_of
 from .runs import bench, figures_in
@@ -19,6 +23,27 @@ from .runs import bench, figures_in
 
 def test_the_published_schema_is_in_step_with_the_structs() -> None:
     assert json.loads(report_schema()) == make_schema()
+
+
+def test_settings_that_nobody_set_are_told_as_they_were_used(measured: Path) -> None:
+    report = read_report(measured / "report.json")
+    assert report.used is not None
+    told = dict(_settings(report))
+    assert (report.settings.scheduler, told["scheduler"]) == (None, f"{report.used.scheduler} (the checkpoint's)")
+    assert report.used.scheduler.endswith("Scheduler")
+    assert "None" not in told.values()
+
+
+def test_torch_is_measured_beside_the_engines_of_the_bundle() -> None:
+    settings, _ = settings_for(BenchOptions(), Bundle(bundle_of("sdxl")))
+    assert settings.engines == ["onnxruntime", "torch"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.1234, "0.123"), (1.234, "1.23"), (12.34, "12.3"), (123.4, "123"), (12345.6, "12\u202f346")]
+)
+def test_numbers_have_three_digits_and_are_whole_from_a_hundred_on(value: float, text: str) -> None:
+    assert number(value) == text
 
 
 def test_the_schema_is_printed() -> None:
