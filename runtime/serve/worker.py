@@ -334,7 +334,7 @@ class Worker:
             if ticket.deadline is not None and now >= ticket.deadline:
                 waited = now - ticket.accepted
                 stage = "before it began" if ticket.begun is None else "before its images were done"
-                ticket.cancel(DeadlineError(f"the request's time of {waited:.1f} s was over {stage}"))
+                ticket.cancel(DeadlineError(f"the request's time of {waited:.3g} s was over {stage}"))
             if ticket.ended_by is not None:
                 self._turns.remove(ticket)
                 self._end(ticket, ticket.ended_by)
