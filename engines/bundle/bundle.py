@@ -276,7 +276,7 @@ def _pooled_width(manifest: Manifest) -> int | None:
     return width
 
 
-def _read_manifest(path: Path) -> tuple[Manifest, bool]:
+def _manifest_bytes(path: Path) -> bytes:
     if not path.exists() and not restore_replaced(path):
         raise BundleError(f"there is no bundle at {path}; `sdengine export CHECKPOINT -o {path}` makes one")
     file = path / MANIFEST
@@ -285,9 +285,14 @@ def _read_manifest(path: Path) -> tuple[Manifest, bool]:
         raise BundleError(f"{path} has no {MANIFEST}; it is {hint}")
     if file.stat().st_size > MANIFEST_LIMIT:
         raise BundleError(f"{file} is larger than {MANIFEST_LIMIT >> 20} MiB; it is no manifest")
+    return file.read_bytes()
+
+
+def _read_manifest(path: Path) -> tuple[Manifest, bool]:
+    file = path / MANIFEST
     try:
-        data = file.read_bytes()
-    except OSError as error:
+        data = _manifest_bytes(path)
+    except OSError as error:  # a name that is too long, a folder without rights
         raise DamagedBundleError(f"{file} cannot be read: {error.strerror}") from error
     try:
         header = msgspec.json.decode(data, type=_Header)

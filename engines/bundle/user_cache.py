@@ -74,10 +74,11 @@ def read_cached(file: Path) -> memoryview | None:
         return None
     except OSError as error:
         raise CacheUnusableError(f"{file} cannot be read: {error.strerror}") from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)  # Python opens no folder as a file
+        raise CacheUnusableError(f"{file} is no regular file")
     with open(descriptor, "rb", buffering=0) as stream:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise CacheUnusableError(f"{file} is no regular file")
         _refuse_others(file, status)
         try:
             return np.fromfile(stream, np.uint8).data

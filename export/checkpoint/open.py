@@ -1,6 +1,7 @@
 """Opening what the user names: a folder, a file, a name on the Hub, or ``demo``."""
 
-from collections.abc import Collection
+import contextlib
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,17 @@ _DEMO = Path(__file__).parent.parent / "demo" / "checkpoint"
 _PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """Let what cannot be read, wherever that is noticed, be a fault of the checkpoint."""
+    try:
+        yield
+    except OSError as error:
+        what = "the checkpoint" if error.filename is None else error.filename
+        raise CheckpointError(f"cannot read {what}: {error.strerror or error}") from error
+
+
+@_reading()
 def open_checkpoint(
     source: str | Path,
     *,
@@ -107,6 +119,7 @@ def open_checkpoint(
     return replace(checkpoint, components=components, scheduler=scheduler, notes=(*notes, *checkpoint.notes, *changed))
 
 
+@_reading()
 def open_controlnet(
     source: str | Path,
     *,

@@ -30,6 +30,8 @@ def inspect(
     if check:
         for name in opened.manifest.files:
             opened.checked_file(name)
+        for folder in opened.manifest.tokenizers.values():
+            opened.checked_folder(folder)  # a file too many there is one that would be read
         for component, record in opened.manifest.components.items():
             for graph in record.graphs.values():
                 for name in filter(None, (graph.file, graph.contrib)):

@@ -70,7 +70,14 @@ def _version(requested: bool) -> None:
 def _terminate(number: int, frame: object) -> None:
     """End as after Ctrl-C: what was begun is undone. A second signal ends the process at once."""
     signal.signal(number, signal.SIG_DFL)
-    raise SystemExit(_TERMINATED)
+    raise SystemExit(128 + number)
+
+
+def _handle_signals() -> None:
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP; nohup has it ignored, and that stays so
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _terminate)
 
 
 def _flush_output() -> None:
@@ -88,8 +95,14 @@ def _output_failed(error: OSError) -> NoReturn:
 
 
 def main() -> None:
-    """Run the command line; exit status 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated."""
-    signal.signal(signal.SIGTERM, _terminate)
+    """Run the command line.
+
+    Exit status: 0 done, 1 failed, 2 wrong usage, 129 hung up, 130 interrupted, 143 terminated.
+    """
+    _handle_signals()
+    if sys.stdout is None:  # a file that is opened would get its number, and what libraries print would go there
+        fail("standard output is closed")
+        sys.exit(2)
     try:
         try:
             _app()()

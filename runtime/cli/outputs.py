@@ -28,6 +28,8 @@ def output_files(output: Path | None, request: Request) -> list[Path]:
     as_images = request.output_type == "pil"
     suffix = {"pil": ".png", "embeds": ".safetensors"}.get(request.output_type, ".npy")
     destination = output or Path(f"sdengine{suffix}")
+    if not destination.name:
+        raise UsageError(f"--output {str(destination)!r} names no file")
     if not as_images and destination.suffix != suffix:
         raise UsageError(f"{destination}: --output-type {request.output_type} writes {suffix}")
     count = request.prompts * request.num_images_per_prompt

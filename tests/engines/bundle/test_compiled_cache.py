@@ -238,6 +238,17 @@ def test_what_others_could_have_written_is_not_used(folder: Path, engine: str) -
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_a_folder_in_the_place_of_a_file_is_no_failure(folder: Path, engine: str) -> None:
+    expected = _draw(_open(folder, engine))
+    [file] = _files(folder, engine)
+    file.unlink()
+    file.mkdir()
+    opened = _open(folder, engine)
+    assert f"{file} is no regular file" in opened.notes[0]
+    np.testing.assert_array_equal(_draw(opened), expected)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_nothing_is_read_from_the_bundle(folder: Path, engine: str) -> None:
     """A bundle that brings a cache does not choose the native code that runs."""
     _open(folder, engine)

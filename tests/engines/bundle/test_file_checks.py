@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +74,10 @@ def test_tokenizers_are_compared_whatever_is_asked_for(folder: Path, verify: str
     (folder / "tokenizer_2" / "added_tokens.json").write_text('{"circle": 5}')
     with pytest.raises(BundleError, match=r"does not list tokenizer_2/added_tokens\.json"):
         _draw(folder, verify=verify)
+    command = [sys.executable, "-m", "sdengine.runtime", "inspect", str(folder), "--check"]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert checked.returncode == 1, "what refuses to run is not called whole"
+    assert "does not list tokenizer_2/added_tokens.json" in checked.stderr
 
 
 @pytest.mark.usefixtures("remembering")

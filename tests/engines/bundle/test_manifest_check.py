@@ -52,6 +52,11 @@ def test_no_manifest(folder: Path, text: str) -> None:
         Bundle(folder)
 
 
+def test_a_path_that_the_system_refuses() -> None:
+    with pytest.raises(DamagedBundleError, match="cannot be read: File name too long"):
+        Bundle("x" * 5000)
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [

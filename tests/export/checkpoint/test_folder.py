@@ -129,6 +129,11 @@ def test_the_vaes_old_attention_names(folder_of: FolderOf, tmp_path: Path, convo
     assert all(tensor.verbatim for tensor in vae.tensors.values())
 
 
+def test_a_path_that_the_system_refuses() -> None:
+    with pytest.raises(CheckpointError, match=r"cannot read x+.*: File name too long"):
+        open_checkpoint("x" * 5000 + "/y/z")
+
+
 def test_variants(folder_of: FolderOf, tmp_path: Path) -> None:
     pipeline = DiffusionPipeline.from_pretrained(folder_of("sdxl"), dtype=torch.float16)
     pipeline.save_pretrained(tmp_path / "half", variant="fp16")

@@ -29,6 +29,7 @@ def _run(folder: Path, *arguments: str, before: str = "", **environment: str) ->
         (["-o", "x" * 300 + ".png"], "cannot be written: File name too long"),
         (["-o", "x" * 250 + ".png", "--images", "2"], "cannot be written: File name too long"),
         (["-o", "x.png", "--images", "2"], "x-2.png is a folder; name a file in it"),
+        (["-o", ""], "--output '.' names no file"),
         (["-o", "pipe.png"], "pipe.png is no regular file and is not replaced"),
         (["-o", "pipe.png/x.png"], "pipe.png is no folder"),
         (["-o", "x.npy"], "unknown image format '.npy'"),
@@ -61,6 +62,13 @@ def test_a_full_standard_output(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert b"standard output could not be written: No space left on device" in done.stderr
+
+
+def test_a_closed_standard_output(tmp_path: Path) -> None:
+    done = _run(tmp_path, before="exec >&-")
+    assert done.returncode == 2
+    assert done.stderr == "error: standard output is closed\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("arguments", [["-o", "x.png"], ["-o", "x.npy", "--output-type", "np"]])
