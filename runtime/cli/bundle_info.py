@@ -7,6 +7,7 @@ import typer
 
 from ...engines.bundle.bundle import Bundle
 from ...engines.bundle.foreign_files import foreign_files
+from ...engines.bundle.pixel_sizes import pixel_range
 from ...engines.spec import AxisRange
 from .bundle_memory import memory_of, print_memory
 from .bundle_precision import precisions_of, precisions_table
@@ -97,17 +98,13 @@ def _sizes(bundle: Bundle) -> str:
     """Say which sizes can be generated, in pixels: those that were listed, and the rule for others."""
     if "denoiser" not in bundle.manifest.components:
         return ""
-    axes = next(iter(bundle.component("denoiser").graphs.values())).spec.axes
-    factor = bundle.autoencoder.factor
-    height, width = (
-        f"{axes[axis].min * factor} to {axes[axis].max * factor}"
-        if axes[axis].min < axes[axis].max
-        else str(axes[axis].max * factor)
-        for axis in ("h", "w")
-    )
+    ranges = [pixel_range(bundle, axis) for axis in ("h", "w")]
+    height, width = (f"{own.least} to {own.most}" if own.least < own.most else str(own.most) for own in ranges)
     listed = ", ".join(f"{w}x{h}" for h, w in bundle.manifest.sizes)
     sides = f"width and height {width}" if width == height else f"width {width}, height {height}"
-    rule = f"sizes: {sides} px, in multiples of {factor}"
+    rule = f"sizes: {sides} px, in multiples of {ranges[0].multiple}"
+    if bundle.family.sizes == "rounded":
+        rule += ", to which others are rounded up"
     return f"{rule}; listed: {listed} (width x height)" if listed else f"{rule} (width x height)"
 
 

@@ -11,7 +11,7 @@ from ...engines.families import FAMILIES, Family
 from ...engines.nets.config import UNetConfig
 from .request import Request
 
-__all__ = ["NEEDS", "check_embeds", "check_task", "inner_share", "without_effect"]
+__all__ = ["NEEDS", "arguments_of_no_use", "check_embeds", "check_task", "inner_share", "without_effect"]
 
 _ONLY_IMAGE = ("strength", "masked_image_latents", "padding_mask_crop", "denoising_start")
 _ONLY_MASK = ("masked_image_latents", "padding_mask_crop")
@@ -85,11 +85,31 @@ def check_task(request: Request, task: str, unet: UNetConfig, bundle: Bundle) ->
         )
 
 
+def arguments_of_no_use(bundle: Bundle) -> set[str]:
+    """Return the arguments that a bundle refuses, or that change none of its images, whatever the request."""
+    unet, family = bundle.config("unet"), bundle.family
+    assert isinstance(unet, UNetConfig)
+    refiner = bool(bundle.manifest.model_index.get("requires_aesthetics_score"))
+    return {
+        *_of_others(family),
+        *(_WITHOUT_STAGES if family.stages else ()),
+        *(("aesthetic_score", "negative_aesthetic_score") if not refiner else ()),
+        *(("hint",) if not unet.image_hint else ()),
+        *(("mask_image",) if unet.image and not unet.inpaints else ()),
+        *(("strength",) if unet.inpaints and not family.strength_of_inpainting else ()),
+        *(("long_prompt",) if not family.text.chunks else ()),
+        *(("watermark",) if not family.watermark else ()),
+    }
+
+
+def _of_others(family: Family) -> dict[str, str]:
+    """Return the arguments that other families have and this one has not, and whose they are."""
+    return {n: other.label for other in FAMILIES.values() for n in other.own_arguments if n not in family.own_arguments}
+
+
 def _check_own(request: Request, family: Family) -> None:
     """Check that no argument is another family's."""
-    others = {
-        n: other.label for other in FAMILIES.values() for n in other.own_arguments if n not in family.own_arguments
-    }
+    others = _of_others(family)
     for name, label in others.items():
         if _is_set(request, name):
             raise UsageError(f"{name} is {label}'s; this bundle is of the family {family.name}")

@@ -90,7 +90,7 @@ _ELSEWHERE = {
     "generator": "send seed",
     "callback_on_step_end": "stream, with partial_images or progress",
     "output_type": "the answer holds images; output_format is png, jpeg or webp",
-    "images_and_prompts": "send prompt, or image_embeds",
+    **dict.fromkeys(("images_and_prompts", "weights", "negative_prior_prompt"), "send prompt, or image_embeds"),
 }
 """Fields of a request that mean nothing in a body, and what does."""
 _KINDS = {field.name: argument_of(field).kind for field in dataclasses.fields(Request)}

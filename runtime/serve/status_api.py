@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
+from ...engines.bundle.pixel_sizes import pixel_range
 from .api_error import ApiError
 from .model import Model
 from .services import Services
@@ -67,8 +68,7 @@ def status_routes(services: Services) -> APIRouter:
 def _described(name: str, model: Model) -> dict[str, Any]:
     """Return a model as OpenAI describes one, with what a client must know of the bundle beside it."""
     bundle, components = model.pipeline.bundle, model.pipeline.components
-    spec = components.spec("denoiser")
-    factor = bundle.autoencoder.factor
+    heights, widths = (pixel_range(bundle, axis) for axis in ("h", "w"))
     height, width = bundle.manifest.default_size
     return {
         "id": name,
@@ -79,9 +79,9 @@ def _described(name: str, model: Model) -> dict[str, Any]:
         "family": bundle.family.label,
         "default_size": f"{width}x{height}",
         "sizes": {
-            "multiple_of": factor,
-            "width": [spec.axes["w"].min * factor, spec.axes["w"].max * factor],
-            "height": [spec.axes["h"].min * factor, spec.axes["h"].max * factor],
+            "multiple_of": widths.multiple,
+            "width": [widths.least, widths.most],
+            "height": [heights.least, heights.most],
         },
         "controlnets": len(bundle.manifest.controlnets),
         "loras": model.pipeline.lora_names,

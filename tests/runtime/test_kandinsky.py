@@ -12,6 +12,9 @@ from sdengine.engines.errors import CheckpointError, SdengineError, UsageError
 from sdengine.export import export_bundle
 from sdengine.runtime import Pipeline
 from sdengine.runtime.prompt import load_embeddings
+from sdengine.runtime.serve.asked import Limits
+from sdengine.runtime.serve.model import Model
+from sdengine.runtime.serve.page.form_fields import fields_for
 from sdengine.runtime.serve.worker import Worker
 
 from ..bundles import bundle_of, checkpoint_of
@@ -193,6 +196,25 @@ def test_settings_of_a_mixture_are_json() -> None:
 def test_a_long_prompt_cannot_be_kept() -> None:
     result = ours("kandinsky")("word " * 90, **SIZE, seed=1, num_inference_steps=2, prior_num_inference_steps=2)
     assert any("is too long by" in warning and "chunk" not in warning for warning in result.warnings)
+
+
+def test_sizes_and_fields_are_those_of_the_decoder() -> None:
+    fields = {}
+    for kind in ("kandinsky", "kandinsky_inpaint", "kandinsky_hint"):
+        model = Model.of(kind, ours(kind), None)
+        fields[kind] = {field["name"]: field for field in fields_for(model, Limits())}
+        width = fields[kind]["width"]
+        assert (width["minimum"], width["maximum"], width["step"]) == (64, 128, 64)
+    always = {"prompt", "image", "prior_num_inference_steps", "prior_guidance_scale", "negative_prompt"}
+    differing = {"mask_image", "strength", "hint"}
+    never = {"guidance_rescale", "padding_mask_crop", "weights", "negative_prior_prompt", "watermark", "prompt_2"}
+    for kind, own in (
+        ("kandinsky", {"strength"}),
+        ("kandinsky_inpaint", {"mask_image"}),
+        ("kandinsky_hint", {"strength", "hint"}),
+    ):
+        assert always <= set(fields[kind]) and not never & set(fields[kind])
+        assert differing & set(fields[kind]) == own
 
 
 HINT = np.zeros((1, 64, 64, 3), np.float32)

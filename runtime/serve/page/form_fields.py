@@ -2,16 +2,15 @@
 
 from typing import Any
 
-from ....engines.families import FAMILIES
+from ....engines.bundle.pixel_sizes import pixel_range
 from ...request.argument import FLAG, IMAGE, IMAGES, PAIR, SCHEDULER, SERIES, Argument, argument_of
-from ...request.fitness import NEEDS
+from ...request.fitness import NEEDS, arguments_of_no_use
 from ...schedule import solver_names
 from ..asked import REQUEST, Limits
 from ..model import Model
 
 __all__ = ["fields_for"]
 
-_AESTHETIC = ("aesthetic_score", "negative_aesthetic_score")
 _SENT_AS = {"num_images_per_prompt": "n"}
 """OpenAI's name for a field, where the page takes that."""
 
@@ -33,8 +32,7 @@ def fields_for(model: Model, limits: Limits) -> list[dict[str, Any]]:
 
 def _of_use(name: str, model: Model) -> bool:
     bundle = model.pipeline.bundle
-    others = {n for other in FAMILIES.values() for n in other.own_arguments if n not in bundle.family.own_arguments}
-    if name in others or (name in _AESTHETIC and not bundle.manifest.model_index.get("requires_aesthetics_score")):
+    if name in arguments_of_no_use(bundle):
         return False
     return bool(bundle.manifest.controlnets) or "control_image" not in (name, NEEDS.get(name))
 
@@ -83,9 +81,8 @@ def _control(argument: Argument) -> str:
 def _bounds(name: str, model: Model, limits: Limits) -> dict[str, Any]:
     """Return what bundle and server know better than the declaration."""
     if name in ("height", "width"):
-        axis = model.pipeline.components.spec("denoiser").axes[name[0]]
-        factor = model.pipeline.bundle.autoencoder.factor
-        return {"minimum": axis.min * factor, "maximum": axis.max * factor, "step": factor}
+        sides = pixel_range(model.pipeline.bundle, name[0])
+        return {"minimum": sides.least, "maximum": sides.most, "step": sides.multiple}
     return {"num_images_per_prompt": {"maximum": limits.n}, "num_inference_steps": {"maximum": limits.steps}}.get(
         name, {}
     )
