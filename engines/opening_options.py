@@ -1,6 +1,9 @@
 """Options of opening engines, beside the engine and its precision."""
 
+import re
 from dataclasses import asdict, dataclass
+
+from .errors import UsageError
 
 __all__ = ["OpeningOptions"]
 
@@ -19,6 +22,9 @@ class OpeningOptions:
         compile: of torch: compile what runs at every step with ``torch.compile``, once for each set of shapes.
         memory_limit: of ONNX Runtime on a GPU: most bytes that a component may take.
 
+    Raises:
+        UsageError: ``device`` is none of those.
+
     """
 
     threads: int | None = None
@@ -27,6 +33,10 @@ class OpeningOptions:
     weight_streaming_budget: int | float | str | None = None
     compile: bool | None = None
     memory_limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.device is not None and re.fullmatch(r"cpu|cuda(:\d+)?", str(self.device)) is None:
+            raise UsageError(f"device={str(self.device)!r} is none of cpu, cuda and cuda:N")
 
     @property
     def set_options(self) -> dict[str, object]:

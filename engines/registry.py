@@ -157,6 +157,9 @@ def open_engine(
     if engine != "auto" and engine not in ENGINES:
         known = ", ".join(["auto", *ENGINES])
         raise UsageError(f"unknown engine {engine!r}; there are {known}{nearest(engine, ENGINES)}")
+    known_precisions = dict.fromkeys(p for kind in ENGINES.values() for p in kind.precisions)
+    if precision is not None and precision not in known_precisions:
+        raise UsageError(f"unknown precision {precision!r}; there are {', '.join(known_precisions)}")
     set_options = (options or OpeningOptions()).set_options
     policy = fallback or ("allow" if engine == "auto" else "error")
     skipped: list[Fallback] = []

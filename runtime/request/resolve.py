@@ -392,7 +392,10 @@ def _check_side(name: str, side: int, factor: int, least: int, most: int, *, of_
     if side % factor:
         raise UsageError(f"{name}={side} is no multiple of {factor}; {works}")
     if not least <= side <= most:
-        raise UsageError(f"{name}={side} is outside this bundle's {least} to {most} pixels; {works}")
+        raise UsageError(
+            f"{name}={side} is outside this bundle's {least} to {most} pixels; {works}; an export for other sizes "
+            "(--sizes, or sizes= of from_pretrained) takes others"
+        )
 
 
 def _check_count(name: str, count: int, total: int) -> None:

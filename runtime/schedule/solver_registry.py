@@ -78,5 +78,5 @@ def find_solver(name: str) -> tuple[Solver, Mapping[str, object]]:
             return SOLVERS[class_name], {}
     short = ", ".join(_SHORT)
     classes = ", ".join(SOLVERS)
-    hint = nearest(name, SOLVERS) or nearest(plain, _SHORT)
+    hint = nearest(name, [*SOLVERS, *_SHORT]) or nearest(plain, _SHORT)
     raise UsageError(f"unknown solver {name!r}{hint} (known: {short}; {classes})")

@@ -164,7 +164,7 @@ def test_options_that_cannot_be_met_are_refused_or_said(bundle: Path) -> None:
         Pipeline.load(bundle, engine="tensorrt", device="cpu")
     with pytest.raises(UsageError, match="onnxruntime runs on cpu, not on cuda:0"):
         Pipeline.load(bundle, engine="onnxruntime", device="cuda:0")
-    with pytest.raises(UsageError, match="device='cuda:x' is neither cuda nor cuda:N"):
+    with pytest.raises(UsageError, match="device='cuda:x' is none of cpu, cuda and cuda:N"):
         Pipeline.load(bundle, engine="tensorrt", device="cuda:x")
     with pytest.raises(UsageError, match="cuda_graph='all' is none of step, loop, off"):
         Pipeline.load(bundle, engine="tensorrt", cuda_graph="all")
