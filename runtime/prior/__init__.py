@@ -1,4 +1,4 @@
-"""What is denoised before an image: the embedding of a picture, which a prior makes of text."""
+"""What is denoised before an image: the embedding of an image, which a prior makes of text."""
 
 from .embedding import Embedding, ImageEmbeds
 from .prior import Prior

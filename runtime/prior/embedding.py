@@ -60,7 +60,7 @@ class Embedding:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageEmbeds:
-    """What one image is drawn towards, and what it is led away from, where it is guided."""
+    """What one image is conditioned on, and what guidance leads it away from, where there is some."""
 
     positive: Embedding
     negative: Embedding | None

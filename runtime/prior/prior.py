@@ -1,4 +1,4 @@
-"""The stage that makes an image's embedding: of text, by denoising; of pictures, by encoding; or as it was given."""
+"""The stage that makes an image's embedding: of text by denoising, of images by encoding, or as the request has it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -56,8 +56,8 @@ class Prior:
     def prepare(self, job: EmbedsJob, streams: NoiseStreams, *, guided: bool, warnings: list[str]) -> list[ImageEmbeds]:
         """Return what conditions each image of a job.
 
-        The numbers that denoising takes are all drawn from the images' streams here, in the order in which diffusers'
-        prior and decoder draw from one generator.
+        All noise of the prior is taken from the images' streams here, in the order in which diffusers' prior and
+        decoder take it from one generator.
 
         Args:
             job: the job.
@@ -66,22 +66,22 @@ class Prior:
             warnings: where to add what the user should know.
 
         Raises:
-            UsageError: the request cannot be met as given.
+            UsageError: the request cannot be met.
 
         """
         call = _Call(prior=self, job=job, streams=streams, warnings=warnings)
         if job.request.image_embeds is not None:
-            positive, negative = self._given(job, guided=guided)
+            positive, negative = self._from_request(job, guided=guided)
         elif job.request.images_and_prompts is not None:
             positive, negative = self._mixed(call)
         else:
-            wanted, unwanted = call.text(job.prompts)
-            positive = [Embedding.of(term) for term in wanted]
-            negative = [Embedding.of(term) for term in unwanted]
+            texts, negative_texts = call.text(job.prompts)
+            positive = [Embedding.of(term) for term in texts]
+            negative = [Embedding.of(term) for term in negative_texts]
         pairs = zip(positive, negative, strict=True)
         return [ImageEmbeds(positive=p, negative=n if guided else None) for p, n in pairs]
 
-    def _given(self, job: EmbedsJob, *, guided: bool) -> tuple[list[Embedding], list[Embedding]]:
+    def _from_request(self, job: EmbedsJob, *, guided: bool) -> tuple[list[Embedding], list[Embedding]]:
         """Return the embeddings that a request brings."""
         embeds, negative = job.request.image_embeds, job.request.negative_image_embeds
         if negative is None:
@@ -98,7 +98,7 @@ class Prior:
         return positives, [Embedding.of(negative[i // each % len(negative)]) for i in range(job.images)]
 
     def _mixed(self, call: "_Call") -> tuple[list[Embedding], list[Embedding]]:
-        """Return weighted sums of embeddings of texts and pictures, as diffusers' ``interpolate`` makes them."""
+        """Return weighted sums of embeddings of texts and images, as diffusers' ``interpolate`` makes them."""
         job = call.job
         request = job.request
         items, weights = request.images_and_prompts, request.weights
@@ -107,22 +107,22 @@ class Prior:
         terms: list[list[tuple[float, Term]]] = [[] for _ in range(job.images)]
         for weight, item in zip(weights, items, strict=True):
             text = isinstance(item, str)
-            found = call.text(replace(plain, prompt=item))[0] if text else [self._image_embedding(item, call)]
+            own = call.text(replace(plain, prompt=item))[0] if text else [self._image_embedding(item, call)]
             for i in range(job.images):
-                terms[i].append((float(weight), found[i % len(found)]))
-        # Whatever becomes of it, diffusers runs the prior once more, and draws its noise.
-        unwanted = "" if request.negative_prompt is None else request.negative_prompt
-        itself, zero = call.text(replace(plain, prompt=unwanted), needed=bool(unwanted), needed_negative=not unwanted)
-        negative = itself if unwanted else zero
+                terms[i].append((float(weight), own[i % len(own)]))
+        # diffusers runs the prior once more in any case, so that its noise is taken.
+        last = request.negative_prompt or ""
+        of_text, of_zeros = call.text(replace(plain, prompt=last), needed=bool(last), needed_negative=not last)
+        negative = of_text if last else of_zeros
         return [Embedding(terms=tuple(own)) for own in terms], [Embedding.of(term) for term in negative]
 
     def _image_embedding(self, item: Any, call: "_Call") -> F32:
         if hasattr(item, "detach"):  # what diffusers takes as prepared already: [1, 3, size, size]
             return self._images.embed_prepared(finite_array("images_and_prompts", item, ndim=(4,)))
-        pictures = load_images(item, "images_and_prompts", call.warnings, on_white=True)
-        if len(pictures) != 1:
-            raise UsageError("images_and_prompts: an entry is one text or one picture")
-        return self._images.embed(pictures[0])
+        images = load_images(item, "images_and_prompts", call.warnings, on_white=True)
+        if len(images) != 1:
+            raise UsageError("images_and_prompts: an entry is one text or one image")
+        return self._images.embed(images[0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,8 +141,8 @@ class _Call:
 
         Args:
             prompts: the texts. With negative ones, what they come to is denoised beside, from noise of its own;
-                without, it is the embedding of no picture.
-            needed: whether the texts' embeddings are used; else only the noise is drawn.
+                without, it is the image encoder's embedding of zeros.
+            needed: whether the texts' embeddings are used; else only their noise is taken.
             needed_negative: the same of the negative ones.
 
         Returns:
@@ -160,24 +160,24 @@ class _Call:
         encoded = prior._encode(prompts)
         self.warnings.extend(encoded.warnings)
         rows = self._rows(encoded)
-        wanted = self._samples(rows, schedule, stage, [own[0] for own in noise], alone=False) if needed else nothing
+        positive = self._samples(rows, schedule, stage, [own[0] for own in noise], alone=False) if needed else nothing
         if not needed_negative:
-            return wanted, nothing
+            return positive, nothing
         if not twice:
-            return wanted, [prior._images.of_zeros()] * job.images
-        return wanted, self._samples(rows, schedule, stage, [own[1] for own in noise], alone=True)
+            return positive, [prior._images.of_zeros()] * job.images
+        return positive, self._samples(rows, schedule, stage, [own[1] for own in noise], alone=True)
 
     def _noise(self, schedule: Schedule, groups: int) -> list[list[list[F32]]]:
-        """Draw all noise of all images: [image][group], the initial one and one for each evaluation that draws."""
+        """Sample the noise of all images: [image][group], the initial one, and one for each evaluation with some."""
         shape = (self.prior._config.embedding, 1, 1)
-        given, images = self.job.request.latents, self.job.images
-        if given is not None and given.ndim == 2:
-            if given.shape != (groups * images, shape[0]):
+        latents, images = self.job.request.latents, self.job.images
+        if latents is not None and latents.ndim == 2:
+            if latents.shape != (groups * images, shape[0]):
                 raise UsageError(
-                    f"latents, as the prior's, has shape {list(given.shape)}; this request needs "
+                    f"latents, as the prior's, has shape {list(latents.shape)}; this request needs "
                     f"{[groups * images, shape[0]]}"
                 )
-            first = given.reshape(groups, images, *shape)
+            first = latents.reshape(groups, images, *shape)
         else:
             first = self.streams.normal_grouped(groups, shape)
         fresh = [self.streams.normal_grouped(groups, shape) for needed in schedule.needs_noise if needed]
@@ -194,15 +194,15 @@ class _Call:
             )
         assert encoded.pooled is not None and encoded.negative_hidden is not None
         assert encoded.negative_pooled is not None and encoded.negative_mask is not None
-        memory, found = components.memory_of(prior._name), []
+        memory, parts = components.memory_of(prior._name), []
         for b in range(len(encoded.hidden)):
             inputs = {
                 "hidden": np.stack([encoded.negative_hidden[b], encoded.hidden[b]]),
                 "pooled": np.stack([encoded.negative_pooled[b], encoded.pooled[b]]),
                 "text_mask": np.stack([encoded.negative_mask[b], encoded.mask[b]]),
             }
-            found.append(components.run_into(memory, f"{prior._name}_conditioner", inputs))
-        return found
+            parts.append(components.run_into(memory, f"{prior._name}_conditioner", inputs))
+        return parts
 
     def _samples(
         self,
@@ -233,7 +233,7 @@ class _Call:
         each = job.images // len(rows)
         numbers = {name: step_numbers(schedule, guidance)}
         weights = components.weights_of((name,))
-        found = []
+        samples = []
         for i, (first, *fresh) in enumerate(noise):
             own = {tensor: buffer[part] for tensor, buffer in rows[i // each].items()}
             sample = Sample(
@@ -248,8 +248,8 @@ class _Call:
                 seed=self.streams.seeds[i],
                 index=i,
             )
-            found.append(Denoised(sample=sample, decode=self._decode))
-        return found
+            samples.append(Denoised(sample=sample, decode=self._decode))
+        return samples
 
     def _decode(self, latent: F32) -> F32:
         outputs = self.prior._components.run(f"{self.prior._name}_decoder", {"latent": latent[None]})
@@ -257,11 +257,11 @@ class _Call:
 
 
 class _Recorded:
-    """Noise that has been drawn already."""
+    """Noise that has been sampled already."""
 
-    def __init__(self, draws: Sequence[F32]) -> None:
-        self._draws = iter(draws)
+    def __init__(self, arrays: Sequence[F32]) -> None:
+        self._arrays = iter(arrays)
 
     def normal(self, shape: tuple[int, ...]) -> F32:
         """Return the next numbers."""
-        return next(self._draws).reshape(shape)
+        return next(self._arrays).reshape(shape)
