@@ -28,6 +28,7 @@ _IN_FOLDERS = (
     "pytorch_lora_weights.bin",
 )
 _SHOWN = 3
+_IS_CHECKPOINT = "{} is a checkpoint, not a LoRA: `sdengine export {} -o BUNDLE` exports it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +141,8 @@ def _files(path: Path) -> list[StoredFile]:
         if (folder / name).is_file()
     ]
     if not several:
+        if (path / "model_index.json").is_file():
+            raise UsageError(_IS_CHECKPOINT.format(path, path.name))
         loras = sorted(file.name for file in path.glob("*.safetensors"))
         hint = f"name one of its files: {', '.join(loras[:_SHOWN])}" if loras else "name the file"
         raise UsageError(f"{path} holds neither {' nor '.join(_IN_FOLDERS[:2])}; {hint}")
@@ -174,9 +177,7 @@ def _refuse(file: StoredFile, keys: Keys, known: Mapping[str, Sequence[Target]],
 
 def _refuse_checkpoint(file: StoredFile) -> None:
     if checkpoint_in(file.tensors):
-        raise UsageError(
-            f"{file.path} is a checkpoint, not a LoRA: `sdengine export {file.path.name} -o BUNDLE` exports it"
-        )
+        raise UsageError(_IS_CHECKPOINT.format(file.path, file.path.name))
 
 
 def _check_finite(file: StoredFile) -> None:

@@ -90,6 +90,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], type[Exception], str]] = {
         UsageError,
         "is a checkpoint, not a LoRA: `sdengine export",
     ),
+    "checkpoint's folder": (lambda folder: checkpoint_of("sd1"), UsageError, "is a checkpoint, not a LoRA"),
     "controlnet": (
         lambda folder: checkpoint_of("controlnet_sd") / "diffusion_pytorch_model.safetensors",
         UsageError,
