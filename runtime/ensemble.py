@@ -93,7 +93,7 @@ class Ensemble:
                 prompts and the like go to the base; arguments of the output go to the refiner.
 
         Returns:
-            The refiner's result, with the base's warnings, times and engines (as ``base.denoiser``) added.
+            The refiner's result, with the base's warnings, times, LoRAs and engines (as ``base.denoiser``) added.
 
         Raises:
             UsageError: an argument is unknown or cannot be met.
@@ -127,7 +127,9 @@ class Ensemble:
         left_out = (*_BASE_ONLY, *_EMBEDDINGS)
         refiner = {name: value for name, value in settings.items() if name not in left_out} | dict(refiner_settings)
         first = Request.from_settings(**{**base, "output_type": "latent", "denoising_end": denoising_split})
-        second = Request.from_settings(**{**refiner, "denoising_start": denoising_split, "image": _TO_COME})
+        # LoRAs that the prompt names are the base's.
+        untagged = {} if "prompt" in refiner_settings else {"prompt": self.base.loras_of(first)[0].prompt}
+        second = Request.from_settings(**{**refiner, **untagged, "denoising_start": denoising_split, "image": _TO_COME})
         return first, second
 
     def generate(self, base: Request, refiner: Request, progress: Progress | None = None) -> Result:
@@ -153,6 +155,7 @@ class Ensemble:
             warnings=tuple(dict.fromkeys((*first.warnings, *second.warnings))),
             settings={**first.settings, "refiner": second.settings},
             checks={**first.checks, "refiner": second.checks},
+            loras=(*first.loras, *second.loras),
         )
 
 
@@ -165,5 +168,5 @@ def _vae_of(pipeline: Pipeline) -> tuple[object, ...]:
 
 
 def _sum(a: Timings, b: Timings) -> Timings:
-    stages = ("load", "text", "condition", "encode", "denoise", "decode", "total")
+    stages = ("load", "text", "condition", "encode", "denoise", "decode", "total", "loras")
     return Timings(**{name: getattr(a, name) + getattr(b, name) for name in stages}, steps=[*a.steps, *b.steps])

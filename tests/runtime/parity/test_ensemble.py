@@ -1,13 +1,17 @@
 """Base and refiner in one call, against the two calls of diffusers' documentation."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from sdengine.engines.errors import UsageError
+from sdengine.runtime import Pipeline
 from sdengine.runtime.ensemble import Ensemble
 
+from ...bundles import bundle_of
+from ...engines.lora.networks import kohya_lora
 from .oracle import DECIBELS, generators, oracle, ours, picture, psnr, their_warnings
 
 PROMPTS: dict[str, Any] = {
@@ -104,3 +108,21 @@ def test_bad_input(ensemble: Ensemble, settings: dict[str, Any], message: str) -
 def test_other_families_are_refused() -> None:
     with pytest.raises(UsageError, match="is an SDXL bundle, not one of the family sd1"):
         Ensemble(ours("sd1"), ours("sdxl_refiner"))
+
+
+def test_loras_are_the_base_s(tmp_path: Path) -> None:
+    """By argument or by tag, which the refiner does not read as text; the result names them."""
+    kohya_lora("sdxl", tmp_path / "a.safetensors", size=0.15)
+    opening: dict[str, Any] = {"engine": "onnxruntime", "threads": 1}
+    with (
+        Pipeline.load(bundle_of("sdxl"), **opening, lora_folder=tmp_path) as base,
+        Pipeline.load(bundle_of("sdxl_refiner"), **opening) as refiner,
+    ):
+        both = Ensemble(base, refiner)
+        settings: dict[str, Any] = {"num_inference_steps": 3, "height": 64, "width": 64, "seed": 1, "output_type": "np"}
+        plain = both("a cat", **settings)
+        named = both("a cat", loras=[("a", 0.5)], **settings)
+        tagged = both("a cat <lora:a:0.5>", **settings)
+    assert not plain.loras and [(lora["name"], lora["strength"]) for lora in tagged.loras] == [("a", 0.5)]
+    assert tagged.warnings == named.warnings and named.timings_ms.loras > 0
+    assert np.array_equal(tagged.images, named.images) and not np.array_equal(named.images, plain.images)
