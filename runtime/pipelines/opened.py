@@ -71,6 +71,8 @@ def opened(source: str | Path, options: Mapping[str, Any]) -> tuple[Opening, Any
         own["prior"] = found.path
         reached = {name: locating[name] for name in ("token", "local_files_only", "variant")}
         found = located(_decoder_beside(source) if decoder is None else decoder, say=progress, **reached)
+    elif decoder is not None and not found.is_bundle:
+        raise UsageError(f"decoder goes with a prior of Kandinsky 2.2; {source} is none")
     bundle = found.is_bundle
     if not bundle and found.path.is_dir() and kept and _has_safety_checker(found.index()):
         note(

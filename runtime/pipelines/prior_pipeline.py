@@ -6,9 +6,9 @@ from typing import Any
 from ...engines.errors import UsageError
 from .calls import CALLS, PRIOR
 from .output import EmbedsOutput
-from .parts import UnknownAttributeError
 from .pipeline import DiffusionPipeline
 from .request import named_arguments, prior_callback
+from .text_parts import part_of
 from .torch_values import tensor_of
 
 __all__ = ["KandinskyV22PriorPipeline"]
@@ -104,10 +104,15 @@ class KandinskyV22PriorPipeline(DiffusionPipeline):
         return EmbedsOutput(*both, result)
 
     @property
+    def components(self) -> dict[str, Any]:
+        """The parts that another pipeline of the prior can be made of."""
+        return {name: part_of(self._opening, name) for name in ("text_encoder", "tokenizer")}
+
+    @property
     def scheduler(self) -> Any:
         """Refused: a prior has the one of its checkpoint."""
-        raise UnknownAttributeError("scheduler: a prior has the one of its checkpoint, UnCLIPScheduler")
+        raise UsageError("scheduler: a prior has the one of its checkpoint, UnCLIPScheduler")
 
     @scheduler.setter
     def scheduler(self, scheduler: Any) -> None:
-        raise UnknownAttributeError("scheduler cannot be set: a prior has the one of its checkpoint, UnCLIPScheduler")
+        raise UsageError("scheduler cannot be set: a prior has the one of its checkpoint, UnCLIPScheduler")

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...engines.errors import UsageError, nearest
 from ..request.request import Request
-from .calls import CALLS, Call
+from .calls import CALLS, PRIOR, Call
 from .output import known_output_type
 from .schedulers import Scheduler
 from .torch_values import tensor_of, torch_here
@@ -55,7 +55,7 @@ def asked(call: Call, arguments: Sequence[Any], named: Mapping[str, Any], pipeli
     found, given = Asked(), named_arguments(call, arguments, named)
     for name in call.needs:
         if given.get(name) is None:
-            others = [other.name for other in CALLS.values() if other.label == call.label and name not in other.needs]
+            others = [other.name for other in CALLS.values() if _alike(other, call) and name not in other.needs]
             raise UsageError(f"{call.name} needs {name}; {', '.join(others[:3])} do without")
     given = {name: value for name, value in given.items() if value is not None}
     found.output_type = given.pop("output_type", "pil")
@@ -76,6 +76,11 @@ def asked(call: Call, arguments: Sequence[Any], named: Mapping[str, Any], pipeli
     # diffusers reads prompts as they stand.
     found.settings = {"weighting": False, **settings, "output_type": known_output_type(found.output_type)}
     return found
+
+
+def _alike(other: Call, call: Call) -> bool:
+    """Whether both are for the same checkpoints, and make images of the same: texts, or embeddings."""
+    return (other.label, other.embedded) == (call.label, call.embedded) and PRIOR not in (other.name, call.name)
 
 
 def named_arguments(call: Call, arguments: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:

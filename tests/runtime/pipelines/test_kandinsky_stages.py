@@ -128,7 +128,21 @@ def test_what_a_prior_refuses(arguments: dict[str, Any], message: str) -> None:
 def test_a_prior_alone_needs_a_decoder() -> None:
     with pytest.raises(UsageError, match="name one with decoder="):
         pipelines.KandinskyV22PriorPipeline.from_pretrained(checkpoint_of("kandinsky_prior"))
+    with pytest.raises(UsageError, match="decoder goes with a prior"):
+        pipelines.StableDiffusionPipeline.from_pretrained(checkpoint_of("sd1"), decoder=checkpoint_of("kandinsky"))
     with pytest.raises(UsageError, match="needs image_embeds"):
         opened(pipelines, "KandinskyV22Pipeline", "kandinsky")()
+    with pytest.raises(
+        UsageError, match="needs image; KandinskyV22Pipeline, KandinskyV22ControlnetPipeline do without"
+    ):
+        opened(pipelines, "KandinskyV22Img2ImgPipeline", "kandinsky")(image_embeds=np.ones((1, 32)))
+
+
+def test_attributes_of_a_prior() -> None:
+    prior = opened(pipelines, "KandinskyV22PriorPipeline", "kandinsky_prior")
+    again = pipelines.KandinskyV22PriorPipeline(**prior.components)
+    assert again._opening is prior._opening
     with pytest.raises(UsageError, match="UnCLIPScheduler"):
-        opened(pipelines, "KandinskyV22PriorPipeline", "kandinsky_prior").scheduler = None
+        assert prior.scheduler
+    with pytest.raises(UsageError, match="UnCLIPScheduler"):
+        prior.scheduler = None
