@@ -11,14 +11,16 @@ from PIL import Image
 from sdengine.engines.errors import CheckpointError, SdengineError, UsageError
 from sdengine.export import export_bundle
 from sdengine.runtime import Pipeline
+from sdengine.runtime.cli.main import _app
+from sdengine.runtime.decode.image_file import read_record
 from sdengine.runtime.prompt import load_embeddings
 from sdengine.runtime.serve.asked import Limits
 from sdengine.runtime.serve.model import Model
 from sdengine.runtime.serve.page.form_fields import fields_for
 from sdengine.runtime.serve.worker import Worker
+from typer.testing import CliRunner
 
 from ..bundles import bundle_of, checkpoint_of
-from .cli.test_commands import sdengine
 from .parity.oracle import ours, picture
 
 SIZE: dict[str, Any] = {"height": 64, "width": 64}
@@ -160,18 +162,23 @@ def test_embeddings_take_no_part_of_the_decoder() -> None:
 
 def test_embeddings_from_one_command_to_the_next(tmp_path: Path) -> None:
     bundle, small = str(bundle_of("kandinsky")), ["--height", "64", "--width", "64", "--steps", "2", "--seed", "1"]
-    run = ["run", bundle, "--engine", "onnxruntime"]
+
+    def run(*arguments: str) -> None:
+        done = CliRunner().invoke(_app(), ["run", bundle, "--engine", "onnxruntime", "--threads", "1", *arguments])
+        assert done.exit_code == 0, done.output
+
     embeds = tmp_path / "e.safetensors"
-    options = ["--prior-steps", "2", "--seed", "1", "--output-type", "embeds", "-o"]
-    assert sdengine(*run, "a cat", "--negative-prompt", "dull", *options, str(embeds)).returncode == 0
-    assert sdengine(*run, "--embeds", str(embeds), *small, "-o", str(tmp_path / "a.png")).returncode == 0
+    options = ["--prior-steps", "2", "--seed", "1", "--output-type", "embeds", "-o", str(embeds)]
+    run("a cat", "--negative-prompt", "dull", *options)
+    run("--embeds", str(embeds), *small, "-o", str(tmp_path / "a.png"))
     made = load_embeddings(embeds)
     assert set(made) == {"image_embeds", "negative_image_embeds"}
     expected = ours("kandinsky")(**made, height=64, width=64, num_inference_steps=2, seed=1).images[0]
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), np.asarray(expected))
     mixed = ["--images-and-prompts", "a dog", "--images-and-prompts", str(tmp_path / "a.png"), "--weights", "1,2"]
-    output = sdengine(*run, *mixed, "--prior-steps", "2", *small, "--json", "-o", str(tmp_path / "b.png"))
-    assert json.loads(output.stdout)["settings"]["images_and_prompts"] == ["a dog", str(tmp_path / "a.png")]
+    run(*mixed, "--prior-steps", "2", *small, "-o", str(tmp_path / "b.png"))
+    record = read_record(tmp_path / "b.png")
+    assert record is not None and record.settings["images_and_prompts"] == ["a dog", str(tmp_path / "a.png")]
 
 
 def test_little_memory(alone: list[Any]) -> None:
