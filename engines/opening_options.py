@@ -4,8 +4,12 @@ import re
 from dataclasses import asdict, dataclass
 
 from .errors import UsageError
+from .scalars import whole_number
 
 __all__ = ["OpeningOptions"]
+
+_THREADS_MOST = 4096
+_BYTES_MOST = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,16 @@ class OpeningOptions:
     memory_limit: int | None = None
 
     def __post_init__(self) -> None:
+        """Check what means the same to every engine.
+
+        Raises:
+            UsageError: a number is out of its range, or there is no such device.
+
+        """
+        if self.threads is not None:
+            whole_number("threads", self.threads, least=1, most=_THREADS_MOST)
+        if self.memory_limit is not None:
+            whole_number("memory_limit", self.memory_limit, least=0, most=_BYTES_MOST)
         if self.device is not None and re.fullmatch(r"cpu|cuda(:\d+)?", str(self.device)) is None:
             raise UsageError(f"device={str(self.device)!r} is none of cpu, cuda and cuda:N")
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from .bundle.bundle import Bundle
+from .bundle.bundle import PRECISIONS, Bundle
 from .engine import Engine
 from .errors import DamagedBundleError, EngineError, EngineUnavailableError, SdengineError, UsageError, nearest
 from .opening_options import OpeningOptions
@@ -20,6 +20,7 @@ __all__ = [
     "Fallback",
     "FallbackPolicy",
     "Opened",
+    "check_choice",
     "default_precision",
     "exported_first",
     "open_engine",
@@ -125,6 +126,22 @@ class Opened:
     unused: tuple[str, ...] = ()
 
 
+def check_choice(engine: str, precision: str | None, fallback: str | None) -> None:
+    """Check that there are an engine, a precision and a policy of these names.
+
+    Raises:
+        UsageError: there is none.
+
+    """
+    if engine != "auto" and engine not in ENGINES:
+        known = ", ".join(["auto", *ENGINES])
+        raise UsageError(f"unknown engine {engine!r}; there are {known}{nearest(engine, ENGINES)}")
+    if precision is not None and precision not in PRECISIONS:
+        raise UsageError(f"unknown precision {precision!r}; there are {', '.join(PRECISIONS)}")
+    if fallback is not None and fallback not in get_args(FallbackPolicy):
+        raise UsageError(f"fallback={fallback!r} is neither allow nor error")
+
+
 def open_engine(
     bundle: Bundle,
     component: str,
@@ -154,12 +171,7 @@ def open_engine(
         EngineError: nothing that is allowed can run the component; the reasons are listed.
 
     """
-    if engine != "auto" and engine not in ENGINES:
-        known = ", ".join(["auto", *ENGINES])
-        raise UsageError(f"unknown engine {engine!r}; there are {known}{nearest(engine, ENGINES)}")
-    known_precisions = dict.fromkeys(p for kind in ENGINES.values() for p in kind.precisions)
-    if precision is not None and precision not in known_precisions:
-        raise UsageError(f"unknown precision {precision!r}; there are {', '.join(known_precisions)}")
+    check_choice(engine, precision, fallback)
     set_options = (options or OpeningOptions()).set_options
     policy = fallback or ("allow" if engine == "auto" else "error")
     skipped: list[Fallback] = []

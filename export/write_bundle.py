@@ -14,6 +14,7 @@ import msgspec
 import onnx_ir as ir
 import torch
 
+from ..engines.argument_types import with_checked_types
 from ..engines.bundle.bundle import MANIFEST, SCHEDULER, Bundle, file_sha256, resolve_config
 from ..engines.bundle.foreign_files import foreign_files
 from ..engines.bundle.manifest import (
@@ -88,6 +89,7 @@ class _Request:
     options: list[str]
 
 
+@with_checked_types
 def export_bundle(
     checkpoint: str | Path,
     output: str | Path,

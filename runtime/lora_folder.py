@@ -28,7 +28,7 @@ class LoraFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
-        if not self.path.is_dir():
+        if not os.path.isdir(self.path):  # false, too, of a name that the system refuses
             raise UsageError(f"there is no folder {self.path} with LoRAs")
 
     def names(self) -> list[str]:

@@ -13,7 +13,7 @@ from ..engines.engine import Array, Engine, run, run_in_engine_memory
 from ..engines.fastest import AutoOrder, auto_order
 from ..engines.memory import HOST, Buffer, Memory
 from ..engines.opening_options import OpeningOptions
-from ..engines.registry import ENGINES, Fallback, FallbackPolicy, Opened, open_engine
+from ..engines.registry import ENGINES, Fallback, FallbackPolicy, Opened, check_choice, open_engine
 from ..engines.spec import ComponentSpec
 
 __all__ = ["Components"]
@@ -81,6 +81,7 @@ class Components:
         options: OpeningOptions | None = None,
         shared: "Components | None" = None,
     ) -> None:
+        check_choice(engine, precision, fallback)
         self.bundle = bundle
         self.vae_tiling = vae_tiling
         self.low_memory = low_memory

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ..engines.argument_types import with_checked_types
 from ..engines.bundle.bundle import Bundle
 from ..engines.bundle.file_checks import HashPolicy
 from ..engines.errors import UsageError, nearest
@@ -139,6 +140,7 @@ class Pipeline:
         self._interrupts.requested = stop
 
     @classmethod
+    @with_checked_types
     def load(
         cls,
         path: str | Path,
@@ -154,7 +156,7 @@ class Pipeline:
         compile: bool | None = None,  # noqa: A002 - torch's own name for it
         memory_limit: int | None = None,
         vae_tiling: str | int = "auto",
-        textual_inversions: "Sequence[InversionSource]" = (),
+        textual_inversions: Sequence["InversionSource"] = (),
         loras: Sequence[LoraSource] = (),
         lora_folder: str | Path | None = None,
         verify: HashPolicy = "once",
@@ -424,7 +426,7 @@ class Pipeline:
             EngineError: an engine cannot be opened.
 
         """
-        from .request.scalars import whole_number
+        from ..engines.scalars import whole_number
 
         most, slots = self.components.spec("denoiser").axes["S"].max, whole_number("slots", slots)
         if not 1 <= slots <= most:

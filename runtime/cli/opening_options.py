@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-from ...engines.errors import UsageError
 from .made_options import with_options
 from .options import Compile, CudaGraph, Device, Engine, Threads
 
@@ -62,8 +61,6 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
 
 
 def _collected(values: dict[str, Any]) -> dict[str, Any]:
-    if values["fallback"] not in (None, "allow", "error"):
-        raise UsageError(f"--fallback {values['fallback']!r} is neither allow nor error")
     limit = values["memory_limit"]
     return {
         **values,

@@ -9,6 +9,7 @@ What files hold, as ``.safetensors`` or as written by ``torch.save`` (read as da
 - nothing but a tensor, whose word the caller names.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,7 @@ def load_inversions(source: InversionSource) -> list[TextualInversion]:
     path, named = source if isinstance(source, (tuple, list)) and len(source) == 2 else (source, None)
     if not isinstance(path, (str, Path)):
         raise UsageError(f"textual inversion: {path!r} is neither a file nor a pair of a file and its word")
-    words = [named] if isinstance(named, str) else None if named is None else list(named)
+    words: list[Any] | None = None if named is None else list(named) if isinstance(named, (list, tuple)) else [named]
     if words is not None and (not words or not all(isinstance(word, str) for word in words)):
         raise UsageError(f"textual inversion: the words of {path} should be texts, not {named!r}")
     file = _file(Path(path))
@@ -125,7 +126,7 @@ def inversions_in_lora(name: str, embeddings: Mapping[str, Mapping[str, _F32]]) 
 
 
 def _file(path: Path) -> Path:
-    if not path.is_dir():
+    if not os.path.isdir(path):  # false, too, of a name that the system refuses
         return path
     file = next((path / name for name in _IN_FOLDERS if (path / name).is_file()), None)
     if file is None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ...engines.errors import UsageError
+from ...engines.scalars import finite_number, plain_numbers, shortened, whole_number
 from ..denoise.callback import checked_callback
 from .arrays import finite_array, joined_array
-from .scalars import finite_number, plain_numbers, shortened, whole_number
 
 __all__ = [
     "ANYTHING",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...engines.errors import UsageError, nearest
+from ...engines.scalars import shortened
 from ..prompt.layout import LongPrompt
 from .argument import (
     ANYTHING,
@@ -32,7 +33,6 @@ from .argument import (
     choice,
     whole,
 )
-from .scalars import shortened
 
 __all__ = ["IMAGES_MOST", "OUTPUT_TYPES", "STEPS_MOST", "Request"]
 

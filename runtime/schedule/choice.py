@@ -13,7 +13,7 @@ from typing import Any
 
 from ...engines.errors import UsageError, nearest
 from ...engines.files.regular_file import open_regular
-from ..request.scalars import plain_numbers
+from ...engines.scalars import plain_numbers
 from .solver_registry import SOLVERS, find_solver
 
 __all__ = ["SchedulerChoice", "choose_scheduler", "described_config", "read_scheduler_config"]

@@ -12,9 +12,9 @@ from typing import Any
 from PIL import Image
 
 from ...engines.errors import nearest
+from ...engines.scalars import finite_number, shortened, whole_number
 from ..request.argument import ANYTHING, CALLBACK, IMAGE, IMAGES, MIXED, TEXT, argument_of
 from ..request.request import Request
-from ..request.scalars import finite_number, shortened, whole_number
 from .api_error import ApiError
 from .uploads import Upload, has_alpha, mask_from_alpha, opened, upload_from_text
 

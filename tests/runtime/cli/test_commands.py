@@ -171,6 +171,7 @@ BAD_RUNS = [
     (["BUNDLE", "x", "--engine", "onxruntime"], 2, "did you mean 'onnxruntime'"),
     (["BUNDLE", "x", "--engine", "onnxruntime", "--precision", "fp16"], 1, "not in fp16; export it again"),
     (["BUNDLE", "x", "--engine", "onnxruntime", "--memory-limit", "9"], 2, "no option memory_limit; it is for onnxr"),
+    (["BUNDLE", "x", "--threads", "100000000000"], 2, "threads=100000000000 is too large; 4096 is the most"),
     (["BUNDLE", "x", "--memory-limit", "0"], 2, "--memory-limit"),
     (["BUNDLE", "x", "--fallback", "maybe"], 2, "neither allow nor error"),
     (["BUNDLE", "x", "-o", "x.tiff"], 2, "unknown image format"),

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from ...engines.errors import UsageError
+from .errors import UsageError
 
 __all__ = ["finite_number", "plain_numbers", "shortened", "whole_number"]
 
