@@ -22,6 +22,11 @@ def stream(seed: int = 5) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+LEAST = 60.0
+"""Decibels that images in float32 agree to: 80 to 130 here, and 69 with another release of ONNX Runtime, as this small
+random network makes much of how a sum was rounded. Images that were wrong had at most 28."""
+
+
 def hint(height: int = 64, width: int = 128) -> torch.Tensor:
     """A smooth random hint, [1, 3, H, W] of 0 to 1."""
     pixels = np.asarray(picture(height, width, 3), np.float32) / 255
@@ -41,7 +46,7 @@ def check(
     engine: str = "onnxruntime",
     precision: str | None = None,
     seeds: tuple[int, ...] | None = None,
-    decibels: float = 80.0,
+    decibels: float = LEAST,
     **arguments: Any,
 ) -> Result:
     """Draw both ways, with one generator or with a seed for each image, and compare pictures and embeddings."""
@@ -83,7 +88,7 @@ def test_a_seed_for_each_image() -> None:
     check("kandinsky", **TWO, seeds=(1, 2, 3, 4), **STEPS, **SIZE)
     one = ours("kandinsky")(**PROMPT, negative_prompt="blurry", **STEPS, **SIZE, seed=7, output_type="np")
     images, _ = expected("kandinsky", stream(7), **PROMPT, negative_prompt="blurry", **STEPS, **SIZE)
-    assert psnr(one.images, images) >= 80
+    assert psnr(one.images, images) >= LEAST
 
 
 @pytest.mark.parametrize("given", [{"guidance_scale": 1.0}, {"prior_guidance_scale": 1.0}, {"prior_guidance_scale": 7}])
@@ -127,7 +132,7 @@ def test_inpainting_of_several_pictures() -> None:
     for i in range(2):
         own = given | {"prompt": given["prompt"][i]}
         alone, _ = expected("kandinsky_inpaint", stream(3 + i), **own, image=pictures[i], mask_image=masks[i])
-        assert psnr(both[i], alone[0]) >= 80
+        assert psnr(both[i], alone[0]) >= LEAST
 
 
 def test_hint() -> None:
@@ -149,7 +154,7 @@ def test_interpolation(more: dict[str, Any]) -> None:
     result = ours("kandinsky")(**mixture, **STEPS, **SIZE, generator=stream(), output_type="np")
     assert_close(result.image_embeds, embeds[0])
     assert_close(result.negative_image_embeds, embeds[1])
-    assert psnr(images, result.images) >= 80
+    assert psnr(images, result.images) >= LEAST
 
 
 def test_a_transparent_picture_is_mixed_on_white() -> None:
@@ -181,11 +186,11 @@ def test_embeddings_out_and_in() -> None:
     images = theirs("kandinsky", embeds, stream(), **SIZE, num_inference_steps=5)
     given = {**SIZE, "num_inference_steps": 5, "output_type": "np"}
     result = pipe(image_embeds=embeds[0], negative_image_embeds=embeds[1], **given, generator=stream())
-    assert psnr(images, result.images) >= 80
+    assert psnr(images, result.images) >= LEAST
     # What the image encoder makes of zeros stands in place of negative embeddings that are not given.
-    assert psnr(images, pipe(image_embeds=embeds[0], **given, generator=stream()).images) >= 80
+    assert psnr(images, pipe(image_embeds=embeds[0], **given, generator=stream()).images) >= LEAST
     repeated = theirs("kandinsky", (embeds[0][:1], embeds[1][:1]), stream(), **SIZE, num_inference_steps=5)
-    assert psnr(repeated, pipe(image_embeds=embeds[0][:1], **given, generator=stream()).images) >= 80
+    assert psnr(repeated, pipe(image_embeds=embeds[0][:1], **given, generator=stream()).images) >= LEAST
 
 
 @pytest.mark.parametrize("kind", ["kandinsky", "kandinsky_inpaint"])
@@ -206,7 +211,7 @@ def test_each_embedding_has_its_own_image(kind: str) -> None:
         ).images
     listed = {"image_embeds": list(embeds[0].split(1)), "negative_image_embeds": list(embeds[1].split(1))}
     result = ours(kind)(**listed, **given, **SIZE, generator=stream())
-    assert psnr(images, result.images) >= 80
+    assert psnr(images, result.images) >= LEAST
 
 
 def test_one_generator_for_embeddings_and_images() -> None:

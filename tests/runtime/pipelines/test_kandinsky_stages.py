@@ -60,7 +60,7 @@ def program(library: ModuleType, name: str) -> Any:
 def test_two_pipelines_give_diffusers_images(name: str) -> None:
     expected, _ = program(diffusers, name)
     images, (prior, decoder) = program(pipelines, name)
-    assert psnr(expected, images) >= 75
+    assert psnr(expected, images) >= 60
     assert "denoiser" not in prior._opening.pipeline().components._open
     assert "prior" not in decoder._opening.pipeline().components._open
 
@@ -76,7 +76,7 @@ def test_interpolation_and_unpacking() -> None:
             decoder = opened(library, "KandinskyV22Pipeline", "kandinsky")
             found.append((out.image_embeds, decoder(**out, **SIZE, generator=generator).images))
     np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-4, atol=1e-4)
-    assert psnr(found[0][1], found[1][1]) >= 75
+    assert psnr(found[0][1], found[1][1]) >= 60
 
 
 def test_a_callback_of_the_prior_has_its_latents() -> None:
