@@ -27,7 +27,7 @@ def pixel_range(bundle: Bundle, axis: str) -> PixelRange:
     """Return the heights (``h``) or widths (``w``) of text-to-image."""
     allowed = next(iter(bundle.component("denoiser").graphs.values())).spec.axes[axis]
     factor = bundle.autoencoder.factor
-    multiple = factor**2 if bundle.family.sizes == "rounded" else factor
+    multiple = bundle.family.rounds_to(factor)
     return PixelRange(
         least=-(-allowed.min * factor // multiple) * multiple,
         most=allowed.max * factor // multiple * multiple,

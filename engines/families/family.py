@@ -126,6 +126,15 @@ class Family:
         """
         return factor * 2 ** (levels - 1) if self.sizes == "rounded" else factor
 
+    def rounds_to(self, factor: int) -> int:
+        """Return what heights and widths of text-to-image are multiples of, in pixels, rounded up where it rounds.
+
+        Args:
+            factor: pixels per latent.
+
+        """
+        return factor**2 if self.sizes == "rounded" else factor
+
     def defaults_for(self, pipeline_class: str, task: str, *, controlled: bool) -> Defaults:
         """Return the defaults of a task.
 

@@ -8,6 +8,7 @@ import numpy as np
 from ...engines.errors import UsageError, nearest
 from .calls import Call
 from .opening import Opening
+from .request import by_name
 from .torch_values import tensor_of
 
 __all__ = ["EncodePrompt"]
@@ -47,17 +48,17 @@ class EncodePrompt:
             UsageError: an argument is unknown, or cannot be met.
 
         """
-        given = self._arguments(arguments, named)
-        own = {name: given.pop(name, None) for name in _OF_THE_CALL}
+        prompts = self._arguments(arguments, named)
+        own = {name: prompts.pop(name, None) for name in _OF_THE_CALL}
         if own["lora_scale"] not in (None, 1.0):
             raise UsageError("lora_scale: set_adapters() says how strong LoRAs are, before the prompt is encoded")
         guided = own["do_classifier_free_guidance"] is None or bool(own["do_classifier_free_guidance"])
-        encoded = self._encoded(given, guided)
+        encoded = self._encoded(prompts, guided)
         repeats = 1 if own["num_images_per_prompt"] is None else int(own["num_images_per_prompt"])
-        found = [encoded.hidden, encoded.negative_hidden]
+        embeddings = [encoded.hidden, encoded.negative_hidden]
         if self._call.label == "SDXL":
-            found += [encoded.pooled, encoded.negative_pooled]
-        return tuple(None if array is None else tensor_of(np.repeat(array, repeats, axis=0)) for array in found)
+            embeddings += [encoded.pooled, encoded.negative_pooled]
+        return tuple(None if array is None else tensor_of(np.repeat(array, repeats, axis=0)) for array in embeddings)
 
     def _encoded(self, prompts: Mapping[str, Any], guided: bool) -> Any:
         from ..request.request import Request
@@ -72,13 +73,5 @@ class EncodePrompt:
         known = _ARGUMENTS.get(self._call.label)
         if known is None:
             raise UsageError(f"encode_prompt: {self._call.name} encodes prompts in its prior; give them to the call")
-        if len(arguments) > len(known):
-            raise UsageError(f"encode_prompt takes {len(known)} arguments, not {len(arguments)}")
-        given = dict(zip(known, arguments, strict=False))
-        for name, value in named.items():
-            if name not in known:
-                raise UsageError(f"encode_prompt has no argument {name!r}{nearest(name, known)}")
-            if name in given:
-                raise UsageError(f"encode_prompt: {name} was given twice, by its place and by its name")
-            given[name] = value
-        return {name: value for name, value in given.items() if value is not None}
+        values = by_name("encode_prompt", known, arguments, named, known, lambda name: nearest(name, known))
+        return {name: value for name, value in values.items() if value is not None}

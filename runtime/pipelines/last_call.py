@@ -9,7 +9,7 @@ __all__ = ["LastCall"]
 
 
 class LastCall:
-    """What a callback, or whoever looks afterwards, reads of a call."""
+    """Attributes that callbacks read during a call, and programs after it."""
 
     _opening: Opening
     _asked: Mapping[str, Any]

@@ -90,17 +90,42 @@ def named_arguments(call: Call, arguments: Sequence[Any], named: Mapping[str, An
         UsageError: an argument is unknown to the class, or given twice.
 
     """
-    if len(arguments) > len(call.arguments):
-        raise UsageError(f"{call.name} takes {len(call.arguments)} arguments, not {len(arguments)}")
-    given = dict(zip(call.arguments, arguments, strict=False))
     known = (*call.arguments, *OURS, *OLD_CALLBACK)
+    return by_name(call.name, call.arguments, arguments, named, known, lambda name: _instead(call, name, known))
+
+
+def by_name(
+    function: str,
+    order: Sequence[str],
+    arguments: Sequence[Any],
+    named: Mapping[str, Any],
+    known: Sequence[str],
+    instead: Callable[[str], str],
+) -> dict[str, Any]:
+    """Return all arguments of a function by name.
+
+    Args:
+        function: its name, for messages.
+        order: names of the arguments that may be positional.
+        arguments: positional ones.
+        named: the others.
+        known: names of all arguments.
+        instead: what a message says of an unknown name.
+
+    Raises:
+        UsageError: an argument is unknown, or given twice.
+
+    """
+    if len(arguments) > len(order):
+        raise UsageError(f"{function} takes {len(order)} arguments, not {len(arguments)}")
+    values = dict(zip(order, arguments, strict=False))
     for name, value in named.items():
-        if name in given:
-            raise UsageError(f"{call.name}: {name} was given twice, by its place and by its name")
+        if name in values:
+            raise UsageError(f"{function}: {name} was given twice, by its place and by its name")
         if name not in known:
-            raise UsageError(f"{call.name} has no argument {name!r}{_instead(call, name, known)}")
-        given[name] = value
-    return given
+            raise UsageError(f"{function} has no argument {name!r}{instead(name)}")
+        values[name] = value
+    return values
 
 
 def _instead(call: Call, name: str, known: Sequence[str]) -> str:

@@ -359,7 +359,7 @@ def _rounded_size(
     sizes that the UNet cannot run are rounded.
     """
     factor = bundle.autoencoder.factor
-    multiple = bundle.family.size_multiple(factor, levels) if task == "image" else factor**2
+    multiple = bundle.family.size_multiple(factor, levels) if task == "image" else bundle.family.rounds_to(factor)
     if latents is not None:
         requested = (latents.shape[2] * factor, latents.shape[3] * factor)
         explicit = (request.height or requested[0], request.width or requested[1])

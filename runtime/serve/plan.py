@@ -92,11 +92,11 @@ def _earlier_stages(job: Job, image: Bucket) -> list[Work]:
     """Return what is denoised before an image: the embedding of its text, and that of a negative one."""
     if job.request.image_embeds is not None:
         return []
-    found = []
+    earlier: list[Work] = []
     for stage in job.stages:
         bucket = replace(image, height=1, width=1, more=(), stage=stage.stage.network)
         rows = [2 if stage.guidance_scale > 1 else 1]
         if job.guided and job.prompts.negative_prompt is not None:
             rows.append(1)
-        found += [Work(bucket=bucket, rows=count, evaluations=stage.steps) for count in rows]
-    return found
+        earlier += [Work(bucket=bucket, rows=count, evaluations=stage.steps) for count in rows]
+    return earlier

@@ -279,12 +279,9 @@ class Turns:
         step, steps = sum(s.step for s in entry.stages), sum(s.schedule.steps for s in entry.stages)
         ticket.tell(Progress(index=entry.index, step=step, steps=steps))
         mapping = self._models[entry.bucket.model].pipeline.bundle.manifest.preview
-        due = entry.previewed < ticket.previews and not sample.finished
-        if (
-            mapping is not None
-            and due
-            and sample.position * (ticket.previews + 1) >= sample.evaluations * (entry.previewed + 1)
-        ):
+        if mapping is None or sample.finished or entry.previewed >= ticket.previews:
+            return
+        if sample.position * (ticket.previews + 1) >= sample.evaluations * (entry.previewed + 1):
             image = preview_image(mapping, sample)
             number, entry.previewed = entry.previewed, entry.previewed + 1
             ticket.tell(Preview(index=entry.index, number=number, step=step, steps=steps, image=image))

@@ -32,7 +32,7 @@ def warm_up_settings(bundle: Bundle, height: int | None, width: int | None) -> d
     elif bundle.manifest.model_index.get("requires_aesthetics_score"):  # a refiner
         settings |= {"image": _grey(height, width), "strength": 1.0}
     if unet.image_hint:
-        multiple = bundle.autoencoder.factor**2  # to which sizes are rounded up
+        multiple = family.rounds_to(bundle.autoencoder.factor)
         settings["hint"] = _grey(*(-(-side // multiple) * multiple for side in (height, width)))
     return settings
 

@@ -28,10 +28,10 @@ def test_the_published_schema_is_in_step_with_the_structs() -> None:
 def test_settings_that_nobody_set_are_told_as_they_were_used(measured: Path) -> None:
     report = read_report(measured / "report.json")
     assert report.used is not None
-    told = dict(_settings(report))
-    assert (report.settings.scheduler, told["scheduler"]) == (None, f"{report.used.scheduler} (the checkpoint's)")
+    shown = dict(_settings(report))
+    assert (report.settings.scheduler, shown["scheduler"]) == (None, f"{report.used.scheduler} (the checkpoint's)")
     assert report.used.scheduler.endswith("Scheduler")
-    assert "None" not in told.values()
+    assert "None" not in shown.values()
 
 
 def test_torch_is_measured_beside_the_engines_of_the_bundle() -> None:
