@@ -18,8 +18,10 @@ from .denoise import Denoising, Sample, Step
 from .open_engines import Components
 from .prepare import Preparer
 from .prompt import InversionSource, TextualInversion
+from .request.job import EmbedsJob
 from .request.request import Request
-from .request.resolve import EmbedsJob, resolve, resolve_embeds, settings_of
+from .request.resolve import resolve, resolve_embeds
+from .request.settings import settings_of
 from .result import Result, Timings, timed
 
 __all__ = ["Generation", "Progress", "settings_for_record"]

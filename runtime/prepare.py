@@ -28,8 +28,8 @@ from .prompt import (
     with_inversions,
 )
 from .prompt.prompt_request import PromptRequest
+from .request.job import EmbedsJob, Job
 from .request.job_schedule import schedule_for
-from .request.resolve import EmbedsJob, Job
 from .result import Timings, timed
 from .schedule import Schedule
 

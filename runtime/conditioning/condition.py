@@ -17,7 +17,7 @@ from ..latents.start import Start
 from ..open_engines import Components
 from ..prior import ImageEmbeds
 from ..prompt import EncodedPrompts
-from ..request.resolve import Job
+from ..request.job import Job
 from ..schedule import Schedule
 
 __all__ = ["Condition", "Part", "Preparation"]

@@ -7,7 +7,7 @@ from ...engines.bundle.bundle import Bundle
 from ...engines.memory import Buffer
 from ...engines.nets.config import UNetConfig
 from ..denoise.guidance import Guidance
-from ..request.resolve import Job
+from ..request.job import Job
 from .condition import Part, Preparation
 from .text import conditioned
 
@@ -25,7 +25,7 @@ class ControlNets:
 
     def components(self, job: Job, bundle: Bundle) -> tuple[str, ...]:
         """See :class:`.Condition`."""
-        return tuple(bundle.manifest.controlnets[: len(job.hints)])
+        return tuple(bundle.manifest.controlnets[: len(job.control_images)])
 
     def prepare(self, preparation: Preparation) -> list[Part]:
         """See :class:`.Condition`."""
@@ -37,7 +37,7 @@ class ControlNets:
             assert isinstance(config, UNetConfig)
             scales.append(control_scale(job, i, config, preparation.guidance, preparation.schedule.evaluations))
         inputs: list[dict[str, dict[str, Buffer]]] = [{} for _ in range(job.images)]
-        for name, pixels in zip(names, job.hints, strict=True):
+        for name, pixels in zip(names, job.control_images, strict=True):
             for images in preparation.chunks():
                 text = conditioned(preparation, f"{name}_conditioner", images)
                 image = np.ascontiguousarray(pixels[[i // (job.images // len(pixels)) for i in images]])

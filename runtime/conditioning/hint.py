@@ -4,7 +4,7 @@ import numpy as np
 
 from ...engines.bundle.bundle import Bundle
 from ..denoise.sample import DENOISER
-from ..request.resolve import Job
+from ..request.job import Job
 from .condition import Part, Preparation
 
 __all__ = ["Hint"]

@@ -9,7 +9,7 @@ from ...engines.bundle.bundle import Bundle
 from ...engines.memory import Buffer
 from ..denoise.sample import DENOISER
 from ..prior import ImageEmbeds
-from ..request.resolve import Job
+from ..request.job import Job
 from .condition import Part, Preparation
 
 __all__ = ["ImageEmbedding"]

@@ -8,7 +8,7 @@ from ...engines.bundle.bundle import Bundle
 from ...engines.engine import Array
 from ...engines.memory import Buffer
 from ..denoise.sample import DENOISER
-from ..request.resolve import Job
+from ..request.job import Job
 from .condition import Part, Preparation
 
 __all__ = ["Inpainting"]

@@ -10,8 +10,8 @@ from ...engines.errors import UsageError
 from ...engines.memory import Buffer
 from ..denoise.guidance import Guidance
 from ..denoise.sample import DENOISER
+from ..request.job import Job
 from ..request.request import Request
-from ..request.resolve import Job
 from .condition import Part, Preparation
 
 __all__ = ["TextAndSizes", "conditioned", "row_time_ids", "time_ids"]

@@ -14,7 +14,7 @@ from ..schedule import Schedule
 from .guidance import Guidance
 
 if TYPE_CHECKING:
-    from ..request.resolve import Job
+    from ..request.job import Job
     from .batch import Batch
 
 __all__ = ["DENOISER", "NoiseStream", "Sample", "checked_samples", "initial_state", "step_numbers"]

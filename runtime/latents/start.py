@@ -17,7 +17,7 @@ from ...engines.nets.config import UNetConfig
 from ..decode.overflow import encoded
 from ..open_engines import Components
 from ..request.input_images import array_from
-from ..request.resolve import Job
+from ..request.job import Job
 from .seeds import NoiseStreams
 
 __all__ = ["Start", "start_for"]

@@ -19,7 +19,7 @@ from ..prompt import EncodedPrompts
 from ..prompt.prompt_request import PromptRequest
 from ..request.arrays import finite_array
 from ..request.input_images import load_images
-from ..request.resolve import EmbedsJob, StageJob
+from ..request.job import EmbedsJob, StageJob
 from ..schedule import Schedule, make_schedule
 from .embedding import Denoised, Embedding, ImageEmbeds, Term
 from .image_encoder import ImageEncoder

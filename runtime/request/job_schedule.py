@@ -12,7 +12,7 @@ from ..schedule.consistency import LCM
 from ..schedule.distilled import shortened_timesteps
 from ..schedule.solver_registry import find_solver
 from .fitness import inner_share
-from .resolve import Job
+from .job import Job
 
 __all__ = ["schedule_for"]
 

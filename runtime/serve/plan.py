@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from ...engines.errors import UsageError
 from ..lora_set import LoraSources
+from ..request.job import Job
 from ..request.job_schedule import schedule_for
 from ..request.request import Request
-from ..request.resolve import Job, resolve
+from ..request.resolve import resolve
 from .policy import Bucket, Work
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def plan_for(name: str, pipeline: "Pipeline", settings: Mapping[str, Any]) -> Pl
     untagged, loras = pipeline.loras_of(request)
     job = resolve(untagged, bundle)
     schedule = schedule_for(job, bundle.scheduler(), strength=job.strength)
-    more = [f"{len(job.hints)} ControlNets"] if job.hints else []
+    more = [f"{len(job.control_images)} ControlNets"] if job.control_images else []
     bucket = Bucket(model=name, height=job.height, width=job.width, more=tuple(more), loras=name_of_loras(loras))
     own = Work(bucket=bucket, rows=2 if job.guided else 1, evaluations=schedule.evaluations)
     return Plan(

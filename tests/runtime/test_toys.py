@@ -17,7 +17,7 @@ from sdengine.export.plan import precisions_for
 from sdengine.runtime import Pipeline
 from sdengine.runtime.conditioning import CONDITIONS, Part, Preparation
 from sdengine.runtime.denoise.sample import DENOISER
-from sdengine.runtime.request.resolve import Job
+from sdengine.runtime.request.job import Job
 
 from ..bundles import bundle_of
 
