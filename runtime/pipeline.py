@@ -22,9 +22,9 @@ from .life import Life
 from .loaded import Loaded
 from .lora_folder import LoraFolder
 from .lora_set import LoraSet, LoraSources
+from .lora_switch import LoraSwitch
 from .open_engines import Components
 from .request.from_arguments import from_arguments
-from .request.lora_request import loras_of_request
 from .request.request import Request
 from .result import Result
 
@@ -56,60 +56,39 @@ class Pipeline:
     """
 
     __slots__ = (
-        "_alive",
-        "_folder",
         "_interrupts",
-        "_inversions",
         "_life",
         "_load_ms",
-        "_loaded",
-        "_plain",
-        "_sources",
-        "_switching",
+        "_loras",
         "_turn",
     )
 
-    def __init__(
-        self,
-        loaded: Loaded,
-        *,
-        plain: Bundle,
-        sources: LoraSources,
-        folder: LoraFolder | None,
-        inversions: "Sequence[InversionSource]",
-        load_ms: float,
-    ) -> None:
-        self._loaded = loaded
-        self._alive = [loaded]  # the current one, and those that are still used
-        self._plain = plain
-        self._sources = sources
-        self._folder = folder
-        self._inversions = inversions
+    def __init__(self, loras: LoraSwitch, *, load_ms: float) -> None:
+        self._loras = loras
         self._load_ms = load_ms
         self._interrupts = Interrupts()
-        self._life = Life(self._release, self._alive)
-        self._switching = threading.RLock()
-        self._turn = threading.RLock() if loaded.components.low_memory else contextlib.nullcontext()
+        self._life = Life(loras.close, loras.alive)
+        self._turn = threading.RLock() if self.components.low_memory else contextlib.nullcontext()
 
     @property
     def bundle(self) -> Bundle:
         """The bundle, with the LoRAs that are over its weights now."""
-        return self._loaded.bundle
+        return self._loras.current.bundle
 
     @property
     def components(self) -> Components:
         """The engines with those weights."""
-        return self._loaded.components
+        return self._loras.current.components
 
     @property
     def preparer(self) -> "Preparer":
         """What encodes prompts and starts samples with those weights."""
-        return self._loaded.generation.preparer
+        return self._loras.current.generation.preparer
 
     @property
     def loras(self) -> list[dict[str, Any]]:
         """The LoRAs that are over the weights now: name, SHA-256, strength, kinds and how many weights they change."""
-        return self._loaded.loras.report
+        return self._loras.current.loras.report
 
     def __setattr__(self, name: str, value: object) -> None:
         if not hasattr(type(self), name):
@@ -230,14 +209,9 @@ class Pipeline:
                 from .generate import Generation
 
                 generation = Generation(bundle, components, textual_inversions, applied.words)
-            return cls(
-                Loaded(components, generation, applied),
-                plain=plain,
-                sources=sources,
-                folder=folder,
-                inversions=textual_inversions,
-                load_ms=(time.perf_counter() - started) * 1e3,
-            )
+            loaded = Loaded(components, generation, applied)
+            switch = LoraSwitch(loaded, plain=plain, usual=sources, folder=folder, inversions=textual_inversions)
+            return cls(switch, load_ms=(time.perf_counter() - started) * 1e3)
         except BaseException:
             components.close()
             raise
@@ -257,10 +231,6 @@ class Pipeline:
         """
         self._life.close()
 
-    def _release(self) -> None:
-        for loaded in self._alive:
-            loaded.close()
-
     def set_loras(self, loras: Sequence[LoraSource]) -> None:
         """Put other LoRAs over the weights, in place of the current ones; ``[]`` removes all.
 
@@ -278,49 +248,8 @@ class Pipeline:
             EngineError: an engine cannot take other weights; a plan must have been built with ``--refit``.
 
         """
-        with self._life.use(), self._turn, self._switching:
-            sources = LoraSources.of(loras, self._folder)
-            self._switch(sources)
-            self._sources = sources
-
-    def _switch(self, sources: LoraSources) -> None:
-        """Open the components that other LoRAs change; the caller holds the lock."""
-        from .generate import Generation
-
-        started = time.perf_counter()
-        old = self._loaded
-        applied = LoraSet.read(sources, self._plain)
-        # Components that open only when they run must not fail then.
-        bundle = applied.over(self._plain, check=old.components.low_memory)
-        components = old.components.with_bundle(bundle)
-        try:
-            with components.opening(old.components.open):
-                generation = Generation(bundle, components, self._inversions, applied.words)
-        except BaseException:
-            components.close()
-            raise
-        switch_ms = (time.perf_counter() - started) * 1e3
-        self._loaded = Loaded(components, generation, applied, switch_ms=switch_ms)
-        self._alive.append(self._loaded)
-        old.retire()
-        self._alive[:] = [loaded for loaded in self._alive if not loaded.released]
-
-    @contextlib.contextmanager
-    def _using(self, sources: LoraSources | None = None) -> "Iterator[tuple[Loaded, float]]":
-        """Yield what a call uses, and the milliseconds that changing to its LoRAs took."""
-        loaded, switch_ms = self._held(sources)
-        with loaded.use():
-            yield loaded, switch_ms
-
-    def _held(self, sources: LoraSources | None = None) -> "tuple[Loaded, float]":
-        """Return the loaded bundle with these LoRAs, changed if they are others; the caller lets it go."""
-        with self._switching:
-            switch_ms = 0.0
-            if sources is not None and not self._loaded.loras.are(sources):
-                self._switch(sources)
-                switch_ms = self._loaded.switch_ms
-            self._loaded.hold()
-            return self._loaded, switch_ms
+        with self._life.use(), self._turn:
+            self._loras.set(loras)
 
     @from_arguments(Request)
     def __call__(self, request: Request) -> Result:
@@ -346,8 +275,8 @@ class Pipeline:
             progress: called with (evaluations done, evaluations in all), before the first and after each.
 
         """
-        request, sources = loras_of_request(request, self._sources, self._folder)
-        with self._life.use(), self._turn, self._interrupts.call(), self._using(sources) as (loaded, switch_ms):
+        request, sources = self._loras.of_request(request)
+        with self._life.use(), self._turn, self._interrupts.call(), self._loras.use(sources) as (loaded, switch_ms):
             result = loaded.generation.whole(request, progress, pipeline=self, load_ms=self._load_ms)
         result.timings_ms.loras = switch_ms
         loras = loaded.loras.report
@@ -370,12 +299,12 @@ class Pipeline:
             UsageError: a tag names a LoRA that is not there, or prompts of one call name different ones.
 
         """
-        return loras_of_request(request, self._sources, self._folder)
+        return self._loras.of_request(request)
 
     @property
     def lora_names(self) -> list[str]:
         """The names that requests may use for LoRAs: those in the ``lora_folder``, as it is now."""
-        return [] if self._folder is None else self._folder.names()
+        return self._loras.names
 
     def has_lora(self, name: str) -> bool:
         """Whether requests may use a name for a LoRA: it is one of :attr:`lora_names`, or a longer one.
@@ -384,7 +313,7 @@ class Pipeline:
             UsageError: several LoRAs have it.
 
         """
-        return self._folder is not None and self._folder.find(name) is not None
+        return self._loras.has(name)
 
     def use_loras(self, sources: LoraSources) -> None:
         """Change the weights now to those that requests with these LoRAs are generated with; see :meth:`set_loras`.
@@ -392,7 +321,7 @@ class Pipeline:
         What is put over the weights for requests that name no LoRAs stays as it was set.
         """
         with self._life.use(), self._turn:
-            self._held(sources)[0].let_go()
+            self._loras.hold(sources)[0].let_go()
 
     @from_arguments(Request)
     def prepare(self, request: Request) -> "list[Sample]":
@@ -410,8 +339,8 @@ class Pipeline:
             EngineError: an engine failed.
 
         """
-        request, sources = loras_of_request(request, self._sources, self._folder)
-        with self._life.use(), self._turn, self._using(sources) as (loaded, _):
+        request, sources = self._loras.of_request(request)
+        with self._life.use(), self._turn, self._loras.use(sources) as (loaded, _):
             return loaded.generation.prepare(request)
 
     def batch(self, sample: "Sample", *, slots: int = 1) -> "Batch":
@@ -432,7 +361,7 @@ class Pipeline:
         if not 1 <= slots <= most:
             raise UsageError(f"slots={slots}: this bundle takes 1 to {most} samples at once; export with --batch")
         with self._life.use():
-            loaded, _ = self._held()
+            loaded, _ = self._loras.hold()
             staged = bool(self.bundle.family.stages)
             return loaded.generation.denoising.batch(sample, slots=slots, staged=staged, on_close=loaded.let_go)
 
@@ -445,7 +374,7 @@ class Pipeline:
             return self._steps(samples)
 
     def _steps(self, samples: "Sequence[Sample]") -> "Iterator[Step]":
-        with self._using() as (loaded, _):
+        with self._loras.use() as (loaded, _):
             yield from loaded.generation.denoising.steps(samples)
 
     def decode(self, samples: "Sequence[Sample]") -> "list[Image]":
@@ -456,5 +385,5 @@ class Pipeline:
             EngineError: an engine failed.
 
         """
-        with self._life.use(), self._turn, self._using() as (loaded, _):
+        with self._life.use(), self._turn, self._loras.use() as (loaded, _):
             return loaded.generation.decode(samples)

@@ -68,7 +68,7 @@ def test_one_generator_for_more_images_than_run_at_once() -> None:
 @pytest.mark.parametrize("scale", [1.0, 0.0])
 def test_without_guidance_there_is_one_row_per_sample(scale: float) -> None:
     pipe, rows = ours("sdxl"), []
-    pipe._loaded.generation.denoising.close()  # what earlier requests have bound
+    pipe._loras.current.generation.denoising.close()  # what earlier requests have bound
     with pipe.components.use("denoiser") as (engine,):
         prepare = engine.prepare
 

@@ -80,7 +80,7 @@ def test_scale_zero_is_without() -> None:
 
 def test_network_is_skipped_outside_its_window() -> None:
     pipe = ours("sd1", 1)
-    pipe._loaded.generation.denoising.close()  # what earlier requests have bound
+    pipe._loras.current.generation.denoising.close()  # what earlier requests have bound
     settings: dict[str, Any] = {"prompt": "a house", "seed": 3, "num_inference_steps": 4}
     with pipe.components.use("controlnet") as (engine,):
         calls = []

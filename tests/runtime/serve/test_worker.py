@@ -154,7 +154,7 @@ def test_requests_with_other_loras_are_grouped(tmp_path: Path) -> None:
             for outcome, result in zip(outcomes, expected, strict=True):
                 assert np.array_equal(np.asarray(outcome.images[0]), np.asarray(result.images[0]))
                 assert [one["name"] for one in outcome.loras] == [one["name"] for one in result.loras]
-            assert sum(not loaded.released for loaded in pipe._alive) == 1  # no batch holds weights of others
+            assert sum(not loaded.released for loaded in pipe._loras.alive) == 1  # no batch holds weights of others
             with pytest.raises(UsageError, match="no LoRA 'c'"):
                 worker.submit(prompt="a house <lora:c>")
 
