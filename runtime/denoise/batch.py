@@ -2,7 +2,7 @@
 
 import functools
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -13,15 +13,14 @@ from ...engines.engine import Engine
 from ...engines.errors import EngineError, UsageError
 from ...engines.memory import HOST, Buffer, Memory
 from .batch_buffers import BatchBuffers, Launch
+from .evaluations import WINDOW, Evaluation, NoiseTable, NumberTable, sample_noise, upcoming
+from .members import Member, Members
 from .numbers import packed
 from .sample import Sample, checked_samples
 
 __all__ = ["Batch", "serialised"]
 
 F32 = NDArray[np.float32]
-
-_WINDOW = 64
-"""Evaluations whose numbers are copied to the device together; more for a captured loop that is longer."""
 
 _MOST_CAPTURED = 4
 
@@ -78,23 +77,21 @@ class Batch:
         on_close: Callable[[], None] | None = None,
     ) -> None:
         self.slots = slots
-        self._rows = 2 * slots if rows is None else rows
+        self._members = Members(slots, 2 * slots if rows is None else rows)
         by_component = dict(zip(sample.components, engines, strict=True))
-        self._buffers = BatchBuffers(by_component, sample, slots=slots, rows=self._rows)
+        self._buffers = BatchBuffers(by_component, sample, slots=slots, rows=self._members.rows)
         self.memory: Memory = self._buffers.memory
         self._home = home
         self._on_close = on_close
         self._bucket = sample.bucket
-        self._members: list[_Member] = []
         self._active: tuple[Sample, ...] = ()
-        noise, size = self._buffers.noise, self._buffers.current.shape[0]
+        noise = self._buffers.noise
         self._fresh: F32 = noise if isinstance(noise, np.ndarray) else np.zeros(noise.shape, np.float32)
-        self._table_on_host = np.zeros((_WINDOW, size), np.float32)
-        self._table = self._table_on_host if self.memory is HOST else self.memory.zeros((_WINDOW, size), np.float32)
-        self._noise_table: Buffer | None = None
+        self._numbers = NumberTable(self.memory, self._buffers.current.shape[0])
+        self._noise = NoiseTable(self.memory, noise.shape)
         self._captured: dict[object, Callable[[], None]] = {}
         self._launch: Launch | None = None
-        self._plan: list[_Evaluation] = []
+        self._plan: list[Evaluation] = []
         self._next = 0
         self._closed = False
         self._lock = threading.RLock()
@@ -108,12 +105,13 @@ class Batch:
 
     def fits(self, sample: Sample) -> bool:
         """Whether the sample can be put in now."""
-        free = len(self._members) < self.slots and self._used_rows + sample.rows <= self._rows
+        members = self._members
+        free = len(members) < members.slots and members.used_rows + sample.rows <= members.rows
         return free and not sample.finished and sample.bucket == self._bucket
 
     def has_room(self, sample: Sample, slots: int, rows: int) -> bool:
         """Whether that many samples like this one, on that many rows, would fit if it were empty."""
-        return self.slots >= slots and self._rows >= rows and sample.bucket == self._bucket
+        return self.slots >= slots and self._members.rows >= rows and sample.bucket == self._bucket
 
     @serialised
     def put(self, sample: Sample) -> None:
@@ -125,13 +123,11 @@ class Batch:
         """
         self._check(sample)
         sample.begin()
-        member = _Member(sample, len(self._members), tuple(range(self._used_rows, self._used_rows + sample.rows)))
-        member.numbers = packed(self._buffers.numbers, sample.numbers, sample.evaluations)
         if not self._members:
             self._buffers.now = 0  # captured loops begin with the first of the two states
+        member = self._members.add(sample, packed(self._buffers.numbers, sample.numbers, sample.evaluations))
         self._buffers.fill(sample, member.slot, member.rows[0])
         sample._batch = self
-        self._members.append(member)
         self._members_changed()
 
     def _check(self, sample: Sample) -> None:
@@ -149,10 +145,7 @@ class Batch:
                     f"samples of one batch share sizes, length of text, ControlNets and weights: {name} of this sample "
                     f"differ{difference}"
                 )
-        if len(self._members) == self.slots:
-            raise UsageError(f"all {self.slots} slots of this batch are taken")
-        if self._used_rows + sample.rows > self._rows:
-            raise UsageError(f"this batch has {self._rows} rows, of which {self._used_rows} are taken")
+        self._members.check_room(sample)
 
     def check_open(self) -> None:
         """Raise UsageError if the batch has been closed."""
@@ -169,23 +162,13 @@ class Batch:
             UsageError: it is not in this batch.
 
         """
-        self._remove([self._member(sample)])
+        self._remove([self._members.of(sample)])
 
     def place_of(self, sample: Sample) -> tuple[Memory, Buffer]:
         """Return where a sample's state is: this batch's memory, and the part of its buffer."""
-        return self.memory, self._buffers.state[self._member(sample).slot]
+        return self.memory, self._buffers.state[self._members.of(sample).slot]
 
-    def _member(self, sample: Sample) -> "_Member":
-        for member in self._members:
-            if member.sample is sample:
-                return member
-        raise UsageError("this sample is not in this batch")
-
-    @property
-    def _used_rows(self) -> int:
-        return sum(member.sample.rows for member in self._members)
-
-    def _remove(self, leaving: Sequence["_Member"]) -> None:
+    def _remove(self, leaving: Sequence[Member]) -> None:
         """Copy states out, and move members from the end into the slots and rows that are free."""
         memory, state = self.memory, self._buffers.state
         for member in leaving:
@@ -197,27 +180,11 @@ class Batch:
             else:
                 sample.state, sample._memory = np.array(memory.read(state[member.slot])), HOST
             sample._batch = None
-            self._members.remove(member)
-        self._fill_gaps()
+        self._members.remove(leaving, self._buffers.move_slot, self._buffers.move_row)
         self._members_changed()
-
-    def _fill_gaps(self) -> None:
-        samples, rows = len(self._members), self._used_rows
-        free_slots = iter(sorted(set(range(samples)) - {member.slot for member in self._members}))
-        free_rows = iter(sorted(set(range(rows)) - {row for member in self._members for row in member.rows}))
-        for member in self._members:
-            if member.slot >= samples:
-                slot = next(free_slots)
-                self._buffers.move_slot(member.slot, slot)
-                member.slot = slot
-            moved = {row: next(free_rows) for row in member.rows if row >= rows}
-            for row, free in moved.items():
-                self._buffers.move_row(row, free)
-            member.rows = tuple(moved.get(row, row) for row in member.rows)
 
     def _members_changed(self) -> None:
         """Discard what was computed for the former members."""
-        self._members.sort(key=lambda member: member.slot)
         self._active = tuple(member.sample for member in self._members)
         self._launch = None
         self._plan = []
@@ -234,15 +201,15 @@ class Batch:
 
         """
         if self._next >= len(self._plan):
-            self._fill(_WINDOW)
+            self._fill(WINDOW)
         launch, evaluation, i = self._launch, self._plan[self._next], self._next
         assert launch is not None
-        if evaluation.with_noise:
-            self._sample_noise(evaluation.with_noise)
+        if evaluation.noisy:
+            sample_noise(evaluation.noisy, self._fresh)
             samples = len(self._members)
             if self._buffers.noise is not self._fresh:
                 self.memory.copy(self._buffers.noise[:samples], self._fresh[:samples])
-        self.memory.copy(self._buffers.current, self._table[i])
+        self.memory.copy(self._buffers.current, self._numbers.at(i))
         self._buffers.run(launch, evaluation.before)
         self._next += 1
         return self._advance(1)
@@ -259,20 +226,23 @@ class Batch:
             EngineError: an engine failed.
 
         """
-        remaining = {_remaining(member.sample) for member in self._members}
+        remaining = {member.remaining for member in self._members}
         if len(remaining) > 1:
             finished = []
             while self._members:
                 finished += self.step()
             return finished
         count = remaining.pop() if remaining else 0
-        self._make_room(count)
+        if self._numbers.make_room(count):
+            self._captured.clear()  # captured loops read where the table was
         self._fill(count)
         launch, plan = self._launch, self._plan
         assert launch is not None
-        noisy = [i for i in range(count) if plan[i].with_noise]
-        self._sample_noise_ahead([plan[i].with_noise for i in noisy])
-        rows, noise = {i: row for row, i in enumerate(noisy)}, self._noise_table
+        noisy = [i for i in range(count) if plan[i].noisy]
+        if self._noise.make_room(len(noisy)):
+            self._captured.clear()
+        self._noise.fill([plan[i].noisy for i in noisy])
+        rows = {i: row for row, i in enumerate(noisy)}
         before = tuple(evaluation.before for evaluation in plan)
         buffers = self._buffers
         buffers.forget_flows()
@@ -280,9 +250,8 @@ class Batch:
         def work() -> None:
             for i in range(count):
                 if i in rows:
-                    assert noise is not None
-                    self.memory.copy(buffers.noise, noise[rows[i]])
-                self.memory.copy(buffers.current, self._table[i])
+                    self.memory.copy(buffers.noise, self._noise.at(rows[i]))
+                self.memory.copy(buffers.current, self._numbers.at(i))
                 buffers.run(launch, before[i])
 
         now = buffers.now
@@ -302,41 +271,17 @@ class Batch:
         if not self._members:
             raise UsageError("there is no sample in this batch")
         if self._launch is None:
-            self._launch = self._buffers.launch_for(len(self._members), self._used_rows)
+            self._launch = self._buffers.launch_for(len(self._members), self._members.used_rows)
             row_sample = np.zeros(self._launch.key[1], np.int64)
             for member in self._members:
                 member.places = self._launch.layout.places(member.slot, member.rows)
                 row_sample[list(member.rows)] = member.slot
             self.memory.copy(self._buffers.row_sample[: len(row_sample)], row_sample)
             self._buffers.forget_flows()
-        count = min(most, *(_remaining(member.sample) for member in self._members))
-        table = self._table_on_host[:count]
-        table[:] = 0
-        for member in self._members:
-            first = member.sample.position
-            table[:, member.places] = member.numbers[first : first + count]
-        if self._table is not self._table_on_host:
-            self.memory.copy(self._table[:count], table)
-        self._plan = self._plan_evaluations(count)
+        count = min(most, *(member.remaining for member in self._members))
+        self._numbers.fill(self._members, count)
+        self._plan = upcoming(self._members, count)
         self._next = 0
-
-    def _plan_evaluations(self, count: int) -> "list[_Evaluation]":
-        """Return what the next evaluations do beside the denoiser."""
-        noise_of, before = [], np.zeros(count, bool)
-        for member in self._members:
-            sample, first = member.sample, member.sample.position
-            noise_of.append(sample.schedule.needs_noise[first : first + count].tolist())
-            for runs in sample.runs.values():
-                before |= runs[first : first + count]
-        return [
-            _Evaluation(tuple(m for m, needed in zip(self._members, members_need, strict=True) if needed), runs)
-            for members_need, runs in zip(zip(*noise_of, strict=True), before.tolist(), strict=True)
-        ]
-
-    def _sample_noise(self, members: Iterable["_Member"], into: F32 | None = None) -> None:
-        for member in members:
-            target = self._fresh if into is None else into
-            target[member.slot] = member.sample.noise.normal(target.shape[1:])
 
     def _advance(self, evaluations: int) -> list[Sample]:
         done = []
@@ -347,27 +292,6 @@ class Batch:
         if done:
             self._remove(done)
         return [member.sample for member in done]
-
-    def _make_room(self, evaluations: int) -> None:
-        """Make the table as long as a captured loop needs; loops that were captured with the old one are dropped."""
-        if evaluations > len(self._table_on_host):
-            self._captured.clear()
-            length = -(-evaluations // _WINDOW) * _WINDOW
-            self._table_on_host = np.zeros((length, self._table_on_host.shape[1]), np.float32)
-            on_host = self.memory is HOST
-            self._table = self._table_on_host if on_host else self.memory.zeros(self._table_on_host.shape, np.float32)
-
-    def _sample_noise_ahead(self, noisy: Sequence[tuple["_Member", ...]]) -> None:
-        """Put the noise of all evaluations into a table."""
-        if noisy and (self._noise_table is None or self._noise_table.shape[0] < len(noisy)):
-            self._captured.clear()
-            length = -(-len(noisy) // _WINDOW) * _WINDOW
-            self._noise_table = self.memory.zeros((length, *self._fresh.shape), np.float32)
-        for row, members in enumerate(noisy):
-            assert self._noise_table is not None
-            fresh = np.zeros(self._fresh.shape, np.float32)
-            self._sample_noise(members, fresh)
-            self.memory.copy(self._noise_table[row], fresh)
 
     # -- closing ------------------------------------------------------------------------------------------------------
 
@@ -393,36 +317,10 @@ class Batch:
             for member in self._members:
                 member.sample._batch = None
         finally:
-            self._members, self._active, self._plan = [], (), []
+            self._members.clear()
+            self._active, self._plan, self._launch = (), [], None
             self._captured.clear()
-            self._launch = self._noise_table = None
+            self._noise.release()
             self._buffers.release()
             if self._on_close is not None:
                 self._on_close()
-
-
-class _Member:
-    """A sample in a batch: its slot, its rows, and the places of its numbers in the table."""
-
-    numbers: F32
-    places: NDArray[np.intp]
-
-    def __init__(self, sample: Sample, slot: int, rows: tuple[int, ...]) -> None:
-        self.sample = sample
-        self.slot = slot
-        self.rows = rows
-
-
-class _Evaluation:
-    """What one evaluation does: which members need noise, and whether the components before the denoiser run."""
-
-    __slots__ = ("before", "with_noise")
-
-    def __init__(self, with_noise: tuple[_Member, ...], before: bool) -> None:
-        self.with_noise = with_noise
-        self.before = before
-
-
-def _remaining(sample: Sample) -> int:
-    """Return how many evaluations a sample has left."""
-    return sample.evaluations - sample.position
