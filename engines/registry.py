@@ -1,6 +1,7 @@
-"""Which engine runs a component: the requested one, or the first that the bundle holds and the machine can run.
+"""The kinds of engines, and the choice of one for a component.
 
-Falling back is never silent: every engine that was skipped is reported with its reason.
+It is the requested one, or the first that the bundle has graphs or plans for and this machine can run. Falling back is
+never silent: every engine that was skipped is reported with its reason.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -31,18 +32,18 @@ FallbackPolicy = Literal["allow", "error"]
 
 @dataclass(frozen=True, kw_only=True)
 class EngineKind:
-    """One of the engines: adding one adds its module and a line in :data:`ENGINES`.
+    """A kind of engine: adding one adds its module and a line in :data:`ENGINES`.
 
     Attributes:
-        where: the module, which has ``NAME``, ``unavailable()`` and ``version()``, and ``preferred()`` where the
-            default precision depends on the machine or the device. It is imported when it is needed: most programs run
-            one engine.
-        opens: name of its constructor.
-        precisions: what it runs, preferred first.
-        options: that its constructor has beside the precision.
+        where: its module, which has ``NAME``, ``unavailable()`` and ``version()``, and ``preferred()`` if the default
+            precision depends on the machine or the device. It is imported only when it is used: most programs run one
+            engine.
+        opens: name of the function or class in that module that opens a component.
+        precisions: those that it runs, preferred first.
+        options: the names of :class:`.OpeningOptions` that it takes.
         devices: kinds of devices that it can run on.
         builds_plans: whether it runs plans that are built ahead of time, see :mod:`sdengine.engines.trt`.
-        reference: whether the others are compared with it.
+        reference: whether the others are verified against it.
 
     """
 
@@ -104,7 +105,7 @@ ENGINES: dict[str, EngineKind] = {
         reference=True,
     ),
 }
-"""In the order in which they are tried where nothing else is known; see :mod:`.fastest` for what ``auto`` goes by."""
+"""By name, in the order in which ``auto`` tries them before it has timed any; see :mod:`.fastest`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +120,7 @@ class Fallback:
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """An open engine, what was skipped before it, and the options that it does not have."""
+    """An open engine, the engines that were skipped before it, and the options that were set and that it lacks."""
 
     engine: Engine
     fallbacks: tuple[Fallback, ...]
@@ -127,15 +128,15 @@ class Opened:
 
 
 def check_choice(engine: str, precision: str | None, fallback: str | None) -> None:
-    """Check that there are an engine, a precision and a policy of these names.
+    """Check the names of an engine, a precision and a policy.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none of that name.
 
     """
     if engine != "auto" and engine not in ENGINES:
-        known = ", ".join(["auto", *ENGINES])
-        raise UsageError(f"unknown engine {engine!r}; there are {known}{nearest(engine, ENGINES)}")
+        names = ", ".join(["auto", *ENGINES])
+        raise UsageError(f"unknown engine {engine!r}; there are {names}{nearest(engine, ENGINES)}")
     if precision is not None and precision not in PRECISIONS:
         raise UsageError(f"unknown precision {precision!r}; there are {', '.join(PRECISIONS)}")
     if fallback is not None and fallback not in get_args(FallbackPolicy):
@@ -161,14 +162,14 @@ def open_engine(
         precision: ``fp32``, ``bf16`` or ``fp16``; None is :func:`default_precision`.
         fallback: ``error`` refuses where the named engine cannot run, ``allow`` tries the others; None means
             ``allow`` for ``auto`` and ``error`` for a named engine.
-        options: see there. An engine that was not named may lack one; the result says so.
-        order: in which engines that were not named are tried, see :func:`.fastest.auto_order`; None is first those that
-            the bundle was exported for.
+        options: see :class:`.OpeningOptions`. An engine that was not named may lack one; the result says so.
+        order: the order in which engines that were not named are tried, see :func:`.fastest.auto_order`; None is
+            :func:`exported_first`.
 
     Raises:
-        DamagedBundleError: a file that the engine reads is not what was exported; nothing else is tried.
+        DamagedBundleError: a file that the engine reads is not what was exported; no other engine is tried.
         UsageError: an unknown engine, or an option that the named engine does not have.
-        EngineError: nothing that is allowed can run the component; the reasons are listed.
+        EngineError: no engine that is allowed can run the component; the reasons are listed.
 
     """
     check_choice(engine, precision, fallback)
@@ -201,16 +202,21 @@ def _candidates(engine: str, policy: str, order: Sequence[str]) -> Iterator[str]
 
 
 def exported_first(bundle: Bundle) -> list[str]:
-    """Return all engines, those that a bundle was exported for and verified with first.
+    """Return the names of all engines, beginning with those that the bundle was exported for and verified with.
 
-    The others run from its graphs all the same.
+    The others can run its graphs too.
     """
     exported = bundle.manifest.engines
     return sorted(ENGINES, key=lambda name: name not in exported)
 
 
 def _accepted(name: str, options: dict[str, Any], *, named: bool) -> dict[str, Any]:
-    """Return the options that an engine has; ``device`` decides whether it may run at all."""
+    """Return the options that an engine has.
+
+    Raises:
+        UsageError: it cannot run on the device that was set; or it was named, and lacks an option that was set.
+
+    """
     kind = ENGINES[name]
     device = options.get("device")
     if device is not None and str(device).split(":")[0] not in kind.devices:
@@ -223,11 +229,11 @@ def _accepted(name: str, options: dict[str, Any], *, named: bool) -> dict[str, A
 
 
 def default_precision(bundle: Bundle, component: str, name: str, *, device: str | None, named: bool) -> str | None:
-    """Return what an engine computes in where nobody says it; None where the component has no graph for it.
+    """Return the precision that an engine runs a component in if none is set; None if there is no graph for it.
 
-    An engine that was named, here or at export, takes what is fastest on this machine: OpenVINO computes float32 graphs
-    in bfloat16 on CPUs that multiply in it. One that ``auto`` chose computes in what a graph was exported in: which
-    engine is the fastest must not decide how exact an image is.
+    An engine that was named, here or at export, runs in the precision that is fastest on this machine: OpenVINO
+    computes float32 graphs in bfloat16 on CPUs that multiply in it. An engine that ``auto`` chose runs in the precision
+    that a graph was exported in: which engine is the fastest must not decide how exact an image is.
     """
     kind, graphs = ENGINES[name], bundle.component(component).graphs
     chosen = kind.choose(graphs, device)
@@ -252,13 +258,13 @@ def _open(
         raise EngineError(f"{name} cannot run {precision}; it runs {', '.join(kind.precisions)}")
     opened = kind.open(bundle, component, precision=precision, **options)
     if opened.precision != precision:
-        raise EngineError(f"{name} should compute in {precision} and opened in {opened.precision}")
+        raise EngineError(f"{name} was to compute in {precision}, but opened in {opened.precision}")
     return opened
 
 
 def _no_graph(component: str, engine: str, graphs: Collection[str], precisions: Collection[str]) -> str:
-    """Say why an engine takes none of a component's graphs: it runs others, or this machine computes otherwise."""
-    held = f"the bundle holds {component} in {', '.join(graphs)}"
+    """Say why an engine runs none of a component's graphs: it, or this machine, does not have their precisions."""
+    exported = f"the bundle holds {component} in {', '.join(graphs)}"
     if {*graphs} & {*precisions}:
-        return f"{held}, which {engine} runs on machines that multiply in it; this one does not"
-    return f"{held}; {engine} runs {' and '.join(precisions)}"
+        return f"{exported}, which {engine} runs on machines that multiply in it; this one does not"
+    return f"{exported}; {engine} runs {' and '.join(precisions)}"

@@ -1,4 +1,4 @@
-"""Runs a whole request: prepares samples, denoises them with progress and callbacks, decodes them."""
+"""Runs a request: prepares its samples, denoises them with progress and callbacks, and decodes them."""
 
 import contextlib
 import time
@@ -36,10 +36,11 @@ class Generation:
         bundle: the bundle.
         components: its engines; they need not be open yet.
         textual_inversions: see :class:`~.prepare.Preparer`.
-        words: see there.
+        words: see :class:`~.prepare.Preparer`.
 
     Attributes:
-        denoising: the loop, and the batches that it uses.
+        denoising: runs the loop, and holds the batches that it uses again.
+        preparer: makes the samples.
 
     """
 
@@ -63,7 +64,7 @@ class Generation:
         """Make a request's samples, for a caller who denoises and decodes them.
 
         Raises:
-            UsageError: an argument cannot be met, or has a meaning only for a whole request.
+            UsageError: an argument is invalid, or has a meaning only where the images are decoded too.
 
         """
         if request.callback_on_step_end is not None:
@@ -75,7 +76,7 @@ class Generation:
         return self.preparer.prepare(resolve(request, self.bundle), Timings())
 
     def decode(self, samples: Sequence[Sample]) -> list[Image.Image]:
-        """Decode samples to images; what the user should know of it is added to their warnings.
+        """Decode samples to images; the decoder's warnings are added to the samples'.
 
         Raises:
             UsageError: a sample was prepared with another bundle.
@@ -88,26 +89,26 @@ class Generation:
             sample.warnings = tuple(dict.fromkeys((*sample.warnings, *warnings)))
         return images
 
-    def whole(self, request: Request, progress: Progress | None, *, pipeline: Any, load_ms: float) -> Result:
-        """Run a whole request.
+    def run(self, request: Request, progress: Progress | None, *, pipeline: Any, load_ms: float) -> Result:
+        """Run a request from its arguments to its images.
 
         Args:
             request: what to generate.
             progress: see :meth:`~sdengine.runtime.pipeline.Pipeline.generate`.
-            pipeline: the first argument of a callback.
+            pipeline: the first argument of the request's callbacks.
             load_ms: milliseconds that loading took, for the result.
 
         """
         timings, started = Timings(load=load_ms), time.perf_counter()
         if request.output_type == "embeds":
-            return self._whole_embeds(request, progress, pipeline, timings, started)
+            return self._run_embeds(request, progress, pipeline, timings, started)
         job = resolve(request, self.bundle)
         samples = self.preparer.prepare(job, timings)
         warnings = [*samples[0].warnings]
         with timed(timings, "denoise"):
-            before = _stage_before(request, [sample.before for sample in samples])
-            own = _StageRun(samples=samples, name="callback_on_step_end", callback=request.callback_on_step_end)
-            self._denoise([before, own], progress, pipeline, timings, warnings)
+            prior = _prior_stage(request, [sample.before for sample in samples])
+            image = _StageRun(samples=samples, name="callback_on_step_end", callback=request.callback_on_step_end)
+            self._denoise([prior, image], progress, pipeline, timings, warnings)
         with timed(timings, "decode"):
             images = self._decode(request.output_type, samples, warnings)
         timings.total = (time.perf_counter() - started) * 1e3
@@ -126,23 +127,23 @@ class Generation:
             settings=settings_for_record(request, samples),
         )
 
-    def _whole_embeds(
+    def _run_embeds(
         self, request: Request, progress: Progress | None, pipeline: Any, timings: Timings, started: float
     ) -> Result:
-        """Run a request for embeddings of images; see :meth:`whole`."""
+        """Run a request for embeddings of images; see :meth:`run`."""
         job = resolve_embeds(request, self.bundle)
         prepared = self.preparer.embeds(job, timings)
         warnings = prepared.warnings
         with timed(timings, "denoise"):
-            before = _stage_before(request, [own.before for own in prepared.embeds])
-            self._denoise([before], progress, pipeline, timings, warnings)
+            prior = _prior_stage(request, [embeds.before for embeds in prepared.embeds])
+            self._denoise([prior], progress, pipeline, timings, warnings)
         with timed(timings, "decode"):
-            embeds = np.stack([own.positive.value() for own in prepared.embeds])
-            negative = np.stack([own.negative.value() for own in prepared.embeds if own.negative is not None])
+            positive = np.stack([embeds.positive.value() for embeds in prepared.embeds])
+            negative = np.stack([embeds.negative.value() for embeds in prepared.embeds if embeds.negative is not None])
         timings.total = (time.perf_counter() - started) * 1e3
         return Result(
-            images=embeds,
-            image_embeds=embeds,
+            images=positive,
+            image_embeds=positive,
             negative_image_embeds=negative,
             seeds=prepared.seeds,
             height=0,
@@ -152,7 +153,7 @@ class Generation:
             auto_ms=self.components.auto_ms,
             timings_ms=timings,
             warnings=tuple(dict.fromkeys([*self.components.notes, *warnings])),
-            settings={**settings_of(request), **(_stage_settings(job) if before.samples else {})},
+            settings={**settings_of(request), **(_stage_settings(job) if prior.samples else {})},
         )
 
     def _denoise(
@@ -163,19 +164,19 @@ class Generation:
         timings: Timings,
         warnings: list[str],
     ) -> None:
-        """Denoise the samples of one stage after the other, and call each stage's callback."""
+        """Denoise the stages one after the other, and call each stage's callback after its steps."""
         stages = [stage for stage in stages if stage.samples]
         done, total = 0, sum(self._launches(stage.samples) for stage in stages)
         if progress is not None:
             progress(done, total)
         for stage in stages:
-            several, callback = stage.samples, stage.callback
-            evaluations = several[0].evaluations
-            captured = self.components.captures_loop(*several[0].components)
+            samples, callback = stage.samples, stage.callback
+            evaluations = samples[0].evaluations
+            captured = self.components.captures_loop(*samples[0].components)
             if callback is not None and captured:
                 warnings.append(f"{stage.name} reads each step: cuda_graph=loop has no effect on this request")
             watched = callback is not None or (progress is not None and not captured)
-            with contextlib.closing(self.denoising.steps(several, watched=watched, times=timings.steps)) as steps:
+            with contextlib.closing(self.denoising.steps(samples, watched=watched, times=timings.steps)) as steps:
                 for step in steps:
                     done += step.evaluations
                     if progress is not None:
@@ -201,28 +202,41 @@ class Generation:
 
 @dataclass(frozen=True, kw_only=True)
 class _StageRun:
-    """The samples of one stage of a request, and what is called at each of their steps, by the name of the argument."""
+    """One stage of a request: the prior's or the image's.
+
+    Attributes:
+        samples: of the stage.
+        callback: called at each of their steps, or None.
+        name: the argument of the request that the callback came in.
+
+    """
 
     samples: Sequence[Sample]
     name: str
     callback: Callable[..., Any] | None
 
 
-def _stage_before(request: Request, before: Sequence[Sequence[Sample]]) -> _StageRun:
-    """Return the run of what each image begins with, in diffusers' order: all texts, then all negative ones."""
-    samples = dict.fromkeys(sample for several in zip_longest(*before) for sample in several if sample is not None)
+def _prior_stage(request: Request, before: Sequence[Sequence[Sample]]) -> _StageRun:
+    """Return the prior's stage, its samples in diffusers' order: those of all prompts, then of all negative prompts.
+
+    Args:
+        request: the request.
+        before: for each image, the samples of the prior that it waits for; without a prior there are none.
+
+    """
+    samples = dict.fromkeys(sample for column in zip_longest(*before) for sample in column if sample is not None)
     callback = request.prior_callback_on_step_end
     return _StageRun(samples=list(samples), name="prior_callback_on_step_end", callback=callback)
 
 
 def _embeds(samples: Sequence[Sample], name: str) -> NDArray[np.float32] | None:
-    """Return the embeddings that images were conditioned on, [N, D], of those that have begun."""
+    """Return the embeddings that the images were conditioned on, [N, D]; None if one of them has none."""
     embeds = [sample.embeds[name] for sample in samples if name in sample.embeds]
     return np.stack(embeds) if len(embeds) == len(samples) else None
 
 
 def settings_for_record(request: Request, samples: Sequence[Sample]) -> dict[str, Any]:
-    """Return the settings that shaped a request's images, resolved, as JSON values."""
+    """Return the settings that a request's images were generated with, defaults filled in, as JSON values."""
     schedule, job = samples[0].schedule, samples[0].job
     settings = {**settings_of(request), "scheduler": schedule.solver, "num_inference_steps": schedule.steps}
     if job is not None:
@@ -232,7 +246,7 @@ def settings_for_record(request: Request, samples: Sequence[Sample]) -> dict[str
 
 
 def _stage_settings(job: EmbedsJob) -> dict[str, Any]:
-    """Return the settings of a job's earlier stages."""
+    """Return the settings of the stages before the image."""
     return {
         f"{stage.stage.network}_{name}": value
         for stage in job.stages
@@ -243,14 +257,14 @@ def _stage_settings(job: EmbedsJob) -> dict[str, Any]:
 def _call_back(callback: Callable[..., Mapping[str, Any] | None], pipeline: Any, step: Step) -> None:
     """Call a callback with the latents of a step, as diffusers does, and use the latents that it returns."""
     first = step.samples[0]
-    shown = np.stack([sample.latent for sample in step.samples])
-    returned = dict(callback(pipeline, first.position - 1, first.timestep, {"latents": shown}) or {})
-    latents = returned.pop("latents", shown)
+    current = np.stack([sample.latent for sample in step.samples])
+    returned = dict(callback(pipeline, first.position - 1, first.timestep, {"latents": current}) or {})
+    latents = returned.pop("latents", current)
     if returned:
         raise UsageError(f"callback_on_step_end returned {', '.join(returned)}: only latents can be changed")
-    if np.shape(latents) != shown.shape:
+    if np.shape(latents) != current.shape:
         raise UsageError(
-            f"callback_on_step_end returned latents of shape {list(np.shape(latents))}, not {list(shown.shape)}"
+            f"callback_on_step_end returned latents of shape {list(np.shape(latents))}, not {list(current.shape)}"
         )
     for sample, latent in zip(step.samples, np.asarray(latents, np.float32), strict=True):
         sample.latent = latent

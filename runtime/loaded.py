@@ -1,4 +1,4 @@
-"""A bundle with one set of LoRAs over its weights: its engines, and its generation."""
+"""A bundle's open engines, with one set of LoRAs merged into the weights."""
 
 import contextlib
 import threading
@@ -17,15 +17,15 @@ __all__ = ["Loaded"]
 
 
 class Loaded:
-    """The engines that calls of a pipeline use, from their beginning to their end.
+    """The engines that a call of a pipeline uses from its beginning to its end.
 
-    When the pipeline has changed to other LoRAs, this one is retired: it is released when the last call and the last
-    batch that began with it have ended.
+    When the pipeline changes to other LoRAs, it makes another ``Loaded`` and retires this one, which is released when
+    the last call and the last batch that use it have ended.
 
     Args:
         components: the engines.
         generation: generates with them.
-        loras: those over the weights.
+        loras: the LoRAs that are merged into the weights.
         switch_ms: milliseconds that it took to change to these LoRAs.
 
     """
@@ -43,19 +43,19 @@ class Loaded:
         self._lock = threading.Lock()
 
     def hold(self) -> None:
-        """Count a user; it calls :meth:`let_go` at its end."""
+        """Count a user, a call or a batch; it calls :meth:`let_go` when it ends."""
         with self._lock:
             self._users += 1
 
     def let_go(self) -> None:
-        """Count a user out, and release the engines if it was the last of a retired set."""
+        """Count one user less; if it was the last, and this is retired, release the engines."""
         with self._lock:
             self._users -= 1
         self._release_if_unused()
 
     @contextlib.contextmanager
     def use(self) -> Iterator[None]:
-        """Count a user while the body runs, that :meth:`hold` has counted already.
+        """Run the body as a user that :meth:`hold` has counted; afterwards it is counted out.
 
         Raises:
             NonFiniteError: with the LoRAs' names, as they may be the cause.

@@ -1,4 +1,4 @@
-"""The open engines of a pipeline."""
+"""The open engines of a pipeline, one for each component."""
 
 import contextlib
 import os
@@ -22,11 +22,16 @@ _AT_ONCE = min(4, os.cpu_count() or 1)
 """Components that are opened at once: libraries mostly read and optimise a graph on one thread. More of them than cores
 would only slow down the largest, which takes longest."""
 _SMALL = 256 << 20
-"""Most bytes of weights of a component that is opened beside others, so that the memory of opening does not add up."""
+"""Most bytes of weights of a component that is opened at the same time as others: opening takes memory beside the
+weights, which would add up."""
 
 
 class _Holders:
-    """Counts the holders of each engine; the last one closes it. Shared by all sets of weights of a pipeline."""
+    """Counts the :class:`Components` that hold each engine; the last one closes it.
+
+    The components of a pipeline with other LoRAs share one such count, since they share the engines that no LoRA
+    changes.
+    """
 
     def __init__(self) -> None:
         self._count: Counter[int] = Counter()
@@ -47,23 +52,23 @@ class _Holders:
 
 
 class Components:
-    """Opens components when they are needed and keeps them, or, to save memory, closes them after each use.
+    """Opens components when they are first used and keeps them open, or, to save memory, closes them after each use.
 
     Several threads may run components at once, except with ``low_memory``.
 
     Args:
         bundle: the bundle.
         engine: name of an engine, or ``auto``.
-        precision: of the graphs, or None.
+        precision: the graphs to run, ``fp32``, ``bf16`` or ``fp16``; None is each engine's own default.
         fallback: see :func:`~sdengine.engines.registry.open_engine`.
         low_memory: keep at most one component open.
         vae_tiling: see :func:`~sdengine.runtime.decode.vae_tiling.tile_side`.
         options: of the engines.
-        shared: other sets of weights of the same bundle, whose engines may be held here too.
+        shared: the same bundle's components with other LoRAs, whose engines may be used here too.
 
     Attributes:
         vae_tiling: may be changed at any time.
-        ran: component -> engine, of all that have been open.
+        ran: by component, the name of its engine; also of components that have been closed since.
         fallbacks: engines that were skipped, with reasons.
         open_ms: time spent opening, in milliseconds.
 
@@ -101,9 +106,9 @@ class Components:
         self._auto: AutoOrder | None = None if shared is None else shared._auto
 
     def with_bundle(self, bundle: Bundle) -> "Components":
-        """Return the same for other weights of the bundle.
+        """Return components for the same bundle with other weights.
 
-        Open engines whose weights do not change are held by both. The caller closes the result.
+        Open engines whose weights do not change are used by both. The caller closes the result.
         """
         other = Components(
             bundle,
@@ -133,10 +138,10 @@ class Components:
     def opening(self, names: Sequence[str]) -> Iterator[None]:
         """Open components ahead of their use, small ones on other threads while the body runs.
 
-        With ``low_memory`` nothing is opened ahead. The body must not use components.
+        With ``low_memory`` nothing is opened ahead. The body must not run components.
 
         Raises:
-            EngineError: one of them cannot be opened; raised when the body has ended.
+            EngineError: one of them cannot be opened; raised after the body.
 
         """
         if self.low_memory:
@@ -144,7 +149,7 @@ class Components:
             return
         started = time.perf_counter()
         with self._opening, ThreadPoolExecutor(_AT_ONCE) as pool:
-            self._order()  # before threads would decide at once
+            self._order()  # decided once, before the threads below ask for it
             missing = [name for name in dict.fromkeys(names) if name not in self._open]
             small_ones = sorted((n for n in missing if self._bytes(n) <= _SMALL), key=self._bytes, reverse=True)
             small = {name: pool.submit(self._opened, name) for name in small_ones}
@@ -165,7 +170,7 @@ class Components:
             raise failures[0]
 
     def _bytes(self, name: str) -> int:
-        """Return the size of its network's weights."""
+        """Return the size of the weights of a component's network."""
         manifest = self.bundle.manifest
         return manifest.files[manifest.networks[self.bundle.component(name).network].weights].bytes
 
@@ -192,13 +197,13 @@ class Components:
     @property
     def notes(self) -> list[str]:
         """What the user should know about how components were opened."""
-        of_engines = (f"{name}: {note}" for name, engine in self._open.items() for note in engine.notes)
-        not_timed = [] if self._auto is None or self._auto.note is None else [self._auto.note]
-        return [*self.bundle.checks.notes, *not_timed, *self._notes, *of_engines]
+        engine_notes = (f"{name}: {note}" for name, engine in self._open.items() for note in engine.notes)
+        auto_notes = [] if self._auto is None or self._auto.note is None else [self._auto.note]
+        return [*self.bundle.checks.notes, *auto_notes, *self._notes, *engine_notes]
 
     @property
     def auto_ms(self) -> dict[str, float]:
-        """What an evaluation took on each engine that ``auto`` chose among; empty where there was no choice."""
+        """Milliseconds of an evaluation on each engine that ``auto`` chose from; empty where there was no choice."""
         return {} if self._auto is None else {**self._auto.milliseconds}
 
     def _order(self) -> Sequence[str] | None:
@@ -214,7 +219,7 @@ class Components:
         return next(iter(self.bundle.component(name).graphs.values())).spec
 
     def weights_of(self, names: Sequence[str]) -> tuple[tuple[str, str] | None, ...]:
-        """Return the identities of weights, as exported and as they are; None where there is no such component."""
+        """Return for each component the hashes of its exported weights and of its current ones; None if it has none."""
         components = self.bundle.manifest.components
         identities = (self.bundle.weights(components[n].network) if n in components else None for n in names)
         return tuple(None if weights is None else (weights.base, weights.identity) for weights in identities)
@@ -222,14 +227,14 @@ class Components:
     def captures_loop(self, *names: str) -> bool:
         """Whether all steps of a loop over these components run as one launch.
 
-        It was requested, and the engines that run them have the option.
+        They do if ``cuda_graph=loop`` was requested, and the engines of all of them have that option.
         """
         if self._options.cuda_graph != "loop" or self.memory_of(*names) is HOST:
             return False
         return all("cuda_graph" in ENGINES[self._get(name).name].options for name in names)
 
     def memory_of(self, *names: str) -> Memory:
-        """Return the memory that components share; the host's where they share none or do not stay open."""
+        """Return the memory that these components share; the host's if they share none, or do not stay open."""
         if self.low_memory:
             return HOST
         memories = [self._get(name).memory for name in names]
@@ -240,8 +245,9 @@ class Components:
 
         Args:
             name: the component.
-            inputs: by name; on the host or in :meth:`memory_of` the component.
-            precision: another one than it is usually run in; the engine is then opened for this run alone.
+            inputs: by name; on the host, or in the component's memory (:meth:`memory_of`).
+            precision: if it differs from the one that the component last ran in, an engine of this precision is opened
+                for this run alone.
 
         """
         if precision is not None and precision != self.precision_of(name):
@@ -256,7 +262,7 @@ class Components:
             return run(engine, inputs)
 
     def run_once(self, name: str, inputs: Mapping[str, Buffer]) -> dict[str, Array]:
-        """Run a component that will hardly be needed again: as :meth:`run`, but it is closed if it was not open."""
+        """Run a component as :meth:`run`, and close it afterwards if it was not open before."""
         with self._opening:
             was_open = name in self._open
         outputs = self.run(name, inputs)
@@ -266,17 +272,17 @@ class Components:
         return outputs
 
     def run_into(self, memory: Memory, name: str, inputs: Mapping[str, Buffer]) -> Mapping[str, Buffer]:
-        """Run a component once, into new buffers of a memory if its engine works there, else on the host."""
+        """Run a component once, into new buffers in ``memory`` if its engine works there, else on the host."""
         with self.use(name) as (engine,):
             self._ran_in[name] = engine.precision
             return run_in_engine_memory(engine, inputs) if engine.memory is memory else run(engine, inputs)
 
     def precision_of(self, name: str) -> str | None:
-        """Return the precision in which a component last ran; None if it has not."""
+        """Return the precision in which a component last ran; None if it has not run yet."""
         return self._ran_in.get(name)
 
     def close(self) -> None:
-        """Close all of them."""
+        """Close all components."""
         while self._open:
             self._holders.release(self._open.popitem()[1])
 
@@ -308,7 +314,7 @@ class Components:
         )
 
     def _precision_of(self, name: str) -> str | None:
-        """The requested precision; but in a float16 bundle a component of float32 only (SDXL's VAE) runs in that."""
+        """Return the requested precision, or None for a component that was exported without it (SDXL's VAE)."""
         components = self.bundle.manifest.components
-        of_others = any(self._precision in component.graphs for component in components.values())
-        return None if of_others and self._precision not in components[name].graphs else self._precision
+        exported = any(self._precision in component.graphs for component in components.values())
+        return None if exported and self._precision not in components[name].graphs else self._precision

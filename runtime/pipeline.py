@@ -1,4 +1,4 @@
-"""A bundle, loaded: the object that generates images."""
+"""The pipeline: an open bundle that generates images."""
 
 import contextlib
 import threading
@@ -40,18 +40,18 @@ __all__ = ["Pipeline"]
 
 
 class _UnknownAttributeError(UsageError, AttributeError):
-    """An attribute was set that has no meaning."""
+    """An attribute was set that a Pipeline does not have."""
 
 
 class Pipeline:
     """A bundle, ready to generate images.
 
     Build it with :meth:`load`; use it as a context manager or call :meth:`close`, after which a call is an error.
-    Several threads may use it at once; with ``low_memory`` they take turns. A process that is forked from this
-    one cannot use it: the threads of its engines are in this one.
+    Several threads may use it at once; with ``low_memory`` they take turns. A forked process cannot use it, since the
+    threads of its engines exist only in the process that opened it.
 
-    A callback stops its call with ``pipeline._interrupt = True``, as in diffusers: the images are decoded as
-    they are then. Other attributes cannot be set; what diffusers changes that way is an argument here.
+    A callback stops its call with ``pipeline._interrupt = True``, as in diffusers: the images are then decoded as
+    they are. Other attributes cannot be set; what diffusers sets as an attribute is an argument of the call here.
 
     """
 
@@ -72,22 +72,22 @@ class Pipeline:
 
     @property
     def bundle(self) -> Bundle:
-        """The bundle, with the LoRAs that are over its weights now."""
+        """The bundle, with the current LoRAs merged into its weights."""
         return self._loras.current.bundle
 
     @property
     def components(self) -> Components:
-        """The engines with those weights."""
+        """The engines that run with these weights."""
         return self._loras.current.components
 
     @property
     def preparer(self) -> "Preparer":
-        """What encodes prompts and starts samples with those weights."""
+        """The preparer, which encodes prompts and makes samples with these weights."""
         return self._loras.current.generation.preparer
 
     @property
     def loras(self) -> list[dict[str, Any]]:
-        """The LoRAs that are over the weights now: name, SHA-256, strength, kinds and how many weights they change."""
+        """The current LoRAs: name, SHA-256, strength, kinds and how many weights they change."""
         return self._loras.current.loras.report
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -145,31 +145,34 @@ class Pipeline:
 
         Args:
             path: the bundle's folder.
-            engine: ``onnxruntime``, ``openvino``, ``torch``, ..., or ``auto``: the fastest here, see
+            engine: ``onnxruntime``, ``openvino``, ``torch``, ..., or ``auto``: the fastest on this machine, see
                 :mod:`~sdengine.engines.fastest`.
-            precision: ``fp32``, ``bf16`` or ``fp16``; None takes the first that engine and bundle have.
+            precision: ``fp32``, ``bf16`` or ``fp16``; None is the engine's first that the bundle has too.
             fallback: ``error`` or ``allow``; None is ``allow`` for ``auto`` and ``error`` for a named engine.
             low_memory: keep one component open at a time; slower, with the peak memory of the largest component.
-            threads: see :class:`~sdengine.engines.opening_options.OpeningOptions`, as for the next three.
+            threads: how many threads an operator uses, on a CPU.
             device: ``cpu``, ``cuda`` or ``cuda:N``.
-            cuda_graph: ``step``, ``loop`` or ``off``.
-            weight_streaming_budget: bytes, a share, or ``auto``.
-            compile: compile what torch runs at every step; the first image of each size then takes minutes.
-            memory_limit: most bytes that ONNX Runtime may take on a GPU for each component that is open; what it
-                refuses to run with is an error. None is what is free as the component is opened.
+            cuda_graph: which launches are captured as one CUDA graph: those of a ``step``, of the whole ``loop``, or
+                none (``off``); see :class:`~sdengine.engines.opening_options.OpeningOptions`.
+            weight_streaming_budget: how much of a TensorRT plan's weights stays on the GPU, of plans that were built
+                to stream them: bytes (int), a share (float), or ``auto``.
+            compile: compile with ``torch.compile`` what the ``torch`` engine runs at every step; the first image of
+                each size then takes minutes.
+            memory_limit: most bytes that ONNX Runtime may take on a GPU for each open component; if that is too
+                little, the run is an error. None is the memory that is free when the component is opened.
             vae_tiling: whether large images are decoded and encoded in overlapping tiles, which take less memory:
-                ``on`` (the tiles of diffusers), ``off``, the side of a tile in pixels, or ``auto``: where the whole
-                image would not fit into the memory that is free, or is larger than the bundle's VAE takes.
+                ``on`` (the tiles of diffusers), ``off``, the side of a tile in pixels, or ``auto``: only if the whole
+                image would not fit into the free memory, or is larger than the bundle's VAE takes.
             textual_inversions: files with embeddings of new words, or pairs of a file and the word (or the list of
-                words, one for each row) to use; without, a word is the one in the file, or the file's name.
-            loras: LoRAs to put over the weights: files, or pairs of a file and its strength, see :meth:`set_loras`.
-            lora_folder: a folder whose LoRAs may be named without their endings, here, in requests, and in prompts as
+                words, one for each row) to use; a file without a word uses the word in it, or its own name.
+            loras: LoRAs to merge into the weights: files, or pairs of a file and its strength, see :meth:`set_loras`.
+            lora_folder: a folder whose LoRAs may be named without their suffixes, here, in requests, and in prompts as
                 ``<lora:NAME:STRENGTH>``.
             verify: when files are compared with their SHA-256 before they are used: ``always`` at every start;
-                ``once`` for files of more than 1 MiB only when they have changed since an earlier start compared
-                them; ``never`` leaves out the weights, and only them. The result's ``checks`` say what was done.
+                ``once`` skips files of more than 1 MiB that have not changed since an earlier start compared them;
+                ``never`` skips the weights, and only them. The result's ``checks`` say what was compared.
             preload: components to open now, for callers who use a part of the bundle; others are opened when they are
-                needed. None is all that generating an image from text needs.
+                first used. None opens all that generating an image from text needs.
 
         Raises:
             UsageError: a textual inversion does not fit the text encoders, or a LoRA is for other networks.
@@ -201,11 +204,11 @@ class Pipeline:
             ),
         )
         stages = [name for stage in bundle.family.stages for name in stage.components]
-        whole = (*bundle.text_encoders, *stages, "conditioner", "denoiser", "vae_decoder")
-        names = whole if preload is None else tuple(preload)
+        default_names = (*bundle.text_encoders, *stages, "conditioner", "denoiser", "vae_decoder")
+        names = default_names if preload is None else tuple(preload)
         try:
             with components.opening(names):
-                # Engines open on other threads while this one imports the rest and reads the tokenizers.
+                # Small engines open on other threads while this one imports the rest and reads the tokenizers.
                 from .generate import Generation
 
                 generation = Generation(bundle, components, textual_inversions, applied.words)
@@ -225,25 +228,25 @@ class Pipeline:
         self.close()
 
     def close(self) -> None:
-        """Release all engines; running calls of other threads end first, and none begins any more.
+        """Release all engines, when the running calls of other threads have ended; later calls are refused.
 
-        Batches that are open are closed.
+        Open batches are closed.
         """
         self._life.close()
 
     def set_loras(self, loras: Sequence[LoraSource]) -> None:
-        """Put other LoRAs over the weights, in place of the current ones; ``[]`` removes all.
+        """Merge these LoRAs into the weights, in place of the current ones; ``[]`` removes all.
 
-        The weights are always computed from the exported ones and the whole list: nothing of earlier LoRAs is left.
-        Calls and batches that have begun end with the weights that they began with; samples that were prepared but are
-        in no batch are not taken by later ones. Where this fails, everything is as before.
+        The weights are always computed from the exported ones and all LoRAs of the list, so that nothing of earlier
+        LoRAs is left. Calls and batches that have begun end with the weights that they began with. Samples that were
+        prepared but are in no batch yet cannot be denoised any more. If this fails, everything is as before.
 
         Args:
             loras: files, or pairs of a file and its strength: a number, or numbers by component and block as in
                 diffusers' ``set_adapters``; with a ``lora_folder``, names in it.
 
         Raises:
-            UsageError: a file is for other networks, holds what cannot be applied, or a strength has no meaning.
+            UsageError: a file is for other networks, holds what cannot be applied, or a strength is invalid.
             CheckpointError: a file is damaged.
             EngineError: an engine cannot take other weights; a plan must have been built with ``--refit``.
 
@@ -260,7 +263,7 @@ class Pipeline:
                 ``prompt`` may come first, without its name.
 
         Raises:
-            UsageError: an argument is unknown or cannot be met, or the pipeline is closed.
+            UsageError: an argument is unknown or invalid, or the pipeline is closed.
             NonFiniteError: a network produced NaN or infinity.
             EngineError: an engine failed.
 
@@ -272,12 +275,12 @@ class Pipeline:
 
         Args:
             request: its arguments.
-            progress: called with (evaluations done, evaluations in all), before the first and after each.
+            progress: called with (evaluations done, number of evaluations), before the first and after each.
 
         """
         request, sources = self._loras.of_request(request)
         with self._life.use(), self._turn, self._interrupts.call(), self._loras.use(sources) as (loaded, switch_ms):
-            result = loaded.generation.whole(request, progress, pipeline=self, load_ms=self._load_ms)
+            result = loaded.generation.run(request, progress, pipeline=self, load_ms=self._load_ms)
         result.timings_ms.loras = switch_ms
         loras = loaded.loras.report
         settings = {**result.settings, "loras": loras} if loras else result.settings
@@ -296,29 +299,29 @@ class Pipeline:
         """Return a request without tags in its prompts, and the LoRAs that it is generated with.
 
         Raises:
-            UsageError: a tag names a LoRA that is not there, or prompts of one call name different ones.
+            UsageError: a tag names a LoRA that does not exist, or prompts of one call name different ones.
 
         """
         return self._loras.of_request(request)
 
     @property
     def lora_names(self) -> list[str]:
-        """The names that requests may use for LoRAs: those in the ``lora_folder``, as it is now."""
+        """The names that requests may use for LoRAs: those of the files that are in the ``lora_folder`` now."""
         return self._loras.names
 
     def has_lora(self, name: str) -> bool:
-        """Whether requests may use a name for a LoRA: it is one of :attr:`lora_names`, or a longer one.
+        """Whether requests may use a name for a LoRA: one of :attr:`lora_names`, or one with more of its path.
 
         Raises:
-            UsageError: several LoRAs have it.
+            UsageError: several LoRAs have this name.
 
         """
         return self._loras.has(name)
 
     def use_loras(self, sources: LoraSources) -> None:
-        """Change the weights now to those that requests with these LoRAs are generated with; see :meth:`set_loras`.
+        """Merge the LoRAs of the next requests into the weights now, so that those requests need not wait for it.
 
-        What is put over the weights for requests that name no LoRAs stays as it was set.
+        Requests that name no LoRAs still use those of :meth:`set_loras`.
         """
         with self._life.use(), self._turn:
             self._loras.hold(sources)[0].let_go()
@@ -328,13 +331,13 @@ class Pipeline:
         """Make the samples of a request: text encoded, conditions computed, latents started.
 
         Args:
-            request: as for :meth:`__call__`, but ``callback_on_step_end`` and ``output_type``.
+            request: as for :meth:`__call__`, except ``callback_on_step_end`` and ``output_type``.
 
         Returns:
             One sample for each image.
 
         Raises:
-            UsageError: an argument is unknown or cannot be met, or the pipeline is closed.
+            UsageError: an argument is unknown or invalid, or the pipeline is closed.
             NonFiniteError: the VAE produced NaN or infinity.
             EngineError: an engine failed.
 
@@ -347,8 +350,9 @@ class Pipeline:
         """Make a batch for samples that can share launches with this one; close it, or use it with ``with``.
 
         Args:
-            sample: a sample of the sizes, text length, ControlNets and weights that the batch is for. It is not put in.
-            slots: the most samples in it; at most as many as the bundle allows at once.
+            sample: has the size, text length, ControlNets and weights that all samples of the batch will have. It is
+                not put in.
+            slots: the most samples that are in it at a time; at most as many as the bundle allows.
 
         Raises:
             UsageError: the bundle does not allow so many, or the sample was prepared with other weights.
@@ -357,7 +361,8 @@ class Pipeline:
         """
         from ..engines.scalars import whole_number
 
-        most, slots = self.components.spec("denoiser").axes["S"].max, whole_number("slots", slots)
+        most = self.components.spec("denoiser").axes["S"].max
+        slots = whole_number("slots", slots)
         if not 1 <= slots <= most:
             raise UsageError(f"slots={slots}: this bundle takes 1 to {most} samples at once; export with --batch")
         with self._life.use():
@@ -368,7 +373,7 @@ class Pipeline:
     def denoise(self, samples: "Sequence[Sample]") -> "Iterator[Step]":
         """Run samples to their end, yielding after each launch; as many run together as the bundle allows.
 
-        Where the iteration is left early, the samples stay as they are, and can be denoised further.
+        If the caller stops iterating early, the samples stay as they are, and can be denoised further.
         """
         with self._life.use():
             return self._steps(samples)
@@ -378,7 +383,7 @@ class Pipeline:
             yield from loaded.generation.denoising.steps(samples)
 
     def decode(self, samples: "Sequence[Sample]") -> "list[Image]":
-        """Decode samples to images, finished or not; what the user should know of it is added to their ``warnings``.
+        """Decode samples to images, finished or not; the decoder's warnings are added to the samples'.
 
         Raises:
             NonFiniteError: a network produced NaN or infinity.

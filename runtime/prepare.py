@@ -40,11 +40,11 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedEmbeds:
-    """Embeddings of images, as far as they are known.
+    """What a request for embeddings of images needs: the embeddings, or the prior's samples that will become them.
 
     Attributes:
-        embeds: of each image.
-        seeds: of each image.
+        embeds: one for each image.
+        seeds: one for each image.
         warnings: what the user should know.
 
     """
@@ -55,16 +55,16 @@ class PreparedEmbeds:
 
 
 class Preparer:
-    """Makes samples with one bundle, and caches what several requests need.
+    """Makes samples with one bundle; the text encoders and the scheduler's config are read once for all requests.
 
     Args:
         bundle: the bundle.
         components: its engines; they need not be open yet.
         textual_inversions: files with embeddings of new words; see :func:`~.prompt.load_inversions`.
-        words: new words that have been read already.
+        words: further new words with their embeddings, which have been read from LoRAs.
 
     Attributes:
-        encoders: the text encoders, with those words.
+        encoders: the text encoders; they know the new words.
 
     Raises:
         UsageError: a textual inversion does not fit the text encoders.
@@ -94,10 +94,10 @@ class Preparer:
 
         Args:
             job: the job.
-            timings: where to add how long each part took.
+            timings: the time that each part took is added to it.
 
         Raises:
-            UsageError: the request cannot be met.
+            UsageError: the job does not suit the bundle.
             NonFiniteError: the VAE produced NaN or infinity.
 
         """
@@ -122,7 +122,7 @@ class Preparer:
             start = self._start(job, schedule, streams, warnings)
         with timed(timings, "condition"):
             conditions = [CONDITIONS[name] for name in self.bundle.family.conditions]
-            before = tuple(chain.from_iterable(c.components(job, self.bundle) for c in conditions))
+            names = (*chain.from_iterable(c.components(job, self.bundle) for c in conditions), DENOISER)
             preparation = Preparation(
                 job=job,
                 schedule=schedule,
@@ -132,15 +132,14 @@ class Preparer:
                 start=start,
                 streams=streams,
                 components=self.components,
-                memory=self.components.memory_of(*before, DENOISER),
+                memory=self.components.memory_of(*names),
             )
             parts = [condition.prepare(preparation) for condition in conditions]
         common = Part(numbers={DENOISER: step_numbers(schedule, guidance)})
-        names = (*before, DENOISER)
         weights = self.components.weights_of(names)
         samples = []
-        for i, own in enumerate(zip(*parts, strict=True)):
-            joined = _joined([common, *own])
+        for i, parts_of_image in enumerate(zip(*parts, strict=True)):
+            joined = _joined([common, *parts_of_image])
             samples.append(
                 Sample(
                     schedule=schedule,
@@ -163,14 +162,16 @@ class Preparer:
         return samples
 
     def embeds(self, job: EmbedsJob, timings: Timings) -> PreparedEmbeds:
-        """Return the embeddings of a job, or the samples that are to become them; only a prior's noise is drawn.
+        """Return a job's embeddings of images, or the prior's samples that will become them.
+
+        Only the prior's noise is taken from the generators.
 
         Args:
             job: the job.
-            timings: where to add how long each part took.
+            timings: the time that each part took is added to it.
 
         Raises:
-            UsageError: the request cannot be met.
+            UsageError: the job does not suit the bundle.
 
         """
         assert self._prior is not None
@@ -197,14 +198,14 @@ class Preparer:
         )
 
     def _encode_both(self, prompts: PromptRequest) -> EncodedPrompts:
-        """Encode prompts and negative ones, which are empty where there are none."""
+        """Encode prompts and negative prompts; a negative prompt that is not set is the empty text."""
         return encode_prompts(self.encoders, prompts, family=self.bundle.family.text, guidance=True)
 
     def encode(self, prompts: PromptRequest, *, guidance: bool) -> EncodedPrompts:
-        """Encode prompts, and with guidance the negative ones, as the family reads them.
+        """Encode prompts, and with guidance the negative prompts, as the family's diffusers pipelines do.
 
         Raises:
-            UsageError: something in the request cannot be met as given.
+            UsageError: a prompt, or embeddings in its place, do not suit the text encoders.
 
         """
         index = self.bundle.manifest.model_index
@@ -218,7 +219,7 @@ class Preparer:
 
 
 def _joined(parts: Sequence[Part]) -> Part:
-    """Join the parts of all conditions of one sample; at most one of them waits for other samples."""
+    """Join the parts that all conditions have in one sample; at most one of them has a ``begin``."""
     begin = next((part.begin for part in parts if part.begin is not None), None)
     names = dict.fromkeys(name for part in parts for name in (*part.inputs, *part.numbers))
     return Part(

@@ -18,8 +18,17 @@ __all__ = ["Result", "Timings", "timed"]
 class Timings:
     """Milliseconds of each stage.
 
-    ``loras`` is what changing to the call's LoRAs took. ``steps`` has one entry per evaluation of the network, or per
-    captured loop.
+    Attributes:
+        load: opening the bundle.
+        loras: changing to the call's LoRAs.
+        text: encoding the prompts.
+        condition: computing the conditions: keys and values, ControlNets' hints.
+        encode: encoding images, and making the initial latents.
+        denoise: all steps.
+        decode: from latents to images.
+        total: the whole call, without ``load`` and ``loras``.
+        steps: one entry for each evaluation of the network, or for each captured loop.
+
     """
 
     load: float = 0.0
@@ -38,26 +47,27 @@ class Result:
     """The images of a call, and how they were generated.
 
     Attributes:
-        images: PIL images, or float32 [N, H, W, 3] of 0 to 1 (``np``), or float32 [N, C, h, w] (``latent``), or the
-            embeddings that they would be generated from, float32 [N, D] (``embeds``).
+        images: by ``output_type``: PIL images (``pil``), float32 [N, H, W, 3] of 0 to 1 (``np``), float32
+            [N, C, h, w] (``latent``), or the embeddings that images would be generated from, float32 [N, D]
+            (``embeds``).
         image_embeds: the embeddings that they were generated from, float32 [N, D], in families that have them; None
-            where a callback stopped the call before they were known.
-        negative_image_embeds: the same of what guidance led away from.
-        seeds: of each image.
-        height: pixels; 0 of embeddings.
-        width: pixels; 0 of embeddings.
+            if a callback stopped the call before they were computed.
+        negative_image_embeds: the embeddings that guidance led away from, float32 [N, D].
+        seeds: one for each image.
+        height: pixels; 0 with ``embeds``.
+        width: pixels; 0 with ``embeds``.
         engines: component -> engine that ran it.
         fallbacks: engines that were skipped, with reasons.
         auto_ms: what an evaluation of the denoiser took on each of the engines that ``auto`` chose among, in
             milliseconds, when it was timed on this machine; empty where an engine was named or there was no choice.
         timings_ms: see :class:`Timings`.
         warnings: what a user should know.
-        settings: the request's settings that shaped the images, resolved; JSON values.
+        settings: the request's settings, defaults filled in; JSON values.
         checks: which of the bundle's bytes were compared with their hashes before they were used: the policy
             ``verify``, ``hashed_bytes`` since the bundle was opened, ``remembered_bytes`` that were compared at an
             earlier start and have not changed, ``unchecked_bytes``, and ``hash_ms``.
-        loras: those over the weights: ``name``, ``sha256``, ``strength``, ``scale``, ``kinds``, and ``weights``, how
-            many of each network it changes.
+        loras: those that were merged into the weights: ``name``, ``sha256``, ``strength``, ``scale``, ``kinds``,
+            and ``weights``, how many of each network's weights it changes.
 
     """
 
@@ -84,7 +94,7 @@ class Result:
 
 @contextlib.contextmanager
 def timed(timings: Timings, stage: str) -> Iterator[None]:
-    """Add what the body takes to a stage, in milliseconds."""
+    """Add the milliseconds that the body takes to a stage."""
     started = time.perf_counter()
     try:
         yield
