@@ -6,7 +6,7 @@ The bundle must take the sizes (``sdengine export demo --sizes 64..256 --batch 1
 drawn alone, three times, and the capacity is measured: requests a second of the step-level policy that always has a
 queue. Then, at each share of that capacity, every policy gets the same trace (``serving_load.py``). Latency counts from
 when a request should have come, whatever held it up. Beside each row stands what ``serving_simulator.py`` makes of the
-same trace with the costs of that very run, and with its slow seconds where they were; the costs of all runs go to a
+same trace with the costs of that very run, and with its slow moments where they were; the costs of all runs go to a
 file that it reads.
 """
 
@@ -27,7 +27,7 @@ from sdengine.runtime import Pipeline
 from sdengine.runtime.serve import Outcome, Ticket, Worker
 from sdengine.runtime.serve.policy import POLICIES, Bucket
 from serving_load import CLASSES, HEADER, STEPS, STRENGTH, Arrival, Served, figures, rows, trace
-from serving_simulator import simulate, table_from
+from serving_simulator import QUARTER, simulate, table_from
 
 PROMPTS = ("a red circle", "a blue square", "a green triangle", "two yellow circles")
 ALONE_RUNS = 3
@@ -40,8 +40,11 @@ class Recorder:
     steps: dict[tuple[int, int], list[float]] = field(default_factory=lambda: defaultdict(list))
     stages: dict[tuple[int, str], list[float]] = field(default_factory=lambda: defaultdict(list))
     between: list[float] = field(default_factory=list)
+    """Seconds between turns, while there was something to do."""
     turns: list[tuple[float, tuple[int, Any], float]] = field(default_factory=list)
-    _last: float = 0.0
+    requests: int = 0
+    """How many are at the worker."""
+    _last: float | None = None
 
     def stepped(self, bucket: Bucket, images: int, rows: int, seconds: float) -> None:
         self.steps[bucket.width, rows].append(seconds)
@@ -51,8 +54,13 @@ class Recorder:
         self.stages[bucket.width, stage].append(seconds)
         self._note((bucket.width, stage), seconds)
 
+    def submitted(self) -> None:
+        self.requests += 1
+
     def ended(self, ticket: Ticket, outcome: Outcome | Exception) -> None:
-        pass
+        self.requests -= 1
+        if not self.requests:
+            self._last = None  # the worker has nothing to do
 
     def clear(self) -> None:
         """Forget what was recorded."""
@@ -63,17 +71,20 @@ class Recorder:
 
     def _note(self, kind: tuple[int, Any], seconds: float) -> None:
         now = time.monotonic()
-        self.turns.append((now - seconds, kind, seconds))
-        self.between.append(now - self._last - seconds)
+        between = 0.0 if self._last is None else now - self._last - seconds
+        if self._last is not None:
+            self.between.append(between)
+        self.turns.append((now - seconds, kind, seconds + between))
         self._last = now
 
     def slower(self, start: float) -> list[float]:
-        """Return how much longer turns took than they do on average, by the second since the start."""
+        """Return how much longer turns took than they do on average, by the quarter of a second since the start."""
         means = {key: fmean(seconds) for kinds in (self.steps, self.stages) for key, seconds in kinds.items()}
+        between = fmean(self.between)
         took: dict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
         for at, kind, seconds in self.turns:
-            took[int(at - start)][0] += seconds
-            took[int(at - start)][1] += means[kind]  # type: ignore[index]
+            took[int((at - start) / QUARTER)][0] += seconds
+            took[int((at - start) / QUARTER)][1] += means[kind] + between  # type: ignore[index]
         last = max(took, default=-1)
         return [took[s][0] / took[s][1] if took[s][1] else 1.0 for s in range(last + 1)]
 
@@ -84,7 +95,7 @@ class Recorder:
             costs[str(size)]["step"][str(n)] = fmean(seconds)
         for (size, stage), seconds in self.stages.items():
             costs[str(size)][stage] = fmean(seconds)
-        return {"sizes": list(sizes), "slots": slots, "turn": median(self.between), "costs": costs}
+        return {"sizes": list(sizes), "slots": slots, "turn": fmean(self.between), "costs": costs}
 
 
 class Bench:
@@ -107,19 +118,23 @@ class Bench:
                 await asyncio.wrap_future(worker.warm_up(next(iter(worker.models)), size, size))
             recorder.clear()
             start = time.monotonic()
-            served = await asyncio.gather(*(self._one(worker, start, a, alone) for a in arrivals))
+            served = await asyncio.gather(*(self._one(worker, start, a, alone, recorder) for a in arrivals))
         for mine, all_of in ((recorder.steps, self.all.steps), (recorder.stages, self.all.stages)):
             for key, seconds in mine.items():
                 all_of[key] += seconds  # type: ignore[index]
         self.all.between += recorder.between
         return list(served), {**recorder.table(self.sizes, self.slots), "slower": recorder.slower(start)}
 
-    async def _one(self, worker: Worker, start: float, arrival: Arrival, alone: dict[Any, float]) -> Served:
+    async def _one(
+        self, worker: Worker, start: float, arrival: Arrival, alone: dict[Any, float], recorder: Recorder | None = None
+    ) -> Served:
         await asyncio.sleep(max(0.0, start + arrival.at - time.monotonic()))
         came = start + arrival.at if arrival.at else time.monotonic()
         settings: dict[str, Any] = {"height": arrival.size, "width": arrival.size}
         if arrival.edited:
             settings = {"image": Image.new("RGB", (arrival.size, arrival.size), "teal"), "strength": STRENGTH}
+        if recorder is not None:
+            recorder.submitted()
         ticket = worker.submit(
             prompt=PROMPTS[arrival.steps % len(PROMPTS)],
             num_inference_steps=arrival.steps,
@@ -164,7 +179,7 @@ async def measure(options: argparse.Namespace) -> None:
         arrivals = trace(load * rate, seconds, bench.sizes)
         for policy in options.policies:
             served, costs = await bench.run(arrivals, policy, alone)
-            simulated = simulate(arrivals, table_from(costs), policy)
+            simulated = simulate(arrivals, table_from(costs), policy, alone=lambda arrival, _: alone[arrival.alike])
             for kind in CLASSES:
                 shown = f"{_throughput(served):.3g} " if kind == "all" else ""
                 print(f"| {load:.0%} | {policy} | {kind} | {shown}" + rows(figures(served, kind)))

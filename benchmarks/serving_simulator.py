@@ -27,7 +27,11 @@ from sdengine.runtime.serve.costs import Costs
 from sdengine.runtime.serve.policy import POLICIES, Bucket, Decode, Item, Policy, Prepare, Step, left_s
 from serving_load import CLASSES, HEADER, Arrival, Served, figures, rows, trace
 
-__all__ = ["ROUTERS", "Table", "alone", "capacity", "h100", "simulate", "table_from"]
+__all__ = ["QUARTER", "ROUTERS", "Table", "alone", "capacity", "h100", "simulate", "table_from"]
+
+
+QUARTER = 0.25
+"""Seconds, of which :attr:`Table.slower` has one number each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +43,8 @@ class Table:
         sizes: pixels a side of the requests.
         slots: images that share a launch at most.
         turn: seconds of each turn beside them: the policy, and telling callers.
-        slower: how much longer turns take than that, by the second of the trace: what else the machine has to do.
+        slower: how much longer turns take than that, by the quarter of a second of the trace: what else the machine
+            has to do.
 
     """
 
@@ -70,7 +75,8 @@ class Table:
 
     def factor(self, now: float) -> float:
         """Return how much longer a turn takes that begins now."""
-        return self.slower[int(now)] if int(now) < len(self.slower) else 1.0
+        i = int(now / QUARTER)
+        return self.slower[i] if i < len(self.slower) else 1.0
 
     def switch(self, bucket: Bucket) -> float:
         """See :class:`~sdengine.runtime.serve.policy.CostTable`."""
@@ -142,9 +148,14 @@ class _Image:
 
 
 class Replica:
-    """Does what a worker does, in no time."""
+    """Does what a worker does, in no time; what turns cost, it learns as a worker does, from those that it has taken."""
 
     def __init__(self, policy: Policy, table: Table) -> None:
+        self._costs = Costs()
+        for bucket in map(bucket_of, table.sizes):  # as a worker's warm-up does
+            self._costs.note_step(bucket, 1, table.step(bucket, 1))
+            self._costs.note("prepare", bucket, table.prepare(bucket))
+            self._costs.note("decode", bucket, table.decode(bucket))
         self.images: dict[int, _Image] = {}
         self.work = 0.0
         """Seconds that its images still take, each alone."""
@@ -162,19 +173,24 @@ class Replica:
     def turn(self, now: float) -> tuple[float, _Image | None]:
         """Do one thing; return the seconds that it takes, and the image that is done."""
         table, waiting, active = self._table, list[Item](), list[Item]()
+        slower = table.factor(now)
         held = frozenset().union(*self._held.values())
         for image in self.images.values():
             (active if (image.prepared and not image.left) or image.key in held else waiting).append(image.item(now))
-        decided = self._policy(waiting, active, table, slots=lambda _: table.slots, stepped=self._stepped)
+        decided = self._policy(waiting, active, self._costs, slots=lambda _: table.slots, stepped=self._stepped)
         self._stepped = isinstance(decided, Step)
         if isinstance(decided, Prepare):
             image = self.images[decided.ticket]
             image.prepared, image.begun = True, now
-            return table.turn + table.prepare(image.bucket), None
+            seconds = slower * table.prepare(image.bucket)
+            self._costs.note("prepare", image.bucket, seconds)
+            return slower * table.turn + seconds, None
         if isinstance(decided, Decode):
             image = self.images.pop(decided.key)
             self.work -= table.decode(image.bucket)
-            return table.turn + table.decode(image.bucket), image
+            seconds = slower * table.decode(image.bucket)
+            self._costs.note("decode", image.bucket, seconds)
+            return slower * table.turn + seconds, image
         assert isinstance(decided, Step), "there is something to do"
         launched = [self.images[key] for key in decided.keys]
         for image in launched:
@@ -182,7 +198,10 @@ class Replica:
             self.work -= table.step(image.bucket, image.arrival.rows)
         # Who is finished has left its slot; who is not in the launch waits outside.
         self._held[decided.bucket] = frozenset(image.key for image in launched if image.left)
-        return table.turn + table.step(decided.bucket, sum(image.arrival.rows for image in launched)), None
+        rows = sum(image.arrival.rows for image in launched)
+        seconds = slower * table.step(decided.bucket, rows)
+        self._costs.note_step(decided.bucket, rows, seconds)
+        return slower * table.turn + seconds, None
 
 
 Router = Callable[[Sequence[Replica], random.Random, int], int]
@@ -209,8 +228,19 @@ def simulate(
     *,
     replicas: int = 1,
     router: str = "least work",
+    alone: Callable[[Arrival, Table], float] = alone,
 ) -> list[Served]:
-    """Let requests come to replicas until all are done; they are returned in the order in which they ended."""
+    """Let requests come to replicas until all are done; they are returned in the order in which they ended.
+
+    Args:
+        arrivals: the requests.
+        table: what turns cost.
+        policy: its name.
+        replicas: how many.
+        router: its name.
+        alone: returns what a request takes on an idle replica.
+
+    """
     workers = [Replica(POLICIES[policy], table) for _ in range(replicas)]
     rng, route, keys, served = random.Random(0), ROUTERS[router], count(), list[Served]()
     turns: list[tuple[float, int, int, _Image | None]] = []  # when one ends, a number, whose it is, what it completes
@@ -221,7 +251,7 @@ def simulate(
         worker.busy = bool(worker.images)
         if worker.busy:
             seconds, image = worker.turn(now)
-            heapq.heappush(turns, (now + seconds * table.factor(now), next(numbers), index, image))
+            heapq.heappush(turns, (now + seconds, next(numbers), index, image))
 
     while following < len(arrivals) or turns:
         if not turns or (following < len(arrivals) and arrivals[following].at <= turns[0][0]):
