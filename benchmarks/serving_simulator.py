@@ -148,7 +148,7 @@ class _Image:
 
 
 class Replica:
-    """Does what a worker does, in no time; what turns cost, it learns as a worker does, from those that it has taken."""
+    """Does what a worker does, in no time. What turns cost it learns as a worker does, from those that it has taken."""
 
     def __init__(self, policy: Policy, table: Table) -> None:
         self._costs = Costs()
