@@ -1,4 +1,4 @@
-"""Denoising: samples, the batches that they share launches in, and the loop."""
+"""Denoising: samples, batches of samples that share launches, and the loop."""
 
 from .batch import Batch
 from .denoising import Denoising, Step

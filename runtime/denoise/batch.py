@@ -1,4 +1,4 @@
-"""Samples that share each launch of a network; they join and leave between evaluations."""
+"""A batch: samples that share each launch of the networks, and join and leave between evaluations."""
 
 import functools
 import threading
@@ -23,6 +23,7 @@ __all__ = ["Batch", "serialised"]
 F32 = NDArray[np.float32]
 
 _MOST_CAPTURED = 4
+"""Captured loops that a batch holds; the oldest makes room for a new one."""
 
 _B = TypeVar("_B", bound="Batch")
 _P = ParamSpec("_P")
@@ -43,26 +44,27 @@ def serialised(method: "Callable[Concatenate[_B, _P], _T]") -> "Callable[Concate
 class Batch:
     """Samples that are denoised together.
 
-    They may be at different evaluations, of different requests, solvers, numbers of steps and guidance. What must be
-    equal is listed by :attr:`~.sample.Sample.bucket`: sizes, length of the text, ControlNets, weights. A sample's
-    result is the same as alone, as far as the engine gives the same numbers for another number of rows.
+    They may come from different requests, be at different evaluations, and have different solvers, numbers of steps
+    and guidance. What must be equal is listed by :attr:`~.sample.Sample.bucket`: sizes, length of the text,
+    ControlNets, weights. A sample's result is the one that it would have alone, as far as the engine computes the same
+    numbers for another number of rows.
 
-    All memory is allocated when the batch is made. The active samples fill the first slots, so that fewer samples run
-    on the first part of the same buffers: what an engine has bound to addresses stays valid.
+    All memory is allocated when the batch is made. The active samples are always in the first slots, and fewer samples
+    run on the first part of the same buffers, so that the addresses that an engine has bound stay valid.
 
-    Make one with :meth:`~sdengine.runtime.pipeline.Pipeline.batch`. Calls of several threads wait for each other.
+    Make one with :meth:`~sdengine.runtime.pipeline.Pipeline.batch`. Calls from several threads wait for each other.
 
     Args:
-        engines: the open engines of the sample's components, in its order.
-        sample: a sample of the bucket; it is not put in.
-        slots: the most samples in it.
-        rows: the most rows in it; None is two for each sample.
-        home: memory that the state of a sample is copied to when it leaves; None is the host's.
+        engines: the open engines of ``sample.components``, in that order.
+        sample: has the bucket that all samples of the batch will have; it is not put in.
+        slots: the most samples that are in it at a time.
+        rows: the most rows that they have together; None is two for each slot.
+        home: memory that a sample's state is copied to when it leaves; None is the host's.
         on_close: called once, when the batch is closed.
 
     Attributes:
         memory: where its buffers are.
-        slots: the most samples in it.
+        slots: the most samples that are in it at a time.
 
     """
 
@@ -86,8 +88,8 @@ class Batch:
         self._bucket = sample.bucket
         self._active: tuple[Sample, ...] = ()
         noise = self._buffers.noise
-        self._fresh: F32 = noise if isinstance(noise, np.ndarray) else np.zeros(noise.shape, np.float32)
-        self._numbers = NumberTable(self.memory, self._buffers.current.shape[0])
+        self._host_noise: F32 = noise if isinstance(noise, np.ndarray) else np.zeros(noise.shape, np.float32)
+        self._numbers = NumberTable(self.memory, self._buffers.current_numbers.shape[0])
         self._noise = NoiseTable(self.memory, noise.shape)
         self._captured: dict[object, Callable[[], None]] = {}
         self._launch: Launch | None = None
@@ -110,21 +112,21 @@ class Batch:
         return free and not sample.finished and sample.bucket == self._bucket
 
     def has_room(self, sample: Sample, slots: int, rows: int) -> bool:
-        """Whether that many samples like this one, on that many rows, would fit if it were empty."""
+        """Whether that many samples like this one, with that many rows in all, would fit into it if it were empty."""
         return self.slots >= slots and self._members.rows >= rows and sample.bucket == self._bucket
 
     @serialised
     def put(self, sample: Sample) -> None:
-        """Put a sample in; it takes part from the next evaluation on, continuing at its own position.
+        """Put a sample in; from the next launch on it is denoised further from its position.
 
         Raises:
-            UsageError: it does not fit, is finished or in a batch already.
+            UsageError: there is no room, it differs in its bucket, is finished, or is in a batch already.
 
         """
         self._check(sample)
         sample.begin()
         if not self._members:
-            self._buffers.now = 0  # captured loops begin with the first of the two states
+            self._buffers.current_state = 0  # captured loops begin with the first of the two states
         member = self._members.add(sample, packed(self._buffers.numbers, sample.numbers, sample.evaluations))
         self._buffers.fill(sample, member.slot, member.rows[0])
         sample._batch = self
@@ -137,10 +139,11 @@ class Batch:
             raise UsageError("this sample is in a batch already")
         if sample.finished:
             raise UsageError(f"all {sample.evaluations} evaluations of this sample are done")
-        here, there = self._bucket, sample.bucket
-        for name in {**here, **there}:
-            if here.get(name) != there.get(name):
-                difference = "" if name == "the weights" else f": {there.get(name)}, and {here.get(name)} in the batch"
+        batch_bucket, bucket = self._bucket, sample.bucket
+        for name in {**batch_bucket, **bucket}:
+            required, actual = batch_bucket.get(name), bucket.get(name)
+            if required != actual:
+                difference = "" if name == "the weights" else f": {actual}, and {required} in the batch"
                 raise UsageError(
                     f"samples of one batch share sizes, length of text, ControlNets and weights: {name} of this sample "
                     f"differ{difference}"
@@ -165,11 +168,11 @@ class Batch:
         self._remove([self._members.of(sample)])
 
     def place_of(self, sample: Sample) -> tuple[Memory, Buffer]:
-        """Return where a sample's state is: this batch's memory, and the part of its buffer."""
+        """Return where a sample's state is: this batch's memory, and the sample's slot ``[K, C, h, w]`` in it."""
         return self.memory, self._buffers.state[self._members.of(sample).slot]
 
     def _remove(self, leaving: Sequence[Member]) -> None:
-        """Copy states out, and move members from the end into the slots and rows that are free."""
+        """Copy the states of leaving members out, and move members from the end into the free slots and rows."""
         memory, state = self.memory, self._buffers.state
         for member in leaving:
             sample = member.sample
@@ -184,7 +187,7 @@ class Batch:
         self._members_changed()
 
     def _members_changed(self) -> None:
-        """Discard what was computed for the former members."""
+        """Discard what was planned for the former members."""
         self._active = tuple(member.sample for member in self._members)
         self._launch = None
         self._plan = []
@@ -193,10 +196,10 @@ class Batch:
 
     @serialised
     def step(self) -> list[Sample]:
-        """Run one evaluation of every active sample; return those that are finished, which have left the batch.
+        """Run one evaluation of every active sample; return the finished ones, which have left the batch.
 
         Raises:
-            UsageError: there is none.
+            UsageError: no sample is active.
             EngineError: an engine failed.
 
         """
@@ -205,24 +208,24 @@ class Batch:
         launch, evaluation, i = self._launch, self._plan[self._next], self._next
         assert launch is not None
         if evaluation.noisy:
-            sample_noise(evaluation.noisy, self._fresh)
+            sample_noise(evaluation.noisy, self._host_noise)
             samples = len(self._members)
-            if self._buffers.noise is not self._fresh:
-                self.memory.copy(self._buffers.noise[:samples], self._fresh[:samples])
-        self.memory.copy(self._buffers.current, self._numbers.at(i))
-        self._buffers.run(launch, evaluation.before)
+            if self._buffers.noise is not self._host_noise:
+                self.memory.copy(self._buffers.noise[:samples], self._host_noise[:samples])
+        self.memory.copy(self._buffers.current_numbers, self._numbers.at(i))
+        self._buffers.run(launch, evaluation.run_preceding)
         self._next += 1
         return self._advance(1)
 
     @serialised
     def finish(self) -> list[Sample]:
-        """Run every active sample to its end, with as few launches as the memory can; return them.
+        """Run every active sample to its end, and return them.
 
-        Where they all have the same number of evaluations left, these are run at once, on a GPU as one captured CUDA
-        graph. Else :meth:`step` is called until all are finished.
+        If all have the same number of evaluations left, these run together: on a GPU as one captured CUDA graph. Else
+        :meth:`step` is called until all are finished.
 
         Raises:
-            UsageError: there is none.
+            UsageError: no sample is active.
             EngineError: an engine failed.
 
         """
@@ -234,7 +237,7 @@ class Batch:
             return finished
         count = remaining.pop() if remaining else 0
         if self._numbers.make_room(count):
-            self._captured.clear()  # captured loops read where the table was
+            self._captured.clear()  # captured loops would read the former table
         self._fill(count)
         launch, plan = self._launch, self._plan
         assert launch is not None
@@ -242,31 +245,36 @@ class Batch:
         if self._noise.make_room(len(noisy)):
             self._captured.clear()
         self._noise.fill([plan[i].noisy for i in noisy])
-        rows = {i: row for row, i in enumerate(noisy)}
-        before = tuple(evaluation.before for evaluation in plan)
+        noise_row = {i: row for row, i in enumerate(noisy)}
+        run_preceding = tuple(evaluation.run_preceding for evaluation in plan)
         buffers = self._buffers
-        buffers.forget_flows()
+        buffers.assume_residuals_not_zero()
 
         def work() -> None:
             for i in range(count):
-                if i in rows:
-                    self.memory.copy(buffers.noise, self._noise.at(rows[i]))
-                self.memory.copy(buffers.current, self._numbers.at(i))
-                buffers.run(launch, before[i])
+                if i in noise_row:
+                    self.memory.copy(buffers.noise, self._noise.at(noise_row[i]))
+                self.memory.copy(buffers.current_numbers, self._numbers.at(i))
+                buffers.run(launch, run_preceding[i])
 
-        now = buffers.now
-        key = (launch.key, count, tuple(noisy), before, now)
+        first_state = buffers.current_state
+        key = (launch.key, count, tuple(noisy), run_preceding, first_state)
         if key not in self._captured:
             while len(self._captured) >= _MOST_CAPTURED:
                 del self._captured[next(iter(self._captured))]
             self._captured[key] = self.memory.capture(work)
         self._captured[key]()
-        buffers.now = (now + count) % 2  # a captured launch does not run the host's side of it
-        buffers.forget_flows()
+        buffers.current_state = (first_state + count) % 2  # replaying a capture does not run Python code
+        buffers.assume_residuals_not_zero()
         return self._advance(count)
 
     def _fill(self, most: int) -> None:
-        """Copy the numbers of the next evaluations to the device, and plan what runs at each."""
+        """Plan the next evaluations, at most ``most``, and copy their numbers to the networks' memory.
+
+        Raises:
+            UsageError: the batch is closed, or no sample is active.
+
+        """
         self.check_open()
         if not self._members:
             raise UsageError("there is no sample in this batch")
@@ -277,21 +285,22 @@ class Batch:
                 member.places = self._launch.layout.places(member.slot, member.rows)
                 row_sample[list(member.rows)] = member.slot
             self.memory.copy(self._buffers.row_sample[: len(row_sample)], row_sample)
-            self._buffers.forget_flows()
+            self._buffers.assume_residuals_not_zero()
         count = min(most, *(member.remaining for member in self._members))
         self._numbers.fill(self._members, count)
         self._plan = upcoming(self._members, count)
         self._next = 0
 
     def _advance(self, evaluations: int) -> list[Sample]:
-        done = []
+        """Count evaluations that have run; return the samples that are finished, which leave."""
+        finished = []
         for member in self._members:
             member.sample.position += evaluations
             if member.sample.finished:
-                done.append(member)
-        if done:
-            self._remove(done)
-        return [member.sample for member in done]
+                finished.append(member)
+        if finished:
+            self._remove(finished)
+        return [member.sample for member in finished]
 
     # -- closing ------------------------------------------------------------------------------------------------------
 
@@ -305,7 +314,7 @@ class Batch:
 
     @serialised
     def close(self) -> None:
-        """Take the samples out, and release the buffers and what is bound to them; calling it twice is harmless."""
+        """Take the samples out, and release the buffers and captured graphs; calling it twice is harmless."""
         if self._closed:
             return
         self._closed = True

@@ -1,4 +1,4 @@
-"""Checks what a user's callback returns at the end of a step, before any of it is used."""
+"""Callbacks at the end of a step, with a check of what they return."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,16 +10,21 @@ __all__ = ["CheckedCallback", "checked_callback"]
 
 
 class CheckedCallback:
-    """A callback that returns nothing, or latents, which are checked."""
+    """A callback whose result is checked: None, or a dict with latents.
+
+    Args:
+        function: the caller's, called as (pipeline, step, timestep, tensors).
+
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
 
     def __call__(self, pipeline: Any, step: int, timestep: Any, tensors: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """Call it.
+        """Call the function.
 
         Raises:
-            UsageError: it returned something else.
+            UsageError: it returned something else, or latents that are not finite numbers.
 
         """
         returned = self.function(pipeline, step, timestep, tensors)

@@ -19,17 +19,17 @@ from .staged import StagedBatch
 __all__ = ["Denoising", "Step"]
 
 _MOST_BATCHES = 4
-"""Batches that are held for later requests; the one unused for longest is closed first."""
+"""Idle batches that are held for later requests; the one that has been idle for longest is closed first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """The state after a launch.
+    """The samples after a launch.
 
     Attributes:
-        samples: those in the launch, at their new positions. Their ``latent`` may be read and set.
+        samples: those that ran, at their new positions. Their ``latent`` may be read and set.
         finished: those of them whose last evaluation this was.
-        evaluations: how many evaluations this was: more than one where a whole loop is one captured graph.
+        evaluations: how many evaluations the launch was: more than one if a whole loop is one captured graph.
 
     """
 
@@ -65,11 +65,11 @@ class Denoising:
         """
         listed = checked_samples(samples)
         for sample in listed:
-            ours: Any = self._components.weights_of(sample.components)
-            theirs: Any = sample.weights
-            if not loras and isinstance(theirs, tuple):
-                ours, theirs = (tuple(w and w[0] for w in weights) for weights in (ours, theirs))
-            if ours != theirs:
+            expected: Any = self._components.weights_of(sample.components)
+            actual: Any = sample.weights
+            if not loras and isinstance(actual, tuple):  # compare the exported weights alone
+                expected, actual = (tuple(w and w[0] for w in weights) for weights in (expected, actual))
+            if expected != actual:
                 raise UsageError(
                     "this sample was prepared with another bundle, or with other weights: take it to the pipeline that "
                     "prepared it"
@@ -85,63 +85,63 @@ class Denoising:
         staged: bool = False,
         on_close: Callable[[], None] | None = None,
     ) -> Batch:
-        """Make a batch for samples like this one; the caller closes it. See :class:`.Batch`.
+        """Make a batch for samples like this one; the caller closes it.
 
         Args:
-            sample: see there, as for the next two.
-            slots: see there.
-            rows: see there.
-            staged: whether samples that wait for others may be put in, see :class:`.StagedBatch`.
+            sample: see :class:`.Batch`.
+            slots: see :class:`.Batch`.
+            rows: see :class:`.Batch`.
+            staged: whether samples that wait for a prior's may be put in, see :class:`.StagedBatch`.
             on_close: called when the batch is closed, or cannot be made.
 
         Raises:
             UsageError: the sample was prepared with other components or weights than these.
 
         """
-        held = contextlib.ExitStack()
+        cleanup = contextlib.ExitStack()
         if on_close is not None:
-            held.callback(on_close)
+            cleanup.callback(on_close)
         try:
             self.check([sample])
-            engines = held.enter_context(self._components.use(*sample.components))
-            options: Any = {"slots": slots, "rows": rows, "on_close": held.close}
+            engines = cleanup.enter_context(self._components.use(*sample.components))
+            options: Any = {"slots": slots, "rows": rows, "on_close": cleanup.close}
             options["home"] = self._components.memory_of("vae_decoder")
             if staged:
-                batch: Batch = StagedBatch(engines, sample, earlier=self._earlier_batch, **options)
+                batch: Batch = StagedBatch(engines, sample, prior_batch=self._prior_batch, **options)
             else:
                 batch = Batch(engines, sample, **options)
         except BaseException:
-            held.close()
+            cleanup.close()
             raise
         self._alive.add(batch)
         return batch
 
-    def _earlier_batch(self, sample: Sample) -> Batch:
-        """Make the batch of samples that others wait for."""
+    def _prior_batch(self, sample: Sample) -> Batch:
+        """Make a batch for a prior's samples, as many as the bundle allows."""
         return self.batch(sample, slots=self._components.spec(sample.components[-1]).axes["S"].max)
 
     def steps(
         self, samples: Sequence[Sample], *, watched: bool = True, times: list[float] | None = None
     ) -> Generator[Step, None, None]:
-        """Run samples to their end, yielding after each launch. Those that are finished already are left as they are.
+        """Run samples to their end, yielding after each launch; samples that are finished already do not run.
 
         As many run together as the bundle allows; the others follow as slots become free. Samples that cannot share a
         batch run in one batch after the other.
 
         Args:
             samples: in the order in which they start.
-            watched: whether the caller reads each step: the host then goes no further ahead than one evaluation. Else
-                all evaluations may run as one launch, with ``cuda_graph=loop``.
-            times: where to add how long each step took, in milliseconds.
+            watched: whether the caller looks at each step: the host then queues no more than one evaluation ahead. If
+                not, all evaluations may run as one launch, with ``cuda_graph=loop``.
+            times: the milliseconds that each step took are added to it.
 
         """
-        several = checked_samples(samples)
-        earlier = list(dict.fromkeys(chain.from_iterable(sample.before for sample in several if not sample.finished)))
-        if earlier:
-            yield from self.steps(earlier, watched=watched, times=times)
-        for sample in several:  # before a batch has its engines open: memory may be scarce
+        listed = checked_samples(samples)
+        prior = list(dict.fromkeys(chain.from_iterable(sample.before for sample in listed if not sample.finished)))
+        if prior:
+            yield from self.steps(prior, watched=watched, times=times)
+        for sample in listed:  # before a batch opens its engines: memory may be scarce
             sample.begin()
-        waiting = [sample for sample in several if not sample.finished]
+        waiting = [sample for sample in listed if not sample.finished]
         while waiting:
             bucket = waiting[0].bucket
             together = [sample for sample in waiting if sample.bucket == bucket]
@@ -154,7 +154,7 @@ class Denoising:
 
     @contextlib.contextmanager
     def _borrowed(self, sample: Sample, slots: int, rows: int) -> Iterator[Batch]:
-        """Yield a batch with enough room: an idle one, or a new one."""
+        """Yield a batch with enough room, an idle one or a new one; afterwards it is idle."""
         with self._lock:
             batch = next((b for b in self._idle if b.has_room(sample, slots, rows)), None)
             if batch is not None:
@@ -163,15 +163,15 @@ class Denoising:
                 self._idle.popleft().close()
         if batch is None:
             batch = self.batch(sample, slots=slots, rows=rows)
-        sound = False
+        reusable = False
         try:
             yield batch
-            sound = True  # not after an error: the engines may be in any state
+            reusable = True  # not after an error: the engines may be in any state
         except GeneratorExit:
-            sound = True
+            reusable = True
             raise
         finally:
-            if sound and not self._components.low_memory:
+            if reusable and not self._components.low_memory:
                 with self._lock:
                     self._idle.append(batch)
             else:

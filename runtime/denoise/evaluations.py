@@ -1,4 +1,4 @@
-"""The evaluations that a batch runs next: their numbers, copied to the networks' memory ahead, and their noise."""
+"""The evaluations that a batch runs next: their numbers, which are copied to the networks' memory ahead, and noise."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,39 +14,39 @@ __all__ = ["WINDOW", "Evaluation", "NoiseTable", "NumberTable", "sample_noise", 
 F32 = NDArray[np.float32]
 
 WINDOW = 64
-"""Evaluations whose numbers are copied to the device together; more for a captured loop that is longer."""
+"""Evaluations whose numbers are copied to the device at once; a captured loop that is longer copies all of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What one evaluation does beside the denoiser.
+    """What one evaluation needs beside its numbers.
 
     Attributes:
-        noisy: the members that need noise.
-        before: whether the components before the denoiser run.
+        noisy: the members whose solvers take noise.
+        run_preceding: whether the components before the denoiser (ControlNets) run.
 
     """
 
     noisy: tuple[Member, ...]
-    before: bool
+    run_preceding: bool
 
 
 def upcoming(members: Members, count: int) -> list[Evaluation]:
-    """Return the next ``count`` evaluations; each member has as many left."""
-    noise_of, before = [], np.zeros(count, bool)
+    """Return the next ``count`` evaluations; each member has at least that many left."""
+    needs_noise, preceding = [], np.zeros(count, bool)
     for member in members:
         sample, first = member.sample, member.sample.position
-        noise_of.append(sample.schedule.needs_noise[first : first + count].tolist())
+        needs_noise.append(sample.schedule.needs_noise[first : first + count].tolist())
         for runs in sample.runs.values():
-            before |= runs[first : first + count]
+            preceding |= runs[first : first + count]
     return [
-        Evaluation(tuple(m for m, needed in zip(members, needs, strict=True) if needed), runs)
-        for needs, runs in zip(zip(*noise_of, strict=True), before.tolist(), strict=True)
+        Evaluation(tuple(m for m, noisy in zip(members, by_member, strict=True) if noisy), run_preceding)
+        for by_member, run_preceding in zip(zip(*needs_noise, strict=True), preceding.tolist(), strict=True)
     ]
 
 
 class NumberTable:
-    """The numbers of the next evaluations of all members, a row for each.
+    """The numbers of the next evaluations of all members, float32 [evaluations, size].
 
     Args:
         memory: the networks' memory.
@@ -65,12 +65,12 @@ class NumberTable:
         self._on_host = on_host
 
     def at(self, i: int) -> Buffer:
-        """Return the numbers of the i-th of the next evaluations, in the networks' memory."""
+        """Return the numbers of the i-th evaluation from now, in the networks' memory."""
         row: Buffer = self._table[i]
         return row
 
     def make_room(self, evaluations: int) -> bool:
-        """Make it as long as that many evaluations need; return whether it has moved for that."""
+        """Make room for that many evaluations; return whether the table has been allocated again for that."""
         if evaluations <= len(self._on_host):
             return False
         self._allocate(_whole_windows(evaluations))
@@ -88,7 +88,7 @@ class NumberTable:
 
 
 class NoiseTable:
-    """The noise of all evaluations that need some, for a loop that is captured whole.
+    """The noise of all evaluations that take noise, for loops that are captured as one graph.
 
     Args:
         memory: the networks' memory.
@@ -102,20 +102,20 @@ class NoiseTable:
         self._table: Buffer | None = None
 
     def at(self, i: int) -> Buffer:
-        """Return the noise of the i-th evaluation that needs some, in the networks' memory."""
+        """Return the noise of the i-th evaluation that takes noise, in the networks' memory."""
         assert self._table is not None
         row: Buffer = self._table[i]
         return row
 
     def make_room(self, evaluations: int) -> bool:
-        """Make it as long as that many evaluations need; return whether it has moved for that."""
+        """Make room for that many evaluations; return whether the table has been allocated again for that."""
         if not evaluations or (self._table is not None and self._table.shape[0] >= evaluations):
             return False
         self._table = self._memory.zeros((_whole_windows(evaluations), *self._shape), np.float32)
         return True
 
     def fill(self, noisy: Sequence[tuple[Member, ...]]) -> None:
-        """Sample noise, for these members at the first evaluation, for those at the second, and so on."""
+        """Sample noise; ``noisy`` has the members that take it, for each evaluation that takes noise."""
         for i, members in enumerate(noisy):
             noise = np.zeros(self._shape, np.float32)
             sample_noise(members, noise)
@@ -127,10 +127,11 @@ class NoiseTable:
 
 
 def sample_noise(members: Iterable[Member], into: F32) -> None:
-    """Put the next noise of each member at its slot of ``into``, float32 [slots, C, h, w]."""
+    """Write the next noise of each member to its slot in ``into``, float32 [slots, C, h, w]."""
     for member in members:
         into[member.slot] = member.sample.noise.normal(into.shape[1:])
 
 
 def _whole_windows(evaluations: int) -> int:
+    """Round up to a multiple of :data:`WINDOW`."""
     return -(-evaluations // WINDOW) * WINDOW

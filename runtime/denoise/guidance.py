@@ -1,4 +1,4 @@
-"""Guidance as a matrix: which rows a sample's network runs on, and how their outputs mix into its prediction."""
+"""Guidance as a matrix: the rows of a sample, and the factors that add the network's outputs up to its prediction."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,12 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Guidance:
-    """Guidance of one sample on its rows; with classifier-free guidance the first row carries the negative prompt.
+    """Guidance of one sample at each of its N evaluations.
+
+    With classifier-free guidance the sample has two rows, the negative prompt's and the prompt's; without, one.
 
     Attributes:
-        mix: float32 [N, rows], by evaluation: factors of the rows' outputs in the prediction.
+        mix: float32 [N, rows], factors of the network's outputs for these rows in the sample's prediction.
         rescale: float32 [N, rows], see :class:`~sdengine.engines.nets.denoiser.Denoiser`.
 
     """
@@ -25,16 +27,16 @@ class Guidance:
 
     @property
     def rows(self) -> int:
-        """How many rows the sample takes."""
+        """How many rows the sample has, 1 or 2."""
         return int(self.mix.shape[1])
 
     @property
     def negative_rows(self) -> int:
-        """How many of them carry the negative prompt."""
+        """How many of them are the negative prompt's, 0 or 1."""
         return self.rows - 1
 
     def by_row(self, positive: F32, negative: F32 | None) -> F32:
-        """Join the conditions of S samples, [S, ...], to those of their rows, [S * rows, ...], sample by sample."""
+        """Join the prompts' and the negative prompts' arrays of S samples, [S, ...] each, to [S * rows, ...]."""
         if not self.negative_rows:
             return np.ascontiguousarray(positive, np.float32)
         assert negative is not None
@@ -43,13 +45,13 @@ class Guidance:
 
 
 def guidance_for(scale: float, *, evaluations: int, rescale: float, guided: bool) -> Guidance:
-    """Return classifier-free guidance (Ho and Salimans, 2022, arXiv:2207.12598), or none.
+    """Return classifier-free guidance (Ho and Salimans, 2022, arXiv:2207.12598), or one row without guidance.
 
     Args:
         scale: guidance scale g; the prediction is (1 - g) * negative + g * positive.
         evaluations: N.
         rescale: see :class:`~sdengine.engines.nets.denoiser.Denoiser`.
-        guided: whether there is a negative row.
+        guided: whether to guide; without, the prediction is the network's output for the prompt.
 
     """
     mix = [1 - scale, scale] if guided else [1.0]

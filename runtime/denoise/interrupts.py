@@ -19,7 +19,7 @@ class Interrupts:
 
     @contextlib.contextmanager
     def call(self) -> Iterator[None]:
-        """Register this thread's call while it runs; a request from before it began is dropped, as in diffusers."""
+        """Register this thread's call while it runs; a request made before it began has no effect, as in diffusers."""
         thread = threading.get_ident()
         with self._lock:
             outer = self._requested.get(thread)

@@ -1,4 +1,4 @@
-"""The samples of a batch: on which slots and rows each of them is."""
+"""The samples of a batch, and the slot and the rows that each of them has in the buffers."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -16,10 +16,10 @@ class Member:
 
     Attributes:
         sample: the sample.
-        slot: where it is.
-        rows: where its rows are.
-        numbers: float32 [N, n], the numbers of all its evaluations, those of an evaluation one behind the other.
-        places: int [n], where those of an evaluation are among the numbers of all samples.
+        slot: its index along the axis of samples.
+        rows: the indices of its rows along the axis of rows.
+        numbers: float32 [N, width], the numbers of each of its evaluations, see :func:`.numbers.packed`.
+        places: int [width], the index of each of them in the buffer with the numbers of all samples.
 
     """
 
@@ -59,11 +59,16 @@ class Members:
 
     @property
     def used_rows(self) -> int:
-        """How many rows are taken."""
+        """How many rows are in use."""
         return sum(member.sample.rows for member in self._members)
 
     def check_room(self, sample: Sample) -> None:
-        """Raise UsageError if there is no slot or not enough rows for a sample."""
+        """Check that there are a free slot and enough free rows for a sample.
+
+        Raises:
+            UsageError: there are not.
+
+        """
         if len(self) == self.slots:
             raise UsageError(f"all {self.slots} slots of this batch are taken")
         if self.used_rows + sample.rows > self.rows:
@@ -76,10 +81,10 @@ class Members:
         return self._members[-1]
 
     def of(self, sample: Sample) -> Member:
-        """Return the member that a sample is.
+        """Return a sample's member.
 
         Raises:
-            UsageError: it is none.
+            UsageError: it is not in this batch.
 
         """
         for member in self._members:
@@ -90,12 +95,12 @@ class Members:
     def remove(
         self, leaving: Sequence[Member], move_slot: Callable[[int, int], None], move_row: Callable[[int, int], None]
     ) -> None:
-        """Remove members, and move others from the end to where they were.
+        """Remove members, and move others from the end into the free slots and rows.
 
         Args:
             leaving: the members that leave.
-            move_slot: called with the old and the new slot of a sample that moves.
-            move_row: called with the old and the new place of a row that moves.
+            move_slot: called with the old and the new slot of each sample that moves.
+            move_row: called with the old and the new index of each row that moves.
 
         """
         self._members = [member for member in self._members if member not in leaving]
@@ -114,5 +119,5 @@ class Members:
         self._members.sort(key=lambda member: member.slot)
 
     def clear(self) -> None:
-        """Remove all."""
+        """Remove all members."""
         self._members.clear()

@@ -22,40 +22,43 @@ __all__ = ["DENOISER", "NoiseStream", "Sample", "checked_samples", "initial_stat
 F32 = NDArray[np.float32]
 
 DENOISER = "denoiser"
-"""The component that takes a step; the last one of every evaluation."""
+"""The component that takes a step: the last one that runs at every evaluation."""
 
 
 class NoiseStream(Protocol):
     """A sample's source of fresh noise."""
 
     def normal(self, shape: tuple[int, ...], /) -> F32:
-        """Return the next standard normal numbers of that shape."""
+        """Return the next standard normal numbers, float32 of that shape."""
 
 
 @dataclass(eq=False, kw_only=True)
 class Sample:
-    """One image being denoised: nothing in it is shared with another one.
+    """One image being denoised; it shares nothing that changes with other samples.
 
     Make samples with :meth:`~sdengine.runtime.pipeline.Pipeline.prepare`.
 
     Attributes:
-        schedule: what the solver does, evaluation by evaluation; N of them.
-        rows: how many rows of the network it takes: two with classifier-free guidance, else one.
-        components: those that run at each evaluation, in order; the last one is the denoiser.
-        inputs: by component and input, the constant ones: ``[1, ...]``, or ``[rows, ...]`` of what belongs to rows.
-        numbers: by component and input, those that change with the evaluation, float32: ``[N, ...]``, and
-            ``[N, rows, ...]`` for what belongs to rows. What a component shares with the denoiser is listed for the
-            denoiser only.
-        runs: by component before the denoiser, bool ``[N]``: whether it has anything to add at that evaluation.
-        noise: its stream.
+        schedule: the solver as a table of matrices, for N evaluations.
+        rows: how many rows it has in the network's batch: two with classifier-free guidance, else one.
+        components: those that run at each evaluation, in order: its ControlNets, if any, and the denoiser.
+        inputs: by component and input, those that stay constant: ``[1, ...]`` for the sample, or ``[rows, ...]`` for
+            its rows.
+        numbers: by component and input, those that change with the evaluation, float32: ``[N, ...]`` for the sample,
+            or ``[N, rows, ...]`` for its rows. An input that a component has in common with the denoiser is listed
+            for the denoiser only.
+        runs: by component before the denoiser, bool ``[N]``: whether it adds anything at that evaluation.
+        noise: the source of its noise.
+        state: float32 ``[K, C, h, w]``: ``[0]`` is the latent, the rest earlier predictions that the solver uses.
+            While the sample is in a batch, its state is there: see :attr:`place`.
         weights: identifies the weights of the components.
         seed: of its noise, for the result.
-        job: what it was prepared from.
-        index: which of the job's images it is.
+        job: the job that it was prepared from.
+        index: its index among the job's images.
         warnings: what the user should know about how it was prepared.
-        before: samples that must be finished before this one begins, as those of a prior.
-        embeds: what it is conditioned on, by name, as far as that is known.
-        position: how many evaluations are done.
+        before: samples that must be finished before this one begins: those of a prior.
+        embeds: the embeddings of images that it is conditioned on, by name; empty until they are computed.
+        position: how many evaluations have run.
 
     """
 
@@ -81,26 +84,28 @@ class Sample:
 
     @property
     def evaluations(self) -> int:
-        """N, how many evaluations it takes from its first step to its last."""
+        """N, the number of evaluations from its first step to its last."""
         return self.schedule.evaluations
 
     def begin(self) -> None:
-        """Take over what the samples before have come to; once, and before the first evaluation.
+        """Compute the inputs that follow from the samples in :attr:`before`; a second call does nothing.
 
         Raises:
-            UsageError: they are not finished.
+            UsageError: those samples are not finished.
 
         """
-        left = sum(not sample.finished for sample in self.before)
-        if left:
-            raise UsageError(f"{left} samples that this one begins with are not finished: denoise() takes care of them")
+        unfinished = sum(not sample.finished for sample in self.before)
+        if unfinished:
+            raise UsageError(
+                f"{unfinished} samples of the prior that this one waits for are not finished: denoise() runs them first"
+            )
         if self._on_begin is not None:
             self.embeds.update(self._on_begin())
             self._on_begin = None
 
     @property
     def finished(self) -> bool:
-        """Whether all evaluations are done."""
+        """Whether all evaluations have run."""
         return self.position >= self.schedule.evaluations
 
     @property
@@ -110,16 +115,13 @@ class Sample:
 
     @property
     def step(self) -> int:
-        """How many steps are done, as a user counts them; some solvers evaluate twice in a step."""
+        """How many steps have been taken; some solvers have two evaluations per step."""
         index = self.schedule.step_index
         return int(index[self.position]) if self.position < len(index) else self.schedule.steps
 
     @property
     def place(self) -> tuple[Memory, Buffer]:
-        """Where its state ``[K, C, h, w]`` is now: memory and buffer, which are the batch's while it is in one.
-
-        ``[0]`` of the buffer is the latent.
-        """
+        """The memory and the buffer ``[K, C, h, w]`` that its state is in now: the batch's while it is in one."""
         return (self._memory, self.state) if self._batch is None else self._batch.place_of(self)
 
     @property
@@ -139,17 +141,17 @@ class Sample:
     @property
     def bucket(self) -> dict[str, object]:
         """What must be equal for samples to share a batch, by name."""
-        own = {
+        inputs = {
             f"{component}'s {name}": (buffer.dtype.name, list(buffer.shape[1:]))
             for component, buffers in self.inputs.items()
             for name, buffer in buffers.items()
         }
         latent = ("float32", list(self.state.shape[1:]))
-        return {"what runs": list(self.components), "the weights": self.weights, "the latent": latent, **own}
+        return {"what runs": list(self.components), "the weights": self.weights, "the latent": latent, **inputs}
 
 
 def initial_state(latent: F32) -> F32:
-    """Return the state that a solver begins with: the latent ``[C, h, w]``, and an empty memory behind it."""
+    """Return the state that a solver begins with, ``[K, C, h, w]``: the latent ``[C, h, w]`` and zeros."""
     state = np.zeros((STATE_SLOTS, *latent.shape), np.float32)
     state[0] = latent
     return state
@@ -159,7 +161,7 @@ def checked_samples(samples: Iterable[Sample]) -> list[Sample]:
     """Return samples as a list.
 
     Raises:
-        UsageError: they are no samples.
+        UsageError: they are not samples.
 
     """
     if isinstance(samples, Sample):
@@ -172,7 +174,7 @@ def checked_samples(samples: Iterable[Sample]) -> list[Sample]:
 
 
 def step_numbers(schedule: Schedule, guidance: Guidance) -> dict[str, F32]:
-    """Return what schedule and guidance say to the denoiser, by input, ``[N, ...]``."""
+    """Return the denoiser's inputs that follow from schedule and guidance, ``[N, ...]`` each, by name."""
     count = schedule.evaluations
     return {
         "timestep": np.repeat(np.asarray(schedule.timesteps, np.float32)[:, None], guidance.rows, axis=1),
