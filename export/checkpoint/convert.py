@@ -6,7 +6,7 @@ from pathlib import Path
 from ...engines.errors import CheckpointError
 from .component import CheckpointComponent
 from .configs import read_config
-from .families import FamilyDefaults
+from .families import FamilyDefaults, StoredEncoder
 from .inferred import controlnet_config, text_config, unet_config, vae_config
 from .ldm_text import open_clip_tensors
 from .ldm_unet import controlnet_names, unet_names
@@ -57,14 +57,14 @@ def vae_component(stored: _Stored, family: FamilyDefaults, config: Path | None) 
     return _component("vae", "AutoencoderKL", stored, tensors, infer, config)
 
 
-def text_component(
-    name: str, stored: _Stored, *, open_clip: bool, sd2: bool, config: Path | None
-) -> CheckpointComponent:
+def text_component(stored: _Stored, encoder: StoredEncoder, config: Path | None) -> CheckpointComponent:
     """Convert a text encoder, CLIP (transformers' names) or OpenCLIP; see :func:`unet_component`."""
-    tensors = open_clip_tensors(stored, sd2=sd2) if open_clip else stored
-    class_name = "CLIPTextModelWithProjection" if name == "text_encoder_2" else "CLIPTextModel"
-    activation = "gelu" if open_clip else "quick_gelu"
-    return _component(name, class_name, stored, tensors, lambda t: text_config(t, hidden_act=activation), config)
+    tensors = open_clip_tensors(stored, penultimate=encoder.penultimate) if encoder.open_clip else stored
+    class_name = "CLIPTextModelWithProjection" if encoder.name == "text_encoder_2" else "CLIPTextModel"
+    activation = "gelu" if encoder.open_clip else "quick_gelu"
+    return _component(
+        encoder.name, class_name, stored, tensors, lambda t: text_config(t, hidden_act=activation), config
+    )
 
 
 def controlnet_component(stored: _Stored, config: Path | None) -> CheckpointComponent:

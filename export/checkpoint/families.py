@@ -9,7 +9,7 @@ same ones in ``from_single_file``.
 from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["CLIP_END", "COSXL", "DDIM", "FAMILIES", "SD2_BASE", "FamilyDefaults", "family_of"]
+__all__ = ["CLIP_END", "COSXL", "DDIM", "FAMILIES", "SD2_BASE", "FamilyDefaults", "StoredEncoder", "family_of"]
 
 CLIP_END = "<|endoftext|>"
 
@@ -55,6 +55,24 @@ COSXL: dict[str, object] = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class StoredEncoder:
+    """A text encoder in a single file.
+
+    Attributes:
+        name: the component's.
+        prefix: what the names of its tensors begin with.
+        open_clip: whether it is OpenCLIP's, not CLIP's.
+        penultimate: whether the layer before the last is its output, so that what follows is left out.
+
+    """
+
+    name: str
+    prefix: str
+    open_clip: bool
+    penultimate: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class FamilyDefaults:
     """Defaults of one family.
 
@@ -64,7 +82,7 @@ class FamilyDefaults:
         scaling_factor: what the latents of its VAE are multiplied with.
         force_upcast: whether its VAE overflows in float16.
         upcast_attention: whether its UNet's attention overflows in float16.
-        encoders: its text encoders.
+        encoders: its text encoders, as a single file has them.
         pad_tokens: what each tokenizer pads with.
         scheduler: its sampler's config.
         flags: its pipeline's.
@@ -75,7 +93,7 @@ class FamilyDefaults:
     scaling_factor: float
     force_upcast: bool
     upcast_attention: bool
-    encoders: tuple[str, ...]
+    encoders: tuple[StoredEncoder, ...]
     pad_tokens: dict[str, str]
     scheduler: dict[str, object]
     flags: dict[str, object]
@@ -87,7 +105,7 @@ FAMILIES: dict[str, FamilyDefaults] = {
         scaling_factor=0.18215,
         force_upcast=True,  # diffusers' default, which its config leaves in place
         upcast_attention=False,
-        encoders=("text_encoder",),
+        encoders=(StoredEncoder(name="text_encoder", prefix="cond_stage_model.transformer.", open_clip=False),),
         pad_tokens={"tokenizer": CLIP_END},
         scheduler=_PNDM,
         flags={"_class_name": "StableDiffusionPipeline"},
@@ -97,7 +115,9 @@ FAMILIES: dict[str, FamilyDefaults] = {
         scaling_factor=0.18215,
         force_upcast=True,
         upcast_attention=True,
-        encoders=("text_encoder",),
+        encoders=(
+            StoredEncoder(name="text_encoder", prefix="cond_stage_model.model.", open_clip=True, penultimate=True),
+        ),
         pad_tokens={"tokenizer": "!"},
         scheduler=DDIM,
         flags={"_class_name": "StableDiffusionPipeline"},
@@ -107,7 +127,10 @@ FAMILIES: dict[str, FamilyDefaults] = {
         scaling_factor=0.13025,
         force_upcast=True,
         upcast_attention=False,
-        encoders=("text_encoder", "text_encoder_2"),
+        encoders=(
+            StoredEncoder(name="text_encoder", prefix="conditioner.embedders.0.transformer.", open_clip=False),
+            StoredEncoder(name="text_encoder_2", prefix="conditioner.embedders.1.model.", open_clip=True),
+        ),
         pad_tokens={"tokenizer": CLIP_END, "tokenizer_2": "!"},
         scheduler=_EULER,
         flags={"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": True},
@@ -117,7 +140,7 @@ FAMILIES: dict[str, FamilyDefaults] = {
         scaling_factor=0.13025,
         force_upcast=True,
         upcast_attention=False,
-        encoders=("text_encoder_2",),
+        encoders=(StoredEncoder(name="text_encoder_2", prefix="conditioner.embedders.0.model.", open_clip=True),),
         pad_tokens={"tokenizer_2": "!"},
         scheduler=_EULER,
         flags={

@@ -31,12 +31,12 @@ _PARTS = {
 _LAYER = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)[._](weight|bias)")
 
 
-def open_clip_tensors(stored: Mapping[str, TensorSource], *, sd2: bool) -> dict[str, TensorSource]:
+def open_clip_tensors(stored: Mapping[str, TensorSource], *, penultimate: bool) -> dict[str, TensorSource]:
     """Rename OpenCLIP's weights, split the joint projections and turn the text projection round.
 
     Args:
         stored: the tensors of the encoder without their prefix.
-        sd2: leave out what SD 2 does not use, the last layer and the text projection.
+        penultimate: leave out the last layer and the text projection, which SD 2 does not use.
 
     Raises:
         CheckpointError: a tensor is none of a text encoder's.
@@ -50,9 +50,9 @@ def open_clip_tensors(stored: Mapping[str, TensorSource], *, sd2: bool) -> dict[
         if name in _PLAIN:
             tensors[_PLAIN[name]] = tensor
         elif name == "text_projection":
-            if not sd2:
+            if not penultimate:
                 tensors["text_projection.weight"] = _matrix(tensor).transposed()
-        elif layer and sd2 and int(layer[1]) >= SD2_LAYERS:
+        elif layer and penultimate and int(layer[1]) >= SD2_LAYERS:
             continue
         elif layer and layer[2] == "attn.in_proj":
             tensors |= _split(f"text_model.encoder.layers.{layer[1]}.self_attn", layer[3], tensor)

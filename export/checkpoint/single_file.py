@@ -20,16 +20,6 @@ __all__ = ["CONTROLNET", "VAE", "SingleFile", "below", "read_single_file"]
 _UNET = "model.diffusion_model."
 VAE = "first_stage_model."
 CONTROLNET = "control_model."
-# Where each family keeps its text encoders: component, prefix, whether it is OpenCLIP.
-_ENCODERS: dict[str, tuple[tuple[str, str, bool], ...]] = {
-    "sd1": (("text_encoder", "cond_stage_model.transformer.", False),),
-    "sd2": (("text_encoder", "cond_stage_model.model.", True),),
-    "sdxl": (
-        ("text_encoder", "conditioner.embedders.0.transformer.", False),
-        ("text_encoder_2", "conditioner.embedders.1.model.", True),
-    ),
-    "sdxl-refiner": (("text_encoder_2", "conditioner.embedders.0.model.", True),),
-}
 _SD2_BASE_STEP = 875000
 _INPAINTING_CHANNELS = 9
 _VAE_TRAINING = ("loss.", "model_ema.")
@@ -91,7 +81,7 @@ def read_single_file(
     try:
         marks = read_marks(stored, facts, prediction_type)
         defaults, notes = _defaults(family, stored, facts, marks.prediction)
-        components = _components(stored, family, defaults, config, replaced)
+        components = _components(stored, defaults, config, replaced)
     except CheckpointError as error:
         raise CheckpointError(f"{file}, recognised as {family}: {error}") from error
     if config is not None and (config / "scheduler").is_dir():
@@ -109,8 +99,7 @@ def _family(file: Path, stored: Mapping[str, TensorSource]) -> str:
     if any(name.startswith(_UNET) for name in stored):
         # The refiner's only encoder has the place of SDXL's first one: families with more encoders come first.
         for family in ("sdxl", "sdxl-refiner", "sd2", "sd1"):
-            prefixes = [prefix for _, prefix, _ in _ENCODERS[family]]
-            if all(any(name.startswith(prefix) for name in stored) for prefix in prefixes):
+            if all(any(name.startswith(encoder.prefix) for name in stored) for encoder in FAMILIES[family].encoders):
                 return family
     seen = Counter(".".join(name.split(".")[:2]) for name in stored)
     some = ", ".join(f"{prefix} ({count})" for prefix, count in seen.most_common(6)) or "nothing"
@@ -121,15 +110,11 @@ def _family(file: Path, stored: Mapping[str, TensorSource]) -> str:
 
 def _components(
     stored: Mapping[str, TensorSource],
-    family: str,
     defaults: FamilyDefaults,
     config: Path | None,
     replaced: Collection[str],
 ) -> dict[str, CheckpointComponent]:
-    components = [
-        text_component(name, below(stored, prefix), open_clip=open_clip, sd2=family == "sd2", config=config)
-        for name, prefix, open_clip in _ENCODERS[family]
-    ]
+    components = [text_component(below(stored, encoder.prefix), encoder, config) for encoder in defaults.encoders]
     components.append(unet_component(below(stored, _UNET), defaults, config))
     if "vae" not in replaced:
         vae = {name: tensor for name, tensor in below(stored, VAE).items() if not name.startswith(_VAE_TRAINING)}
@@ -196,7 +181,7 @@ def _against(scheduler: Mapping[str, object], marks: Marks, requested: str | Non
 
 def _left_out(stored: Collection[str], family: str) -> list[str]:
     """Return notes on the parts of the file that are not used."""
-    used = (_UNET, VAE, CONTROLNET, *(prefix for _, prefix, _ in _ENCODERS[family]), *_TRAINING, *_MARKERS)
+    used = (_UNET, VAE, CONTROLNET, *(encoder.prefix for encoder in FAMILIES[family].encoders), *_TRAINING, *_MARKERS)
     notes = []
     if any(name.startswith("model_ema.") for name in stored):
         notes.append("the file has averaged weights too (model_ema.*); the plain ones are taken")

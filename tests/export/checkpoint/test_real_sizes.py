@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, ControlNetModel, PriorTransformer, UNet2DCo
 from diffusers.loaders import single_file_utils as oracle
 from sdengine.export.checkpoint import CheckpointComponent, TensorSource, expected_shapes
 from sdengine.export.checkpoint.convert import controlnet_component, text_component, unet_component, vae_component
-from sdengine.export.checkpoint.families import FAMILIES
+from sdengine.export.checkpoint.families import FAMILIES, StoredEncoder
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -111,7 +111,8 @@ def test_open_clip(configs: dict[str, dict[str, Any]], kind: str, part: str) -> 
     prefix = {"sd21": "cond_stage_model.model.", "sdxl": "conditioner.embedders.1.model."}[kind]
     text_model = SimpleNamespace(config=SimpleNamespace(hidden_size=config["hidden_size"]))
     converted = oracle.convert_open_clip_checkpoint(text_model, {prefix + n: t for n, t in ldm.items()}, prefix=prefix)
-    component = text_component(part, _sources(ldm), open_clip=True, sd2=kind == "sd21", config=None)
+    encoder = StoredEncoder(name=part, prefix="", open_clip=True, penultimate=kind == "sd21")
+    component = text_component(_sources(ldm), encoder, None)
     _agree(component, config, converted, ldm)
     assert set(converted) == set(_meta(config))
 
@@ -120,7 +121,8 @@ def test_open_clip(configs: dict[str, dict[str, Any]], kind: str, part: str) -> 
 def test_clip(configs: dict[str, dict[str, Any]], kind: str) -> None:
     config = configs[kind]["text_encoder"]
     weights = _meta(config)
-    component = text_component("text_encoder", _sources(weights), open_clip=False, sd2=False, config=None)
+    encoder = StoredEncoder(name="text_encoder", prefix="", open_clip=False)
+    component = text_component(_sources(weights), encoder, None)
     _agree(component, config, weights, weights)
 
 
