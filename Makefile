@@ -10,7 +10,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 # Tests marked slow (compiling every family with TensorRT-RTX, a fresh install) run where CI is set.
 MARKS := $(if $(CI),,-m "not slow")
 
-.PHONY: help demo test oldest gpu kit check format bench figures clean
+.PHONY: help demo test oldest ray gpu kit check format bench figures clean
 
 help:
 	@echo "make demo     set up, export the built-in checkpoint, draw pictures, say where they are"
@@ -18,6 +18,7 @@ help:
 	@echo "make gpu      on a machine with an NVIDIA GPU: build plans, run the acceptance suite, write gpu-report/"
 	@echo "make kit      on such a machine, with torch for CUDA: the acceptance kit, which writes kit-report/"
 	@echo "make oldest   the tests on the oldest releases that pyproject.toml promises"
+	@echo "make ray      the tests of serving on Ray, which installs it: real replicas, one of them killed"
 	@echo "make check    lint, format and type checks only"
 	@echo "make format   let ruff mend what it can"
 	@echo "make bench    measure the demo on this machine: a page, and the benchmarks that need nothing else"
@@ -55,6 +56,13 @@ oldest:
 	$(OLDEST)/bin/python -m pip install --quiet --upgrade pip
 	$(OLDEST)/bin/python -m pip install --quiet -c oldest.txt -e ".[test]"
 	$(OLDEST)/bin/python -m pytest -W ignore::DeprecationWarning $(PYTEST_ARGS) $(MARKS)
+
+$(VENV)/ray.stamp: $(VENV)/test.stamp
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,ray]"
+	@touch $@
+
+ray: $(VENV)/ray.stamp
+	$(BIN)/python -m pytest -rs tests/runtime/serve/cluster
 
 # ENGINE=tensorrt for data-centre GPUs; tensorrt-rtx serves RTX ones and needs nothing but PyPI.
 ENGINE ?= tensorrt-rtx
