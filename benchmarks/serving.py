@@ -35,7 +35,7 @@ ALONE_RUNS = 3
 
 @dataclass
 class Recorder:
-    """Adds up what turns take; see :class:`~sdengine.runtime.serve.worker.Watch`."""
+    """Adds up what turns take; see :class:`~sdengine.runtime.serve.watch.Watch`."""
 
     steps: dict[tuple[int, int], list[float]] = field(default_factory=lambda: defaultdict(list))
     stages: dict[tuple[int, str], list[float]] = field(default_factory=lambda: defaultdict(list))

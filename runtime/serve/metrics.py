@@ -61,17 +61,17 @@ class Metrics:
     # -- what a worker tells, on its thread ---------------------------------------------------------------------------
 
     def stepped(self, bucket: Bucket, images: int, rows: int, seconds: float) -> None:
-        """See :class:`~.worker.Watch`."""
+        """See :class:`.Watch`."""
         self._batch.labels(bucket.model).observe(images)
         self._step.labels(bucket.model).observe(seconds)
         self._evaluations.labels(bucket.model).inc(images)
 
     def staged(self, stage: str, bucket: Bucket, seconds: float) -> None:
-        """See :class:`~.worker.Watch`."""
+        """See :class:`.Watch`."""
         self._stage.labels(bucket.model, stage).observe(seconds)
 
     def ended(self, ticket: Ticket, outcome: Outcome | Exception) -> None:
-        """See :class:`~.worker.Watch`."""
+        """See :class:`.Watch`."""
         name, times = ticket.plan.bucket.model, ticket.times
         self._latency.labels(name).observe(times.total / 1e3)
         if ticket.begun is not None:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -141,7 +141,7 @@ class Ticket:
         number: in the order of arrival.
         accepted: seconds of :func:`time.monotonic`.
         begun: when it was prepared; None before.
-        future: its outcome, also for callers on other threads.
+        future: its outcome, also for callers on other threads; to cancel it cancels the request.
         times: how long its stages took so far.
         loras: what is over the weights that it is generated with, once it has begun.
 
@@ -163,6 +163,9 @@ class Ticket:
     _undelivered: deque[Event] = field(default_factory=deque)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _wake: Callable[[], None] | None = None
+
+    def __post_init__(self) -> None:
+        self.future.add_done_callback(self._note_cancelled)
 
     @property
     def done(self) -> bool:
@@ -202,7 +205,7 @@ class Ticket:
                 while (event := self._next_event()) is not None:
                     yield event
                 if done:
-                    self.future.result()
+                    self._outcome()
                     return
                 await awake.wait()
         finally:
@@ -218,7 +221,19 @@ class Ticket:
         """
         async for _ in self.events():
             pass
+        return self._outcome()
+
+    def _outcome(self) -> Outcome:
+        if self.future.cancelled():
+            raise CancelledError("the request was cancelled")
         return self.future.result()
+
+    def _note_cancelled(self, future: "Future[Outcome]") -> None:
+        """Let the worker know that the future was cancelled, as :func:`asyncio.wait_for` does."""
+        if future.cancelled():
+            self._cancelled = self._cancelled or CancelledError("the request was cancelled")
+            if self._on_cancel is not None:
+                self._on_cancel()
 
     def _next_event(self) -> Event | None:
         with self._lock:
@@ -239,12 +254,11 @@ class Ticket:
 
     def end(self, outcome: Outcome | Exception) -> None:
         """Set the outcome, once."""
-        if self.done:
-            return
-        if isinstance(outcome, Exception):
-            self.future.set_exception(outcome)
-        else:
-            self.future.set_result(outcome)
+        with contextlib.suppress(InvalidStateError):  # it was cancelled
+            if isinstance(outcome, Exception):
+                self.future.set_exception(outcome)
+            else:
+                self.future.set_result(outcome)
 
     @property
     def ended_by(self) -> ServeError | None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ..denoise import Sample
-    from .worker import Watch
+    from .watch import Watch
 
 __all__ = ["Turns"]
 
@@ -101,7 +101,7 @@ class Turns:
         models: by name.
         policy: decides.
         costs: what turns take; measured here.
-        watches: told what happens.
+        watch: told what happens.
 
     Attributes:
         active: how many images hold a slot.
@@ -109,13 +109,13 @@ class Turns:
 
     """
 
-    def __init__(self, models: Mapping[str, Model], policy: Policy, costs: Costs, watches: "Sequence[Watch]") -> None:
+    def __init__(self, models: Mapping[str, Model], policy: Policy, costs: Costs, watch: "Watch") -> None:
         self.active = 0
         self.failures = 0
         self._models = models
         self._policy = policy
         self._costs = costs
-        self._watches = watches
+        self._watch = watch
         self._batches = Batches()
         self._entries: dict[int, _Entry] = {}
         self._keys = count()
@@ -205,8 +205,7 @@ class Turns:
         seconds = time.monotonic() - started
         ticket.times.prepare += seconds * 1e3
         self._costs.note("prepare", ticket.plan.bucket, seconds)
-        for watch in self._watches:
-            watch.staged("prepare", ticket.plan.bucket, seconds)
+        self._watch.staged("prepare", ticket.plan.bucket, seconds)
 
     def _bring_loras(self, ticket: Ticket) -> None:
         """Put a request's LoRAs over its model's weights; samples with others wait outside their batches meanwhile."""
@@ -222,8 +221,7 @@ class Turns:
         self._costs.note_loras(model.name, bucket.loras, seconds)
         ticket.times.loras += seconds * 1e3
         ticket.loras = model.pipeline.loras
-        for watch in self._watches:
-            watch.staged("loras", bucket, seconds)
+        self._watch.staged("loras", bucket, seconds)
 
     def _settle(self, entry: _Entry) -> None:
         """Find the bucket of what is denoised now: as guessed, or, where others are there already, a variant."""
@@ -270,8 +268,7 @@ class Turns:
         for entry in self._entries.values():  # the next stage may have begun, also of those that share one
             if len(entry.stages) > 1 and entry.ticket in tickets and entry.image is None:
                 self._settle(entry)
-        for watch in self._watches:
-            watch.stepped(bucket, len(samples), rows, seconds)
+        self._watch.stepped(bucket, len(samples), rows, seconds)
 
     def _tell(self, entry: _Entry) -> None:
         """Tell the caller how far an image is, with a preview where one is due."""
@@ -289,7 +286,9 @@ class Turns:
     def _engine_failed(self, entries: Sequence[_Entry], error: Exception) -> None:
         """Try each image of a launch that failed once more, alone and from its beginning; then it fails alone."""
         self.failures, self._error = self.failures + 1, error
-        _log.warning("a launch of %d images failed: %s", len(entries), error, exc_info=not _expected(error))
+        ids = sorted({entry.ticket.request_id for entry in entries})
+        about = {"request_ids": ids, "images": len(entries)}
+        _log.warning("a launch failed: %s", error, exc_info=not _expected(error), extra=about)
         self._batches.drop([entry.sample for entry in entries])
         for entry in entries:
             if entry.suspect or len(entries) == 1:
@@ -309,8 +308,7 @@ class Turns:
         seconds = time.monotonic() - started
         ticket.times.decode += seconds * 1e3
         self._costs.note("decode", entry.bucket, seconds)
-        for watch in self._watches:
-            watch.staged("decode", entry.bucket, seconds)
+        self._watch.staged("decode", entry.bucket, seconds)
         model = self._models[entry.bucket.model]
         ticket.tell(Finished(index=entry.index, outcome=outcome_of(ticket, model, [(sample, entry.image)])))
         entries = [e for e in self._entries.values() if e.ticket is ticket]
@@ -323,7 +321,7 @@ class Turns:
         if any(ticket is other for other, _ in self._ended):
             return
         if not _expected(error):
-            _log.error("request %s failed", ticket.request_id, exc_info=error)
+            _log.error("a request failed", exc_info=error, extra={"request_id": ticket.request_id})
             error = EngineError(f"{type(error).__name__}: {error} (this is a bug in sdengine)")
         self.remove(ticket)
         self._ended.append((ticket, error))

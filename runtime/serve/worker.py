@@ -1,48 +1,40 @@
 """A worker: one thread that takes many requests' images to their end together, one evaluation at a time."""
 
 import asyncio
+import atexit
 import contextlib
 import logging
+import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...engines.errors import EngineError, SdengineError, UsageError, nearest
+from ...engines.scalars import finite_number, shortened, whole_number
 from .costs import Costs
 from .failures import ClosedError, DeadlineError, QueueFullError, ServeError, WorkerDiedError
 from .model import Model
 from .policy import POLICIES, Bucket, Policy
 from .ticket import Outcome, Ticket
 from .turns import Turns
+from .watch import Watch, Watches
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline
 
-__all__ = ["Status", "Watch", "Worker"]
+__all__ = ["Status", "Worker"]
 
 _log = logging.getLogger("sdengine.serve")
 _T = TypeVar("_T")
 
 _LONGEST_RETRY_S = 120.0
 """The `openai` client gives up where it is told to wait longer."""
-
-
-class Watch(Protocol):
-    """Is told on the worker's thread what happens there; must be quick."""
-
-    def stepped(self, bucket: Bucket, images: int, rows: int, seconds: float) -> None:
-        """Some images were taken one evaluation further."""
-
-    def staged(self, stage: str, bucket: Bucket, seconds: float) -> None:
-        """A request was prepared (``prepare``), or an image decoded (``decode``)."""
-
-    def ended(self, ticket: Ticket, outcome: Outcome | Exception) -> None:
-        """A request ends; its caller is told next."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +77,11 @@ class Worker:
             worker.
         policy: ``step``, ``fcfs`` or ``batch-at-the-door``, or a function; see :mod:`~.policy`.
         max_num_seqs: images that share a launch at most; None is as many as each bundle takes.
-        max_num_queued: requests that may wait.
-        watches: told what happens.
+        max_num_queued: requests that may wait, 1 or more.
+        watches: told what happens; see :class:`.Watch`.
+
+    Raises:
+        UsageError: an argument cannot be met.
 
     Attributes:
         models: by name.
@@ -103,16 +98,14 @@ class Worker:
         max_num_queued: int = 256,
         watches: Sequence[Watch] = (),
     ) -> None:
-        if isinstance(policy, str) and policy not in POLICIES:
-            raise UsageError(f"policy {policy!r} is none of {', '.join(POLICIES)}{nearest(policy, POLICIES)}")
-        named = dict(pipelines) if isinstance(pipelines, Mapping) else {pipelines.bundle.path.name: pipelines}
-        self.models = {name: Model.of(name, pipeline, max_num_seqs) for name, pipeline in named.items()}
+        if max_num_seqs is not None:
+            max_num_seqs = whole_number("max_num_seqs", max_num_seqs, least=1)
+        decide = _policy(policy)
+        self.models = {name: Model.of(name, pipe, max_num_seqs) for name, pipe in _by_name(pipelines).items()}
         self.costs = Costs()
-        self._most_waiting = max_num_queued
-        self._watches = tuple(watches)
-        self._turns = Turns(
-            self.models, POLICIES[policy] if isinstance(policy, str) else policy, self.costs, self._watches
-        )
+        self._most_waiting = whole_number("max_num_queued", max_num_queued, least=1)
+        self._watches = Watches(watches)
+        self._turns = Turns(self.models, decide, self.costs, self._watches)
         self._changed = threading.Condition()
         self._arrived: deque[Ticket] = deque()
         self._calls: deque[Callable[[], None]] = deque()
@@ -121,12 +114,24 @@ class Worker:
         self._stopping = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="sdengine worker", daemon=True)
+        _ALL.add(self)
 
     # -- its life -----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start its thread."""
-        self._thread.start()
+        """Start its thread.
+
+        Raises:
+            UsageError: it runs already.
+            ClosedError: it is closed.
+
+        """
+        with self._changed:
+            if self._stopping:
+                raise ClosedError("the worker is closed: make another one, of pipelines that are open")
+            if self._thread.ident is not None:
+                raise UsageError("the worker runs already; it is started once, by `async with` or by start()")
+            self._thread.start()
 
     async def __aenter__(self) -> "Worker":
         self.start()
@@ -157,7 +162,17 @@ class Worker:
         return not self._open
 
     def close(self) -> None:
-        """End what is open with :class:`ClosedError`, end the thread, and close the pipelines."""
+        """End what is open with :class:`ClosedError`, end the thread, and close the pipelines.
+
+        Any thread but the worker's own may call this, several times too. A worker that is left open is closed when the
+        program ends.
+
+        Raises:
+            UsageError: it is called on the worker's own thread, as by a watch.
+
+        """
+        if threading.current_thread() is self._thread:
+            raise UsageError("a worker cannot be closed on its own thread")
         self.drain("the worker is closed")
         self.abort(ClosedError("the worker was closed before the request was done"))
         with self._changed:
@@ -165,8 +180,19 @@ class Worker:
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join()
+        with self._changed:
+            never_begun = list(self._open.values())  # it was not started
+        for ticket in never_begun:
+            self._end(ticket, ClosedError("the worker was closed before the request was done"))
         for model in self.models.values():
             model.pipeline.close()
+
+    def _forked(self) -> None:
+        """Become unusable in a process that was forked: the thread is in the other one."""
+        self._changed = threading.Condition()  # another thread may have held the old one
+        self._refusing = "this process was forked from the one that has the worker: make another worker here"
+        self._stopping = True
+        self._open.clear()
 
     # -- what callers ask ---------------------------------------------------------------------------------------------
 
@@ -185,7 +211,7 @@ class Worker:
         Args:
             model: name of the bundle; None is the first.
             priority: lower is handled earlier.
-            timeout: seconds after which it is of no use any more, waiting included.
+            timeout: seconds, above 0, after which it is of no use any more, waiting included.
             previews: previews of each image.
             request_id: for logs.
             settings: as for :meth:`~sdengine.runtime.pipeline.Pipeline.prepare`.
@@ -198,6 +224,9 @@ class Worker:
 
         """
         self.check()
+        priority, previews = whole_number("priority", priority), whole_number("previews", previews, least=0)
+        if timeout is not None and (timeout := finite_number("timeout", timeout)) <= 0:
+            raise UsageError(f"timeout={timeout:g} must be above 0 s")
         plan = self.model(model).plan(settings)
         ticket = Ticket(plan=plan, request_id=request_id, priority=priority, previews=previews)
         ticket.deadline = None if timeout is None else ticket.accepted + timeout
@@ -345,8 +374,7 @@ class Worker:
             self._open.pop(ticket.number, None)
         times = ticket.times if isinstance(outcome, Exception) else outcome.timings_ms
         ticket.times.total = times.total = (time.monotonic() - ticket.accepted) * 1e3
-        for watch in self._watches:
-            watch.ended(ticket, outcome)
+        self._watches.ended(ticket, outcome)
         ticket.end(outcome)
 
     def _died(self, error: BaseException) -> None:
@@ -358,3 +386,43 @@ class Worker:
             self._end(ticket, WorkerDiedError(f"the worker has ended by an error: {reason}"))
         for call in calls:
             call()  # what it needs is likely to be gone, and its future says so
+
+
+def _policy(policy: str | Policy) -> Policy:
+    if isinstance(policy, str):
+        if policy not in POLICIES:
+            raise UsageError(f"policy {policy!r} is none of {', '.join(POLICIES)}{nearest(policy, POLICIES)}")
+        return POLICIES[policy]
+    if not callable(policy):
+        raise UsageError(f"policy={shortened(policy)} must be a name or a function")
+    return policy
+
+
+def _by_name(pipelines: "Pipeline | Mapping[str, Pipeline]") -> "dict[str, Pipeline]":
+    from ..pipeline import Pipeline
+
+    if isinstance(pipelines, Pipeline):
+        return {pipelines.bundle.path.name: pipelines}
+    named = dict(pipelines) if isinstance(pipelines, Mapping) else {}
+    if not named or not all(isinstance(pipeline, Pipeline) for pipeline in named.values()):
+        raise UsageError("a worker takes a Pipeline, or several by name: Worker(Pipeline.load(BUNDLE))")
+    return named
+
+
+_ALL: "weakref.WeakSet[Worker]" = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    """Close what a program leaves open: a thread within an engine's code when Python ends aborts the process."""
+    for worker in list(_ALL):
+        worker.close()
+
+
+def _after_fork() -> None:
+    for worker in list(_ALL):
+        worker._forked()
+
+
+atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
