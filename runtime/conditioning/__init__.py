@@ -1,4 +1,4 @@
-"""What samples are conditioned on: text and sizes, the known part of an image, ControlNets, an image's embedding.
+"""What samples are conditioned on: text and sizes, an image to inpaint, ControlNets, the embedding of an image.
 
 Adding a condition adds a file here, a line in :data:`CONDITIONS`, and its name to the families that have it.
 """
@@ -19,4 +19,4 @@ CONDITIONS: dict[str, Condition] = {
     "hint": Hint(),
     "controlnets": ControlNets(),
 }
-"""By the name that families call them."""
+"""By the names that :attr:`~sdengine.engines.families.Family.conditions` has."""

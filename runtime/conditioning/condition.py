@@ -1,4 +1,4 @@
-"""The interface of conditions: they fill inputs of the components that run at each evaluation."""
+"""The interface of conditions, which fill inputs of the components that run at each evaluation."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,14 +27,15 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A condition's part of one sample.
+    """What a condition contributes to one sample; see :class:`~sdengine.runtime.denoise.sample.Sample`.
 
     Attributes:
-        inputs: by component and input, see :attr:`~sdengine.runtime.denoise.sample.Sample.inputs`.
-        numbers: by component and input, see :attr:`~sdengine.runtime.denoise.sample.Sample.numbers`.
-        runs: by component before the denoiser, bool [N]: whether it has anything to add.
-        before: samples that must be finished before.
-        begin: fills inputs with the results of those, and returns them by name; called once, when they are finished.
+        inputs: by component and input, those that stay constant.
+        numbers: by component and input, those that change with the evaluation.
+        runs: by component before the denoiser, bool [N]: whether it adds anything at that evaluation.
+        before: samples of a prior that must be finished before this one begins.
+        begin: called once, when those are finished: fills inputs with the embeddings that they give, and returns these
+            by name.
 
     """
 
@@ -47,18 +48,18 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """The data that conditions use, for the N images of one job.
+    """The data that conditions use, for all images of one job.
 
     Attributes:
         job: the job.
-        schedule: of each sample.
-        guidance: of each sample.
-        prompts: the encoded prompts, of families whose images are conditioned on text.
-        embeds: embeddings of images, of families whose images are conditioned on those.
-        start: where the images start from.
+        schedule: the same for each sample.
+        guidance: the same for each sample.
+        prompts: the encoded prompts, in families whose images are conditioned on text.
+        embeds: the embeddings of images, in families whose images are conditioned on those.
+        start: the latents that denoising starts from.
         streams: their noise.
         components: the engines.
-        memory: where to put the inputs that are prepared.
+        memory: where the inputs of the samples are made.
 
     """
 
@@ -73,7 +74,7 @@ class Preparation:
     memory: Memory
 
     def chunks(self) -> Iterator[range]:
-        """Divide the images into groups that the bundle can run at once."""
+        """Divide the indices of the images into ranges that the bundle can run at once."""
         most = self.components.spec("denoiser").axes["S"].max
         for first in range(0, self.job.images, most):
             yield range(first, min(first + most, self.job.images))
@@ -82,12 +83,12 @@ class Preparation:
         """Run a component for some images.
 
         Args:
-            component: which one.
+            component: its name.
             inputs: by name, each ``[S, ...]`` or ``[S * rows, ...]``.
-            images: the S images.
+            images: the indices of the S images.
 
         Returns:
-            The part of each image in the outputs, ``[1, ...]`` or ``[rows, ...]``.
+            For each image its part of the outputs, ``[1, ...]`` or ``[rows, ...]``, by name.
 
         """
         outputs = self.components.run_into(self.memory, component, inputs)
@@ -102,12 +103,12 @@ class Condition(Protocol):
     """Something that samples are conditioned on."""
 
     def components(self, job: Job, bundle: Bundle) -> tuple[str, ...]:
-        """Return the components that it adds to every evaluation of a job, before the denoiser, in order."""
+        """Return the components that run before the denoiser at every evaluation of a job, in order."""
 
     def prepare(self, preparation: Preparation) -> list[Part]:
-        """Compute once what does not change; return each image's part.
+        """Compute what stays constant while denoising; return what the condition contributes to each image.
 
         Raises:
-            UsageError: the request cannot be met.
+            UsageError: the job does not suit the bundle.
 
         """

@@ -1,4 +1,4 @@
-"""A hint, which the network takes as more channels beside the latents."""
+"""Kandinsky's ``hint``: an image, such as a depth map, that the UNet takes as further channels beside the latent."""
 
 import numpy as np
 
@@ -22,11 +22,11 @@ class Hint:
         job = preparation.job
         if job.hint is None:
             return [Part() for _ in range(job.images)]
-        each = job.images // len(job.hint)
+        per_hint = job.images // len(job.hint)
         return [
-            Part(inputs={DENOISER: own})
+            Part(inputs={DENOISER: outputs})
             for images in preparation.chunks()
-            for own in preparation.run(
-                "hint", {"image": np.ascontiguousarray(job.hint[[i // each for i in images]])}, images
+            for outputs in preparation.run(
+                "hint", {"image": np.ascontiguousarray(job.hint[[i // per_hint for i in images]])}, images
             )
         ]

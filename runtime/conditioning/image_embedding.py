@@ -1,4 +1,4 @@
-"""The embedding of an image: keys and values of its tokens, and its part of the time's embedding."""
+"""The embedding of an image: keys and values of its tokens, and what is added to the embedding of the timestep."""
 
 from collections.abc import Callable, Mapping
 
@@ -19,7 +19,10 @@ _COMPONENT = "conditioner"
 
 
 class ImageEmbedding:
-    """The embedding of each row; a prior may still have to compute it, so that it is filled in as a sample begins."""
+    """The embedding of each row.
+
+    A prior may still have to denoise it: the inputs are zeros until the sample begins.
+    """
 
     def components(self, job: Job, bundle: Bundle) -> tuple[str, ...]:
         """See :class:`.Condition`."""
@@ -29,29 +32,30 @@ class ImageEmbedding:
         """See :class:`.Condition`."""
         rows, parts = preparation.guidance.rows, []
         for embeds in preparation.embeds:
-            own: dict[str, Buffer] = {
+            inputs: dict[str, Buffer] = {
                 tensor.name: preparation.memory.zeros(tensor.resolve({"R": rows}), tensor.dtype)
                 for tensor in preparation.components.spec(_COMPONENT).outputs
             }
-            parts.append(Part(inputs={DENOISER: own}, before=embeds.before, begin=_filling(preparation, embeds, own)))
+            begin = _filling(preparation, embeds, inputs)
+            parts.append(Part(inputs={DENOISER: inputs}, before=embeds.before, begin=begin))
         return parts
 
 
 def _filling(
     preparation: Preparation, embeds: ImageEmbeds, inputs: Mapping[str, Buffer]
 ) -> Callable[[], Mapping[str, F32]]:
-    """Return a function that computes the inputs of a sample, once its embeddings are known."""
+    """Return a function that computes a sample's inputs from its embeddings, and returns the embeddings by name."""
 
     def fill() -> Mapping[str, F32]:
         positive = embeds.positive.value()
-        known = {"image_embeds": positive}
+        values = {"image_embeds": positive}
         if embeds.negative is not None:
-            known["negative_image_embeds"] = embeds.negative.value()
-        negative = known.get("negative_image_embeds")
+            values["negative_image_embeds"] = embeds.negative.value()
+        negative = values.get("negative_image_embeds")
         rows = preparation.guidance.by_row(positive[None], None if negative is None else negative[None])
         memory = preparation.memory
         for name, output in preparation.components.run_into(memory, _COMPONENT, {"image_embeds": rows}).items():
             memory.copy(inputs[name], output)
-        return known
+        return values
 
     return fill

@@ -1,4 +1,4 @@
-"""The part of an image that is known: put back at each step, or an input of an inpainting network."""
+"""Inpainting: the mask, and the image that is put back outside it after each step or is an inpainting UNet's input."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,10 @@ __all__ = ["Inpainting"]
 
 
 class Inpainting:
-    """Mask and known latents; without a mask, everything is generated."""
+    """The inputs ``mask`` and ``known``, or ``extra``, see :class:`~..latents.start.Start`.
+
+    A UNet whose denoiser has ``mask`` gets a mask of ones for other tasks, so that everything is generated.
+    """
 
     def components(self, job: Job, bundle: Bundle) -> tuple[str, ...]:
         """See :class:`.Condition`."""
@@ -29,10 +32,10 @@ class Inpainting:
             return [Part(inputs={DENOISER: _image(start.inputs, i)}) for i in range(job.images)]
         blend = np.asarray(preparation.schedule.blend, np.float32)
         latent = start.latent.shape[1:]
-        whole = {"mask": np.ones((1, 1, *latent[1:]), np.float32), "known": np.zeros((1, 2, *latent), np.float32)}
+        no_mask = {"mask": np.ones((1, 1, *latent[1:]), np.float32), "known": np.zeros((1, 2, *latent), np.float32)}
         return [
             Part(
-                inputs={DENOISER: whole if start.mask is None else _image(start.inputs, i)},
+                inputs={DENOISER: no_mask if start.mask is None else _image(start.inputs, i)},
                 numbers={DENOISER: {"blend": blend}},
             )
             for i in range(job.images)
@@ -40,4 +43,5 @@ class Inpainting:
 
 
 def _image(inputs: Mapping[str, Array], i: int) -> dict[str, Buffer]:
+    """Return image i's part ``[1, ...]`` of inputs for all images."""
     return {name: array[i : i + 1] for name, array in inputs.items()}

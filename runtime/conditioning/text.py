@@ -14,13 +14,13 @@ from ..request.job import Job
 from ..request.request import Request
 from .condition import Part, Preparation
 
-__all__ = ["TextAndSizes", "conditioned", "row_time_ids", "time_ids"]
+__all__ = ["TextAndSizes", "row_time_ids", "run_conditioner", "time_ids"]
 
 F32 = NDArray[np.float32]
 
 
 class TextAndSizes:
-    """Keys and values of the text, and the embeddings of the conditions beside it, of every row."""
+    """For every row, the keys and values of the text, and the embeddings of the conditions beside it."""
 
     def components(self, job: Job, bundle: Bundle) -> tuple[str, ...]:
         """See :class:`.Condition`."""
@@ -29,13 +29,13 @@ class TextAndSizes:
     def prepare(self, preparation: Preparation) -> list[Part]:
         """See :class:`.Condition`."""
         return [
-            Part(inputs={DENOISER: own})
+            Part(inputs={DENOISER: outputs})
             for images in preparation.chunks()
-            for own in conditioned(preparation, "conditioner", images)
+            for outputs in run_conditioner(preparation, "conditioner", images)
         ]
 
 
-def conditioned(preparation: Preparation, component: str, images: range) -> list[dict[str, Buffer]]:
+def run_conditioner(preparation: Preparation, component: str, images: range) -> list[dict[str, Buffer]]:
     """Run a conditioner for some images; return each image's part of its outputs, ``[rows, ...]``.
 
     Raises:
@@ -70,23 +70,23 @@ def _sizes(preparation: Preparation, images: range) -> F32:
     index = preparation.components.bundle.manifest.model_index
     aesthetic = bool(index.get("requires_aesthetics_score", False))
     sizes = time_ids(job.request, job.height, job.width, aesthetic=aesthetic, from_image=job.task != "text")
-    # With generators it is exactly as in diffusers; with seeds no image depends on the others.
-    alternate = job.task == "text" and preparation.streams.kind != "own"
+    # With generators, images are exactly diffusers'; with seeds, no image depends on the others.
+    alternate = job.task == "text" and preparation.streams.kind != "seeds"
     return row_time_ids(sizes, preparation.guidance, images, job.images, alternate=alternate)
 
 
 def time_ids(
     request: Request, height: int, width: int, *, aesthetic: bool, from_image: bool
 ) -> tuple[list[float], list[float]]:
-    """Return the positive and the negative size conditions of SDXL (arXiv:2307.01952, section 2.2).
+    """Return SDXL's size conditions of the prompt and of the negative prompt (arXiv:2307.01952, section 2.2).
 
     Args:
-        request: has the sizes.
+        request: has the arguments such as ``original_size``.
         height: of the image, in pixels.
         width: of the image, in pixels.
-        aesthetic: the refiner's conditions, with a score in place of the target size.
-        from_image: image-to-image and inpainting fill in the negative conditions from their own arguments;
-            text-to-image has them only if both negative sizes are set.
+        aesthetic: return the refiner's conditions, which have an aesthetic score in place of the target size.
+        from_image: whether the task is image-to-image or inpainting, where each negative argument counts by itself;
+            in text-to-image they count only if both negative sizes are set.
 
     """
     original = request.original_size or (height, width)
@@ -111,16 +111,16 @@ def time_ids(
 def row_time_ids(
     sizes: tuple[Sequence[float], Sequence[float]], guidance: Guidance, samples: range, images: int, *, alternate: bool
 ) -> F32:
-    """Return the size conditions of the rows of S samples, [S * rows, n].
+    """Return the size conditions of the rows of S samples, float32 [S * rows, n].
 
     Args:
-        sizes: positive and negative.
+        sizes: those of the prompt and of the negative prompt.
         guidance: of each sample.
-        samples: which of the request's images they are.
-        images: how many there are.
-        alternate: as diffusers' text-to-image does for several images: it repeats the pair of negative and positive
-            over all rows, which are all negative ones and then all positive ones, so that every second row gets the
-            other's. One image is the same either way.
+        samples: the indices of the S samples among the request's images.
+        images: how many images the request has.
+        alternate: give several images the conditions that diffusers' text-to-image gives them. Its rows are all
+            negative prompts, then all prompts, but it repeats the pair (negative, positive) of conditions over them,
+            so that every second row gets the conditions of the other kind. For one image there is no difference.
 
     """
     positive, negative = (np.array(s, np.float32) for s in sizes)

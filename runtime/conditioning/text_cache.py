@@ -16,7 +16,7 @@ I64 = NDArray[np.int64]
 
 
 class CachedTextEncoder:
-    """A text encoder's call that runs the network only on windows that are not in its cache.
+    """Calls a text encoder, but only for windows (77 tokens each) whose embeddings are not cached.
 
     Args:
         run: runs the network.
@@ -29,12 +29,12 @@ class CachedTextEncoder:
         self._run = run
         self._entries = entries
         self._limit = limit
-        self._known: OrderedDict[bytes, tuple[F32, F32]] = OrderedDict()
+        self._cached: OrderedDict[bytes, tuple[F32, F32]] = OrderedDict()
         self._bytes = 0
-        self._lock = Lock()  # of the table only: two threads may both run a window that neither finds
+        self._lock = Lock()  # of the cache only: two threads may both run a window that is not in it yet
 
     def __call__(self, input_ids: I64, attention_mask: I64, layer: I64, extra_embeddings: F32, /) -> tuple[F32, F32]:
-        """Encode windows; see :class:`~.prompt.encoder.TextEncoderCall`. The arrays are the caller's own."""
+        """Encode windows; see :class:`~.prompt.encoder.TextEncoderCall`. The caller may write to the result."""
         common = hashlib.sha256(layer.tobytes() + np.ascontiguousarray(extra_embeddings).tobytes()).digest()
         keys = [common + ids.tobytes() + mask.tobytes() for ids, mask in zip(input_ids, attention_mask, strict=True)]
         rows = [self._find(key) for key in keys]
@@ -49,19 +49,19 @@ class CachedTextEncoder:
 
     def _find(self, key: bytes) -> tuple[F32, F32] | None:
         with self._lock:
-            if key in self._known:
-                self._known.move_to_end(key)
-            return self._known.get(key)
+            if key in self._cached:
+                self._cached.move_to_end(key)
+            return self._cached.get(key)
 
     def _keep(self, key: bytes, row: tuple[F32, F32] | None) -> None:
         if row is None or not all(np.isfinite(array).all() for array in row):
             return  # not cached: the next run, perhaps in another precision, may succeed
         with self._lock:
-            if key not in self._known:
+            if key not in self._cached:
                 self._bytes += _size(row)
-            self._known[key] = row
-            while len(self._known) > self._entries or self._bytes > self._limit:
-                self._bytes -= _size(self._known.popitem(last=False)[1])
+            self._cached[key] = row
+            while len(self._cached) > self._entries or self._bytes > self._limit:
+                self._bytes -= _size(self._cached.popitem(last=False)[1])
 
 
 def _size(row: tuple[F32, F32]) -> int:

@@ -1,4 +1,4 @@
-"""A bundle's text encoders, as the prompt code sees them."""
+"""A bundle's text encoders, each with its tokenizer and a cache of embeddings."""
 
 from collections.abc import Iterator, Mapping
 

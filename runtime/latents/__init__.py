@@ -1,1 +1,1 @@
-"""Where denoising starts: noise of a seed, a noised image, or latents of the caller."""
+"""The latents that denoising starts from: noise of a seed, a noised image, or the caller's latents."""

@@ -1,4 +1,4 @@
-"""Noise of the samples of one call, each from its own stream."""
+"""The noise of the samples of one call: a stream of random numbers for each, or one for all."""
 
 import secrets
 from collections import deque
@@ -14,16 +14,17 @@ from .noise import GeneratorStream, NormalSource, check_seed, device_of, generat
 __all__ = ["NoiseStreams", "SampleNoise", "generator_notes", "streams_for"]
 
 F32 = NDArray[np.float32]
-Kind = Literal["own", "listed", "shared"]
+Kind = Literal["seeds", "generators", "one generator"]
 
 
 class NoiseStreams:
-    """One stream for each sample, or one that all share.
+    """One stream of random numbers for each sample, or one that all share.
 
     Attributes:
-        seeds: of each sample, for the result.
-        kind: ``own``: of seeds, a sample's numbers do not depend on the samples beside it; ``listed``: of a list of
-            generators, one for each sample, used as diffusers uses such a list; ``shared``: of one generator.
+        seeds: one for each sample, for the result.
+        kind: what the streams were made of: ``seeds``, where a sample's numbers do not depend on the other samples;
+            ``generators``, one for each sample, used as diffusers uses such a list; ``one generator``, which all
+            samples share.
 
     """
 
@@ -31,53 +32,53 @@ class NoiseStreams:
         self.seeds = tuple(seeds)
         self.kind = kind
         self._sources = tuple(sources)
-        self._waiting: list[deque[F32]] = [deque() for _ in seeds]
-        """of a shared stream: numbers of each sample that it has not used yet"""
+        self._unused: list[deque[F32]] = [deque() for _ in seeds]
+        """With one generator: for each sample, numbers that were generated with another's and it has not used yet."""
 
     def normal(self, shape: tuple[int, ...]) -> F32:
-        """Return the next numbers of every sample: [S, *shape]."""
-        if self.kind == "shared":
+        """Return the next numbers for every sample: float32 [S, *shape]."""
+        if self.kind == "one generator":
             return self._sources[0].normal((len(self.seeds), *shape))
         return np.stack([source.normal(shape) for source in self._sources])
 
     def normal_grouped(self, groups: int, shape: tuple[int, ...]) -> F32:
-        """Draw numbers for several things of every sample: [groups, S, *shape].
+        """Return the numbers for several tensors of every sample: float32 [groups, S, *shape].
 
-        A shared stream gives them to the first thing of all samples, then to the second.
+        One generator gives them to the first tensor of all samples, then to the second.
         """
-        if self.kind == "shared":
+        if self.kind == "one generator":
             count = len(self.seeds)
             return self._sources[0].normal((groups * count, *shape)).reshape(groups, count, *shape)
         return np.stack([source.normal((groups, *shape)) for source in self._sources], axis=1)
 
     def normal_for_images(self, shape: tuple[int, ...], images: int, *, repeated: bool) -> F32:
-        """Return the numbers that encoding needs: [N, *shape], N either the images or the samples.
+        """Return the noise for encoding images: float32 [N, *shape], where N is the number of images or of samples.
 
         Args:
             shape: of an image's latents.
-            images: how many there are; with fewer than samples, sample i starts from image i modulo that.
-            repeated: whether diffusers, given a list of generators, encodes before it repeats the images
-                (inpainting), so that only the first generators advance, or after (image-to-image).
+            images: how many images there are; if fewer than samples, they are repeated.
+            repeated: whether diffusers encodes the images before it repeats them (inpainting), so that of a list of
+                generators only the first ones advance, or after that (image-to-image).
 
         """
-        few = self.kind == "shared" or (self.kind == "listed" and repeated)
-        if not few or images >= len(self.seeds):
+        per_image = self.kind == "one generator" or (self.kind == "generators" and repeated)
+        if not per_image or images >= len(self.seeds):
             return self.normal(shape)
-        if self.kind == "shared":
+        if self.kind == "one generator":
             return self._sources[0].normal((images, *shape))
         return np.stack([source.normal(shape) for source in self._sources[:images]])
 
     def stream(self, index: int) -> "SampleNoise":
-        """Return one sample's stream. Of a shared stream it is the sample's part."""
+        """Return one sample's stream; with one generator, the sample's part of its numbers."""
         return SampleNoise(self, index)
 
     def _normal_of(self, index: int, shape: tuple[int, ...]) -> F32:
-        if self.kind != "shared":
+        if self.kind != "one generator":
             return self._sources[index].normal(shape)
-        if not self._waiting[index]:
-            for queue, part in zip(self._waiting, self.normal(shape), strict=True):
+        if not self._unused[index]:
+            for queue, part in zip(self._unused, self.normal(shape), strict=True):
                 queue.append(part)
-        return self._waiting[index].popleft()
+        return self._unused[index].popleft()
 
 
 class SampleNoise:
@@ -94,7 +95,7 @@ class SampleNoise:
         self._index = index
 
     def normal(self, shape: tuple[int, ...]) -> F32:
-        """Return the sample's next numbers."""
+        """Return the sample's next numbers, float32 of that shape."""
         return self._streams._normal_of(self._index, shape)
 
 
@@ -102,23 +103,25 @@ def streams_for(seed: Any, generator: Any, count: int, rng: str) -> NoiseStreams
     """Return the streams of ``count`` samples.
 
     Args:
-        seed: an int, for sample i it is seed + i; or one for each sample; None chooses one.
-        generator: one or ``count`` torch generators, or objects with ``initial_seed()``; or None. Torch generators go
-            on from their state, and advance.
+        seed: an int, with which sample i gets seed + i; or a list with one for each sample; or None, which chooses one.
+        generator: one torch generator, or a list of ``count`` of them, or objects with ``initial_seed()``; or None.
+            Torch generators continue from their state, and advance.
         count: number of samples.
-        rng: ``cpu`` or ``cuda``: whose numbers a seed means; a generator with a ``device`` overrides it.
+        rng: ``cpu`` or ``cuda``: which of torch's generators a seed is for; a generator's own device overrides it.
 
     Raises:
-        UsageError: a seed is out of range, or there are neither one nor ``count`` of them.
+        UsageError: a seed is out of range, or a list has not ``count`` entries.
 
     """
     if generator is not None:
-        several, generators = isinstance(generator, (list, tuple)), _listed(generator)
-        if several and len(generators) != count:
+        is_list, generators = isinstance(generator, (list, tuple)), _listed(generator)
+        if is_list and len(generators) != count:
             raise UsageError(f"{len(generators)} generators for {count} images: pass one, or one for each image")
         streams = [stream_of(one, rng) for one in generators]
         seeds = [stream.seed for stream in streams]
-        return NoiseStreams(seeds * (1 if several else count), streams, kind="listed" if several else "shared")
+        if is_list:
+            return NoiseStreams(seeds, streams, kind="generators")
+        return NoiseStreams(seeds * count, streams, kind="one generator")
     if seed is None:
         seed = secrets.randbelow(2**32)
     if isinstance(seed, (list, tuple, range)):
@@ -128,7 +131,7 @@ def streams_for(seed: Any, generator: Any, count: int, rng: str) -> NoiseStreams
     else:
         first = check_seed(seed)
         seeds = [(first + i) % 2**64 for i in range(count)]
-    return NoiseStreams(seeds, [generator_for(s, rng) for s in seeds], kind="own")
+    return NoiseStreams(seeds, [generator_for(s, rng) for s in seeds], kind="seeds")
 
 
 def generator_notes(generator: Any, rng: str) -> list[str]:

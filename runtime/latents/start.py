@@ -1,7 +1,7 @@
-"""Where denoising starts: noise, a noised image, or another model's latents.
+"""The latents that denoising starts from: noise, a noised image, or another model's latents.
 
-Noise is taken from each stream in the order of diffusers' pipelines: for encoding the image, the initial noise, for
-encoding the masked image.
+Noise is taken from each stream in the order of diffusers' pipelines: first for encoding the image, then the initial
+noise, then for encoding the masked image.
 """
 
 from collections.abc import Sequence
@@ -27,14 +27,15 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """What denoising starts from, for S samples.
+    """What the denoiser starts from, for S samples.
 
     Attributes:
         latent: float32 [S, C, h, w].
-        extra: float32 [S, C + 1, h, w], mask and masked image, in the order in which an inpainting UNet sees them
-            beside the latent.
-        mask: float32 [S, 1, h, w], for an ordinary UNet's inpainting: 1 is repainted.
-        known: float32 [S, 2, C, h, w], latents of the image, for outside the mask, and the initial noise.
+        extra: float32 [S, C + 1, h, w], the further channels of an inpainting UNet's input: mask and masked image, in
+            the order that the UNet expects.
+        mask: float32 [S, 1, h, w], for inpainting with an ordinary UNet: 1 is repainted.
+        known: float32 [S, 2, C, h, w], the latents of the image, which are put back outside the mask, and the initial
+            noise, which is added to them up to the current noise level.
 
     """
 
@@ -45,7 +46,7 @@ class Start:
 
     @property
     def inputs(self) -> dict[str, Array]:
-        """The denoiser's inputs that come from here, beside the latent."""
+        """The denoiser's inputs of those names, without the ones that are None."""
         arrays = {"extra": self.extra, "mask": self.mask, "known": self.known}
         return {name: np.ascontiguousarray(array) for name, array in arrays.items() if array is not None}
 
@@ -67,27 +68,27 @@ def start_for(
         unet: configuration of its network.
         components: the engines; they encode images.
         noise: the images' streams.
-        levels: factors of the image and of the noise where the schedule starts.
-        from_noise: factor of the noise where the schedule would start without an image.
-        warnings: where to add what the user should know.
+        levels: factors of the image and of the noise at the noise level where the schedule starts.
+        from_noise: factor of the initial noise for starting without an image.
+        warnings: what the user should know is added to it.
 
     Raises:
-        UsageError: latents do not fit the job.
+        UsageError: the request's latents have a wrong shape.
         NonFiniteError: the VAE produced NaN or infinity.
 
     """
     shape = (unet.latent, job.height // job.factor, job.width // job.factor)
-    noise_given = job.request.latents if not job.stages or np.ndim(job.request.latents) != 2 else None
-    latents = _checked(noise_given, "latents", (job.images,), shape)
+    of_prior = bool(job.stages) and np.ndim(job.request.latents) == 2
+    latents = _checked(None if of_prior else job.request.latents, "latents", (job.images,), shape)
     encoding = _Encoding(
         components=components,
         noise=noise,
         shape=shape,
-        in_rows=job.request.image_embeds is not None,
+        repeat_each=job.request.image_embeds is not None,
         warnings=warnings,
     )
     if job.task == "inpaint" and unet.inpaints and unet.blends:
-        return _inpaint_seen_and_put_back(job, encoding, latents, from_noise)
+        return _inpaint_and_blend(job, encoding, latents, from_noise)
     if job.task == "inpaint":
         return _inpaint(job, unet, encoding, latents, levels, from_noise)
     if job.task == "text":
@@ -105,18 +106,19 @@ class _Encoding:
     """Encodes images to latents of ``shape``.
 
     Attributes:
-        in_rows: which of several images a sample starts from. With ``num_images_per_prompt``, diffusers' pipelines
-            go through them again and again, but those that take embeddings of images repeat each in a row.
+        repeat_each: in which order fewer images than samples are repeated: ``a a b b``, as in diffusers' pipelines
+            that take embeddings of images, or else ``a b a b``.
 
     """
 
     components: Components
     noise: NoiseStreams
     shape: tuple[int, ...]
-    in_rows: bool
+    repeat_each: bool
     warnings: list[str]
 
     def fresh(self) -> F32:
+        """Sample the initial noise, [S, C, h, w]."""
         return self.noise.normal(self.shape)
 
     def encode(self, pixels: F32, *, repeated: bool) -> F32:
@@ -132,9 +134,9 @@ class _Encoding:
         return self.repeated(np.concatenate(latents))
 
     def repeated(self, array: F32, count: int | None = None) -> F32:
-        """Repeat [N, ...] to [count, ...], or to one for each sample."""
+        """Repeat [N, ...] to [count, ...]; None is one for each sample."""
         indices = np.arange(len(self.noise.seeds) if count is None else count)
-        return array[indices // (len(indices) // len(array)) if self.in_rows else indices % len(array)]
+        return array[indices // (len(indices) // len(array)) if self.repeat_each else indices % len(array)]
 
 
 def _inpaint(
@@ -145,6 +147,7 @@ def _inpaint(
     levels: tuple[float, float],
     from_noise: float,
 ) -> Start:
+    """Inpaint with an inpainting UNet, or with an ordinary one and blending after each step."""
     inpaint_unet = unet.inpaints
     handed_over = job.request.denoising_start is not None
     from_image = handed_over or (latents is None and job.strength is not None)
@@ -168,35 +171,35 @@ def _inpaint(
     return Start(latent=latent, mask=mask, known=np.stack([image, fresh], axis=1))
 
 
-def _inpaint_seen_and_put_back(job: Job, encoding: _Encoding, given: F32 | None, from_noise: float) -> Start:
-    """Inpaint with a UNet that sees what is known of the image, and put that back all the same.
+def _inpaint_and_blend(job: Job, encoding: _Encoding, latents: F32 | None, from_noise: float) -> Start:
+    """Inpaint with an inpainting UNet, and put the image outside the mask back after each step as well.
 
-    As in diffusers' Kandinsky: from noise, and with the masked part grown by a latent. Given generators, to the
-    letter: what is put back is the first image, through the first mask.
+    As in diffusers' Kandinsky: it starts from noise, and the masked part is grown by one latent pixel. With generators
+    it is exactly as in diffusers, which puts the first image back in all samples, outside the first mask.
     """
     assert job.mask is not None
     image = _image_latents(job, encoding)
-    fresh = encoding.fresh() if given is None else given
-    hole = encoding.repeated(_dilated(job.mask[:, :: job.factor, :: job.factor])[:, None])
-    seen = np.concatenate([image * (1 - hole), 1 - hole], axis=1)
-    if encoding.noise.kind != "own":
-        hole, image = (np.repeat(array[:1], job.images, axis=0) for array in (hole, image))
+    fresh = encoding.fresh() if latents is None else latents
+    mask = encoding.repeated(_dilated(job.mask[:, :: job.factor, :: job.factor])[:, None])
+    extra = np.concatenate([image * (1 - mask), 1 - mask], axis=1)
+    if encoding.noise.kind != "seeds":
+        mask, image = (np.repeat(array[:1], job.images, axis=0) for array in (mask, image))
     return Start(
         latent=np.float32(from_noise) * fresh,
-        extra=np.ascontiguousarray(seen),
-        mask=hole,
+        extra=np.ascontiguousarray(extra),
+        mask=mask,
         known=np.stack([image, fresh], axis=1),
     )
 
 
 def _dilated(mask: F32) -> F32:
-    """Grow what is 1 in masks [N, h, w] as diffusers does: by all neighbours but those above right and below left."""
+    """Grow masks [N, h, w] as diffusers does: all neighbours of a 1 become 1, but those above right and below left."""
     grown = mask.copy()
     height, width = mask.shape[1:]
     for down, right in ((-1, 0), (0, -1), (-1, -1), (1, 0), (0, 1), (1, 1)):
-        there = grown[:, max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)]
-        here = mask[:, max(-down, 0) : height + min(-down, 0), max(-right, 0) : width + min(-right, 0)]
-        np.maximum(there, here, out=there)
+        target = grown[:, max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)]
+        shifted = mask[:, max(-down, 0) : height + min(-down, 0), max(-right, 0) : width + min(-right, 0)]
+        np.maximum(target, shifted, out=target)
     return grown
 
 
@@ -208,7 +211,10 @@ def _image_latents(job: Job, encoding: _Encoding) -> F32:
 
 
 def _masked_latents(job: Job, encoding: _Encoding, *, needed: bool) -> F32 | None:
-    """Encode the image with its masked part grey; its noise is used up even where the result is not needed."""
+    """Encode the image with its masked part grey, [S, C, h, w].
+
+    If the latents are not needed, they are not encoded, but their noise is taken from the streams, as in diffusers.
+    """
     latents = _checked(job.request.masked_image_latents, "masked_image_latents", (), encoding.shape)
     if latents is not None:
         if job.images % len(latents):
@@ -223,19 +229,26 @@ def _masked_latents(job: Job, encoding: _Encoding, *, needed: bool) -> F32 | Non
     if not needed:
         encoding.noise.normal_for_images(encoding.shape, count, repeated=True)
         return None
-    hole = encoding.repeated(job.mask, count)[..., None] >= 0.5
-    return encoding.encode(np.where(hole, np.float32(0.5), encoding.repeated(job.pixels, count)), repeated=True)
+    masked = encoding.repeated(job.mask, count)[..., None] >= 0.5
+    return encoding.encode(np.where(masked, np.float32(0.5), encoding.repeated(job.pixels, count)), repeated=True)
 
 
 def _noised(image: F32, fresh: F32, levels: tuple[float, float]) -> F32:
+    """Add noise to an image's latents, by the factors of both."""
     return np.float32(levels[0]) * image + np.float32(levels[1]) * fresh
 
 
 def _checked(value: Any, name: str, leading: Sequence[int], shape: tuple[int, ...]) -> Any:
-    """Return latents as float32, None as None.
+    """Return latents as float32 [N, *shape]; None stays None.
+
+    Args:
+        value: the latents.
+        name: the argument that they came in.
+        leading: (N,), or () where N may be any number.
+        shape: of one image's latents.
 
     Raises:
-        UsageError: they have another shape; ``leading`` is the number that is needed, if that is known.
+        UsageError: they have another shape.
 
     """
     if value is None:

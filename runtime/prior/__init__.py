@@ -1,4 +1,4 @@
-"""What is denoised before an image: the embedding of an image, which a prior makes of text."""
+"""Kandinsky's prior: makes the embedding of an image from text, before the image itself is denoised."""
 
 from .embedding import Embedding, ImageEmbeds
 from .prior import Prior

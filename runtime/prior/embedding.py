@@ -1,4 +1,4 @@
-"""The embedding that conditions one image: a sum of what is known and of what a prior is still to denoise."""
+"""The embedding that conditions one image: a weighted sum of embeddings, of which a prior may still denoise some."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Denoised:
-    """What a sample of a prior comes to.
+    """An embedding that a prior denoises.
 
     Attributes:
-        sample: the sample.
-        decode: makes the embedding [D] of its latent [D, 1, 1].
+        sample: the prior's sample.
+        decode: turns its latent [D, 1, 1] into the embedding [D].
 
     """
 
@@ -28,27 +28,32 @@ class Denoised:
 
 
 Term = F32 | Denoised
-"""An embedding [D], or one that is to be denoised."""
+"""An embedding, float32 [D], or one that a prior denoises."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Embedding:
-    """A sum of terms, each with its weight."""
+    """A weighted sum of embeddings.
+
+    Attributes:
+        terms: pairs of a weight and an embedding.
+
+    """
 
     terms: tuple[tuple[float, Term], ...]
 
     @classmethod
     def of(cls, term: Term) -> "Embedding":
-        """Return the embedding that is this term alone."""
+        """Return a sum of one term, with weight 1."""
         return cls(terms=((1.0, term),))
 
     @property
     def before(self) -> tuple[Sample, ...]:
-        """The samples that it waits for."""
+        """The prior's samples that must be finished before :meth:`value`."""
         return tuple(term.sample for _, term in self.terms if isinstance(term, Denoised))
 
     def value(self) -> F32:
-        """Return it, float32 [D]; the samples it waits for must be finished."""
+        """Return the sum, float32 [D]."""
         total: F32 | None = None
         for weight, term in self.terms:
             value = term.decode(term.sample.latent) if isinstance(term, Denoised) else term
@@ -60,12 +65,12 @@ class Embedding:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageEmbeds:
-    """What one image is conditioned on, and what guidance leads it away from, where there is some."""
+    """The embedding that one image is conditioned on, and with guidance the one of the negative row."""
 
     positive: Embedding
     negative: Embedding | None
 
     @property
     def before(self) -> tuple[Sample, ...]:
-        """The samples that it waits for."""
+        """The prior's samples that must be finished before the embeddings can be computed."""
         return (*self.positive.before, *(() if self.negative is None else self.negative.before))

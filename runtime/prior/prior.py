@@ -1,4 +1,4 @@
-"""The stage that makes an image's embedding: of text by denoising, of images by encoding, or as the request has it."""
+"""The stage before the image: embeddings of images, denoised from text, encoded from images, or from the request."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ Encode = Callable[[PromptRequest], EncodedPrompts]
 
 
 class Prior:
-    """Makes the embeddings of a job's images, or samples that are to become them.
+    """Makes the embeddings that a job's images are conditioned on, or the samples that will become them.
 
     Args:
         bundle: the bundle.
@@ -54,19 +54,19 @@ class Prior:
         self._images = ImageEncoder(bundle, components, family.image_encoder)
 
     def prepare(self, job: EmbedsJob, streams: NoiseStreams, *, guided: bool, warnings: list[str]) -> list[ImageEmbeds]:
-        """Return what conditions each image of a job.
+        """Return the embeddings that each image of a job is conditioned on.
 
         All noise of the prior is taken from the images' streams here, in the order in which diffusers' prior and
         decoder take it from one generator.
 
         Args:
             job: the job.
-            streams: of its images.
-            guided: whether the images are led away from something.
-            warnings: where to add what the user should know.
+            streams: the noise of its images.
+            guided: whether the images are guided, so that they have negative embeddings too.
+            warnings: what the user should know is added to it.
 
         Raises:
-            UsageError: the request cannot be met.
+            UsageError: the request does not suit the prior.
 
         """
         call = _Call(prior=self, job=job, streams=streams, warnings=warnings)
@@ -82,7 +82,7 @@ class Prior:
         return [ImageEmbeds(positive=p, negative=n if guided else None) for p, n in pairs]
 
     def _from_request(self, job: EmbedsJob, *, guided: bool) -> tuple[list[Embedding], list[Embedding]]:
-        """Return the embeddings that a request brings."""
+        """Return the embeddings in ``image_embeds`` and ``negative_image_embeds``, one for each image."""
         embeds, negative = job.request.image_embeds, job.request.negative_image_embeds
         if negative is None:
             negative = self._images.of_zeros()[None] if guided else np.zeros_like(embeds[:1])
@@ -93,9 +93,9 @@ class Prior:
                 )
         if len(negative) not in (1, len(embeds)):
             raise UsageError(f"negative_image_embeds has {len(negative)} rows for {len(embeds)} image_embeds")
-        each = job.images // len(embeds)
-        positives = [Embedding.of(embeds[i // each]) for i in range(job.images)]
-        return positives, [Embedding.of(negative[i // each % len(negative)]) for i in range(job.images)]
+        per_prompt = job.images // len(embeds)
+        positives = [Embedding.of(embeds[i // per_prompt]) for i in range(job.images)]
+        return positives, [Embedding.of(negative[i // per_prompt % len(negative)]) for i in range(job.images)]
 
     def _mixed(self, call: "_Call") -> tuple[list[Embedding], list[Embedding]]:
         """Return weighted sums of embeddings of texts and images, as diffusers' ``interpolate`` makes them."""
@@ -106,18 +106,18 @@ class Prior:
         plain = replace(job.prompts, negative_prompt=request.negative_prior_prompt)
         terms: list[list[tuple[float, Term]]] = [[] for _ in range(job.images)]
         for weight, item in zip(weights, items, strict=True):
-            text = isinstance(item, str)
-            own = call.text(replace(plain, prompt=item))[0] if text else [self._image_embedding(item, call)]
+            is_text = isinstance(item, str)
+            embeddings = call.text(replace(plain, prompt=item))[0] if is_text else [self._image_embedding(item, call)]
             for i in range(job.images):
-                terms[i].append((float(weight), own[i % len(own)]))
-        # diffusers runs the prior once more in any case, so that its noise is taken.
+                terms[i].append((float(weight), embeddings[i % len(embeddings)]))
+        # diffusers runs the prior once more even without a negative prompt, so its noise is taken in any case.
         last = request.negative_prompt or ""
         of_text, of_zeros = call.text(replace(plain, prompt=last), needed=bool(last), needed_negative=not last)
         negative = of_text if last else of_zeros
-        return [Embedding(terms=tuple(own)) for own in terms], [Embedding.of(term) for term in negative]
+        return [Embedding(terms=tuple(of_image)) for of_image in terms], [Embedding.of(term) for term in negative]
 
     def _image_embedding(self, item: Any, call: "_Call") -> F32:
-        if hasattr(item, "detach"):  # what diffusers takes as prepared already: [1, 3, size, size]
+        if hasattr(item, "detach"):  # a tensor, which diffusers takes as already preprocessed: [1, 3, size, size]
             return self._images.embed_prepared(finite_array("images_and_prompts", item, ndim=(4,)))
         images = load_images(item, "images_and_prompts", call.warnings, on_white=True)
         if len(images) != 1:
@@ -137,16 +137,16 @@ class _Call:
     def text(
         self, prompts: PromptRequest, *, needed: bool = True, needed_negative: bool = True
     ) -> tuple[Sequence[Term], Sequence[Term]]:
-        """Denoise the embeddings of B texts, B * n of them.
+        """Return the embeddings, which the prior denoises, of all images of B prompts.
 
         Args:
-            prompts: the texts. With negative ones, what they come to is denoised beside, from noise of its own;
-                without, it is the image encoder's embedding of zeros.
-            needed: whether the texts' embeddings are used; else only their noise is taken.
-            needed_negative: the same of the negative ones.
+            prompts: the prompts. With negative prompts, their embeddings are denoised too, from noise of their own;
+                without, the negative embedding is the image encoder's embedding of zeros.
+            needed: whether the prompts' embeddings are used; if not, only their noise is taken from the streams.
+            needed_negative: the same for the negative prompts' embeddings.
 
         Returns:
-            What the texts come to, and what the negative ones do.
+            The embeddings of the prompts and of the negative prompts, one for each image.
 
         """
         prior, job = self.prior, self.job
@@ -160,15 +160,16 @@ class _Call:
         encoded = prior._encode(prompts)
         self.warnings.extend(encoded.warnings)
         rows = self._rows(encoded)
-        positive = self._samples(rows, schedule, stage, [own[0] for own in noise], alone=False) if needed else nothing
+        first = [of_image[0] for of_image in noise]
+        positive = self._samples(rows, schedule, stage, first, negative=False) if needed else nothing
         if not needed_negative:
             return positive, nothing
         if not twice:
             return positive, [prior._images.of_zeros()] * job.images
-        return positive, self._samples(rows, schedule, stage, [own[1] for own in noise], alone=True)
+        return positive, self._samples(rows, schedule, stage, [of_image[1] for of_image in noise], negative=True)
 
     def _noise(self, schedule: Schedule, groups: int) -> list[list[list[F32]]]:
-        """Sample the noise of all images: [image][group], the initial one, and one for each evaluation with some."""
+        """Sample the noise of all images: [image][group] is a list, the initial noise and that of each evaluation."""
         shape = (self.prior._config.embedding, 1, 1)
         latents, images = self.job.request.latents, self.job.images
         if latents is not None and latents.ndim == 2:
@@ -184,7 +185,7 @@ class _Call:
         return [[[first[g, i], *(noise[g, i] for noise in fresh)] for g in range(groups)] for i in range(images)]
 
     def _rows(self, encoded: EncodedPrompts) -> list[Mapping[str, Buffer]]:
-        """Compute the text's part of the prior for each prompt: two rows, the negative text's and the text's."""
+        """Run the prior's conditioner for each prompt; its outputs have two rows, the negative prompt's and its own."""
         prior = self.prior
         components, config = prior._components, prior._config
         if encoded.mask is None or encoded.hidden.shape[1] != config.tokens:
@@ -211,36 +212,36 @@ class _Call:
         stage: StageJob,
         noise: Sequence[list[F32]],
         *,
-        alone: bool,
+        negative: bool,
     ) -> list[Denoised]:
-        """Make the samples of all images.
+        """Make the prior's samples, one for each image.
 
         Args:
-            rows: of each prompt.
+            rows: see :meth:`_rows`.
             schedule: of each sample.
-            stage: how it is guided.
-            noise: of each image.
-            alone: denoise the negative text alone: against itself, guidance has no effect.
+            stage: has the guidance scale.
+            noise: of each image, the initial noise and that of each evaluation.
+            negative: whether to denoise the negative prompt; it has no guidance, as there is none against itself.
 
         """
         prior, job = self.prior, self.job
         name, components = prior._name, prior._components
-        guided = stage.guidance_scale > 1 and not alone
+        guided = stage.guidance_scale > 1 and not negative
         guidance = guidance_for(
             stage.guidance_scale if guided else 1.0, evaluations=schedule.evaluations, rescale=0.0, guided=guided
         )
-        part = slice(0, 2) if guided else slice(0, 1) if alone else slice(1, 2)
-        each = job.images // len(rows)
+        part = slice(0, 2) if guided else slice(0, 1) if negative else slice(1, 2)
+        per_prompt = job.images // len(rows)
         numbers = {name: step_numbers(schedule, guidance)}
         weights = components.weights_of((name,))
         samples = []
         for i, (first, *fresh) in enumerate(noise):
-            own = {tensor: buffer[part] for tensor, buffer in rows[i // each].items()}
+            inputs = {tensor: buffer[part] for tensor, buffer in rows[i // per_prompt].items()}
             sample = Sample(
                 schedule=schedule,
                 rows=guidance.rows,
                 components=(name,),
-                inputs={name: own},
+                inputs={name: inputs},
                 numbers=numbers,
                 noise=_Recorded(fresh),
                 state=initial_state(np.float32(schedule.start[1]) * first),
