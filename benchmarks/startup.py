@@ -1,10 +1,10 @@
-"""From starting a process to its first picture: ours on each engine, and diffusers drawing the same checkpoint.
+"""From starting a process to its first image: ours on each engine, and diffusers from the same checkpoint.
 
     python benchmarks/startup.py sdengine-demo/bundle [--engines onnxruntime openvino] [--rounds 5] [--steps 20]
 
 Every start is a fresh process, and the contestants take turns, so that all find the same files in the system's memory.
 Parts: the interpreter up to its first line; importing (``sdengine.runtime``; torch and the pipeline's class of
-diffusers); loading (``Pipeline.load``, which imports what draws while it opens the engines; ``from_pretrained``); the
+diffusers); loading (``Pipeline.load``, which imports the rest while it opens the engines; ``from_pretrained``); the
 first call. Diffusers computes in float32 on the CPU. Ours uses what earlier starts have left in the bundle.
 """
 
@@ -24,21 +24,21 @@ from sdengine.benchmarks.bench.environment import environment_here
 from sdengine.benchmarks.bench.settings import BenchOptions, settings_for
 from sdengine.engines.bundle.bundle import Bundle
 
-PARTS = ("process", "import", "load", "first picture")
+PARTS = ("process", "import", "load", "first image")
 GUIDANCE = 5.0
 BEGIN = "import time; clock = [time.perf_counter()]; import json, sys; asked = json.load(sys.stdin)"
-END = "print(json.dumps({'clock': clock, 'size': picture.size}))"
+END = "print(json.dumps({'clock': clock, 'size': image.size}))"
 TICK = "; clock.append(time.perf_counter())"
 OURS = (
     "from sdengine.runtime import Pipeline",
     "pipeline = Pipeline.load(asked.pop('model'), engine=asked.pop('engine'))",
-    "picture = pipeline(**asked).images[0]",
+    "image = pipeline(**asked).images[0]",
 )
 DIFFUSERS = (
     "import torch; from diffusers import StableDiffusionXLPipeline",
     "pipeline = StableDiffusionXLPipeline.from_pretrained(asked.pop('model'), torch_dtype=torch.float32); "
     "pipeline.set_progress_bar_config(disable=True); generator = torch.Generator('cpu').manual_seed(asked.pop('seed'))",
-    "picture = pipeline(**asked, generator=generator).images[0]",
+    "image = pipeline(**asked, generator=generator).images[0]",
 )
 """A user's program: what it imports, loads and draws."""
 
@@ -70,7 +70,7 @@ def main() -> None:
     asked = BenchOptions(engines=args.engines, steps=[args.steps], batches=[1], guidance_scale=GUIDANCE)
     settings, _ = settings_for(asked, bundle)
     height, width = settings.sizes[0]
-    picture = {
+    request = {
         "prompt": settings.prompt,
         "height": height,
         "width": width,
@@ -78,13 +78,13 @@ def main() -> None:
         "guidance_scale": GUIDANCE,
         "seed": settings.seed,
     }
-    contestants: dict[str, Any] = {e: (OURS, {"model": args.bundle, "engine": e, **picture}) for e in args.engines}
-    contestants["diffusers"] = (DIFFUSERS, {"model": str(args.checkpoint), **picture})
+    contestants: dict[str, Any] = {e: (OURS, {"model": args.bundle, "engine": e, **request}) for e in args.engines}
+    contestants["diffusers"] = (DIFFUSERS, {"model": str(args.checkpoint), **request})
     for program, given in contestants.values():  # so that all files have been read
         start(program, given)
     rounds = [{name: start(*contestant) for name, contestant in contestants.items()} for _ in range(args.rounds)]
     tools = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "openvino", "torch", "diffusers"))
-    print(f"milliseconds to the first picture, {width}x{height}, {args.steps} steps: medians of {args.rounds} rounds")
+    print(f"milliseconds to the first image, {width}x{height}, {args.steps} steps: medians of {args.rounds} rounds")
     print(f"{environment_here().cpu.model}, Python {sys.version.split()[0]}, {tools}\n")
     print(f"| drawn by | {' | '.join((*PARTS, 'all'))} | least to most | sooner than diffusers |")
     print(f"| --- | {' | '.join('---:' for _ in (*PARTS, 'all'))} | ---: | ---: |")

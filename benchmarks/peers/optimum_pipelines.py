@@ -53,11 +53,11 @@ def open_optimum(job: dict[str, Any]) -> Any:
     if variant.startswith("openvino"):
         pipeline.compile()
     pipeline.set_progress_bar_config(disable=True)
-    picture = dict(job["picture"])
-    seed = picture.pop("seed")
+    image = dict(job["image"])
+    seed = image.pop("seed")
 
     def draw() -> Any:
-        return np.asarray(pipeline(**picture, generator=torch.Generator("cpu").manual_seed(seed)).images[0])
+        return np.asarray(pipeline(**image, generator=torch.Generator("cpu").manual_seed(seed)).images[0])
 
     return draw
 

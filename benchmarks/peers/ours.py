@@ -44,7 +44,7 @@ def open_ours(job: dict[str, Any]) -> Any:
     pipeline = Pipeline.load(path, engine=engine, precision=precision)
 
     def draw() -> Any:
-        return np.asarray(pipeline(**job["picture"]).images[0])
+        return np.asarray(pipeline(**job["image"]).images[0])
 
     return draw
 

@@ -27,8 +27,8 @@ def say(text: str) -> None:
 def _fingerprint(checkpoint: Path) -> str:
     """Tell checkpoints apart without reading them."""
     files = sorted(file for file in checkpoint.rglob("*") if file.is_file())
-    told = [(str(f.relative_to(checkpoint)), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-    return f"{checkpoint.resolve().name}-{hashlib.sha256(repr(told).encode()).hexdigest()[:8]}"
+    facts = [(str(f.relative_to(checkpoint)), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    return f"{checkpoint.resolve().name}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:8]}"
 
 
 class Race:
@@ -62,10 +62,10 @@ class Race:
             unfinished.parent.mkdir(parents=True, exist_ok=True)
             job = {**self.job, "variant": contender.variant, "export": str(unfinished)}
             try:
-                told = run_job([python_of(environment), str(HERE / script)], job, self.log(f"{name} export"))
-                if "error" in told:
-                    failed.write_text(f"export: {told['error']}", encoding="utf-8")
-                    raise ProcessError(f"export: {told['error']}")
+                report = run_job([python_of(environment), str(HERE / script)], job, self.log(f"{name} export"))
+                if "error" in report:
+                    failed.write_text(f"export: {report['error']}", encoding="utf-8")
+                    raise ProcessError(f"export: {report['error']}")
                 unfinished.rename(folder)
                 failed.unlink(missing_ok=True)
             finally:
@@ -92,18 +92,18 @@ class Race:
             command = [python_of(contender.environment), str(HERE / contender.script)]
         except ProcessError as error:
             return {"error": str(error)}, None
-        told = run_job(command, {**job, "output": str(output)}, self.log(name))
-        return told, np.load(output) if "error" not in told else None
+        report = run_job(command, {**job, "output": str(output)}, self.log(name))
+        return report, np.load(output) if "error" not in report else None
 
     def round(self, number: int) -> None:
         for name in self.results:
             if number > 1 and not self._worth_another(name):
                 continue
             say(f"round {number}: {name}")
-            told, output = self.run(name)
-            self.results[name].append(told)
-            said = told.get("error") or " ".join(f"{seconds:.3f}" for seconds in told["wall"])
-            say(f"round {number}: {name}: {said}")
+            report, output = self.run(name)
+            self.results[name].append(report)
+            line = report.get("error") or " ".join(f"{seconds:.3f}" for seconds in report["wall"])
+            say(f"round {number}: {name}: {line}")
             if output is not None:
                 self.outputs[name] = output
 
@@ -114,22 +114,22 @@ class Race:
     def apart(self) -> dict[str, str]:
         """Say how far the results are from the first contender's."""
         reference = next(iter(self.outputs.values()), None)
-        found = {}
+        distances = {}
         for name, output in list(self.outputs.items())[1:]:
-            expected, drew = reference, any(told.get("drew") for told in self.results[name])
+            expected, drew = reference, any(report.get("drew") for report in self.results[name])
             if drew:
                 expected = self.our_drawing()
-            found[name] = psnr(output, expected) + (" (picture)" if drew else "")
-        return found
+            distances[name] = psnr(output, expected) + (" (image)" if drew else "")
+        return distances
 
     def our_drawing(self) -> Any:
         ours = [name for name in self.outputs if CONTENDERS[name].environment == "ours"]
         if self.drawn is None and ours:
             # a whole pipeline of SDXL's size fits into memory only in the most modest way
             name = min(ours, key=lambda name: self.results[name][0]["peak_rss_mb"])
-            say(f"{name}: drawing the same picture as those who cannot be asked for a step")
-            picture = {k: v for k, v in self.job["picture"].items() if k != "spacing"} | _OUR_DRAWING
-            told, self.drawn = self.run(name, inputs=None, picture=picture, repeats=0)
-            if "error" in told:
-                say(told["error"])
+            say(f"{name}: making the same image as those who cannot be asked for a step")
+            image = {k: v for k, v in self.job["image"].items() if k != "spacing"} | _OUR_DRAWING
+            report, self.drawn = self.run(name, inputs=None, image=image, repeats=0)
+            if "error" in report:
+                say(report["error"])
         return self.drawn

@@ -1,6 +1,6 @@
 """stable-diffusion.cpp, through its Python binding, ``variant`` being the type of the weights.
 
-It draws whole pictures only: a step is the time between two of its reports of progress, at guidance, where it computes
+It makes whole images only: a step is the time between two of its reports of progress, at guidance, where it computes
 the two rows one after the other. Of its settings, those are taken that were fastest on AVX512-BF16 for SD 1.5: weights
 in bfloat16 (convolutions always are float16), no flash attention (half as fast with it), convolutions by im2col.
 """
@@ -21,18 +21,18 @@ _kept: list[Any] = []
 
 def _errors() -> list[str]:
     """Collect the errors that the library logs."""
-    found: list[str] = []
+    lines: list[str] = []
 
     def log(level: int, text: bytes, data: ctypes.c_void_p) -> None:
         line = text.decode(errors="replace").strip()
         print(line, flush=True)
         if level >= _ERROR:
-            found.append(line.partition(" - ")[2] or line)
+            lines.append(line.partition(" - ")[2] or line)
 
     callback = stable_diffusion_cpp.sd_log_callback(log)
     stable_diffusion_cpp.sd_set_log_callback(callback, ctypes.c_void_p(0))
     _kept.append(callback)
-    return found
+    return lines
 
 
 def sigmas(steps: int, spacing: str) -> list[float]:
@@ -59,20 +59,20 @@ def open_sd_cpp(job: dict[str, Any]) -> Callable[[], Any]:
     _kept.append(model)
     if errors:
         raise RuntimeError(errors[0])
-    picture = job["picture"]
+    image = job["image"]
     marks: list[tuple[float, float]] = []
 
     def draw() -> Any:
         marks.clear()
         images = model.generate_image(
-            prompt=picture["prompt"],
-            negative_prompt=picture.get("negative_prompt", ""),
-            width=picture["width"],
-            height=picture["height"],
-            sample_steps=picture["num_inference_steps"],
-            sigmas=",".join(map(str, sigmas(picture["num_inference_steps"], picture.get("spacing", "leading")))),
-            cfg_scale=picture["guidance_scale"],
-            seed=picture["seed"],
+            prompt=image["prompt"],
+            negative_prompt=image.get("negative_prompt", ""),
+            width=image["width"],
+            height=image["height"],
+            sample_steps=image["num_inference_steps"],
+            sigmas=",".join(map(str, sigmas(image["num_inference_steps"], image.get("spacing", "leading")))),
+            cfg_scale=image["guidance_scale"],
+            seed=image["seed"],
             sample_method="euler",
             progress_callback=lambda step, steps, seconds: marks.append((time.perf_counter(), time.process_time())),
         )
@@ -81,7 +81,7 @@ def open_sd_cpp(job: dict[str, Any]) -> Callable[[], Any]:
     def steps() -> Any:
         output = draw()
         # one report before the first step and one after each; the first step allocates
-        wall, cpu = np.diff(np.array(marks[-picture["num_inference_steps"] :]), axis=0).T.tolist()
+        wall, cpu = np.diff(np.array(marks[-image["num_inference_steps"] :]), axis=0).T.tolist()
         job["timed"] = {"wall": wall, "cpu": cpu, "drew": True}
         return output
 

@@ -75,12 +75,12 @@ def comparison(results: Mapping[str, list[Told]]) -> str:
 
 def versions(results: Mapping[str, list[Told]]) -> str:
     """Name the libraries of each environment."""
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for name, rounds in results.items():
         for told in rounds:
             said = ", ".join(f"{package} {number}" for package, number in told.get("versions", {}).items())
-            found.setdefault(CONTENDERS[name].environment, said)
-    return "\n".join(f"{environment}: {said}" for environment, said in found.items() if said)
+            versions.setdefault(CONTENDERS[name].environment, said)
+    return "\n".join(f"{environment}: {said}" for environment, said in versions.items() if said)
 
 
 def _all(rounds: list[Told], what: str) -> list[float]:

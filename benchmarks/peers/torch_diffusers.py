@@ -41,12 +41,12 @@ def open_diffusers(job: dict[str, Any]) -> Any:
     pipeline = DiffusionPipeline.from_pretrained(job["checkpoint"], torch_dtype=dtype)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.unet, pipeline.vae = _tuned(pipeline.unet, variant), _tuned(pipeline.vae, "float32")
-    picture = dict(job["picture"])
-    seed = picture.pop("seed")
+    image = dict(job["image"])
+    seed = image.pop("seed")
 
     @torch.inference_mode()
     def draw() -> Any:
-        return np.asarray(pipeline(**picture, generator=torch.Generator("cpu").manual_seed(seed)).images[0])
+        return np.asarray(pipeline(**image, generator=torch.Generator("cpu").manual_seed(seed)).images[0])
 
     return draw
 

@@ -18,15 +18,15 @@ def step_inputs(checkpoint: Path, size: int) -> dict[str, Any]:
     def random(*shape: int) -> Any:
         return rng.standard_normal(shape, np.float32)
 
-    found = {
+    inputs = {
         "sample": np.repeat(random(1, 4, size // 8, size // 8), 2, 0),
         "timestep": np.full(2, 501, np.float32),
         "hidden": random(2, 77, config["cross_attention_dim"]),
     }
     if config.get("addition_embed_type") == "text_time":
         pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
-        found |= {"pooled": random(2, pooled), "time_ids": np.array([[size, size, 0, 0, size, size]] * 2, np.float32)}
-    return found
+        inputs |= {"pooled": random(2, pooled), "time_ids": np.array([[size, size, 0, 0, size, size]] * 2, np.float32)}
+    return inputs
 
 
 def unet_flops(bundle: str, inputs: Mapping[str, Any]) -> float:

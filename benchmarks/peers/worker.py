@@ -57,8 +57,8 @@ def work(
 
     Args:
         open_contender: given the job, returns a call; that returns an array to compare. ``job["inputs"]`` holds the
-            arrays of a step, ``job["picture"]`` the settings of a picture; one of them is there, or both where only
-            pictures can be drawn: such a call leaves what it timed in ``job["timed"]`` and is called once.
+            arrays of a step, ``job["image"]`` the settings of an image; one of them is there, or both where only
+            images can be drawn: such a call leaves what it timed in ``job["timed"]`` and is called once.
         export: makes what ``open_contender`` finds at ``job["exported"]``, if it needs that.
 
     """
@@ -101,10 +101,10 @@ def _peak_mb() -> float:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in _PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
