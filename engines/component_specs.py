@@ -13,6 +13,7 @@ from .nets.config import UNetConfig
 from .nets.image_encoder_config import ImageEncoderConfig
 from .nets.movq_config import MoVQConfig
 from .nets.prior_config import PriorConfig
+from .nets.safety_checker_config import CONCEPTS, SPECIAL_CONCEPTS, SafetyCheckerConfig
 from .nets.text_config import TextEncoderConfig
 from .nets.vae_config import VAEConfig
 from .spec import AxisRange, Changes, ComponentSpec, Dim, TensorSpec
@@ -32,6 +33,7 @@ __all__ = [
     "prior_conditioner_spec",
     "prior_decoder_spec",
     "prior_spec",
+    "safety_checker_spec",
     "text_encoder_spec",
     "vae_decoder_spec",
     "vae_encoder_spec",
@@ -213,6 +215,13 @@ def image_encoder_spec(part: Part[ImageEncoderConfig]) -> ComponentSpec:
     config = part.config
     inputs = [_f32("pixels", "B", config.size, config.size, 3)]
     return _spec(part, inputs, [_f32("image_embeds", "B", config.projection)])
+
+
+def safety_checker_spec(part: Part[SafetyCheckerConfig]) -> ComponentSpec:
+    """``safety_checker``: how far each concept is beyond its threshold, those of special care first."""
+    size = part.config.encoder.size
+    inputs = [_f32("pixels", "B", size, size, 3)]
+    return _spec(part, inputs, [_f32("margins", "B", SPECIAL_CONCEPTS + CONCEPTS)])
 
 
 def _prior_prepared(config: PriorConfig, dtype: str) -> list[TensorSpec]:

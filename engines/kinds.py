@@ -13,6 +13,7 @@ from .nets.config import UNetConfig
 from .nets.image_encoder_config import ImageEncoderConfig
 from .nets.movq_config import MoVQConfig
 from .nets.prior_config import PriorConfig
+from .nets.safety_checker_config import SafetyCheckerConfig
 from .nets.text_config import TextEncoderConfig
 from .nets.vae_config import VAEConfig
 from .spec import ComponentSpec
@@ -105,6 +106,11 @@ _IMAGE_ENCODER = ComponentKind(
     spec=shapes.image_encoder_spec,
     module=None,
 )
+_SAFETY_CHECKER = ComponentKind(
+    name="safety_checker",
+    spec=shapes.safety_checker_spec,
+    module=None,
+)
 _PRIOR_CONDITIONER = ComponentKind(
     name="prior_conditioner",
     spec=shapes.prior_conditioner_spec,
@@ -187,6 +193,12 @@ NETWORK_KINDS: list[NetworkKind] = [
         config=ImageEncoderConfig,
         module="image_encoder:ImageEncoder",
         components={"{network}": _IMAGE_ENCODER},
+    ),
+    NetworkKind(
+        name="safety checker",
+        config=SafetyCheckerConfig,
+        module="safety_checker:SafetyChecker",
+        components={"{network}": _SAFETY_CHECKER},
     ),
     NetworkKind(
         name="prior",

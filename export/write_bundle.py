@@ -112,6 +112,7 @@ def export_bundle(
     tokenizer: str | Path | None = None,
     config: str | Path | None = None,
     prediction_type: str | None = None,
+    safety_checker: bool | None = None,
     variant: str | None = None,
     revision: str | None = None,
     token: str | None = None,
@@ -143,6 +144,7 @@ def export_bundle(
         tokenizer: folder with the tokenizers, for a single file.
         config: folder with configs, for a single file.
         prediction_type: what the UNet predicts, where the checkpoint does not say it or is wrong.
+        safety_checker: export the checkpoint's safety checker, or leave it out; None exports it where there is one.
         variant: which weights of a folder.
         revision: branch, tag or commit on the Hub.
         token: access token for the Hub.
@@ -182,6 +184,7 @@ def export_bundle(
         "tokenizer": tokenizer,
         "config": config,
         "prediction_type": prediction_type,
+        "safety_checker": safety_checker,
         "variant": variant,
         "revision": revision,
         "token": token,
@@ -196,6 +199,7 @@ def export_bundle(
             "controlnet": controlnets,
             "lora": sources_of(loras),
             **{name: value for name, value in opening.items() if name != "token"},
+            "no_safety_checker": safety_checker is False,
             "verify": None if verify == "fast" else verify,
             "stop_after": stop_after,
             "vae_tiling": "on" if vae_tiling else None,

@@ -116,6 +116,7 @@ class Generation:
             images=images,
             image_embeds=_embeds(samples, "image_embeds"),
             negative_image_embeds=_embeds(samples, "negative_image_embeds"),
+            nsfw_content_detected=_flags(samples),
             seeds=tuple(sample.seed for sample in samples),
             height=job.height if job.crop is None else job.crop.image.height,
             width=job.width if job.crop is None else job.crop.image.width,
@@ -233,6 +234,12 @@ def _embeds(samples: Sequence[Sample], name: str) -> NDArray[np.float32] | None:
     """Return the embeddings that the images were conditioned on, [N, D]; None if one of them has none."""
     embeds = [sample.embeds[name] for sample in samples if name in sample.embeds]
     return np.stack(embeds) if len(embeds) == len(samples) else None
+
+
+def _flags(samples: Sequence[Sample]) -> list[bool] | None:
+    """Return what the safety checker has said of each image; None where it has looked at none."""
+    flags = [sample.nsfw for sample in samples if sample.nsfw is not None]
+    return flags or None
 
 
 def settings_for_record(request: Request, samples: Sequence[Sample]) -> dict[str, Any]:

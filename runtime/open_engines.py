@@ -63,6 +63,7 @@ class Components:
         fallback: see :func:`~sdengine.engines.registry.open_engine`.
         low_memory: keep at most one component open.
         vae_tiling: see :func:`~sdengine.runtime.decode.vae_tiling.tile_side`.
+        safety_checker: whether the bundle's safety checker looks at images, where a request says nothing.
         options: of the engines.
         shared: the same bundle's components with other LoRAs, whose engines may be used here too.
 
@@ -83,12 +84,14 @@ class Components:
         fallback: FallbackPolicy | None,
         low_memory: bool,
         vae_tiling: str | int = "auto",
+        safety_checker: bool = True,
         options: OpeningOptions | None = None,
         shared: "Components | None" = None,
     ) -> None:
         check_choice(engine, precision, fallback)
         self.bundle = bundle
         self.vae_tiling = vae_tiling
+        self.safety_checker = safety_checker
         self.low_memory = low_memory
         self.ran: dict[str, str] = {}
         self.fallbacks: list[Fallback] = []
@@ -117,6 +120,7 @@ class Components:
             fallback=self._fallback,
             low_memory=self.low_memory,
             vae_tiling=self.vae_tiling,
+            safety_checker=self.safety_checker,
             options=self._options,
             shared=self,
         )

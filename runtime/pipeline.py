@@ -135,6 +135,7 @@ class Pipeline:
         compile: bool | None = None,  # noqa: A002 - torch's own name for it
         memory_limit: int | None = None,
         vae_tiling: str | int = "auto",
+        safety_checker: bool = True,
         textual_inversions: Sequence["InversionSource"] = (),
         loras: Sequence[LoraSource] = (),
         lora_folder: str | Path | None = None,
@@ -163,6 +164,8 @@ class Pipeline:
             vae_tiling: whether large images are decoded and encoded in overlapping tiles, which take less memory:
                 ``on`` (the tiles of diffusers), ``off``, the side of a tile in pixels, or ``auto``: only if the whole
                 image would not fit into the free memory, or is larger than the bundle's VAE takes.
+            safety_checker: whether the safety checker looks at images, where the bundle holds one and a call does not
+                say otherwise. It is opened when it is first needed.
             textual_inversions: files with embeddings of new words, or pairs of a file and the word (or the list of
                 words, one for each row) to use; a file without a word uses the word in it, or its own name.
             loras: LoRAs to merge into the weights: files, or pairs of a file and its strength, see :meth:`set_loras`.
@@ -194,6 +197,7 @@ class Pipeline:
             fallback=fallback,
             low_memory=low_memory,
             vae_tiling=check_vae_tiling(vae_tiling),
+            safety_checker=safety_checker,
             options=OpeningOptions(
                 threads=threads,
                 device=device,

@@ -54,6 +54,8 @@ class Result:
             if a callback stopped the call before they were computed.
         negative_image_embeds: the embeddings that guidance led away from, float32 [N, D].
         seeds: one for each image.
+        nsfw_content_detected: for each image, whether the safety checker has flagged it, which makes it black; None
+            if none has looked at them: the bundle holds none, it is switched off, or the output is no image.
         height: pixels; 0 with ``embeds``.
         width: pixels; 0 with ``embeds``.
         engines: component -> engine that ran it.
@@ -85,6 +87,7 @@ class Result:
     auto_ms: dict[str, float] = field(default_factory=dict)
     image_embeds: NDArray[np.float32] | None = None
     negative_image_embeds: NDArray[np.float32] | None = None
+    nsfw_content_detected: list[bool] | None = None
 
     @property
     def latents(self) -> NDArray[np.float32]:

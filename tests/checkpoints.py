@@ -2,7 +2,7 @@
 
 Each builder takes the folder to write and returns it::
 
-    sd1  sd2  sdxl  sdxl_refiner  sd_inpaint  sdxl_inpaint  lcm  controlnet_sd  controlnet_sdxl
+    sd1  sd1_checked  sd2  sdxl  sdxl_refiner  sd_inpaint  sdxl_inpaint  lcm  controlnet_sd  controlnet_sdxl
     kandinsky_prior  kandinsky  kandinsky_inpaint  kandinsky_hint
 
 Widths, head counts and depths differ from level to level, so that a dimension taken from the wrong place cannot fit
@@ -40,7 +40,9 @@ from diffusers import (
     UNet2DConditionModel,
     VQModel,
 )
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from transformers import (
+    CLIPConfig,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
@@ -61,7 +63,9 @@ __all__ = [
     "kandinsky_prior",
     "lcm",
     "randomise",
+    "safety_checker",
     "sd1",
+    "sd1_checked",
     "sd2",
     "sd_inpaint",
     "sdxl",
@@ -190,6 +194,51 @@ def sd1(folder: Path, *, seed: int = 0) -> Path:
     _save(StableDiffusionPipeline(**_sd_parts(seed)), folder)
     save_tokenizer(folder / "tokenizer", legacy=True)
     return folder
+
+
+def safety_checker(*, seed: int = 0) -> StableDiffusionSafetyChecker:
+    """A safety checker for images of 32 pixels, which flags nothing before its thresholds are set."""
+    torch.manual_seed(seed)
+    vision = {
+        "hidden_size": 24,
+        "intermediate_size": 40,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "image_size": 32,
+        "patch_size": 8,
+        "initializer_factor": 5.0,
+    }
+    checker = StableDiffusionSafetyChecker(CLIPConfig(vision_config=vision, text_config={}, projection_dim=16))
+    generator = torch.Generator().manual_seed(seed)
+    randomise(checker, generator)
+    with torch.no_grad():
+        for embeds in (checker.concept_embeds, checker.special_care_embeds):
+            embeds.copy_(torch.randn(embeds.shape, generator=generator))
+        for thresholds in (checker.concept_embeds_weights, checker.special_care_embeds_weights):
+            thresholds.fill_(1.5)
+    return checker
+
+
+def sd1_checked(folder: Path, *, seed: int = 0) -> Path:
+    """SD 1 with a safety checker, which flags about half of the images of ``"a cat"`` in two steps of 64 x 96."""
+    checker = safety_checker(seed=seed)
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    parts = _sd_parts(seed) | {"feature_extractor": processor}
+    pipeline = StableDiffusionPipeline(**parts)
+    pipeline.set_progress_bar_config(disable=True)
+    drawing = {"num_inference_steps": 2, "height": 64, "width": 96}
+    images = [pipeline("a cat", generator=torch.Generator().manual_seed(i), **drawing).images[0] for i in range(6)]
+    with torch.no_grad():
+        seen = processor(images, return_tensors="pt").pixel_values
+        embeds = checker.visual_projection(checker.vision_model(seen)[1])
+        cosines = torch.nn.functional.cosine_similarity(embeds[:, None], checker.concept_embeds[None], dim=-1)
+        # The concept that divides them best, with its threshold in the middle of the gap.
+        ordered = cosines.sort(dim=0).values
+        gaps = ordered[3] - ordered[2]
+        concept = int(gaps.argmax())
+        checker.concept_embeds_weights[concept] = (ordered[2, concept] + ordered[3, concept]) / 2
+    checked = StableDiffusionPipeline(**parts | {"safety_checker": checker, "requires_safety_checker": True})
+    return _save(checked, folder)
 
 
 def sd2(folder: Path, *, seed: int = 0) -> Path:
@@ -376,6 +425,7 @@ BUILDERS: dict[str, Callable[..., Path]] = {
     builder.__name__: builder
     for builder in (
         sd1,
+        sd1_checked,
         sd2,
         sdxl,
         sdxl_refiner,

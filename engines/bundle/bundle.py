@@ -190,6 +190,12 @@ class Bundle:
         """Names of the text encoders, in order."""
         return [name for name in self.manifest.networks if name.startswith("text_encoder")]
 
+    @property
+    def safety_checker(self) -> str | None:
+        """Name of the network that looks at the images; None where the bundle has none."""
+        name = self.family.safety_checker
+        return name if name in self.manifest.networks else None
+
     def component(self, name: str) -> Component:
         """Return a component's record.
 

@@ -81,7 +81,12 @@ def check_components(where: str, manifest: Manifest, configs: Mapping[str, Netwo
     for encoder in family.text_encoders:
         check.listed("tokenizers", encoder.replace("text_encoder", "tokenizer"), manifest.tokenizers)
     for network in manifest.networks:
-        check.that(network in needed, f"networks.{network}", None, f"no network of a bundle of {manifest.family}")
+        check.that(
+            network in (*needed, family.safety_checker),
+            f"networks.{network}",
+            None,
+            f"no network of a bundle of {manifest.family}",
+        )
     for network, config in configs.items():
         for name, _ in kind_of(config).components_of(network):
             check.listed("components", name, manifest.components)

@@ -74,6 +74,7 @@ class Family:
         text: how they are read.
         autoencoder: name of the network between pixels and latents.
         image_encoder: name of the network that embeds images, or None.
+        safety_checker: name of the network that looks at the images, in bundles of checkpoints that have one, or None.
         stages: what is denoised before the image.
         conditions: what its samples are conditioned on, by the names of the runtime's conditions.
         defaults: by task (``text``, ``image``, ``inpaint``) and whether a ControlNet takes part.
@@ -97,6 +98,7 @@ class Family:
     text: TextReading
     autoencoder: str = "vae"
     image_encoder: str | None = None
+    safety_checker: str | None = None
     stages: tuple[Stage, ...] = ()
     conditions: tuple[str, ...] = ("text", "inpainting", "controlnets")
     defaults: Mapping[tuple[str, bool], Defaults]

@@ -24,6 +24,7 @@ SD1 = Family(
         ("image", False): Defaults(guidance_scale=8.5, strength=0.8, num_inference_steps=4),
     },
     corrects_schedulers=True,
+    safety_checker="safety_checker",
 )
 
 SD2 = replace(SD1, name="sd2")

@@ -14,6 +14,7 @@ from .image_encoder_config import ImageEncoderConfig
 from .movq_config import SPATIAL_GROUPS, MoVQConfig
 from .network_config import NetworkConfig
 from .prior_config import PriorConfig
+from .safety_checker_config import SafetyCheckerConfig
 from .text_config import TextEncoderConfig
 from .vae_config import VAEConfig
 
@@ -86,6 +87,8 @@ def _numbers(value: object) -> Iterator[int | float]:
 
 
 def _check_resolved(config: NetworkConfig) -> None:
+    if isinstance(config, SafetyCheckerConfig):
+        config = config.encoder
     if isinstance(config, TextEncoderConfig):
         counts = [config.vocabulary, config.width, config.inner, config.layers, config.heads, config.tokens]
         _divides("num_attention_heads", config.heads, config.width)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from .clip import LayerConfig, Layers
 from .image_encoder_config import ImageEncoderConfig
 
-__all__ = ["ImageEncoder"]
+__all__ = ["ImageEncoder", "VisionModel"]
 
 
 class Embeddings(nn.Module):
@@ -44,6 +44,14 @@ class VisionModel(nn.Module):
         self.encoder = Layers(layer, config.layers)
         self.post_layernorm = nn.LayerNorm(config.width, eps=config.eps)
 
+    def forward(self, pixels: Tensor) -> Tensor:
+        """[B, size, size, 3] -> [B, width], the token that stands for the whole image."""
+        x = self.embeddings(pixels.permute(0, 3, 1, 2).to(self.post_layernorm.weight.dtype))
+        x = self.pre_layrnorm(x)
+        for layer in self.encoder.layers:
+            x = layer(x)
+        return self.post_layernorm(x[:, 0])
+
 
 class ImageEncoder(nn.Module):
     """The component ``image_encoder``."""
@@ -64,9 +72,4 @@ class ImageEncoder(nn.Module):
             Their embeddings, float32 [B, projection].
 
         """
-        model = self.vision_model
-        x = model.embeddings(pixels.permute(0, 3, 1, 2).to(self.visual_projection.weight.dtype))
-        x = model.pre_layrnorm(x)
-        for layer in model.encoder.layers:
-            x = layer(x)
-        return self.visual_projection(model.post_layernorm(x[:, 0])).float()
+        return self.visual_projection(self.vision_model(pixels)).float()

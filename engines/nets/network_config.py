@@ -9,17 +9,21 @@ from .image_encoder_config import ImageEncoderConfig
 from .image_unet_config import image_unet_config
 from .movq_config import MoVQConfig
 from .prior_config import PriorConfig
+from .safety_checker_config import SafetyCheckerConfig
 from .text_config import TextEncoderConfig
 from .vae_config import VAEConfig
 
 __all__ = ["NetworkConfig", "network_config"]
 
-NetworkConfig = UNetConfig | VAEConfig | TextEncoderConfig | ImageEncoderConfig | PriorConfig | MoVQConfig
+NetworkConfig = (
+    UNetConfig | VAEConfig | TextEncoderConfig | ImageEncoderConfig | PriorConfig | MoVQConfig | SafetyCheckerConfig
+)
 
 _ALONE: dict[str, Any] = {
     "AutoencoderKL": VAEConfig.from_diffusers,
     "CLIPVisionModelWithProjection": ImageEncoderConfig.from_transformers,
     "PriorTransformer": PriorConfig.from_diffusers,
+    "StableDiffusionSafetyChecker": SafetyCheckerConfig.from_transformers,
     "VQModel": MoVQConfig.from_diffusers,
 }
 """Networks that need nothing but their config."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .json_file import read_json
+from .safety_checker import SAFETY_CHECKER
 
 __all__ = ["at_least_64", "read_config"]
 
@@ -23,6 +24,18 @@ _CLIP_TEXT: dict[str, object] = {
     "projection_dim": 512,
     "vocab_size": 49408,
 }
+# The same of CLIPVisionConfig.
+_CLIP_VISION: dict[str, object] = {
+    "hidden_act": "quick_gelu",
+    "hidden_size": 768,
+    "image_size": 224,
+    "intermediate_size": 3072,
+    "layer_norm_eps": 1e-5,
+    "num_attention_heads": 12,
+    "num_channels": 3,
+    "num_hidden_layers": 12,
+    "patch_size": 32,
+}
 _VERSION = re.compile(r"(\d+)\.(\d+)")
 _NAMED_64 = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline")
 
@@ -32,17 +45,28 @@ def read_config(file: Path, name: str) -> dict[str, Any]:
 
     Args:
         file: its ``config.json``.
-        name: the component. That of a text encoder may be the config of a whole CLIP, of which it is a part.
+        name: the component. That of a text encoder may be the config of a whole CLIP, of which it is a part; that of
+            a safety checker is, and its vision transformer's is returned.
 
     Raises:
         CheckpointError: it cannot be read.
 
     """
     config = read_json(file)
+    if name == SAFETY_CHECKER:
+        return _vision_config(config)
     inner = config.get("text_config")
     if not name.startswith("text_encoder") or not isinstance(inner, dict) or "hidden_size" in config:
         return config
     return {**_CLIP_TEXT, **inner}
+
+
+def _vision_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the config of a CLIP's vision transformer, with the width of the whole CLIP's embeddings."""
+    # Before 4.31 transformers wrote what had been given beside the whole, which it takes first.
+    parts = [part for part in (config.get("vision_config"), config.get("vision_config_dict")) if isinstance(part, dict)]
+    inner = {name: value for part in parts for name, value in part.items() if name in _CLIP_VISION}
+    return {**_CLIP_VISION, **inner, "projection_dim": config.get("projection_dim", 512)}
 
 
 def at_least_64(unet: dict[str, Any], pipeline_class: str) -> int | None:

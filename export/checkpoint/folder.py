@@ -10,6 +10,7 @@ from .component import Checkpoint, CheckpointComponent
 from .configs import at_least_64, read_config
 from .families import family_of
 from .json_file import read_json
+from .safety_checker import SAFETY_CHECKER, checker_settings, is_taken
 from .tokenizer_folders import is_tokenizer, pad_token
 from .weight_files import pick_weights, read_picked, variants_of_parts
 from .weight_names import normalised, verbatim_file
@@ -24,6 +25,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
     "text_encoder_2": ("CLIPTextModel", "CLIPTextModelWithProjection"),
     "controlnet": ("ControlNetModel", _SEVERAL),
+    SAFETY_CHECKER: ("StableDiffusionSafetyChecker",),
 }
 """The classes that can be compiled, by component of Stable Diffusion."""
 
@@ -36,7 +38,6 @@ _WITH_PRIOR: dict[str, tuple[str, ...]] = {
 
 _TOKENIZERS = ("tokenizer", "tokenizer_2")
 _LEFT_OUT = {
-    "safety_checker": "the safety checker is left out",
     "image_encoder": "the image encoder (IP-Adapter) is left out",
     "feature_extractor": None,
     "watermark": None,
@@ -53,7 +54,14 @@ def is_component(folder: Path) -> bool:
     return (folder / "config.json").is_file()
 
 
-def read_folder(folder: Path, *, source: str, variant: str | None, replaced: Collection[str] = ()) -> Checkpoint:
+def read_folder(
+    folder: Path,
+    *,
+    source: str,
+    variant: str | None,
+    replaced: Collection[str] = (),
+    safety_checker: bool | None = None,
+) -> Checkpoint:
     """Open a checkpoint in diffusers' layout.
 
     Args:
@@ -61,15 +69,19 @@ def read_folder(folder: Path, *, source: str, variant: str | None, replaced: Col
         source: what the user named.
         variant: ``fp16`` and the like, of the parts that have it; None takes the plain weights where there are some.
         replaced: components that will come from elsewhere and need not be here.
+        safety_checker: whether its safety checker is taken; None where it has one.
 
     Raises:
         CheckpointError: it is incomplete, damaged, or of a pipeline with parts that cannot be compiled.
+        UsageError: a safety checker is wanted, and it has none.
 
     """
     index = read_json(folder / "model_index.json")
     parts = {name: value for name, value in index.items() if _is_part(value) and not name.startswith("_")}
     present = {name: str(value[1]) for name, value in parts.items() if value[1] is not None}
     notes = [note for name, note in _LEFT_OUT.items() if note and name in present]
+    if not is_taken(folder, present, safety_checker, notes):
+        present.pop(SAFETY_CHECKER, None)
     _check_parts(folder, present, index.get("_class_name"))
     networks = {name: folder / name for name in CLASSES if name in present and name not in replaced}
     if present.get("controlnet") == _SEVERAL:
@@ -85,6 +97,7 @@ def read_folder(folder: Path, *, source: str, variant: str | None, replaced: Col
     for name, place in tokenizers.items():
         if not is_tokenizer(place):
             raise CheckpointError(f"{place} holds neither tokenizer.json nor vocab.json with merges.txt ({name})")
+    settings = checker_settings(folder, present, components[SAFETY_CHECKER], notes) if SAFETY_CHECKER in present else {}
     encoders = {name: component.config for name, component in components.items() if name.startswith("text")}
     return Checkpoint(
         source=source,
@@ -94,6 +107,7 @@ def read_folder(folder: Path, *, source: str, variant: str | None, replaced: Col
         pad_tokens={name: pad_token(place) for name, place in tokenizers.items()},
         scheduler=read_json(folder / "scheduler" / "scheduler_config.json"),
         model_index={name: value for name, value in index.items() if name not in parts and not _version(name)},
+        settings=settings,
         notes=tuple(notes),
     )
 

@@ -18,9 +18,9 @@ _HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 _PAGE = re.compile(
     r"(?P<name>[^/]+/[^/]+)/(?:blob|resolve|raw|tree)/(?P<revision>refs/\w+/[^/]+|[^/]+)(?:/(?P<inside>.+))?"
 )
-_NETWORKS = re.compile(r"unet|vae|text_encoder(_2)?|controlnet(_\d+)?|movq")
+_NETWORKS = re.compile(r"unet|vae|text_encoder(_2)?|controlnet(_\d+)?|movq|safety_checker")
 _NETWORKS_OF_PRIOR = re.compile(r"prior|text_encoder|image_encoder")
-_CONFIGS = ("tokenizer", "tokenizer_2", "scheduler", "image_processor")
+_CONFIGS = ("tokenizer", "tokenizer_2", "scheduler", "image_processor", "feature_extractor")
 # The variant stands before the numbers, or behind them as diffusers before 0.28 wrote it.
 _SHARD = re.compile(r"\w+(?:\.(?P<variant>\w+))?-\d{5}-of-\d{5}(?:\.(?P<old>\w+))?\.(?P<kind>safetensors|bin)")
 
@@ -100,12 +100,14 @@ class Hub:
         revision: branch, tag or commit; None is the main branch.
         token: access token; None takes the one the user is logged in with.
         offline: use the local cache only.
+        safety_checker: whether the safety checker of a pipeline is fetched.
 
     """
 
     revision: str | None = None
     token: str | None = None
     offline: bool = False
+    safety_checker: bool = True
 
     def fetch(self, name: HubName, *, variant: str | None, part: str | None = None) -> tuple[Path, list[str]]:
         """Bring what is needed into the local cache and return its path there, and notes.
@@ -147,6 +149,8 @@ class Hub:
             if name.inside not in files:
                 raise CheckpointError(f"{name.repo} has no file {name.inside}{_singles(files)}")
             return Path(hf_hub_download(name.repo, name.inside, revision=self.revision, token=self.token))
+        if not self.safety_checker:
+            files = [file for file in files if "safety_checker" not in PurePosixPath(file).parts]
         root, patterns = _files_to_fetch(name, files, variant, part)
         folder = snapshot_download(name.repo, revision=self.revision, token=self.token, allow_patterns=patterns)
         return Path(folder) / root

@@ -44,6 +44,7 @@ def open_checkpoint(
     tokenizer: str | Path | None = None,
     config: str | Path | None = None,
     prediction_type: str | None = None,
+    safety_checker: bool | None = None,
     variant: str | None = None,
     revision: str | None = None,
     token: str | None = None,
@@ -61,6 +62,7 @@ def open_checkpoint(
         config: for a single file, a folder in diffusers' layout whose configs (scheduler and tokenizers too, where it
             has them) are used instead of those that follow from shapes and family.
         prediction_type: ``epsilon``, ``v_prediction`` or ``sample``, over what the checkpoint says.
+        safety_checker: whether the safety checker of Stable Diffusion 1 and 2 is taken; None where a folder has one.
         variant: which weights of a diffusers folder, ``fp16`` for instance; None takes the plain ones.
         revision: branch, tag or commit on the Hub.
         token: access token for the Hub.
@@ -74,8 +76,10 @@ def open_checkpoint(
     if prediction_type is not None and prediction_type not in _PREDICTIONS:
         known = ", ".join(_PREDICTIONS)
         raise UsageError(f"prediction_type is {known}; not {prediction_type!r}{nearest(prediction_type, _PREDICTIONS)}")
-    hub = Hub(revision=revision, token=token, offline=offline)
+    hub = Hub(revision=revision, token=token, offline=offline, safety_checker=safety_checker is not False)
     path, notes = locate(source, hub, variant)
+    if safety_checker and (path.is_file() or is_decoder(path)):
+        raise UsageError(f"{source} has no safety checker; folders of Stable Diffusion 1 and 2 may have one")
     replaced = () if vae is None else ("vae",)
     tokenizers = None if tokenizer is None else Path(tokenizer)
     if path.is_dir() and is_decoder(path):
@@ -98,7 +102,7 @@ def open_checkpoint(
     elif path.is_dir():
         if config is not None:
             raise UsageError(f"config goes with a single file; {source} is a folder with configs of its own")
-        checkpoint = _from_folder(path, _label(source), variant, replaced, tokenizers)
+        checkpoint = _from_folder(path, _label(source), variant, replaced, tokenizers, safety_checker)
     else:
         if variant is not None:
             raise UsageError(f"variant goes with a folder; {source} is one file")
@@ -231,7 +235,12 @@ def _label(source: str | Path) -> str:
 
 
 def _from_folder(
-    path: Path, source: str, variant: str | None, replaced: Collection[str], tokenizer: Path | None
+    path: Path,
+    source: str,
+    variant: str | None,
+    replaced: Collection[str],
+    tokenizer: Path | None,
+    safety_checker: bool | None,
 ) -> Checkpoint:
     if is_component(path) and not is_checkpoint(path):
         raise CheckpointError(f"{path} is one component (config.json); the folder with model_index.json is needed")
@@ -240,7 +249,7 @@ def _from_folder(
         singles = [f for f in files if f.endswith(WEIGHT_SUFFIXES)]
         hint = f"; name the file: {path / singles[0]}" if singles else ""
         raise CheckpointError(f"{path} has no model_index.json, only {', '.join(files[:6]) or 'nothing'}{hint}")
-    checkpoint = read_folder(path, source=source, variant=variant, replaced=replaced)
+    checkpoint = read_folder(path, source=source, variant=variant, replaced=replaced, safety_checker=safety_checker)
     if tokenizer is None:
         return checkpoint
     folders = tokenizer_folders(tokenizer, checkpoint.tokenizers)

@@ -11,6 +11,7 @@ __all__ = ["is_buffer", "normalised", "text_name", "verbatim_file"]
 _BUFFERS = frozenset({"attn_mask", "inv_freq", "logit_scale", "num_batches_tracked", "position_ids"})
 _BESIDE_TEXT = ("vision_model.", "visual_projection.")
 _TEXT = ("CLIPTextModel", "CLIPTextModelWithProjection")
+_VISION = "vision_model."
 
 # diffusers before 0.15 named the VAE's attention so; the weights were linear layers or, in LDM, 1x1 convolutions.
 _OLD_ATTENTION = re.compile(r"((?:encoder|decoder)\.mid_block\.attentions\.\d+)\.(query|key|value|proj_attn)\.(\w+)")
@@ -35,7 +36,15 @@ def normalised(class_name: str, tensors: Mapping[str, TensorSource]) -> dict[str
         return {text_name(name): t for name, t in weights.items() if not name.startswith(beside)}
     if class_name == "AutoencoderKL":
         return {_vae_name(name): _linear(_vae_name(name), t) for name, t in weights.items()}
+    if class_name == "StableDiffusionSafetyChecker":
+        return {_vision_name(name): t for name, t in weights.items()}
     return weights
+
+
+def _vision_name(name: str) -> str:
+    """Return the name that a safety checker's weight has in published files; transformers from 5.6 on names others."""
+    bare = name.startswith(_VISION) and not name.startswith(_VISION * 2)
+    return f"{_VISION}{name}" if bare else name
 
 
 def text_name(name: str) -> str:

@@ -6,8 +6,9 @@ from typing import Any
 
 from ...engines.errors import CheckpointError
 from ...engines.families import FAMILIES
-from .component import Checkpoint, CheckpointComponent
+from .component import Checkpoint
 from .folder import is_checkpoint, read_networks
+from .image_processor import clip_image_settings
 from .json_file import read_json
 from .tokenizer_folders import is_tokenizer, pad_token
 
@@ -26,21 +27,6 @@ _PRIOR = {
 _BESIDE = ("scheduler", "tokenizer", "image_processor")
 _COMBINED = "prior_"
 """What the parts of the prior begin with where one folder holds both."""
-
-_CLIP: dict[str, object] = {
-    "crop_size": 224,
-    "do_center_crop": True,
-    "do_normalize": True,
-    "do_rescale": True,
-    "do_resize": True,
-    "image_mean": [0.48145466, 0.4578275, 0.40821073],
-    "image_std": [0.26862954, 0.26130258, 0.27577711],
-    "resample": 3,
-    "rescale_factor": 1 / 255,
-    "size": 224,
-}
-"""transformers' ``CLIPImageProcessor``."""
-_FIXED = ("do_center_crop", "do_normalize", "do_rescale", "do_resize", "resample")
 
 
 def is_decoder(folder: Path) -> bool:
@@ -108,7 +94,11 @@ def read_decoder(folder: Path, prior: Callable[[], Path], *, source: str, varian
         model_index={"_class_name": index.get("_class_name"), **flags},
         settings={
             stage.scheduler: read_json(place / f"{prefix}scheduler" / "scheduler_config.json"),
-            IMAGE_PROCESSOR: _image_processor(place / f"{prefix}image_processor", networks["image_encoder"]),
+            IMAGE_PROCESSOR: clip_image_settings(
+                place / f"{prefix}image_processor",
+                networks["image_encoder"].config.get("image_size", 224),
+                "image encoder",
+            ),
         },
         notes=(*notes, *other_notes),
     )
@@ -134,25 +124,3 @@ def _check(
     for name, value in index.items():
         if isinstance(value, list) and name not in (*parts, *_BESIDE) and not name.startswith(("_", _COMBINED)):
             raise CheckpointError(f"{folder} is a {pipeline} with a part {name!r}, which cannot be exported")
-
-
-def _image_processor(folder: Path, encoder: CheckpointComponent) -> dict[str, object]:
-    """Return how images are prepared: as CLIP does, with the mean and deviation of the checkpoint.
-
-    Raises:
-        CheckpointError: it prepares them in another way, or for images of another size.
-
-    """
-    file = folder / "preprocessor_config.json"
-    config = read_json(file) if file.is_file() else {}
-    settings = {name: config.get(name, default) for name, default in _CLIP.items()}
-    for name in _FIXED:
-        if settings[name] != _CLIP[name]:
-            raise CheckpointError(f"{file} has {name}={settings[name]!r}; {_CLIP[name]!r} is supported")
-    size = encoder.config.get("image_size", 224)
-    for name in ("size", "crop_size"):
-        value: Any = settings[name]
-        sides = set(value.values()) if isinstance(value, dict) else {value}
-        if sides != {size}:
-            raise CheckpointError(f"{file} has {name}={value!r}, the image encoder takes {size} pixels")
-    return {"mean": settings["image_mean"], "std": settings["image_std"], "rescale": settings["rescale_factor"]}

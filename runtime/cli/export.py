@@ -45,6 +45,14 @@ def export(
     tokenizer: Annotated[str | None, typer.Option(help="Folder with the tokenizers, for single files.")] = None,
     config: Annotated[str | None, typer.Option(help="Folder with configs, for single files.")] = None,
     prediction_type: Annotated[str | None, typer.Option(help="epsilon, v_prediction or sample.")] = None,
+    safety_checker: Annotated[
+        bool | None,
+        typer.Option(
+            "--safety-checker/--no-safety-checker",
+            help="Export the safety checker of SD 1 and 2, or leave it out. [where the checkpoint has one]",
+            show_default=False,
+        ),
+    ] = None,
     variant: Annotated[str | None, typer.Option(help="Weights of a folder, fp16 for instance.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
     token: Annotated[str | None, typer.Option(help="Access token for the Hub.", envvar="HF_TOKEN")] = None,
@@ -109,6 +117,7 @@ def export(
             tokenizer=tokenizer,
             config=config,
             prediction_type=prediction_type,
+            safety_checker=safety_checker,
             variant=variant,
             revision=revision,
             token=token,

@@ -13,6 +13,9 @@ def fetch(
     variant: Annotated[str | None, typer.Option(help="Weights of a folder, fp16 for instance.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
     token: Annotated[str | None, typer.Option(help="Access token for the Hub.", envvar="HF_TOKEN")] = None,
+    safety_checker: Annotated[
+        bool, typer.Option("--safety-checker/--no-safety-checker", help="The safety checker of SD 1 and 2, too.")
+    ] = True,
     offline: Annotated[bool, typer.Option("--offline", help="Do not use the network.")] = False,
 ) -> None:
     """Fetch a checkpoint from the Hub; print where it is, as JSON."""
@@ -25,7 +28,7 @@ def fetch(
 
     console = Console(stderr=True, highlight=False, emoji=False)
     with console.status(f"fetching {checkpoint}"):
-        hub = Hub(revision=revision, token=token, offline=offline)
+        hub = Hub(revision=revision, token=token, offline=offline, safety_checker=safety_checker)
         path, notes = locate(checkpoint, hub, variant, part=part)
     for note in notes:
         console.print(f"note: {note}", markup=False)

@@ -203,10 +203,17 @@ def _save(result: Any, request: Any, files: list[Path]) -> None:
 
 
 def _report(result: Any, files: list[Path]) -> dict[str, Any]:
+    flags = result.nsfw_content_detected or [None] * len(files)
     return {
         "images": [
-            {"path": str(file), "seed": seed, "width": result.width, "height": result.height}
-            for file, seed in zip(files, result.seeds, strict=True)
+            {
+                "path": str(file),
+                "seed": seed,
+                "width": result.width,
+                "height": result.height,
+                "nsfw_content_detected": flag,
+            }
+            for file, seed, flag in zip(files, result.seeds, flags, strict=True)
         ],
         "engines": result.engines,
         "fallbacks": [dataclasses.asdict(f) for f in result.fallbacks],

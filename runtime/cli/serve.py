@@ -71,6 +71,14 @@ def serve(
         Path | None,
         typer.Option(envvar=_env("LORA_FOLDER"), help="Folder of LoRAs that requests and prompts may name."),
     ] = None,
+    safety_checker: Annotated[
+        bool,
+        typer.Option(
+            "--safety-checker/--no-safety-checker",
+            envvar=_env("SAFETY_CHECKER"),
+            help="Look at images with the safety checker of bundles that hold one.",
+        ),
+    ] = True,
     policy: Annotated[
         str, typer.Option(envvar=_env("POLICY"), help="step, fcfs or batch-at-the-door; the latter two to compare.")
     ] = "step",
@@ -144,7 +152,7 @@ def serve(
     settings = ServeSettings(
         bundles=tuple(map(str, bundles)),
         served_model_name=tuple(served_model_name or ()),
-        opening={**opening, "lora_folder": lora_folder},
+        opening={**opening, "lora_folder": lora_folder, "safety_checker": safety_checker},
         policy=policy,
         max_num_seqs=max_num_seqs,
         max_num_queued_reqs=max_num_queued_reqs,

@@ -14,6 +14,7 @@ from ..denoise.sample import Sample
 from ..open_engines import Components
 from .image_file import images_from_pixels
 from .overflow import decoded
+from .safety_checker import black_where_flagged
 from .watermark import add_watermark, watermark_available
 
 __all__ = ["images_of", "latents_of", "pixels_of"]
@@ -39,7 +40,7 @@ def latents_of(components: Components, samples: Sequence[Sample]) -> F32:
 
 
 def pixels_of(components: Components, samples: Sequence[Sample], warnings: list[str]) -> F32:
-    """Decode to pixels, float32 [N, H, W, 3] of 0 to 1, with the watermark where it is due.
+    """Decode to pixels, float32 [N, H, W, 3] of 0 to 1, with the watermark where it is due, black where flagged.
 
     Args:
         components: the engines.
@@ -51,7 +52,8 @@ def pixels_of(components: Components, samples: Sequence[Sample], warnings: list[
 
     """
     pixels = np.asarray(_decoded(components, samples, "image", warnings), np.float32)
-    return add_watermark(pixels) if _wants_watermark(components, samples) else pixels
+    pixels = add_watermark(pixels) if _wants_watermark(components, samples) else pixels
+    return black_where_flagged(components, samples, pixels, warnings)
 
 
 def images_of(components: Components, samples: Sequence[Sample], warnings: list[str]) -> list[Image.Image]:
@@ -60,6 +62,7 @@ def images_of(components: Components, samples: Sequence[Sample], warnings: list[
         pixels = (pixels_of(components, samples, warnings) * 255).round().astype(np.uint8)
     else:
         pixels = np.asarray(_decoded(components, samples, "picture", warnings), np.uint8)
+        pixels = black_where_flagged(components, samples, pixels, warnings)
     crops = [None if sample.job is None else sample.job.crop for sample in samples]
     images = images_from_pixels(pixels)
     return [image if crop is None else crop.paste(image) for image, crop in zip(images, crops, strict=True)]

@@ -1,4 +1,4 @@
-"""Runs a VAE and checks its outputs: float16 overflows in some of them, which would make a black image."""
+"""Runs a network before or behind the denoiser and checks its outputs, as float16 overflows in some of them."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ from ..open_engines import Components
 from .tiles import Tiling, blended
 from .vae_tiling import tile_side
 
-__all__ = ["decoded", "encoded"]
+__all__ = ["decoded", "encoded", "run_finite"]
 
 
 def encoded(components: Components, inputs: Mapping[str, Buffer], warnings: list[str]) -> NDArray[np.float32]:
@@ -32,7 +32,7 @@ def encoded(components: Components, inputs: Mapping[str, Buffer], warnings: list
     with components.use("vae_encoder"):
         side = tile_side(components, "vae_encoder", height, width, warnings)
         if side is None:
-            return np.asarray(_run_finite(components, "vae_encoder", inputs, warnings, "latent", "latent"), np.float32)
+            return np.asarray(run_finite(components, "vae_encoder", inputs, warnings, "latent", "latent"), np.float32)
         config = components.bundle.autoencoder
         assert isinstance(config, VAEConfig)
         image, noise = (np.asarray(inputs[name], np.float32) for name in ("image", "noise"))
@@ -41,7 +41,7 @@ def encoded(components: Components, inputs: Mapping[str, Buffer], warnings: list
             tile = np.ascontiguousarray(image[:, rows, columns])
             none = np.zeros((1, config.latent, *(length // config.factor for length in tile.shape[1:3])), np.float32)
             given = {"image": tile, "noise": none}
-            moments = _run_finite(components, "vae_encoder", given, warnings, "latent", "moments")
+            moments = run_finite(components, "vae_encoder", given, warnings, "latent", "moments")
             return np.array(moments[0].transpose(1, 2, 0), np.float32)
 
         whole = blended(Tiling(taken=side, given=side // config.factor), height, width, run)
@@ -75,7 +75,7 @@ def decoded(components: Components, latent: Buffer, output: str, warnings: list[
             tiling = Tiling(taken=side // factor, given=side)
             pixels = np.clip(_decoded_in_tiles(components, latent, tiling, warnings), 0, 1)
             return (pixels * 255).round().astype(np.uint8) if output == "picture" else pixels
-        found = _run_finite(components, "vae_decoder", {"latent": latent}, warnings, "magnitude", output)
+        found = run_finite(components, "vae_decoder", {"latent": latent}, warnings, "magnitude", output)
     return np.clip(found, 0, 1) if output == "image" else found
 
 
@@ -86,14 +86,14 @@ def _decoded_in_tiles(
 
     def run(rows: slice, columns: slice) -> NDArray[np.float32]:
         given = {"latent": np.ascontiguousarray(whole[:, :, rows, columns])}
-        image = _run_finite(components, "vae_decoder", given, warnings, "magnitude", "image")
+        image = run_finite(components, "vae_decoder", given, warnings, "magnitude", "image")
         return np.array(image[0], np.float32)
 
     _, _, height, width = whole.shape
     return blended(tiling, height, width, run)[None]
 
 
-def _run_finite(
+def run_finite(
     components: Components, name: str, inputs: Mapping[str, Buffer], warnings: list[str], check: str, output: str
 ) -> Array:
     """Run a component and return an output; where it is not finite, run it again in float32.

@@ -57,6 +57,7 @@ class Sample:
         index: its index among the job's images.
         warnings: what the user should know about how it was prepared.
         before: samples that must be finished before this one begins: those of a prior.
+        nsfw: whether the safety checker has flagged its image; None where none has looked at it.
         embeds: the embeddings of images that it is conditioned on, by name; empty until they are computed.
         position: how many evaluations have run.
 
@@ -76,6 +77,7 @@ class Sample:
     index: int = 0
     warnings: tuple[str, ...] = ()
     before: "tuple[Sample, ...]" = ()
+    nsfw: bool | None = None
     embeds: dict[str, F32] = field(default_factory=dict)
     position: int = 0
     _on_begin: Callable[[], Mapping[str, F32]] | None = None

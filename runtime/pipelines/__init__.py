@@ -41,7 +41,7 @@ from .classes import (
 )
 from .files import load_image, make_image_grid
 from .output import ImageOutput
-from .parts import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from .parts import AutoencoderKL, ControlNetModel, StableDiffusionSafetyChecker, UNet2DConditionModel
 from .pipeline import DiffusionPipeline
 from .schedulers import SCHEDULERS
 
@@ -70,6 +70,7 @@ __all__ = [
     "StableDiffusionImg2ImgPipeline",
     "StableDiffusionInpaintPipeline",
     "StableDiffusionPipeline",
+    "StableDiffusionSafetyChecker",
     "StableDiffusionXLControlNetImg2ImgPipeline",
     "StableDiffusionXLControlNetInpaintPipeline",
     "StableDiffusionXLControlNetPipeline",

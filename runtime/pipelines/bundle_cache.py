@@ -47,6 +47,7 @@ class Recipe:
         vae: folder or file of another VAE.
         controlnets: folders or files.
         prior: folder of a Kandinsky decoder's prior.
+        safety_checker: whether the checkpoint's safety checker is in it.
         engine: that it is exported for.
         precision: of its graphs.
         sizes: as for ``sdengine export --sizes``, or None.
@@ -60,6 +61,7 @@ class Recipe:
     vae: Path | None = None
     controlnets: tuple[Path, ...] = ()
     prior: Path | None = None
+    safety_checker: bool = True
     engine: str
     precision: str
     sizes: str | None = None
@@ -102,7 +104,8 @@ class Recipe:
         }
         named = [str(text) for pair in options.items() if pair[1] is not None for text in pair]
         nets = [text for net in self.controlnets for text in ("--controlnet", str(net))]
-        return ["export", str(self.checkpoint), *named, *nets]
+        without = [] if self.safety_checker else ["--no-safety-checker"]
+        return ["export", str(self.checkpoint), *named, *nets, *without]
 
 
 def cached_bundle(recipe: Recipe, *, say: Callable[[str], None], again: bool = False) -> Path:

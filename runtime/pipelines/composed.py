@@ -18,6 +18,11 @@ from .locate import Located
 __all__ = ["composed", "saved_part"]
 
 _INDEX = "model_index.json"
+_OF_CHECKER = {
+    "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+    "feature_extractor": ["transformers", "CLIPImageProcessor"],
+}
+"""Parts that a checkpoint need not have had before, and what its index calls them."""
 
 
 def composed(source: Located, parts: Mapping[str, Path], flags: Mapping[str, object]) -> Path:
@@ -35,7 +40,7 @@ def composed(source: Located, parts: Mapping[str, Path], flags: Mapping[str, obj
     """
     index = source.index()
     for name in parts:
-        if name not in index:
+        if name not in index and name not in _OF_CHECKER:
             raise CheckpointError(f"{source.path} has no {name} that another could take the place of")
     whole = json.dumps([str(source.path), {n: str(p) for n, p in sorted(parts.items())}, dict(flags), index])
     key = hashlib.sha256(whole.encode()).hexdigest()[:24]
@@ -46,7 +51,8 @@ def composed(source: Located, parts: Mapping[str, Path], flags: Mapping[str, obj
                 _link(target / entry.name, entry)
         for name, folder in parts.items():
             _link(target / name, folder)
-        (target / _INDEX).write_text(json.dumps({**index, **flags}, indent=2))
+        added = {name: entry for name, entry in _OF_CHECKER.items() if name in parts}
+        (target / _INDEX).write_text(json.dumps({**index, **added, **flags}, indent=2))
     except (CacheUnusableError, OSError) as error:
         raise SdengineError(
             f"a checkpoint with parts of others needs the cache, and it cannot be used: {error}"

@@ -64,6 +64,7 @@ def located(
     local_files_only: bool | None = None,
     variant: str | None = None,
     part: str | None = None,
+    safety_checker: bool = True,
     say: Callable[[str], None] = lambda line: None,
 ) -> Located:
     """Find a checkpoint; what is named on the Hub is fetched by a process of its own.
@@ -75,6 +76,7 @@ def located(
         local_files_only: use the Hub's local cache only.
         variant: which weights are fetched.
         part: fetch this component alone, where the repository is a whole pipeline.
+        safety_checker: fetch the pipeline's safety checker, too.
         say: told about progress.
 
     Raises:
@@ -93,6 +95,8 @@ def located(
     arguments = ["fetch", str(source), *(text for pair in options.items() if pair[1] for text in map(str, pair))]
     if isinstance(token, str):
         arguments += ["--token", token]
+    if not safety_checker:
+        arguments.append("--no-safety-checker")
     if local_files_only:
         arguments.append("--offline")
     try:

@@ -22,7 +22,7 @@ _OWN = ("engine", "sizes", "batch", "prior", "decoder")
 LOCATING = ("revision", "token", "local_files_only", "variant")
 """Options that say where a checkpoint is."""
 
-LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
+LEFT_OUT = ("image_encoder",)
 """Parts of checkpoints that are not exported."""
 
 OPENING_OBEYED = (*LOCATING, *_OWN, *_FLAGS, "torch_dtype", "dtype", "controlnet", "scheduler", "add_watermarker")
@@ -61,10 +61,11 @@ def opened(source: str | Path, options: Mapping[str, Any]) -> tuple[Opening, Any
     dtype = given.pop("dtype", dtype)
     own = {name: given.pop(name) for name in _OWN if given.get(name) is not None}
     scheduler, watermark = given.pop("scheduler", None), given.pop("add_watermarker", None)
-    kept = given.pop("safety_checker", ...) is not None
+    if given.get("safety_checker", ...) is None:
+        own["safety_checker"] = False
     parts = {name: given.pop(name) for name in (*PARTS, "controlnet", *_FLAGS) if name in given}
     check_options(given)
-    found = located(source, say=progress, **locating)
+    found = located(source, safety_checker=own.get("safety_checker", True), say=progress, **locating)
     decoder = own.pop("decoder", None)
     is_prior = found.path.is_dir() and not found.is_bundle and found.index().get("_class_name") == PRIOR
     if is_prior:
@@ -74,11 +75,6 @@ def opened(source: str | Path, options: Mapping[str, Any]) -> tuple[Opening, Any
     elif decoder is not None and not found.is_bundle:
         raise UsageError(f"decoder goes with a prior of Kandinsky 2.2; {source} is none")
     bundle = found.is_bundle
-    if not bundle and found.path.is_dir() and kept and _has_safety_checker(found.index()):
-        note(
-            f"{found.name} has a safety checker, which is not exported: nothing looks at the images that are drawn; "
-            "safety_checker=None says that this is known"
-        )
     precision = (None if bundle else "fp32") if dtype is None else precision_of(dtype)
     made = Opening(
         source=found,
@@ -101,11 +97,6 @@ def _decoder_beside(prior: str | Path) -> str:
     if "prior" not in name or (Path(prior).exists() and not Path(beside).is_dir()):
         raise UsageError(f"{prior} is a prior, which is exported together with a decoder: name one with decoder=...")
     return beside
-
-
-def _has_safety_checker(index: Mapping[str, Any]) -> bool:
-    named = index.get("safety_checker")
-    return isinstance(named, list) and named != [None, None]
 
 
 def with_parts(opening: Opening, parts: Mapping[str, Any]) -> Opening:

@@ -22,9 +22,11 @@ from .locate import Located, located
 from .say import note, progress
 from .torch_values import device_value, dtype_value
 
-__all__ = ["PARTS", "Opening", "Options", "check_device", "engine_for"]
+__all__ = ["CHECKER", "PARTS", "Opening", "Options", "check_device", "engine_for"]
 
-PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+CHECKER = ("safety_checker", "feature_extractor")
+"""The safety checker, and how images are prepared for it."""
+PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", *CHECKER)
 """Parts of a checkpoint that others can take the place of."""
 
 
@@ -41,6 +43,7 @@ class Options:
         sizes: that can be drawn, as for ``sdengine export --sizes``.
         batch: images at once, as for ``sdengine export --batch``.
         prior: of a decoder of Kandinsky, where its model card does not name it.
+        safety_checker: whether the checkpoint's safety checker is exported, and looks at images.
         preload: as for :meth:`~sdengine.runtime.pipeline.Pipeline.load`.
         textual_inversions: as for :meth:`~sdengine.runtime.pipeline.Pipeline.load`.
         adapters: LoRAs.
@@ -55,6 +58,7 @@ class Options:
     sizes: str | None = None
     batch: str = "1..4"
     prior: str | Path | None = None
+    safety_checker: bool = True
     preload: tuple[str, ...] | None = None
     textual_inversions: tuple[Any, ...] = ()
     adapters: Adapters = field(default_factory=Adapters)
@@ -157,7 +161,23 @@ class Opening:
             sizes=options.sizes,
             batch=options.batch,
             prior=None if options.prior is None else located(options.prior, say=progress).path,
+            safety_checker=options.safety_checker or not self._names_safety_checker,
         )
+
+    @property
+    def has_safety_checker(self) -> bool:
+        """Whether images are looked at, unless a pipeline switches that off."""
+        if not self.options.safety_checker or self.source.path.is_file():
+            return False
+        if self.source.is_bundle:
+            return Bundle(self.source.path).safety_checker is not None
+        return self._names_safety_checker
+
+    @property
+    def _names_safety_checker(self) -> bool:
+        named = None if self.source.path.is_file() else self.source.index().get("safety_checker")
+        # diffusers writes [null, null] where there is none.
+        return "safety_checker" in self.parts or named not in (None, [None, None])
 
     def part_folder(self, name: str) -> Path:
         """Return the folder that a part is read from.
@@ -235,6 +255,7 @@ class Opening:
             device=options.device,
             low_memory=options.low_memory,
             vae_tiling=options.vae_tiling,
+            safety_checker=options.safety_checker,
             preload=options.preload,
             textual_inversions=options.textual_inversions,
             loras=options.adapters.sources,

@@ -22,13 +22,14 @@ class ImageOutput(Mapping[str, Any]):
 
     Attributes:
         images: as asked for: PIL images, or arrays or tensors.
-        nsfw_content_detected: of Stable Diffusion 1 and 2, None: no safety checker has looked at the images.
+        nsfw_content_detected: of each image, whether the safety checker has flagged it, which makes it black; None
+            where none has looked at them.
         result: everything about how they were made.
 
     """
 
     images: Any
-    nsfw_content_detected: None
+    nsfw_content_detected: list[bool] | None
     result: Result
 
     @property
@@ -37,11 +38,11 @@ class ImageOutput(Mapping[str, Any]):
         return self.result.warnings
 
     def to_tuple(self) -> tuple[Any, ...]:
-        """Return the images alone; diffusers leaves out what is None."""
-        return (self.images,)
+        """Return the images, and what the safety checker said of them; diffusers leaves out what is None."""
+        return (self.images,) if self.nsfw_content_detected is None else (self.images, self.nsfw_content_detected)
 
     def __iter__(self) -> Iterator[str]:
-        yield "images"
+        yield from ("images", "nsfw_content_detected")[: len(self)]
 
     def __len__(self) -> int:
         return len(self.to_tuple())

@@ -15,7 +15,19 @@ from .schedulers import Config
 if TYPE_CHECKING:
     from .opening import Opening
 
-__all__ = ["AutoencoderKL", "ControlNetModel", "Network", "Part", "PartOf", "UNet2DConditionModel", "unwrapped"]
+__all__ = [
+    "AutoencoderKL",
+    "ControlNetModel",
+    "Network",
+    "Part",
+    "PartOf",
+    "StableDiffusionSafetyChecker",
+    "UNet2DConditionModel",
+    "unwrapped",
+]
+
+
+_CONFIG_FILES = {"tokenizer": "tokenizer_config.json", "feature_extractor": "preprocessor_config.json"}
 
 
 class UnknownAttributeError(UsageError, AttributeError):
@@ -40,7 +52,7 @@ class Part:
     def config(self) -> Config:
         """The contents of its ``config.json``."""
         place = self.folder()
-        file = place / ("tokenizer_config.json" if self.name.startswith("tokenizer") else "config.json")
+        file = place / _CONFIG_FILES.get(self.name.removesuffix("_2"), "config.json")
         try:
             return Config(json.loads(file.read_bytes()))
         except (OSError, ValueError) as error:
@@ -204,6 +216,12 @@ class AutoencoderKL(Network):
     """A VAE, by diffusers' name."""
 
     _name = "vae"
+
+
+class StableDiffusionSafetyChecker(Network):
+    """A safety checker, by diffusers' name."""
+
+    _name = "safety_checker"
 
 
 class UNet2DConditionModel(Network):

@@ -16,13 +16,13 @@ from ...engines.scheduler_fixes import fixed_scheduler, fixes_for
 from ..request.request import Request
 from ..result import Result
 from .adapter_methods import AdapterMethods
-from .attributes import CONSTANTS, NOTED, REFUSED
+from .attributes import CONSTANTS, NOTED, OPENING_NOTED, REFUSED
 from .calls import CALLS, DECODERS, Call, call_of_checkpoint, class_for
 from .encode_prompt import EncodePrompt
 from .last_call import LastCall
 from .locate import located
 from .opened import LEFT_OUT, LOCATING, belongs, check_options, opened, with_parts
-from .opening import PARTS, Opening
+from .opening import CHECKER, PARTS, Opening
 from .output import ImageOutput, images_as
 from .parts import PartOf, UnknownAttributeError, unwrapped
 from .placement import Placement
@@ -47,6 +47,7 @@ class DiffusionPipeline(AdapterMethods, EncodePrompt, LastCall, Placement):
     _preload: ClassVar[tuple[str, ...] | None] = None
     _scheduler: Any
     _watermark: bool | None
+    _checked: bool
     _progress: Mapping[str, Any]
     _asked: Mapping[str, Any]
     _evaluations: int | None
@@ -62,15 +63,18 @@ class DiffusionPipeline(AdapterMethods, EncodePrompt, LastCall, Placement):
             )
         first = next((part for part in parts if part.name == "unet"), parts[0])
         scheduler, watermark = (components.pop(name, None) for name in ("scheduler", "add_watermarker"))
+        unchecked = components.get("safety_checker", ...) is None
         others = {name: part for name, part in components.items() if not belongs(part, first.opening)}
         self._begin(with_parts(first.opening, others), scheduler)
         self._watermark = watermark
+        self._checked = not unchecked
 
     def _begin(self, opening: Opening, scheduler: Any) -> None:
         set_ = super().__setattr__
         set_("_opening", opening)
         set_("_scheduler", None)
         set_("_watermark", None)
+        set_("_checked", True)
         set_("_progress", {})
         set_("_asked", {})
         set_("_evaluations", None)
@@ -78,10 +82,13 @@ class DiffusionPipeline(AdapterMethods, EncodePrompt, LastCall, Placement):
             self.scheduler = scheduler
 
     @classmethod
-    def _of(cls, opening: Opening, scheduler: Any = None, watermark: bool | None = None) -> Self:
+    def _of(
+        cls, opening: Opening, scheduler: Any = None, watermark: bool | None = None, *, checked: bool = True
+    ) -> Self:
         made = cls.__new__(cls)
         made._begin(opening, scheduler)
         made._watermark = watermark
+        made._checked = checked
         made._check_family()
         return made
 
@@ -204,9 +211,13 @@ class DiffusionPipeline(AdapterMethods, EncodePrompt, LastCall, Placement):
         settings = call.settings
         settings.setdefault("scheduler", self._own_scheduler())
         settings.setdefault("watermark", self._watermark)
+        settings.setdefault("safety_checker", None if self._checked else False)
         result = self._result(settings)
-        output = ImageOutput(images_as(call.output_type, result.images), None, result)
-        return output if call.return_dict else (*output.to_tuple(), *([None] if self._call.label == "SD" else []))
+        flags = result.nsfw_content_detected
+        output = ImageOutput(images_as(call.output_type, result.images), flags, result)
+        if call.return_dict:
+            return output
+        return (output.images, flags) if self._call.label == "SD" else (output.images,)
 
     def _result(self, settings: dict[str, Any]) -> Result:
         """Run a request, and say what a user should know about it."""
@@ -272,9 +283,13 @@ class DiffusionPipeline(AdapterMethods, EncodePrompt, LastCall, Placement):
     @property
     def components(self) -> dict[str, Any]:
         """The parts, for another pipeline: networks and tokenizers, the scheduler, and ControlNets."""
-        index = self._opening.index() if self._opening.source.path.is_dir() else {}
-        names = [name for name in PARTS if not index or index.get(name) is not None or self._opening.source.is_bundle]
+        source = self._opening.source
+        index = self._opening.index() if source.path.is_dir() and not source.is_bundle else {}
+        names = [name for name in PARTS if name not in CHECKER and (not index or index.get(name) is not None)]
         found: dict[str, Any] = {name: part_of(self._opening, name) for name in names}
+        if FAMILIES[self._family()].safety_checker is not None:
+            looks = self._checked and self._opening.has_safety_checker
+            found |= {name: part_of(self._opening, name) if looks else None for name in CHECKER}
         if self._call.controlled:
             found["controlnet"] = PartOf(self._opening, "controlnet")
         # A single file's is known once it has been exported, which asking for the parts does not do.
@@ -337,7 +352,9 @@ class DiffusionPipeline(AdapterMethods, EncodePrompt, LastCall, Placement):
         return accepted
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in (*PARTS, "controlnet"):
+        if name == "safety_checker":
+            self._set_safety_checker(value)
+        elif name in (*PARTS, "controlnet"):
             part = unwrapped(value)
             if not isinstance(part, PartOf) or part.opening is not self._opening or part.name != name:
                 raise UnknownAttributeError(f"{name} cannot be replaced here: give it to from_pretrained({name}=...)")
@@ -345,14 +362,25 @@ class DiffusionPipeline(AdapterMethods, EncodePrompt, LastCall, Placement):
                 note(f"torch.compile of the {name} changes nothing: it is compiled already")
         elif name == "watermark":
             super().__setattr__("_watermark", False if value is None else None)
-        elif name in LEFT_OUT or name == "requires_safety_checker":
-            note(f"{name} has no effect: the safety checker is not exported")
-        elif name in ("scheduler", "_interrupt", "_watermark"):
+        elif name == "requires_safety_checker":
+            note(f"{name} has no effect: {OPENING_NOTED[name]}")
+        elif name in ("scheduler", "_interrupt", "_watermark", "_checked"):
             super().__setattr__(name, value)
         else:
             raise UnknownAttributeError(
                 f"{type(self).__name__}.{name} cannot be set{nearest(name, [*PARTS, 'scheduler', '_interrupt'])}"
             )
+
+    def _set_safety_checker(self, value: Any) -> None:
+        own = isinstance(value, PartOf) and value.opening is self._opening and value.name == "safety_checker"
+        if value is not None and not own:
+            raise UnknownAttributeError(
+                "safety_checker cannot be replaced here: give it to from_pretrained(safety_checker=...); "
+                "pipe.safety_checker = None switches it off"
+            )
+        if own and not self._opening.has_safety_checker:
+            raise UnknownAttributeError("safety_checker: it was left out when the checkpoint was opened")
+        super().__setattr__("_checked", own)
 
 
 def remade(pipeline: DiffusionPipeline, options: Mapping[str, Any], choose: Callable[[Opening], type[_P]]) -> _P:
@@ -373,11 +401,12 @@ def remade(pipeline: DiffusionPipeline, options: Mapping[str, Any], choose: Call
             "from_pretrained opens a checkpoint"
         )
     parts = {name: value for name, value in options.items() if value is not None or name == "controlnet"}
+    checked = pipeline._checked if "safety_checker" not in options else options["safety_checker"] is not None
     scheduler = parts.pop("scheduler", pipeline._scheduler)
     watermark = parts.pop("add_watermarker", pipeline._watermark)
     dtype = [parts.pop(name) for name in ("torch_dtype", "dtype") if name in parts]
     opening = with_parts(pipeline._opening, parts)
-    made = choose(opening)._of(opening, scheduler, watermark)
+    made = choose(opening)._of(opening, scheduler, watermark, checked=checked)
     return made.to(dtype[0]) if dtype else made
 
 

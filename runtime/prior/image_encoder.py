@@ -1,8 +1,6 @@
 """Embeds images: prepared as CLIP's image processor does, and run through the bundle's image encoder."""
 
-from collections.abc import Mapping
 from threading import Lock
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +10,7 @@ from ...engines.bundle.bundle import Bundle
 from ...engines.errors import UsageError
 from ...engines.nets.image_encoder_config import ImageEncoderConfig
 from ..open_engines import Components
+from ..request.clip_pixels import ClipPixels
 from ..request.input_images import InputImage, pixel_array
 from ..request.pil_images import as_bytes
 
@@ -34,13 +33,10 @@ class ImageEncoder:
     def __init__(self, bundle: Bundle, components: Components, name: str) -> None:
         config = bundle.config(name)
         assert isinstance(config, ImageEncoderConfig)
-        settings: Mapping[str, Any] = bundle.settings(_SETTINGS)
         self._components = components
         self._name = name
         self._size = config.size
-        self._mean = np.asarray(settings["mean"], np.float32)
-        self._std = np.asarray(settings["std"], np.float32)
-        self._rescale = float(settings["rescale"])
+        self._pixels = ClipPixels.of(bundle.settings(_SETTINGS), config.size)
         self._of_zeros: F32 | None = None
         self._lock = Lock()
 
@@ -77,20 +73,7 @@ class ImageEncoder:
         return np.asarray(outputs["image_embeds"][0], np.float32)
 
     def _prepared(self, image: InputImage) -> F32:
-        """Resize so that the shorter side fits, cut out the middle, take mean and deviation out; [size, size, 3]."""
-        size = self._size
+        """Return what the encoder takes, [size, size, 3]; an array is of its size and has values of 0 to 1."""
         if isinstance(image, Image.Image):
-            pixels = np.asarray(self._fitted(as_bytes(image).convert("RGB")))
-            scaled = (pixels * np.float64(self._rescale)).astype(np.float32)
-        else:
-            scaled = pixel_array([image], size, size)[0]
-        normal: F32 = (scaled - self._mean) / self._std
-        return normal
-
-    def _fitted(self, image: Image.Image) -> Image.Image:
-        size, short = self._size, min(image.size)
-        longer = int(size * max(image.size) / short)
-        width, height = (size, longer) if image.width <= image.height else (longer, size)
-        resized = image.resize((width, height), Image.Resampling.BICUBIC)
-        left, top = (width - size) // 2, (height - size) // 2
-        return resized.crop((left, top, left + size, top + size))
+            return self._pixels.prepared(as_bytes(image))
+        return self._pixels.normalised(pixel_array([image], self._size, self._size)[0])

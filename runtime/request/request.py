@@ -324,6 +324,13 @@ class Request:
     watermark: bool | None = argument(
         None, "SDXL's invisible watermark; None adds it where the package is installed.", FLAG, group="Output"
     )
+    safety_checker: bool | None = argument(
+        None,
+        "whether the bundle's safety checker looks at the images and makes flagged ones black; None is as the "
+        "pipeline was opened, which is yes where there is one.",
+        FLAG,
+        group="Output",
+    )
     callback_on_step_end: Callable[..., Mapping[str, Any] | None] | None = argument(
         None,
         'called as (pipeline, i, timestep, {"latents": float32 [S, C, h, w]}) after each evaluation i of the '

@@ -41,9 +41,10 @@ def _record(asked: Asked, outcome: Outcome, index: int) -> ImageRecord:
 def _data(asked: Asked, outcome: Outcome, index: int) -> dict[str, Any]:
     """Return one entry of an answer's ``data``; takes some milliseconds."""
     text = _encoded(outcome.images[index], asked, _record(asked, outcome, index))
+    about = {"seed": outcome.seeds[index], "nsfw_content_detected": outcome.nsfw[index]}
     if asked.response_format == "url":
-        return {"url": f"data:{_TYPES[asked.output_format]};base64,{text}", "seed": outcome.seeds[index]}
-    return {"b64_json": text, "seed": outcome.seeds[index]}
+        return {"url": f"data:{_TYPES[asked.output_format]};base64,{text}", **about}
+    return {"b64_json": text, **about}
 
 
 def images_answer(asked: Asked, outcome: Outcome, model: str, request_id: str) -> dict[str, Any]:

@@ -89,6 +89,7 @@ class Asked:
 _ELSEWHERE = {
     "generator": "send seed",
     "callback_on_step_end": "stream, with partial_images or progress",
+    "safety_checker": "the server decides: sdengine serve --no-safety-checker switches it off",
     "output_type": "the answer holds images; output_format is png, jpeg or webp",
     **dict.fromkeys(("images_and_prompts", "weights", "negative_prior_prompt"), "send prompt, or image_embeds"),
 }

@@ -46,4 +46,5 @@ def outcome_of(ticket: Ticket, model: Model, done: "Sequence[tuple[Sample, Image
             **({"loras": ticket.loras} if ticket.loras else {}),
         },
         loras=tuple(ticket.loras),
+        nsfw=tuple(sample.nsfw for sample in samples),
     )

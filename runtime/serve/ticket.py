@@ -94,6 +94,7 @@ class Outcome:
         fallbacks: engines that were skipped, with reasons.
         settings: what shaped the images, resolved; JSON values.
         loras: what was over the weights; see :class:`~sdengine.runtime.result.Result`.
+        nsfw: of each image, whether the safety checker has flagged it; None where none has looked at it.
 
     """
 
@@ -107,6 +108,7 @@ class Outcome:
     fallbacks: "tuple[Fallback, ...]"
     settings: dict[str, Any]
     loras: tuple[dict[str, Any], ...] = ()
+    nsfw: tuple[bool | None, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ SIZES = ((64, 64), (64, 96))
 CASES = [
     ("sd1", "fp16", ()),
     ("sdxl", "fp16", ()),
+    ("sd1_checked", "fp16", ("safety_checker",)),
     ("sd2", "fp16", ()),
     ("sdxl_refiner", "fp16", ("text_encoder_2", "conditioner", "denoiser")),
     ("sd_inpaint", "fp16", ("denoiser",)),

@@ -436,10 +436,49 @@ def test_a_damaged_json_file(folder_of: FolderOf, tmp_path: Path, content: str) 
         open_checkpoint(folder)
 
 
-def test_what_is_left_out_is_said(folder_of: FolderOf, tmp_path: Path) -> None:
-    folder = _copy(folder_of("sd1"), tmp_path)
+def test_a_safety_checker_is_taken_or_left_out(folder_of: FolderOf, tmp_path: Path) -> None:
+    folder = _copy(folder_of("sd1_checked"), tmp_path)
+    taken = open_checkpoint(folder)
+    assert taken.notes == ()
+    assert taken.settings["feature_extractor.json"]["rescale"] == 1 / 255
+    left_out = open_checkpoint(folder, safety_checker=False)
+    assert left_out.notes == ("the safety checker is left out",)
+    assert {*taken.components} - {*left_out.components} == {"safety_checker"}
+    _edit(folder / "model_index.json", feature_extractor=[None, None])
+    shutil.rmtree(folder / "feature_extractor")
+    with pytest.raises(CheckpointError, match="the safety checker takes 32 pixels"):
+        open_checkpoint(folder)
+    _edit(folder / "model_index.json", safety_checker=["stable_diffusion", "OtherChecker"])
+    with pytest.raises(CheckpointError, match=r"the class OtherChecker.*--no-safety-checker"):
+        open_checkpoint(folder)
     _edit(folder / "model_index.json", safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"])
-    assert open_checkpoint(folder).notes == ("the safety checker is left out",)
+    shutil.rmtree(folder / "safety_checker")
+    with pytest.raises(CheckpointError, match="--no-safety-checker"):
+        open_checkpoint(folder)
+    _edit(folder / "model_index.json", safety_checker=[None, None])
+    with pytest.raises(UsageError, match="no safety checker"):
+        open_checkpoint(folder, safety_checker=True)
+
+
+def test_a_safety_checker_as_it_is_published(folder_of: FolderOf, tmp_path: Path) -> None:
+    """Weights as transformers before 5.6 named them, beside a buffer; a config that says some things twice."""
+    plain = folder_of("sd1_checked")
+    folder = _copy(plain, tmp_path)
+    file = folder / "safety_checker" / "model.safetensors"
+    named = {name.replace("vision_model.", "vision_model.vision_model."): t for name, t in load_file(file).items()}
+    save_file(named | {"vision_model.vision_model.embeddings.position_ids": torch.arange(17)[None]}, file)
+    config = json.loads((plain / "safety_checker" / "config.json").read_text())["vision_config"]
+    given = {name: value for name, value in config.items() if name not in ("hidden_act", "layer_norm_eps")}
+    _edit(folder / "safety_checker" / "config.json", vision_config={"num_hidden_layers": 99}, vision_config_dict=given)
+    old, new = (open_checkpoint(path).components["safety_checker"] for path in (folder, plain))
+    assert {*old.tensors} == {*new.tensors}
+    assert old.config == new.config
+
+
+def test_sdxl_has_no_safety_checker(folder_of: FolderOf, tmp_path: Path) -> None:
+    folder = _copy(folder_of("sdxl"), tmp_path)
+    _edit(folder / "model_index.json", safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"])
+    assert open_checkpoint(folder).notes == ("the safety checker is left out: pipelines of SDXL have none",)
 
 
 def test_the_pad_token_of_sd2s_published_tokenizer(folder_of: FolderOf, tmp_path: Path) -> None:

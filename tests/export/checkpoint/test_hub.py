@@ -154,6 +154,18 @@ def test_a_decoder_and_the_prior_that_its_card_names(hub: HubServer, folder_of: 
     assert hub.fetched == []
 
 
+def test_a_safety_checker_is_fetched_unless_it_is_left_out(hub: HubServer, folder_of: FolderOf) -> None:
+    hub.repos["a/checked"] = folder_of("sd1_checked")
+    assert "safety_checker" not in open_checkpoint("a/checked", safety_checker=False).components
+    assert not [file for file in hub.fetched if file.startswith("safety_checker/")]
+    assert "safety_checker" in open_checkpoint("a/checked").components
+    assert {file for file in hub.fetched if "checker" in file or "extractor" in file} == {
+        "feature_extractor/preprocessor_config.json",
+        "safety_checker/config.json",
+        "safety_checker/model.safetensors",
+    }
+
+
 def test_variants_and_revisions(hub: HubServer, folder_of: FolderOf, tmp_path: Path) -> None:
     repo = Path(shutil.copytree(folder_of("sd1"), tmp_path / "repo"))
     for file in repo.rglob("*.safetensors"):

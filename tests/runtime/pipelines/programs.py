@@ -113,6 +113,28 @@ torch.manual_seed(5)
 third = pipeline("a dog", num_inference_steps=3, output_type="pt").images.permute(0, 2, 3, 1).numpy()
 images = [image, *second, large, *third]
 """,
+    "safety_checker": """
+from diffusers import AutoPipelineForImage2Image, StableDiffusionPipeline
+import torch
+
+pipe = StableDiffusionPipeline.from_pretrained(SD_CHECKED, torch_dtype=DTYPE)
+call = {"num_inference_steps": 2, "height": 64, "width": 96}
+
+def generators():
+    return [torch.Generator().manual_seed(i) for i in range(6)]
+
+output = pipe("a cat", num_images_per_prompt=6, generator=generators(), output_type="np", **call)
+pil, flags = pipe("a cat", num_images_per_prompt=6, generator=generators(), return_dict=False, **call)
+latent = pipe("a cat", generator=torch.manual_seed(2), output_type="latent", **call)
+image_to_image = AutoPipelineForImage2Image.from_pipe(pipe)
+kept = image_to_image.safety_checker is not None
+pipe.safety_checker = None
+unchecked = pipe("a cat", num_images_per_prompt=6, generator=generators(), output_type="np", **call)
+without = AutoPipelineForImage2Image.from_pipe(pipe)
+values = [output.nsfw_content_detected, flags, latent.nsfw_content_detected, unchecked.nsfw_content_detected,
+          len(output), len(unchecked), kept, image_to_image.safety_checker is not None, without.safety_checker]
+images = [output.images, pil[2], unchecked.images]
+""",
     "prompt_weighting": """
 from compel import CompelForSDXL
 from diffusers import DiffusionPipeline

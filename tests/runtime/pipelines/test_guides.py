@@ -49,6 +49,7 @@ def paths() -> dict[str, Any]:
     sdxl_nets = controlnets_of("sdxl", 2)
     return {
         "SD": checkpoint_of("sd1"),
+        "SD_CHECKED": checkpoint_of("sd1_checked"),
         "SDXL": checkpoint_of("sdxl"),
         "REFINER": checkpoint_of("sdxl_refiner"),
         "SD_INPAINT": checkpoint_of("sd_inpaint"),

@@ -89,7 +89,8 @@ def test_bad_arguments_are_named(
 def test_attributes_that_mean_something_can_be_set_and_no_others(pipe: pipelines.StableDiffusionPipeline) -> None:
     pipe.unet = pipe.unet
     pipe.safety_checker = None
-    for name in ("unet", "vae", "schedular", "_guidance_scale"):
+    assert (pipe.safety_checker, pipe.feature_extractor) == (None, None)
+    for name in ("unet", "vae", "schedular", "_guidance_scale", "safety_checker"):
         with pytest.raises(UsageError, match=name):
             setattr(pipe, name, object())
 

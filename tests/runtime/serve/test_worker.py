@@ -24,6 +24,8 @@ from sdengine.runtime.serve import (
     WorkerDiedError,
     turns,
 )
+from sdengine.runtime.serve.answer import images_answer
+from sdengine.runtime.serve.asked import Limits, asked_for
 from sdengine.runtime.serve.costs import Costs
 from sdengine.runtime.serve.policy import step_level
 
@@ -88,6 +90,28 @@ def test_images_in_company_are_those_drawn_alone(policy: str, bundle: str, alone
                     assert np.array_equal(np.asarray(ours), np.asarray(theirs))
             status = worker.status()
             assert (status.waiting, status.running, status.active) == (0, 0, 0)
+
+    run(test())
+
+
+def test_what_the_safety_checker_flags_is_said_of_each_image() -> None:
+    folder = str(bundle_of("sd1_checked"))
+    body = {"prompt": "a cat", "n": 6, "seed": 0, "size": "96x64", "num_inference_steps": 2}
+    asked = asked_for(body, Limits())
+    with Pipeline.load(folder, engine="onnxruntime", threads=1) as pipe:
+        expected = pipe(**asked.settings)
+    flags = expected.nsfw_content_detected or []
+    assert any(flags)
+    assert not all(flags)
+
+    async def test() -> None:
+        async with working(folder) as worker:
+            outcome = await worker.submit(**asked.settings).result()
+        answer = images_answer(asked, outcome, "a model", "an id")
+        assert [entry["nsfw_content_detected"] for entry in answer["data"]] == flags
+        for image, own, seed, flag in zip(outcome.images, expected.images, outcome.seeds, flags, strict=True):
+            assert np.array_equal(np.asarray(image), np.asarray(own))
+            assert any(f"flagged the image of seed {seed}," in warning for warning in answer["warnings"]) == flag
 
     run(test())
 
