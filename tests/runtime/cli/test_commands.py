@@ -36,7 +36,8 @@ def test_run_writes_a_picture_with_its_settings(bundle: Path, tmp_path: Path) ->
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert report["images"] == [{"path": str(tmp_path / "cat.png"), "seed": 0, "width": 48, "height": 40}]
+    image = {"path": str(tmp_path / "cat.png"), "seed": 0, "width": 48, "height": 40, "nsfw_content_detected": None}
+    assert report["images"] == [image]
     assert set(report["engines"]) == {"text_encoder", "text_encoder_2", "conditioner", "denoiser", "vae_decoder"}
     assert set(report) >= {"images", "engines", "fallbacks", "timings_ms", "warnings"}
     assert {"load", "text", "condition", "denoise", "decode", "total", "steps"} <= set(report["timings_ms"])

@@ -132,7 +132,8 @@ pipe.safety_checker = None
 unchecked = pipe("a cat", num_images_per_prompt=6, generator=generators(), output_type="np", **call)
 without = AutoPipelineForImage2Image.from_pipe(pipe)
 values = [output.nsfw_content_detected, flags, latent.nsfw_content_detected, unchecked.nsfw_content_detected,
-          [image.getbbox() is None for image in pil], len(output), len(unchecked), kept, image_to_image.safety_checker is not None, without.safety_checker]
+          [image.getbbox() is None for image in pil], len(output), len(unchecked), kept,
+          image_to_image.safety_checker is not None, without.safety_checker]
 images = [output.images, unchecked.images]
 """,
     "prompt_weighting": """
