@@ -11,7 +11,7 @@ from PIL import Image
 from sdengine.engines.errors import CheckpointError, SdengineError, UsageError
 from sdengine.export import export_bundle
 from sdengine.runtime import Pipeline
-from sdengine.runtime.cli.main import _app
+from sdengine.runtime.cli.commands import app
 from sdengine.runtime.decode.image_file import read_record
 from sdengine.runtime.prompt import load_embeddings
 from sdengine.runtime.serve.asked import Limits
@@ -164,7 +164,7 @@ def test_embeddings_from_one_command_to_the_next(tmp_path: Path) -> None:
     bundle, small = str(bundle_of("kandinsky")), ["--height", "64", "--width", "64", "--steps", "2", "--seed", "1"]
 
     def run(*arguments: str) -> None:
-        done = CliRunner().invoke(_app(), ["run", bundle, "--engine", "onnxruntime", "--threads", "1", *arguments])
+        done = CliRunner().invoke(app(), ["run", bundle, "--engine", "onnxruntime", "--threads", "1", *arguments])
         assert done.exit_code == 0, done.output
 
     embeds = tmp_path / "e.safetensors"

@@ -148,16 +148,16 @@ def test_bundles_beyond_the_limit_go_unless_they_are_open(counted: list[Path], m
 
 
 def test_the_command_shows_and_clears(counted: list[Path]) -> None:
-    from sdengine.runtime.cli.main import _app
+    from sdengine.runtime.cli.commands import app
 
     cached_bundle(recipe(checkpoint_of("sd1")), say=lambda line: None)
-    shown = CliRunner().invoke(_app(), ["cache", "--json"])
+    shown = CliRunner().invoke(app(), ["cache", "--json"])
     assert json.loads(shown.stdout)["bundles"][0]["path"] == str(counted[0])
-    assert "sd1" in CliRunner().invoke(_app(), ["cache"]).stdout
-    assert "removed" in CliRunner().invoke(_app(), ["cache", "clear"]).stdout
+    assert "sd1" in CliRunner().invoke(app(), ["cache"]).stdout
+    assert "removed" in CliRunner().invoke(app(), ["cache", "clear"]).stdout
     assert not cached_bundles()
     with pytest.raises(UsageError, match="did you mean 'clear'"):
-        CliRunner().invoke(_app(), ["cache", "cler"], catch_exceptions=False)
+        CliRunner().invoke(app(), ["cache", "cler"], catch_exceptions=False)
 
 
 def test_a_cache_that_cannot_be_used_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
