@@ -21,7 +21,7 @@ from .exchange import exchanged
 from .folder_lock import locked_now
 from .manifest import MANIFEST
 
-__all__ = ["check_target", "remove_folder", "restore_replaced", "whole_folder"]
+__all__ = ["check_target", "remove_left", "remove_whole", "restore_replaced", "whole_folder"]
 
 _PARTIAL, _OLD = "partial", "old"
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
@@ -45,12 +45,7 @@ def check_target(target: Path, *, overwrite: bool, foreign: Callable[[Path], lis
         raise UsageError(f"{target} is a file; choose another name")
     if not overwrite:
         raise UsageError(f"{target} exists already; choose another name, or replace it with --overwrite")
-    lost = foreign(target)
-    if lost:
-        some = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
-        raise UsageError(
-            f"{target} is not only a bundle: {some} would be lost; choose another name, or move that elsewhere"
-        )
+    _refuse_loss(target, target, foreign)
 
 
 @contextlib.contextmanager
@@ -83,7 +78,7 @@ def whole_folder(target: Path, *, overwrite: bool, foreign: Callable[[Path], lis
             _sync(file)
         _sync(partial)
         check_target(target, overwrite=overwrite, foreign=foreign)  # others may have written meanwhile
-        _put_in_place(partial, target)
+        _put_in_place(partial, target, foreign)
         _sync(target.parent)
     except OSError as error:
         if error.errno not in _DISK:
@@ -91,7 +86,7 @@ def whole_folder(target: Path, *, overwrite: bool, foreign: Callable[[Path], lis
         raise SdengineError(f"{target} could not be written: {error.strerror}") from error
     finally:
         os.close(lock)
-        remove_folder(partial)
+        _remove(partial)
 
 
 def restore_replaced(target: Path) -> bool:
@@ -110,7 +105,7 @@ def restore_replaced(target: Path) -> bool:
     return target.is_dir()
 
 
-def _put_in_place(partial: Path, target: Path) -> None:
+def _put_in_place(partial: Path, target: Path, foreign: Callable[[Path], list[str]]) -> None:
     if not target.exists() or not any(target.iterdir()):
         try:
             partial.rename(target)  # replaces only an empty folder
@@ -120,20 +115,37 @@ def _put_in_place(partial: Path, target: Path) -> None:
             raise
         return
     if exchanged(partial, target):
-        return  # the old bundle is called partial now, and is removed
+        # The old bundle is called partial now, and is removed. Nobody finds it by its name any more: what has come into
+        # it by now is all that can.
+        try:
+            _refuse_loss(partial, target, foreign)
+        except BaseException:
+            exchanged(partial, target)
+            raise
+        return
     old = target.with_name(f".{target.name}.{_OLD}-{partial.name[-16:]}")
     lock = _lock(target)
     try:
         target.rename(old)
         try:
+            _refuse_loss(old, target, foreign)
             partial.rename(target)
         except BaseException:
             old.rename(target)
             raise
-        remove_folder(old)
+        _remove(old)
     finally:
         if lock is not None:
             os.close(lock)
+
+
+def _refuse_loss(folder: Path, name: Path, foreign: Callable[[Path], list[str]]) -> None:
+    lost = foreign(folder)
+    if lost:
+        some = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
+        raise UsageError(
+            f"{name} is not only a bundle: {some} would be lost; choose another name, or move that elsewhere"
+        )
 
 
 def _tidy(target: Path) -> None:
@@ -142,10 +154,30 @@ def _tidy(target: Path) -> None:
     for left in (*_left(target, _PARTIAL), *_left(target, _OLD)):
         with contextlib.suppress(OSError), _dead(left) as dead:
             if dead:
-                remove_folder(left)
+                _remove(left)
 
 
-def remove_folder(folder: Path) -> None:
+def remove_whole(folder: Path) -> None:
+    """Remove a bundle: its name is free at once, and if that is interrupted, :func:`remove_left` removes the rest.
+
+    Raises:
+        OSError: it may not be renamed.
+
+    """
+    partial = folder.with_name(f".{folder.name}.{_PARTIAL}-{secrets.token_hex(8)}")
+    folder.rename(partial)
+    _remove(partial)
+
+
+def remove_left(parent: Path) -> None:
+    """Remove what dead processes left in a folder, whatever they were writing or removing."""
+    name = re.compile(rf"\.(.+)\.(?:{_PARTIAL}|{_OLD})-[0-9a-f]{{16}}")
+    for match in [name.fullmatch(path.name) for path in parent.iterdir()]:
+        if match is not None:
+            _tidy(parent / match[1])
+
+
+def _remove(folder: Path) -> None:
     """Remove a folder, its manifest first: if that is interrupted, the rest is no bundle."""
     with contextlib.suppress(OSError):
         (folder / MANIFEST).unlink()

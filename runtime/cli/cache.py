@@ -1,6 +1,7 @@
 """``sdengine cache``: the bundles that were exported at first use, by :mod:`sdengine.runtime.pipelines`."""
 
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -25,11 +26,14 @@ def cache(
         raise UsageError(f"sdengine cache {action!r} is neither list nor clear{nearest(action, ('list', 'clear'))}")
     if action == "list" and older_than is not None:
         raise UsageError("--older-than goes with clear")
-    found, removed, open_ones = cached_bundles(), list[CachedBundle](), list[CachedBundle]()
+    found, removed, stay = cached_bundles(), list[CachedBundle](), dict[Path, str]()
     if action == "clear":
         for bundle in found:
             if time.time() - bundle.used >= (older_than or 0) * _DAY:
-                (removed if remove(bundle) else open_ones).append(bundle)
+                if reason := remove(bundle):
+                    stay[bundle.path] = reason
+                else:
+                    removed.append(bundle)
         found = [bundle for bundle in found if bundle not in removed]
     if json:
         print_json(
@@ -42,8 +46,8 @@ def cache(
         return
     for bundle in removed:
         out.print(f"removed {bundle.path}", markup=False, highlight=False, soft_wrap=True)
-    for bundle in open_ones:
-        out.print(f"{bundle.path} is open in a process, and stays", markup=False, highlight=False, soft_wrap=True)
+    for path, reason in stay.items():
+        out.print(f"{path} {reason}, and stays", markup=False, highlight=False, soft_wrap=True)
     if action == "list":
         shown = table("Bundles", "checkpoint", "precision", "engine", "MB", "last used")
         for bundle in found:

@@ -19,9 +19,10 @@ from pathlib import Path
 import msgspec
 
 from ...engines.bundle.folder_lock import locked_now
+from ...engines.bundle.foreign_files import foreign_files
 from ...engines.bundle.manifest import MANIFEST, SCHEMA
 from ...engines.bundle.user_cache import CacheUnusableError, cached_file
-from ...engines.bundle.whole_folder import remove_folder
+from ...engines.bundle.whole_folder import remove_left, remove_whole
 from ...engines.errors import SdengineError, UsageError
 from .child import run_command
 from .identity import content_hash, files_of
@@ -32,6 +33,8 @@ LIMIT = "64GB"
 """What bundles may take where ``$SDENGINE_CACHE_LIMIT`` does not say."""
 
 _FOLDER = "bundles"
+_KEY = re.compile(r".+-[0-9a-f]{24}")
+"""Names that :meth:`Recipe.key` gives. What else lies there is somebody's, and is neither counted nor removed."""
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _POLL = 0.2  # seconds
 
@@ -211,8 +214,11 @@ def cached_bundles() -> list[CachedBundle]:
         folder = cached_file(_FOLDER, "any").parent
     except CacheUnusableError as error:
         raise SdengineError(f"the cache cannot be used: {error}") from error
+    remove_left(folder)
     found = []
     for path in folder.iterdir():
+        if path.is_symlink() or not _KEY.fullmatch(path.name):
+            continue
         try:
             header = msgspec.json.decode((path / MANIFEST).read_bytes(), type=_Header)
             used = path.stat().st_mtime
@@ -233,17 +239,23 @@ def cached_bundles() -> list[CachedBundle]:
     return sorted(found, key=lambda bundle: -bundle.used)
 
 
-def remove(bundle: CachedBundle) -> bool:
-    """Remove a bundle from the cache, unless a process has it open; return whether it is gone."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(bundle.path, os.O_RDONLY)
+def remove(bundle: CachedBundle) -> str:
+    """Remove a bundle from the cache; return why it stays, or an empty text if it is gone."""
+    try:
+        descriptor = os.open(bundle.path, os.O_RDONLY | os.O_NOFOLLOW)
         try:
             if not locked_now(descriptor):
-                return False
-            remove_folder(bundle.path)
+                return "is open in a process"
+            if lost := foreign_files(bundle.path):
+                return f"holds files that are no bundle's ({', '.join(lost[:3])})"
+            remove_whole(bundle.path)
         finally:
             os.close(descriptor)
-    return not bundle.path.exists()
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return f"cannot be removed ({error.strerror})"
+    return ""
 
 
 def cache_limit() -> int:
@@ -265,6 +277,6 @@ def _prune(*, keep: Path, say: Callable[[str], None]) -> None:
     limit, found = cache_limit(), cached_bundles()
     total = sum(bundle.bytes for bundle in found)
     for bundle in reversed(found):
-        if total > limit and bundle.path != keep and remove(bundle):
+        if total > limit and bundle.path != keep and not remove(bundle):
             total -= bundle.bytes
             say(f"removed {bundle.path.name} from the cache, which holds {limit / 1e9:g} GB (SDENGINE_CACHE_LIMIT)")

@@ -1,5 +1,7 @@
 """A folder appears whole or not at all, whatever kills its process; what the dead leave is found and removed."""
 
+import hashlib
+import json
 import os
 import random
 import shutil
@@ -9,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sdengine.engines.bundle import whole_folder as module
@@ -206,12 +209,70 @@ def _linked(folder: Path) -> str:
     return "pictures"
 
 
+def _listed(folder: Path, name: str, content: bytes) -> str:
+    """Put a file into a bundle, and list it in the manifest as its author would, with its hash."""
+    file = folder / name
+    file.parent.mkdir(exist_ok=True)
+    file.unlink(missing_ok=True)
+    file.write_bytes(content)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return name
+
+
+def _forged(folder: Path) -> str:
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (folder / "manifest.json").write_text('{"schema": 3, "family": "sd", "networks": {}, "files": {}}')
+    return _listed(folder, "thesis.docx", b"PK only copy")
+
+
+def _listed_beside(folder: Path) -> str:
+    return _listed(folder, "components/unet/notes.txt", b"only copy")
+
+
+def _text_as_weights(folder: Path) -> str:
+    return _listed(folder, "components/unet/weights.safetensors", b"only copy of a thesis")
+
+
+def _text_as_graph(folder: Path) -> str:
+    return _listed(folder, "components/unet/denoiser.fp32.onnx", b"only copy of a thesis")
+
+
+def _prose_as_merges(folder: Path) -> str:
+    return _listed(folder, "tokenizer/merges.txt", b"only copy of a thesis\n")
+
+
+def _list_as_settings(folder: Path) -> str:
+    return _listed(folder, "scheduler.json", b"[1, 2, 3]")
+
+
+def _pipe_as_settings(folder: Path) -> str:
+    (folder / "scheduler.json").unlink()
+    os.mkfifo(folder / "scheduler.json")
+    return "scheduler.json"
+
+
+def _own_with_damaged_manifest(folder: Path) -> str:
+    text = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(text[:-100])
+    (folder / "thesis.docx").write_bytes(b"PK only copy")
+    return "thesis.docx"
+
+
 def _deep(folder: Path) -> str:
     (folder / "manifest.json").write_text("[" * 100_000)
     return "components"
 
 
-@pytest.mark.parametrize("put", [_thesis, _web_page, _beside, _linked, _deep])
+FORGED = [_forged, _listed_beside, _text_as_weights, _text_as_graph, _prose_as_merges, _list_as_settings]
+
+
+@pytest.mark.parametrize(
+    "put",
+    [_thesis, _web_page, _beside, _linked, _deep, *FORGED, _pipe_as_settings, _own_with_damaged_manifest],
+)
 def test_what_is_not_ours_is_never_deleted(old: Path, put: Callable[[Path], str]) -> None:
     name = put(old)
     before = sorted(old.rglob("*"))
@@ -232,6 +293,51 @@ def test_what_came_while_it_was_written_is_not_deleted(old: Path) -> None:
         _written("sdxl", old, overwrite=True, then=lambda: _came(old))
     assert (old / "came.txt").read_text() == "meanwhile"
     assert _is_one_of_two(old) == "sd1"
+
+
+@pytest.mark.parametrize("exchange", ["yes", "no"])
+def test_what_came_at_the_last_moment_is_not_deleted(old: Path, exchange: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = module.check_target
+    calls = []
+
+    def check(target: Path, **options: Any) -> None:
+        real(target, **options)
+        calls.append(target)
+        if len(calls) == 2:
+            _came(old)
+
+    monkeypatch.setattr(module, "check_target", check)
+    if exchange == "no":
+        monkeypatch.setattr(module, "exchanged", _fail)
+    with pytest.raises(UsageError, match=r"came\.txt would be lost"):
+        _written("sdxl", old, overwrite=True)
+    assert (old / "came.txt").read_text() == "meanwhile"
+    assert _is_one_of_two(old) == "sd1"
+    assert _leftovers(old) == []
+
+
+@pytest.mark.parametrize("family", ["sdxl", "kandinsky"])
+def test_what_an_export_writes_is_ours(family: str) -> None:
+    assert foreign_files(bundle_of(family)) == []
+
+
+def _cut_off(folder: Path) -> None:
+    text = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(text[:-100])
+
+
+def _zeroed(folder: Path) -> None:
+    file = folder / "components" / "unet" / "weights.safetensors"
+    size = file.stat().st_size
+    file.unlink()
+    file.write_bytes(bytes(size))
+
+
+@pytest.mark.parametrize("damage", [_cut_off, _zeroed])
+def test_a_damaged_bundle_may_be_replaced(old: Path, damage: Callable[[Path], None]) -> None:
+    damage(old)
+    _written("sdxl", old, overwrite=True)
+    assert _is_one_of_two(old) == "sdxl"
 
 
 def test_an_empty_folder_may_be_replaced(tmp_path: Path) -> None:

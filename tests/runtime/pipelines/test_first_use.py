@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sdengine.engines.errors import SdengineError, UsageError
 from sdengine.runtime import pipelines
+from sdengine.runtime.cli.commands import app
 from sdengine.runtime.pipelines import bundle_cache
 from sdengine.runtime.pipelines.bundle_cache import Recipe, cached_bundle, cached_bundles, in_use, remove
 from typer.testing import CliRunner
@@ -121,9 +123,11 @@ def counted(cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     def export(arguments: list[str], **_: object) -> str:
         target = Path(arguments[arguments.index("--output") + 1])
-        target.mkdir()
-        (target / "weights").write_bytes(bytes(1000))
-        (target / "manifest.json").write_text('{"source": "sd1", "engines": ["onnxruntime"]}')
+        weights = "components/unet/weights.safetensors"
+        (target / weights).parent.mkdir(parents=True)
+        (target / weights).write_bytes(bytes(1000))
+        manifest = {"schema": 3, "source": "sd1", "engines": ["onnxruntime"], "networks": {}, "files": {weights: {}}}
+        (target / "manifest.json").write_text(json.dumps(manifest))
         made.append(target)
         return ""
 
@@ -144,12 +148,10 @@ def test_bundles_beyond_the_limit_go_unless_they_are_open(counted: list[Path], m
     assert "removed" in said[-1]
     cached_bundle(recipe(checkpoint_of("sd1"), sizes="48x48"), say=said.append)
     assert len(counted) == 3, "what is there is not exported again"
-    assert remove(cached_bundles()[0])
+    assert not remove(cached_bundles()[0])
 
 
 def test_the_command_shows_and_clears(counted: list[Path]) -> None:
-    from sdengine.runtime.cli.commands import app
-
     cached_bundle(recipe(checkpoint_of("sd1")), say=lambda line: None)
     shown = CliRunner().invoke(app(), ["cache", "--json"])
     assert json.loads(shown.stdout)["bundles"][0]["path"] == str(counted[0])
@@ -158,6 +160,52 @@ def test_the_command_shows_and_clears(counted: list[Path]) -> None:
     assert not cached_bundles()
     with pytest.raises(UsageError, match="did you mean 'clear'"):
         CliRunner().invoke(app(), ["cache", "cler"], catch_exceptions=False)
+
+
+def _notes(folder: Path, key: str) -> Path:
+    (folder / key / "notes.txt").write_text("only copy")
+    return folder / key / "notes.txt"
+
+
+def _app(folder: Path, key: str) -> Path:
+    (folder / "app").mkdir()
+    (folder / "app" / "manifest.json").write_text('{"source": "an app of mine"}')
+    return folder / "app" / "manifest.json"
+
+
+def _linked(folder: Path, key: str) -> Path:
+    bundle = folder.parent / "mine"
+    (folder / key).rename(bundle)
+    (folder / key).symlink_to(bundle)
+    return bundle / "manifest.json"
+
+
+@pytest.mark.parametrize("put", [_notes, _app, _linked])
+def test_what_is_not_the_cache_s_is_never_removed(counted: list[Path], put: Callable[[Path, str], Path]) -> None:
+    bundle = cached_bundle(recipe(checkpoint_of("sd1")), say=lambda line: None)
+    file = put(bundle.parent, bundle.name)
+    content = file.read_bytes()
+    done = CliRunner().invoke(app(), ["cache", "clear"])
+    assert done.exit_code == 0, done.output
+    assert file.read_bytes() == content
+    assert ("notes.txt" in done.stdout) == (file.name == "notes.txt")
+
+
+def test_a_removal_that_is_killed_is_finished_by_the_next(cache: Path, counted: list[Path]) -> None:
+    bundle = cached_bundle(recipe(checkpoint_of("sd1")), say=lambda line: None)
+    killed = (
+        "import os, signal\n"
+        "from sdengine.engines.bundle import whole_folder\n"
+        "from sdengine.runtime.pipelines.bundle_cache import cached_bundles, remove\n"
+        "whole_folder._remove = lambda folder: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "remove(cached_bundles()[0])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", killed], check=False, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    [left] = [path.name for path in bundle.parent.iterdir() if path.is_dir()]
+    assert left.startswith(f".{bundle.name}.partial-")
+    assert cached_bundles() == []
+    assert not [path for path in bundle.parent.iterdir() if path.is_dir()]
 
 
 def test_a_cache_that_cannot_be_used_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
