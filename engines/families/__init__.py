@@ -1,4 +1,4 @@
-"""The model families there are. Adding one adds a file here and a line in :data:`FAMILIES`."""
+"""The supported model families. Adding one adds a file here and a line in :data:`FAMILIES`."""
 
 from .family import Defaults, Family, Stage, TextReading
 from .kandinsky import KANDINSKY22

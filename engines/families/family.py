@@ -1,4 +1,4 @@
-"""A model family as data: everything that differs between families, except the shapes of networks."""
+"""A model family as data: everything that differs between families, except the networks' shapes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ class TextReading:
     """How a family makes embeddings from text.
 
     Attributes:
-        sources: which text each encoder reads; ``prompt_2`` is the prompt unless the request sets it.
-        skipped_layers: how many layers before the last one the embeddings are usually taken.
+        sources: the argument that each encoder encodes; ``prompt_2`` is the prompt unless the request sets it.
+        skipped_layers: how many of the encoder's last layers are skipped by default: 1 is its penultimate hidden state.
         pooled: whether the UNet also takes pooled embeddings.
-        final_norm: whether the encoder's last norm is applied to the embeddings.
-        embeddings: whether a request may bring embeddings of text in place of it.
-        chunks: whether a text that is too long may be encoded in several parts.
+        final_norm: whether the encoder's final layer norm is applied to the embeddings.
+        embeddings: whether ``prompt_embeds`` are accepted in place of ``prompt``.
+        chunks: whether a text that is too long may be encoded in several windows.
 
     """
 
@@ -41,14 +41,14 @@ class Defaults:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Something that is denoised before the image, and conditions it.
+    """A stage before the image: an embedding that is denoised, and then conditions the image (Kandinsky's prior).
 
     Attributes:
-        network: its name; with ``_conditioner`` and ``_decoder`` behind it, those of the components beside the one
-            that takes a step.
-        scheduler: the bundle's file with its scheduler's config.
-        guidance_scale: where a request says nothing.
-        num_inference_steps: where a request says nothing.
+        network: its network, and the component that takes a step; its other two components are ``NETWORK_conditioner``
+            and ``NETWORK_decoder``.
+        scheduler: the file in the bundle with its scheduler's config.
+        guidance_scale: the default of a request.
+        num_inference_steps: the default of a request.
 
     """
 
@@ -59,7 +59,7 @@ class Stage:
 
     @property
     def components(self) -> tuple[str, ...]:
-        """Its components: what is prepared once, what takes a step, what makes the result of the last one."""
+        """Its components, in order: one that runs once before the steps, one that takes a step, one that runs after."""
         return (f"{self.network}_conditioner", self.network, f"{self.network}_decoder")
 
 
@@ -68,27 +68,27 @@ class Family:
     """One family of models.
 
     Attributes:
-        name: in manifests.
-        label: its common name, which related families share.
+        name: its name in manifests.
+        label: its name in messages, which related families share.
         text_encoders: names of its text encoders, in order.
-        text: how they are read.
+        text: how prompts are encoded.
         autoencoder: name of the network between pixels and latents.
         image_encoder: name of the network that embeds images, or None.
-        safety_checker: name of the network that looks at the images, in bundles of checkpoints that have one, or None.
-        stages: what is denoised before the image.
-        conditions: what its samples are conditioned on, by the names of the runtime's conditions.
-        defaults: by task (``text``, ``image``, ``inpaint``) and whether a ControlNet takes part.
+        safety_checker: name of the network that checks the images, if the checkpoint has one, or None.
+        stages: the stages before the image.
+        conditions: what its samples are conditioned on: names in ``CONDITIONS`` of ``runtime/conditioning``.
+        defaults: by task (``text``, ``image``, ``inpaint``) and whether a ControlNet is used.
         distilled_defaults: the same for checkpoints of latent consistency models, where they differ.
         own_arguments: arguments of a request that only families of this label have.
-        watermark: whether diffusers marks its images where the package for that is installed.
-        vae_overflows: whether its VAE overflows in float16, unless its config says that it does not.
-        corrects_schedulers: whether diffusers' pipelines change scheduler configs that are out of date.
+        watermark: whether diffusers adds a watermark to its images, if the package for that is installed.
+        vae_overflows: whether its VAE overflows in float16, unless the VAE's config says otherwise (``force_upcast``).
+        corrects_schedulers: whether diffusers' pipelines change outdated scheduler configs of its checkpoints.
         resample: how images are resized.
-        sizes: the size where a request names none, or one that the networks cannot generate: ``image`` takes that of
-            the image where there is one, and refuses others than multiples of what a latent covers; ``rounded`` takes
-            the bundle's, and rounds up.
-        dilates_mask: whether the masked part grows by a latent, as the network was trained.
-        strength_of_inpainting: whether inpainting takes a strength.
+        sizes: how height and width are decided. ``image``: a request without a size gets that of its image, if it has
+            one, and sides that are no multiple of the VAE's factor are refused. ``rounded``: a request without a size
+            gets the bundle's, and sides are rounded up.
+        dilates_mask: whether the masked part grows by one latent pixel, as in the network's training.
+        strength_of_inpainting: whether inpainting has the argument ``strength``.
 
     """
 
@@ -114,25 +114,25 @@ class Family:
 
     @property
     def networks(self) -> tuple[str, ...]:
-        """Names of the networks that every bundle of it has."""
+        """Names of the networks that every bundle of this family has."""
         encoders = (*self.text_encoders, *([self.image_encoder] if self.image_encoder else []))
         return ("unet", self.autoencoder, *encoders, *(stage.network for stage in self.stages))
 
     def size_multiple(self, factor: int, levels: int) -> int:
-        """Return what heights and widths have to be a multiple of, in pixels.
+        """Return the number of pixels that heights and widths must be a multiple of.
 
         Args:
-            factor: pixels per latent.
-            levels: of the UNet.
+            factor: the VAE's: pixels along a side for one latent pixel.
+            levels: number of the UNet's resolutions.
 
         """
         return factor * 2 ** (levels - 1) if self.sizes == "rounded" else factor
 
     def rounds_to(self, factor: int) -> int:
-        """Return what heights and widths of text-to-image are multiples of, in pixels, rounded up where it rounds.
+        """Return the number of pixels that text-to-image rounds heights and widths up to a multiple of.
 
         Args:
-            factor: pixels per latent.
+            factor: the VAE's: pixels along a side for one latent pixel.
 
         """
         return factor**2 if self.sizes == "rounded" else factor
@@ -143,7 +143,7 @@ class Family:
         Args:
             pipeline_class: ``_class_name`` of the checkpoint's ``model_index.json``; LCM's pipelines have their own.
             task: ``text``, ``image`` or ``inpaint``.
-            controlled: whether a ControlNet takes part.
+            controlled: whether a ControlNet is used.
 
         """
         distilled = self.distilled_defaults if pipeline_class.startswith("LatentConsistencyModel") else {}

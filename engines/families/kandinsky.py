@@ -1,4 +1,4 @@
-"""Kandinsky 2.2: a prior makes the embedding of an image from text, and a decoder generates the image from that."""
+"""Kandinsky 2.2: a prior makes the embedding of an image from text, and a decoder generates the image from it."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""SDXL and its refiner: sizes, crops and aesthetic scores beside the text, and a second text encoder."""
+"""SDXL and its refiner: two text encoders (the refiner has one); sizes, crops and aesthetic scores as conditions."""
 
 from dataclasses import replace
 

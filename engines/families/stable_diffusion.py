@@ -1,4 +1,4 @@
-"""Stable Diffusion 1 and 2: one text encoder, no sizes. Latent consistency models are distilled from it."""
+"""Stable Diffusion 1 and 2, with the latent consistency models that were distilled from them: one text encoder."""
 
 from dataclasses import replace
 

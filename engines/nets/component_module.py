@@ -1,4 +1,4 @@
-"""Kind of component + network -> the torch module that is traced, and that the torch engine runs."""
+"""Makes the torch module of a component from its network: the one that is traced, and that the torch engine runs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -32,9 +32,9 @@ class ComponentModule(nn.Module):
     """A component whose forward takes the spec's inputs in the spec's order, and returns a tuple.
 
     Args:
-        network: whose weights it uses.
-        module: what is called, with the inputs by name.
-        names: of the inputs, in order.
+        network: the network, whose weights it uses.
+        module: called with the inputs by name.
+        names: the names of the inputs, in order.
 
     """
 
@@ -58,23 +58,23 @@ def component_module(kind: str, network: nn.Module, spec: ComponentSpec) -> Comp
 
 
 def _named(where: str) -> Callable[[Any], Any]:
-    """Return a class of this package: ``file:Class``; one of another package has its whole name before the colon."""
+    """Import a class: ``file:Class`` of this folder, or ``package.module:Class`` of another one."""
     file, _, name = where.partition(":")
-    made: Callable[[Any], Any] = getattr(import_module(file if "." in file else f"{__package__}.{file}"), name)
-    return made
+    imported: Callable[[Any], Any] = getattr(import_module(file if "." in file else f"{__package__}.{file}"), name)
+    return imported
 
 
 _LISTS = {"key_values_": "key_values", "residual_": "residuals"}
-"""Inputs of which there are several: what their names begin with, and what the list of them is called."""
+"""Inputs that a module takes as a list: what their names begin with, and the name of the list."""
 
 
 def _arguments(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return a module's keyword arguments."""
     arguments: dict[str, Any] = {}
     for name, tensor in inputs.items():
-        several = next((plural for prefix, plural in _LISTS.items() if name.startswith(prefix)), None)
-        if several is None:
+        list_name = next((listed for prefix, listed in _LISTS.items() if name.startswith(prefix)), None)
+        if list_name is None:
             arguments[name] = tensor
         else:
-            arguments.setdefault(several, []).append(tensor)
+            arguments.setdefault(list_name, []).append(tensor)
     return arguments

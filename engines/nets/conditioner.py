@@ -1,7 +1,7 @@
-"""What depends on the request and not on the step: computed once, by the conditioner.
+"""The conditioner computes once for a request what does not change from step to step.
 
-Keys and values of every cross-attention layer, the embedding of pooled text and sizes, and the embedding of a
-distilled model's guidance.
+These are the keys and values of every cross-attention layer, the embedding of pooled text and sizes, and the embedding
+of a distilled model's guidance scale.
 """
 
 from collections.abc import Iterator, Sequence
@@ -52,10 +52,10 @@ def guidance_sinusoid(guidance: Tensor, width: int) -> Tensor:
 
 
 class Conditioner(nn.Module):
-    """The request's part of a UNet or ControlNet.
+    """The part of a UNet or ControlNet that does not depend on the latent or the timestep.
 
     Args:
-        unet: the network whose weights it uses; nothing of its own.
+        unet: the network, whose weights it uses; it has none of its own.
 
     """
 
@@ -79,8 +79,9 @@ class Conditioner(nn.Module):
             guidance: guidance scale, float32 [R] (distilled models).
 
         Returns:
-            Packed keys and values [R, L, 2, T, width], one tensor per distinct width; then ``embedding`` [R, E]
-            and ``offset`` [R, base channels] where the family has them.
+            Packed keys and values [R, L, 2, T, width], one tensor for all L layers of a width. Then ``embedding``
+            [R, E], which is added to the timestep's, if the UNet takes sizes; and ``offset`` [R, base channels], which
+            is added to the timestep's sinusoid, if it takes the guidance scale.
 
         """
         unet = self.unet

@@ -1,4 +1,4 @@
-"""The denoiser: a whole step, from the solver's state to the solver's next state."""
+"""The denoiser: a whole step, from one state of the solver to the next."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,10 @@ __all__ = ["Denoiser"]
 
 
 class Denoiser(nn.Module):
-    """Gather rows, scale, cast, UNet, cast, mix, update, put back what the mask excludes.
+    """Scale the latents, repeat them for their rows, run the UNet, apply guidance and update the state.
+
+    For inpainting it then puts back the image outside the mask. The UNet runs in its weights' precision, the rest in
+    float32.
 
     Args:
         unet: the network.
@@ -47,28 +50,31 @@ class Denoiser(nn.Module):
         blend: Tensor | None = None,
         residuals: Sequence[Tensor] = (),
     ) -> Tensor:
-        """Take one step for S samples whose networks run on R rows.
+        """Take one step for S samples with R rows in all.
 
         Args:
-            state: float32 [S, K, C, h, w]; ``state[:, 0]`` is the latent, the rest the solver's memory.
+            state: float32 [S, K, C, h, w]; ``state[:, 0]`` is the latent, the rest earlier predictions that the solver
+                uses.
             noise: float32 [S, C, h, w], fresh Gaussian noise, or zeros.
-            row_sample: int64 [R], which sample a row belongs to.
+            row_sample: int64 [R], the index of the sample that a row belongs to.
             timestep: float32 [R].
-            input_scale: float32 [S].
-            mix: float32 [S, R], how the rows' predictions combine into the samples'.
-            rescale: float32 [S, R], all zero, or the guidance rescale at the sample's text row: then the standard
-                deviation of the mixed prediction is moved towards that row's (Lin et al., 2023, arXiv:2305.08891, 3.4).
+            input_scale: float32 [S], factor of the latent before the UNet.
+            mix: float32 [S, R], factors of the UNet's outputs in the samples' predictions: guidance as a matrix.
+            rescale: float32 [S, R], all zero, or the guidance rescale at the row of the sample's prompt: then the
+                standard deviation of the prediction is moved towards that row's (Lin et al., 2023, arXiv:2305.08891,
+                3.4).
             predict: float32 [S, 2], factors of latent and prediction in the predicted x0.
-            clip: float32 [S], largest magnitude of x0; infinity where it is not clipped.
-            update: float32 [S, K, K + 3], the solver's matrices, over state, prediction, clipped x0 and noise.
+            clip: float32 [S], the largest magnitude of x0; infinity if it is not clipped.
+            update: float32 [S, K, K + 3], the solver's matrices: factors of the state, the prediction, the clipped x0
+                and the noise in the next state.
             key_values: see :class:`Conditioner`.
             embedding: see :class:`Conditioner`.
             offset: see :class:`Conditioner`.
-            extra: float32 [S, in_channels - C, h, w], what an inpainting UNet sees beside the latent.
-            mask: float32 [S, 1, h, w], of an ordinary UNet: 1 is generated, 0 stays as it was.
-            known: float32 [S, 2, C, h, w], latents of the original image, and its noise.
+            extra: float32 [S, in_channels - C, h, w], the further channels of an inpainting UNet's input.
+            mask: float32 [S, 1, h, w], for inpainting with an ordinary UNet: 1 is generated, 0 is the original image.
+            known: float32 [S, 2, C, h, w], latents of the original image, and noise for them.
             blend: float32 [S, 2], factors of those two at the noise level after this step.
-            residuals: see :meth:`UNet.forward`; rows already.
+            residuals: of ControlNets, for each row, see :meth:`UNet.forward`.
 
         Returns:
             The next state, float32 [S, K, C, h, w].
@@ -80,20 +86,20 @@ class Denoiser(nn.Module):
             x = torch.cat([x, extra], dim=1)
         dtype = self.unet.conv_in.weight.dtype
         optional: dict[str, Any] = {"embedding": embedding, "offset": offset}
-        given = {name: tensor.to(dtype) for name, tensor in optional.items() if tensor is not None}
+        arguments = {name: tensor.to(dtype) for name, tensor in optional.items() if tensor is not None}
         if residuals:
-            given["residuals"] = residuals
-        rows = self.unet(
+            arguments["residuals"] = residuals
+        outputs = self.unet(
             x.to(dtype),
             timestep,
             unpack_key_values(self.unet, [packed.to(dtype) for packed in key_values]),
-            **given,
-            rows=(row_sample, (mix != 0).float().argmax(1)),  # the first row of each sample with a weight
+            **arguments,
+            rows=(row_sample, (mix != 0).float().argmax(1)),  # the sample of each row, and one row of each sample
         ).float()
-        following = next_state(state, rows, noise, mix, predict, clip, update, rescale)
+        updated = next_state(state, outputs, noise, mix, predict, clip, update, rescale)
         if mask is None or known is None or blend is None:
-            return following
+            return updated
         factors = blend[:, :, None, None, None]
         known_latent = factors[:, 0] * known[:, 0] + factors[:, 1] * known[:, 1]
-        latent = (1.0 - mask) * known_latent + mask * following[:, 0]
-        return torch.cat([latent[:, None], following[:, 1:]], 1)
+        latent = (1.0 - mask) * known_latent + mask * updated[:, 0]
+        return torch.cat([latent[:, None], updated[:, 1:]], 1)

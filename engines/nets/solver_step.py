@@ -1,4 +1,4 @@
-"""The solver's part of a step: guidance, the predicted x0, the solver's matrices; in float32."""
+"""What follows the UNet in a step, in float32: guidance, the predicted x0, and the solver's matrices."""
 
 import torch
 from torch import Tensor
@@ -16,19 +16,20 @@ def next_state(
     update: Tensor,
     rescale: Tensor | None = None,
 ) -> Tensor:
-    """Mix the network's outputs of the rows, and update the state.
+    """Add the network's outputs up to the samples' predictions, and update the state.
 
     Args:
-        state: [S, K, C, h, w]; ``state[:, 0]`` is the latent, the rest the solver's memory.
+        state: [S, K, C, h, w]; ``state[:, 0]`` is the latent, the rest earlier predictions that the solver uses.
         rows: the network's outputs, [R, C, h, w].
         noise: [S, C, h, w], fresh Gaussian noise, or zeros.
-        mix: [S, R], how the rows' predictions combine into the samples'.
+        mix: [S, R], factors of the network's outputs in the samples' predictions: guidance as a matrix.
         predict: [S, 2], factors of latent and prediction in the predicted x0.
-        clip: [S], largest magnitude of x0; infinity where it is not clipped.
-        update: [S, K, K + 3], the solver's matrices, over state, prediction, clipped x0 and noise.
-        rescale: [S, R], all zero, or the guidance rescale at the sample's text row: then the standard deviation of
-            the mixed prediction is moved towards that row's (Lin et al., 2023, arXiv:2305.08891, 3.4). None leaves it
-            out.
+        clip: [S], the largest magnitude of x0; infinity if it is not clipped.
+        update: [S, K, K + 3], the solver's matrices: factors of the state, the prediction, the clipped x0 and the noise
+            in the next state.
+        rescale: [S, R], all zero, or the guidance rescale at the row of the sample's prompt: then the standard
+            deviation of the prediction is moved towards that row's (Lin et al., 2023, arXiv:2305.08891, 3.4). None
+            rescales nothing.
 
     Returns:
         The next state, [S, K, C, h, w].
@@ -52,7 +53,7 @@ def _weighted_sum(weights: Tensor, terms: Tensor, dim: int) -> Tensor:
     """Sum ``weights * terms`` over ``dim``, skipping terms of weight 0.
 
     Multiply and sum, not a matrix product: an engine that lowers products to bfloat16 keeps this in float32. A term
-    of weight 0 is left out even if it is not finite, so that one request's NaN cannot reach another's sample.
+    of weight 0 counts as zero even if it is not finite, so that one sample's NaN cannot reach another sample.
     """
     return torch.where(weights == 0, torch.zeros_like(weights), weights * terms).sum(dim)
 

@@ -1,1 +1,1 @@
-"""From latents to image files."""
+"""From latents to images and image files."""

@@ -23,7 +23,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Images that belong together, and what they show."""
+    """Images in one row, and the title over them."""
 
     title: str
     cells: tuple[Cell, ...]
@@ -35,7 +35,7 @@ def contact_sheet(rows: Sequence[Row], *, heading: str, scale: int = 1) -> Image
     Args:
         rows: from top to bottom.
         heading: above all rows.
-        scale: whole factor that small images are enlarged by.
+        scale: whole number that small images are enlarged by.
 
     """
     boxes = [[_box(cell, scale) for cell in row.cells] for row in rows]

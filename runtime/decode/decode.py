@@ -40,12 +40,14 @@ def latents_of(components: Components, samples: Sequence[Sample]) -> F32:
 
 
 def pixels_of(components: Components, samples: Sequence[Sample], warnings: list[str]) -> F32:
-    """Decode to pixels, float32 [N, H, W, 3] of 0 to 1, with the watermark where it is due, black where flagged.
+    """Decode to pixels, float32 [N, H, W, 3] of 0 to 1, with the watermark if the request or its family has one.
+
+    Images that the safety checker flags are black.
 
     Args:
         components: the engines.
         samples: of one job.
-        warnings: where to add what the user should know.
+        warnings: what the user should know is added to it.
 
     Raises:
         NonFiniteError: a network produced NaN or infinity.
@@ -57,7 +59,7 @@ def pixels_of(components: Components, samples: Sequence[Sample], warnings: list[
 
 
 def images_of(components: Components, samples: Sequence[Sample], warnings: list[str]) -> list[Image.Image]:
-    """Decode to images; a crop of an image is pasted back into it. See :func:`pixels_of`."""
+    """Decode to PIL images, see :func:`pixels_of`; with ``padding_mask_crop`` they are pasted into the input image."""
     if _wants_watermark(components, samples):
         pixels = (pixels_of(components, samples, warnings) * 255).round().astype(np.uint8)
     else:
@@ -69,24 +71,24 @@ def images_of(components: Components, samples: Sequence[Sample], warnings: list[
 
 
 def _decoded(components: Components, samples: Sequence[Sample], output: str, warnings: list[str]) -> Array:
-    """Decode to the decoder's output of that name, [N, H, W, 3]."""
+    """Run the decoder for each sample; return its output ``image`` or ``picture``, [N, H, W, 3]."""
     try:
         outputs = [decoded(components, _latent(components, sample), output, warnings) for sample in samples]
     except NonFiniteError:
-        latents_of(components, samples)  # raises the denoiser's error, if the latents are not finite already
+        latents_of(components, samples)  # raises an error that names the denoiser, if the latents are not finite
         raise
     return np.concatenate(outputs)
 
 
 def _latent(components: Components, sample: Sample) -> Buffer:
-    """Return a sample's latent, [1, C, h, w], where the decoder can read it."""
+    """Return a sample's latent, [1, C, h, w], in a memory that the decoder can read."""
     memory, state = sample.place
     latent: Buffer = state[0:1]
     return latent if memory in (HOST, components.memory_of("vae_decoder")) else memory.read(latent)
 
 
 def _wants_watermark(components: Components, samples: Sequence[Sample]) -> bool:
-    """Whether to add the watermark: as the request says; else as diffusers does, where the package is installed."""
+    """Whether to add the watermark: as the request says, or as diffusers does, if the package is installed."""
     job: Any = samples[0].job
     requested = None if job is None else job.request.watermark
     if requested is None:

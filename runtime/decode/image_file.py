@@ -103,20 +103,20 @@ def check_writable(file: Path) -> Path:
         raise UsageError(f"{file} is a folder; name a file in it")
     if file.exists() and not file.is_file():
         raise UsageError(f"{file} is no regular file and is not replaced; choose another name")
-    there = next((folder for folder in file.absolute().parents if folder.exists()), file.absolute())
-    if not there.is_dir():
-        raise UsageError(f"{file}: {there} is no folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UsageError(f"{file}: the folder {there} cannot be written to")
+    folder = next((parent for parent in file.absolute().parents if parent.exists()), file.absolute())
+    if not folder.is_dir():
+        raise UsageError(f"{file}: {folder} is no folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{file}: the folder {folder} cannot be written to")
     return file
 
 
 def save_image(image: Image.Image, path: str | Path, record: ImageRecord, *, quality: int = 95) -> None:
-    """Write an image with its record, whole or not at all.
+    """Write an image with its record; after an error nothing is left of the file.
 
     Args:
         image: RGB.
-        path: where to; the suffix (.png, .jpg, .jpeg, .webp) is the format.
+        path: the file; its suffix (.png, .jpg, .jpeg, .webp) says the format.
         record: how it was generated.
         quality: of JPEG and WebP, 1 to 100.
 
@@ -162,10 +162,10 @@ def _options(kind: str, record: ImageRecord | None, quality: int) -> dict[str, A
 
 
 def read_record(path: str | Path) -> ImageRecord:
-    """Read the record out of an image file.
+    """Read the record in an image file.
 
     Raises:
-        UsageError: there is no such file, or it holds no record of ours.
+        UsageError: there is no such file, or it holds no record that sdengine wrote.
 
     """
     try:

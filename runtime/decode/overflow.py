@@ -1,4 +1,4 @@
-"""Runs a network before or behind the denoiser and checks its outputs, as float16 overflows in some of them."""
+"""Runs a network beside the denoiser and checks its outputs: in float16 some VAEs overflow, and give black images."""
 
 from collections.abc import Mapping
 
@@ -21,8 +21,8 @@ def encoded(components: Components, inputs: Mapping[str, Buffer], warnings: list
 
     Args:
         components: the engines.
-        inputs: ``image``, float32 [1, H, W, 3] of 0 to 1, and ``noise``, float32 [1, C, h, w], if there is any.
-        warnings: where to say that a second run was needed, or why the image is cut into tiles.
+        inputs: ``image``, float32 [1, H, W, 3] of 0 to 1, and ``noise``, float32 [1, C, h, w], if the encoder takes it.
+        warnings: gets a warning if a second run was needed, or the image is cut into tiles.
 
     Returns:
         float32 [1, C, h, w].
@@ -39,17 +39,24 @@ def encoded(components: Components, inputs: Mapping[str, Buffer], warnings: list
 
         def run(rows: slice, columns: slice) -> NDArray[np.float32]:
             tile = np.ascontiguousarray(image[:, rows, columns])
-            none = np.zeros((1, config.latent, *(length // config.factor for length in tile.shape[1:3])), np.float32)
-            given = {"image": tile, "noise": none}
-            moments = run_finite(components, "vae_encoder", given, warnings, "latent", "moments")
+            zeros = np.zeros((1, config.latent, *(length // config.factor for length in tile.shape[1:3])), np.float32)
+            tile_inputs = {"image": tile, "noise": zeros}  # the noise is added to the blended tiles
+            moments = run_finite(components, "vae_encoder", tile_inputs, warnings, "latent", "moments")
             return np.array(moments[0].transpose(1, 2, 0), np.float32)
 
-        whole = blended(Tiling(taken=side, given=side // config.factor), height, width, run)
-        return _sampled(config, whole.transpose(2, 0, 1)[None], noise)
+        moments = blended(Tiling(input_side=side, output_side=side // config.factor), height, width, run)
+        return _sampled(config, moments.transpose(2, 0, 1)[None], noise)
 
 
 def _sampled(config: VAEConfig, moments: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Sample latents of the UNet; what :class:`~sdengine.engines.nets.vae.VAEEncoder` does in its graph."""
+    """Sample latents, as :class:`~sdengine.engines.nets.vae.VAEEncoder` does in its graph.
+
+    Args:
+        config: of the VAE.
+        moments: mean and logarithm of the variance, float32 [1, 2 * C, h, w].
+        noise: float32 [1, C, h, w].
+
+    """
     mean, log_variance = np.split(moments, 2, axis=1)
     z = mean + np.exp(np.float32(0.5) * np.clip(log_variance, -30.0, 20.0)) * noise
     shift = np.array(config.mean or (0.0,) * config.latent, np.float32)[:, None, None]
@@ -62,9 +69,12 @@ def decoded(components: Components, latent: Buffer, output: str, warnings: list[
 
     Args:
         components: the engines.
-        latent: float32 [1, C, h, w], on the host or where the decoder runs.
-        output: ``image``, numbers from 0 to 1, or ``picture``, bytes; both [1, H, W, 3].
-        warnings: where to say that a second run was needed, or why the image is cut into tiles.
+        latent: float32 [1, C, h, w], on the host or in the decoder's memory.
+        output: ``image`` for float32 of 0 to 1, ``picture`` for uint8: the names of the decoder's outputs.
+        warnings: gets a warning if a second run was needed, or the image is cut into tiles.
+
+    Returns:
+        [1, H, W, 3].
 
     """
     factor = components.bundle.autoencoder.factor
@@ -72,44 +82,44 @@ def decoded(components: Components, latent: Buffer, output: str, warnings: list[
     with components.use("vae_decoder"):
         side = tile_side(components, "vae_decoder", height, width, warnings)
         if side is not None:
-            tiling = Tiling(taken=side // factor, given=side)
+            tiling = Tiling(input_side=side // factor, output_side=side)
             pixels = np.clip(_decoded_in_tiles(components, latent, tiling, warnings), 0, 1)
             return (pixels * 255).round().astype(np.uint8) if output == "picture" else pixels
-        found = run_finite(components, "vae_decoder", {"latent": latent}, warnings, "magnitude", output)
-    return np.clip(found, 0, 1) if output == "image" else found
+        pixels_or_bytes = run_finite(components, "vae_decoder", {"latent": latent}, warnings, "magnitude", output)
+    return np.clip(pixels_or_bytes, 0, 1) if output == "image" else pixels_or_bytes
 
 
 def _decoded_in_tiles(
     components: Components, latent: Buffer, tiling: Tiling, warnings: list[str]
 ) -> NDArray[np.float32]:
-    whole = components.memory_of("vae_decoder").read(latent) if not isinstance(latent, np.ndarray) else latent
+    on_host = components.memory_of("vae_decoder").read(latent) if not isinstance(latent, np.ndarray) else latent
 
     def run(rows: slice, columns: slice) -> NDArray[np.float32]:
-        given = {"latent": np.ascontiguousarray(whole[:, :, rows, columns])}
-        image = run_finite(components, "vae_decoder", given, warnings, "magnitude", "image")
+        tile = {"latent": np.ascontiguousarray(on_host[:, :, rows, columns])}
+        image = run_finite(components, "vae_decoder", tile, warnings, "magnitude", "image")
         return np.array(image[0], np.float32)
 
-    _, _, height, width = whole.shape
+    _, _, height, width = on_host.shape
     return blended(tiling, height, width, run)[None]
 
 
 def run_finite(
     components: Components, name: str, inputs: Mapping[str, Buffer], warnings: list[str], check: str, output: str
 ) -> Array:
-    """Run a component and return an output; where it is not finite, run it again in float32.
+    """Run a component and return an output; if it overflowed, run it again in float32.
 
-    Only the outputs that are read leave the engine's memory.
+    Only the two outputs that are named here leave the engine's memory.
 
     Args:
         components: the engines.
         name: the component.
         inputs: its inputs.
-        warnings: where to say that a second run was needed.
-        check: the output that is not finite where anything was not.
+        warnings: gets a warning if a second run was needed.
+        check: an output that is not finite if anything in the network was not.
         output: the output to return.
 
     Raises:
-        NonFiniteError: it is still not finite, or the bundle holds no other precision.
+        NonFiniteError: it is still not finite, or the bundle has no float32 graph.
 
     """
     memory = components.memory_of(name)

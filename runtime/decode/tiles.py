@@ -1,4 +1,4 @@
-"""Large arrays through a network in overlapping tiles, blended as diffusers' ``AutoencoderKL`` blends them (0.42)."""
+"""Runs a network over a large array in overlapping tiles, blended as diffusers' ``AutoencoderKL`` does (0.42)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,52 +11,53 @@ __all__ = ["OVERLAP", "Tiling", "blended"]
 F32 = NDArray[np.float32]
 
 OVERLAP = 0.25
-"""Share of a tile that lies over its neighbour."""
+"""Share of a tile that overlaps its neighbour."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tiling:
-    """How an array is cut, and what comes out put together.
+    """The sizes of square tiles, in pixels or latents.
 
     Attributes:
-        taken: length of a tile's sides, of what goes in.
-        given: the same of what comes out.
+        input_side: side of a tile of the network's input.
+        output_side: side of the same tile in its output.
 
     """
 
-    taken: int
-    given: int
+    input_side: int
+    output_side: int
 
     @property
     def stride(self) -> int:
-        """From one tile to the next, of what goes in."""
-        return int(self.taken * (1 - OVERLAP))
+        """Distance from one tile to the next in the input."""
+        return int(self.input_side * (1 - OVERLAP))
 
     @property
     def blend(self) -> int:
-        """How much of what comes out is blended with its neighbour."""
-        return int(self.given * OVERLAP)
+        """How many rows or columns of an output tile are blended with its neighbour."""
+        return int(self.output_side * OVERLAP)
 
     def parts(self, length: int) -> Iterator[slice]:
-        """Yield the parts of a length; the last ones may be shorter than a tile."""
+        """Divide an input side of that length; the last parts may be shorter than a tile."""
         for start in range(0, length, self.stride):
-            yield slice(start, min(start + self.taken, length))
+            yield slice(start, min(start + self.input_side, length))
 
 
 def blended(tiling: Tiling, height: int, width: int, run: Callable[[slice, slice], F32]) -> F32:
-    """Run tiles and put the results together.
+    """Run a network on tiles, and put its outputs together.
 
     Args:
-        tiling: how to cut.
-        height: of what goes in.
-        width: of what goes in.
-        run: what makes the result of a tile, float32 [h, w, C], which is written to.
+        tiling: the size of the tiles.
+        height: of the input.
+        width: of the input.
+        run: called with the rows and the columns of a tile in the input; returns its output, float32 [h, w, C], into
+            which the neighbours are blended.
 
     Returns:
-        The whole, float32 [H, W, C].
+        The output for the whole input, float32 [H, W, C].
 
     """
-    shown = tiling.given - tiling.blend
+    step = tiling.output_side - tiling.blend
     above: list[F32] = []
     strips = []
     for rows in tiling.parts(height):
@@ -68,13 +69,13 @@ def blended(tiling: Tiling, height: int, width: int, run: Callable[[slice, slice
             if strip:
                 _blend(strip[-1].swapaxes(0, 1), tile.swapaxes(0, 1), tiling.blend)
             strip.append(tile)
-        strips.append(np.concatenate([tile[:shown, :shown] for tile in strip], axis=1))
+        strips.append(np.concatenate([tile[:step, :step] for tile in strip], axis=1))
         above = strip
     return np.concatenate(strips)
 
 
 def _blend(before: F32, after: F32, length: int) -> None:
-    """Let the end of one tile pass into the beginning of the next, which is written to."""
+    """Blend the last rows of one tile into the first rows of the next, which is changed in place."""
     length = min(len(before), len(after), length)
     share = np.arange(length, dtype=np.float64)[:, None, None] / max(length, 1)
     old, new = (1 - share).astype(np.float32), share.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Whether the VAE runs over an image as a whole or in tiles, and the warning about it."""
+"""Decides whether the VAE runs on a whole image or in tiles."""
 
 import re
 
@@ -13,9 +13,9 @@ from .tiles import Tiling
 __all__ = ["check_vae_tiling", "scratch_bytes", "tile_side"]
 
 _LEAST = 256
-"""Pixels along the sides of the smallest tile that ``auto`` takes."""
+"""Side in pixels of the smallest tile that ``auto`` chooses."""
 _SHARE = 0.8
-"""Of the free memory, that the VAE may take."""
+"""Share of the free memory that the VAE may take."""
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
@@ -39,30 +39,30 @@ def tile_side(components: Components, name: str, height: int, width: int, warnin
     """Return the side of the tiles in pixels, or None if the image is not cut.
 
     Args:
-        components: the engines, and how tiling is set.
+        components: the engines, and the setting ``vae_tiling``.
         name: ``vae_decoder`` or ``vae_encoder``.
         height: of the image, in pixels.
         width: of the image, in pixels.
-        warnings: where to say what ``auto`` has decided.
+        warnings: gets a warning if ``auto`` decides for tiles.
 
     Raises:
-        UsageError: tiles are asked for or needed, and the bundle's VAE does not take them.
+        UsageError: tiles were requested or are needed, and the bundle's VAE does not take them.
 
     """
     config = components.bundle.autoencoder
-    asked = components.vae_tiling
+    setting = components.vae_tiling
     if not isinstance(config, VAEConfig):
-        if asked not in ("auto", "off"):
-            raise UsageError(f"vae_tiling={asked}: the decoder of this family cannot work in tiles")
+        if setting not in ("auto", "off"):
+            raise UsageError(f"vae_tiling={setting}: the decoder of this family cannot work in tiles")
         return None
     spec = components.spec(name)
     most = min(spec.axes[axis].max * config.factor for axis in ("h", "w"))
-    side = asked if isinstance(asked, int) else min(config.sample_size, most)
-    if asked == "off":
+    side = setting if isinstance(setting, int) else min(config.sample_size, most)
+    if setting == "off":
         if max(height, width) > most:
             raise UsageError(f"vae_tiling=off: this bundle's VAE takes up to {most} pixels; it was exported for tiles")
         return None
-    if asked == "auto":
+    if setting == "auto":
         reason = _reason(components, name, height, width, most)
         if reason is None:
             return None
@@ -76,7 +76,7 @@ def tile_side(components: Components, name: str, height: int, width: int, warnin
     if not _possible(components, name, height, width, side):
         least = max(spec.axes[axis].min * config.factor for axis in ("h", "w"))
         raise UsageError(
-            f"vae_tiling={asked}: tiles of {side} pixels, or what is left of them at the edges, are none that this "
+            f"vae_tiling={setting}: tiles of {side} pixels, or what is left of them at the edges, are none that this "
             f"bundle's VAE takes ({least} to {most}, tiles in multiples of {4 * config.factor}); "
             f"export it again: {components.bundle.export_command('--vae-tiling', 'on')}"
         )
@@ -84,14 +84,14 @@ def tile_side(components: Components, name: str, height: int, width: int, warnin
 
 
 def _possible(components: Components, name: str, height: int, width: int, side: int) -> bool:
-    """Whether the VAE takes all tiles of that side, those at the edges too."""
+    """Whether the VAE takes tiles of that side, and the smaller ones at the edges."""
     config = components.bundle.autoencoder
     assert isinstance(config, VAEConfig)
     if side % (4 * config.factor):
         return False
     if name == "vae_encoder" and all(tensor.name != "moments" for tensor in components.spec(name).outputs):
         return False  # exported before there were tiles
-    tiling = Tiling(taken=side // config.factor, given=side)
+    tiling = Tiling(input_side=side // config.factor, output_side=side)
     axes = components.spec(name).axes
     return all(
         axes[axis].min <= part.stop - part.start <= axes[axis].max
@@ -101,7 +101,7 @@ def _possible(components: Components, name: str, height: int, width: int, side: 
 
 
 def _reason(components: Components, name: str, height: int, width: int, most: int) -> str | None:
-    """Return why an image has to be cut, or None."""
+    """Return why an image has to be cut into tiles, or None if it need not be."""
     if max(height, width) > most:
         return f"this bundle's VAE takes up to {most} pixels"
     with components.use(name) as (engine,):
@@ -124,10 +124,10 @@ def _reason(components: Components, name: str, height: int, width: int, most: in
 
 
 def scratch_bytes(config: VAEConfig, height: int, width: int, precision: str) -> int:
-    """Return about how much memory a VAE takes beside its weights.
+    """Return an estimate of the memory that a VAE takes beside its weights.
 
-    At full resolution, some arrays of the last width but one are alive at once. Measured with SDXL's decoder in float32
-    at 512x512 and 1024x1024: 4.2 kB for each pixel in ONNX Runtime, 2.5 kB in OpenVINO.
+    It is that of four arrays at full resolution with the channels of the second level. Measured with SDXL's decoder in
+    float32 at 512x512 and 1024x1024: 4.2 kB for each pixel in ONNX Runtime, 2.5 kB in OpenVINO.
     """
     coarse = config.channels[min(1, len(config.channels) - 1)]
     return height * width * _BYTES[precision] * 4 * coarse

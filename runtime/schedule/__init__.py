@@ -1,7 +1,7 @@
-"""Solvers as tables of matrices: :func:`make_schedule` turns a scheduler config and a request into numbers."""
+"""Solvers as tables of matrices: :func:`make_schedule` computes a table from a scheduler's config and its settings."""
 
+from .combinations import STATE_SLOTS
 from .make import make_schedule
-from .rows import STATE_SLOTS
 from .schedule import Schedule
 from .solver_registry import solver_names
 

@@ -1,4 +1,4 @@
-"""Reads a request's ``scheduler`` and ``scheduler_config``: the solver and its config.
+"""Reads a request's ``scheduler`` and ``scheduler_config``: which solver, with which config.
 
 diffusers' own objects and classes are read by their attributes (``config``, ``__name__``): neither diffusers nor torch
 is imported here.
@@ -19,7 +19,7 @@ from .solver_registry import SOLVERS, find_solver
 __all__ = ["SchedulerChoice", "choose_scheduler", "described_config", "read_scheduler_config"]
 
 _CLASS = "_class_name"
-_LARGEST = 2**24  # bytes of a config; what is longer is cut off, and then is no JSON
+_LARGEST = 2**24  # bytes that are read of a config; a longer file is cut off there, and is then no JSON
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,9 @@ class SchedulerChoice:
 
     Attributes:
         solver: its name.
-        config: a whole config: the checkpoint's, or one that takes its place.
-        overrides: options on top of it.
-        warnings: what of the config has no effect, or may be a mistake.
+        config: a complete config: the checkpoint's, or one that replaces it.
+        overrides: options that replace the config's.
+        warnings: options of the config that have no effect, or may be a mistake.
 
     """
 
@@ -44,16 +44,15 @@ def choose_scheduler(scheduler: Any, scheduler_config: Any, checkpoint: Mapping[
     """Read a request's ``scheduler`` and ``scheduler_config``.
 
     Args:
-        scheduler: a name; a scheduler class of diffusers, which is made from the config as by ``from_config``; a
-            scheduler object of diffusers, or a whole config, which holds in place of the checkpoint's; or None.
-        scheduler_config: options on top of the config; or a whole config of diffusers (it has private keys such as
-            ``_class_name``) or the path of its file, which takes the place of the checkpoint's; or None. Where neither
-            names a solver (an object of diffusers that was made by hand does not write its class into its config),
-            it is the checkpoint's.
+        scheduler: a name; or a scheduler class of diffusers, with the config as in ``from_config``; or a scheduler
+            object of diffusers, or its config, which replaces the checkpoint's; or None.
+        scheduler_config: options that replace the config's; or a complete config of diffusers, which has private keys
+            such as ``_class_name``, or the path of its file, which replaces the checkpoint's; or None. If neither
+            argument names a solver, it is the checkpoint's.
         checkpoint: the checkpoint's config.
 
     Raises:
-        UsageError: these are something else, no solver is named, or a file cannot be read.
+        UsageError: an argument is none of these, no solver is named, or a file cannot be read.
 
     """
     config, overrides = checkpoint, _config_of(scheduler_config)
@@ -72,7 +71,7 @@ def choose_scheduler(scheduler: Any, scheduler_config: Any, checkpoint: Mapping[
 
 
 def described_config(scheduler: Any, scheduler_config: Any) -> dict[str, object]:
-    """Return the options that a caller gave, private keys left out, as values that can be written as JSON."""
+    """Return the options that a caller set, without private keys, as values that can be written as JSON."""
     config = _config_of(scheduler_config)
     if not any(key.startswith("_") for key in config) and not (scheduler is None or isinstance(scheduler, (str, type))):
         config = _config_of(scheduler if isinstance(scheduler, Mapping) else scheduler.config) | config
@@ -134,24 +133,24 @@ def _defaulted(config: Mapping[str, object]) -> list[str]:
 
 
 def _warnings(name: str, config: Mapping[str, object], checkpoint: Mapping[str, object]) -> tuple[str, ...]:
-    """Say what a config that takes the place of the checkpoint's holds in vain, or differently."""
+    """Warn of options without effect in a config that replaces the checkpoint's, and of another prediction type."""
     solver, _ = find_solver(name)
-    known = solver.options.defaults
-    anywhere = {option for other in SOLVERS.values() for option in other.options.defaults}
-    foreign = [key for key in config if not key.startswith("_") and key not in known]
+    defaults = solver.options.defaults
+    of_any_solver = {option for other in SOLVERS.values() for option in other.options.defaults}
+    foreign = [key for key in config if not key.startswith("_") and key not in defaults]
     warnings = []
     if foreign:
-        listed = ", ".join(key if key in anywhere else f"{key}{nearest(key, known)}" for key in foreign)
+        listed = ", ".join(key if key in of_any_solver else f"{key}{nearest(key, defaults)}" for key in foreign)
         warnings.append(f"scheduler_config: {solver.name} has no {listed}: no effect, as in diffusers")
     warnings += [
         f"scheduler_config: {key}={config[key]!r} has no effect, as in diffusers: _use_default_values names it"
         for key in _defaulted(config)
-        if config.get(_CLASS) == solver.name and key in known and config.get(key, known[key]) != known[key]
+        if config.get(_CLASS) == solver.name and key in defaults and config.get(key, defaults[key]) != defaults[key]
     ]
-    theirs, ours = (str(part.get("prediction_type") or "epsilon") for part in (checkpoint, config))
-    if "prediction_type" in known and theirs != ours:
+    trained, requested = (str(part.get("prediction_type") or "epsilon") for part in (checkpoint, config))
+    if "prediction_type" in defaults and trained != requested:
         warnings.append(
-            f"scheduler_config: prediction_type is {ours}, the checkpoint's is {theirs}; images are noise if that is "
-            "not meant"
+            f"scheduler_config: prediction_type is {requested}, the checkpoint's is {trained}; images are noise if "
+            "that is not meant"
         )
     return tuple(warnings)

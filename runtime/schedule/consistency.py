@@ -1,7 +1,7 @@
 """Samplers for distilled models: LCM (https://arxiv.org/abs/2310.04378) and TCD (https://arxiv.org/abs/2402.19159).
 
 Both jump to a predicted x0 (TCD: to a lower noise level on the same trajectory) and add fresh noise up to the
-next level. Their timesteps are a subset of those the student was distilled on, ``original_inference_steps`` many;
+next level. Their timesteps are some of the ``original_inference_steps`` that the student was distilled on;
 ``timestep_spacing`` and ``steps_offset`` have no effect.
 """
 
@@ -10,9 +10,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from ...engines.errors import UsageError
+from .combinations import NOISE, Array, Indices, X
 from .ddim import alpha_bar, timestep_level
 from .predicted import clipped_if_configured, noise_at, x0_at
-from .rows import NOISE, Array, Indices, X
 from .solver import Grid, ScheduleRequest, Solver, Steps
 from .solver_options import BETAS, OptionTable
 
@@ -45,7 +45,7 @@ def _distilled_timesteps(request: ScheduleRequest) -> Array:
 
 
 def _unusual(request: ScheduleRequest, timesteps: Array, original: Array) -> tuple[str, ...]:
-    """Return what diffusers warns of: timesteps that the student was not distilled on."""
+    """Return warnings, as diffusers gives them, of timesteps that the student was not distilled on."""
     warnings = []
     last = request.options.num_train_timesteps - 1
     if timesteps[0] != last:
@@ -63,8 +63,8 @@ def _unusual(request: ScheduleRequest, timesteps: Array, original: Array) -> tup
 def _lcm_steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     options = request.options
     t = grid.timesteps[i]
-    following = np.append(grid.timesteps[1:], grid.timesteps[-1])[i]
-    a, a_next = alpha_bar(request, t), alpha_bar(request, following)
+    t_next = np.append(grid.timesteps[1:], grid.timesteps[-1])[i]
+    a, a_next = alpha_bar(request, t), alpha_bar(request, t_next)
     x0, unclipped_x0 = clipped_if_configured(request, x0_at(options.prediction_type, np.sqrt(a), np.sqrt(1 - a)))
     # boundary condition of the consistency function: c_skip -> 1 and c_out -> 0 as t -> 0
     scaled = t * options.timestep_scaling
@@ -79,10 +79,10 @@ def _lcm_steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
 def _tcd_steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     options = request.options
     t = grid.timesteps[i]
-    following = np.append(grid.timesteps, 0)[i + 1]
+    t_next = np.append(grid.timesteps, 0)[i + 1]
     # float32, because the product is rounded down to a whole timestep
-    s = np.floor((1 - request.eta) * following.astype(np.float32)).astype(np.float64)
-    a, a_s, a_next = alpha_bar(request, t), alpha_bar(request, s), alpha_bar(request, following)
+    s = np.floor((1 - request.eta) * t_next.astype(np.float32)).astype(np.float64)
+    a, a_s, a_next = alpha_bar(request, t), alpha_bar(request, s), alpha_bar(request, t_next)
     x0 = x0_at(options.prediction_type, np.sqrt(a), np.sqrt(1 - a))
     eps = noise_at(options.prediction_type, np.sqrt(a), np.sqrt(1 - a))
     x_s = np.sqrt(a_s) * x0 + np.sqrt(1 - a_s) * eps

@@ -1,11 +1,11 @@
-"""Which of a grid's evaluations are made: ``strength``, ``denoising_start`` and ``denoising_end``."""
+"""Which of a solver's evaluations are run: ``strength``, ``denoising_start`` and ``denoising_end`` choose them."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from ...engines.errors import UsageError
-from .rows import Indices
+from .combinations import Indices
 from .solver import Grid, ScheduleRequest, Solver
 
 __all__ = ["Cut", "evaluations"]
@@ -16,7 +16,7 @@ class Cut:
     """The part of the schedule that is run, in the terms of diffusers' pipelines.
 
     Attributes:
-        strength: share of the steps made from a noised image, in [0, 1]; None starts from pure noise.
+        strength: share of the steps to take from an image with noise added, in [0, 1]; None starts from pure noise.
         denoising_start: share of the noise schedule that another model has run already; the latent comes from it.
         denoising_end: share of the noise schedule after which to stop and hand the latent on.
 
@@ -39,10 +39,10 @@ class Cut:
 
 
 def evaluations(solver: Solver, request: ScheduleRequest, grid: Grid, cut: Cut) -> Indices:
-    """Return the indices of the evaluations that are made, ``[N]``, consecutive.
+    """Return the indices of the evaluations that are run, ``[N]``, consecutive.
 
     Raises:
-        UsageError: nothing is left to do.
+        UsageError: none is left.
 
     """
     begin, end = _begin(solver, request, grid, cut), len(grid.timesteps)
@@ -58,13 +58,13 @@ def evaluations(solver: Solver, request: ScheduleRequest, grid: Grid, cut: Cut) 
 def _begin(solver: Solver, request: ScheduleRequest, grid: Grid, cut: Cut) -> int:
     total = len(grid.timesteps)
     if cut.denoising_start is not None:
-        left = int((grid.timesteps < _cutoff(request, cut.denoising_start)).sum())
-        if solver.order == 2 and left % 2 == 0:
-            left += 1  # not between the two evaluations of a step
-        return total - left
+        remaining = int((grid.timesteps < _cutoff(request, cut.denoising_start)).sum())
+        if solver.order == 2 and remaining % 2 == 0:
+            remaining += 1  # not between the two evaluations of a step
+        return total - remaining
     if cut.strength is None:
         return 0
-    # A grid of given timesteps counts its evaluations as steps, as in diffusers' pipelines.
+    # With custom timesteps each evaluation counts as a step, as in diffusers' pipelines.
     steps = total if request.steps is None else request.steps
     return (steps - min(int(steps * cut.strength), steps)) * solver.order
 

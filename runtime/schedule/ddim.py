@@ -3,9 +3,9 @@
 import numpy as np
 
 from ...engines.errors import UsageError
+from .combinations import NOISE, Array, Indices
 from .levels import training_levels
 from .predicted import clipped_if_configured, noise_at, x0_at
-from .rows import NOISE, Array, Indices
 from .solver import Grid, ScheduleRequest, Solver, Steps
 from .solver_options import BETAS, OptionTable
 from .spacing import spaced_timesteps
@@ -14,9 +14,9 @@ __all__ = ["DDIM", "alpha_bar", "timestep_level"]
 
 
 def alpha_bar(request: ScheduleRequest, timesteps: Array) -> Array:
-    """Return the share of signal variance at whole timesteps; below zero it is what follows the last step.
+    """Return the share of signal variance at whole timesteps; a timestep below zero is the end of the last step.
 
-    ``set_alpha_to_one`` decides whether that is a clean image or still the lowest trained noise level.
+    ``set_alpha_to_one`` decides whether the last step ends at a clean image or at the lowest trained noise level.
 
     Raises:
         UsageError: a timestep beyond those of training.
@@ -24,13 +24,13 @@ def alpha_bar(request: ScheduleRequest, timesteps: Array) -> Array:
     """
     trained = training_levels(request.options, floor=False).alphas_cumprod.astype(np.float64)
     last = 1.0 if request.options.set_alpha_to_one else trained[0]
-    at = timesteps.astype(np.int64)
-    if at.size and at.max() >= len(trained):
+    indices = timesteps.astype(np.int64)
+    if indices.size and indices.max() >= len(trained):
         raise UsageError(
-            f"{request.solver}: timestep {at.max()} is beyond the last training timestep {len(trained) - 1}; "
+            f"{request.solver}: timestep {indices.max()} is beyond the last training timestep {len(trained) - 1}; "
             "lower steps_offset or the number of steps"
         )
-    return np.where(at >= 0, trained[np.clip(at, 0, None)], last)
+    return np.where(indices >= 0, trained[np.clip(indices, 0, None)], last)
 
 
 def timestep_level(request: ScheduleRequest, grid: Grid, i: Indices) -> tuple[Array, Array]:

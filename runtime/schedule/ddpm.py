@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from .combinations import NOISE, Array, Indices, X
 from .ddim import alpha_bar, timestep_level
 from .predicted import clipped_if_configured, x0_at
-from .rows import NOISE, Array, Indices, X
 from .solver import Grid, ScheduleRequest, Solver, Steps
 from .solver_options import BETAS, OptionTable
 from .spacing import spaced_timesteps

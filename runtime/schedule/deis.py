@@ -6,10 +6,10 @@ a polynomial in log rho, which is integrated over the step in closed form.
 
 import numpy as np
 
+from .combinations import Indices, X, state
 from .dpm_step import half_log_snr
 from .log_snr import levels_at, log_snr_grid, variance_preserving_level
 from .predicted import noise_at, signal_and_noise
-from .rows import Indices, X, slot
 from .singles import Singles, exp
 from .solver import Grid, ScheduleRequest, Solver, Steps
 from .solver_options import BETAS, OptionTable
@@ -20,7 +20,7 @@ __all__ = ["DEIS"]
 def _steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     options = request.options
     (a_t, s_t), (a_s, s_s), *older = (signal_and_noise(levels_at(grid, i, back)) for back in (-1, 0, 1, 2))
-    eps = noise_at(options.prediction_type, a_s, s_s), slot(1), slot(2)
+    eps = noise_at(options.prediction_type, a_s, s_s), state(1), state(2)
     rho_t, *rho = (sigma / alpha for alpha, sigma in ((a_t, s_t), (a_s, s_s), *older))
     h = half_log_snr((a_t, s_t)) - half_log_snr((a_s, s_s))
 
@@ -41,8 +41,8 @@ def _log_rho_weights(start: Singles, end: Singles, nodes: list[Singles]) -> list
     In float32 as in diffusers, see :mod:`.singles`; diffusers takes these logarithms from numpy.
     """
 
-    def antiderivative(rho: Singles, own: Singles, others: list[Singles]) -> Singles:
-        log, b, (c, *rest) = np.log(rho), np.log(own), [np.log(other) for other in others]
+    def antiderivative(rho: Singles, node: Singles, others: list[Singles]) -> Singles:
+        log, b, (c, *rest) = np.log(rho), np.log(node), [np.log(other) for other in others]
         if not rest:
             linear: Singles = rho * (-c + log - 1) / (b - c)
             return linear
@@ -52,17 +52,17 @@ def _log_rho_weights(start: Singles, end: Singles, nodes: list[Singles]) -> list
         return quadratic
 
     weights = []
-    for k, own in enumerate(nodes):
+    for k, node in enumerate(nodes):
         others = nodes[k + 1 :] + nodes[:k]
-        weights.append(antiderivative(end, own, others) - antiderivative(start, own, others))
+        weights.append(antiderivative(end, node, others) - antiderivative(start, node, others))
     return weights
 
 
 def _orders(request: ScheduleRequest, grid: Grid, i: Indices) -> Indices:
     options = request.options
-    left = len(grid.timesteps) - i
+    remaining = len(grid.timesteps) - i
     order: Indices = np.minimum(options.solver_order, i - i[0] + 1)
-    return np.minimum(order, left) if options.lower_order_final and len(grid.timesteps) < 15 else order
+    return np.minimum(order, remaining) if options.lower_order_final and len(grid.timesteps) < 15 else order
 
 
 def _grid(request: ScheduleRequest) -> Grid:

@@ -1,12 +1,12 @@
 """DPM-Solver-2 in k-diffusion's form, plain and ancestral (https://arxiv.org/abs/2206.00927, algorithm 1).
 
-Two evaluations per step: half a step in log sigma, then the whole step with the slope found there.
+Two evaluations per step: half a step in log sigma, then the full step with the slope at its middle.
 """
 
 import numpy as np
 
+from .combinations import NOISE, Array, Indices, X, state
 from .euler import ancestral_split
-from .rows import NOISE, Array, Indices, X, slot
 from .sigma_space import derivative_at, initial_noise, input_scale, sigma_level, spaced_levels
 from .singles import rounded
 from .solver import Grid, ScheduleRequest, Solver, Steps
@@ -21,8 +21,8 @@ START = 1
 def step_ends(grid: Grid, i: Indices) -> tuple[Array, Array]:
     """Return the sigmas at the two ends of the step that evaluation ``i`` belongs to.
 
-    The grid holds each sigma but the first twice, so that the level reported for the evaluation in the middle of a
-    step is the end of that step, as in diffusers.
+    The grid holds each sigma but the first twice: the evaluation in the middle of a step has the sigma of the step's
+    end, as in diffusers.
     """
     start = i - i % 2
     return grid.sigmas[start], grid.sigmas[start + 1]
@@ -58,7 +58,7 @@ def _steps(request: ScheduleRequest, grid: Grid, i: Indices, ancestral: bool) ->
     middle = _middle(sigma, end)
     first = i % 2 == 0
     to_middle = X + (middle - sigma) * derivative_at(request, sigma)
-    to_end = slot(START) + (end - sigma) * derivative_at(request, middle) + up * NOISE
+    to_end = state(START) + (end - sigma) * derivative_at(request, middle) + up * NOISE
     return Steps(
         new_state={0: np.where(first, to_middle, to_end), START: X},
         input_scale=input_scale(np.where(first, sigma, middle)),

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from ...engines.errors import UsageError
+from .combinations import NOISE, Array, Indices, X, state
 from .dpm_step import DPM_SYNONYMS, Factors, half_log_snr, step_factors
 from .log_snr import dpm_grid, levels_at, variance_preserving_level
 from .predicted import noise_at, signal_and_noise, x0_at
-from .rows import NOISE, Array, Indices, X, slot
 from .singles import Singles
 from .solver import Grid, ScheduleRequest, Solver, Steps
 from .solver_options import BETAS, OptionTable
@@ -23,27 +23,27 @@ __all__ = ["DPM_MULTISTEP", "check_order", "multistep"]
 def multistep(
     request: ScheduleRequest, grid: Grid, i: Indices, m0: Array, factors: Factors, input_scale: Array | None = None
 ) -> Steps:
-    """Return the steps that extrapolate from the last one to three predictions; slots 1 and 2 remember them.
+    """Return steps that extrapolate from the last one to three predictions; the state holds the earlier two.
 
     Args:
         request: ``algorithm_type``, ``solver_type`` and the order options are read.
-        grid: where the evaluations are.
-        i: which of them.
-        m0: what the solver integrates, as predicted at this evaluation.
-        factors: signal and noise factors of the latent by noise-to-signal ratio.
-        input_scale: ``[N]``, one if None.
+        grid: all evaluations.
+        i: indices of the chosen evaluations, ``[N]``.
+        m0: the prediction at this evaluation: the x0, or the noise, that the algorithm integrates.
+        factors: returns signal and noise factors of the latent for a noise-to-signal ratio.
+        input_scale: ``[N]``; None is ones.
 
     """
     options = request.options
     levels = [factors(levels_at(grid, i, back)) for back in (-1, 0, 1, 2)]
     f = step_factors(options.algorithm_type, levels[1], levels[0])
-    D1, D1_corrected, D2 = _differences((m0, slot(1), slot(2)), [half_log_snr(level) for level in levels])
+    D1, D1_corrected, D2 = _differences((m0, state(1), state(2)), [half_log_snr(level) for level in levels])
     order = _orders(request, grid, i)
     first = f.A * X + f.B_0 * m0 + f.C * NOISE
     second = first + (f.B_1_midpoint if options.solver_type == "midpoint" else f.B_1_exact) * D1
     third = first + f.B_1_exact * D1_corrected + f.B_2 * D2
     return Steps(
-        new_state={0: np.where(order == 1, first, np.where(order == 2, second, third)), 1: m0, 2: slot(1)},
+        new_state={0: np.where(order == 1, first, np.where(order == 2, second, third)), 1: m0, 2: state(1)},
         input_scale=np.ones(len(i)) if input_scale is None else input_scale,
         needs_noise=np.full(len(i), options.algorithm_type.startswith("sde")),
     )
@@ -70,7 +70,7 @@ def _differences(m: tuple[Array, Array, Array], lambdas: list[Singles]) -> tuple
 
 
 def _orders(request: ScheduleRequest, grid: Grid, i: Indices) -> Indices:
-    """Return the order of each step: what history allows, lowered at the end as the options say."""
+    """Return the order of each step: limited by the number of earlier steps, and lower at the end by the options."""
     options = request.options
     total = len(grid.timesteps)
     order: Indices = np.minimum(options.solver_order, i - i[0] + 1)
@@ -83,7 +83,7 @@ def _orders(request: ScheduleRequest, grid: Grid, i: Indices) -> Indices:
 
 
 def check_order(request: ScheduleRequest, orders_by_algorithm: Mapping[str, int]) -> None:
-    """Refuse an order that the chosen algorithm does not have.
+    """Check that the chosen algorithm has the chosen order.
 
     Raises:
         UsageError: the order is above the algorithm's highest.

@@ -1,20 +1,20 @@
 """DPM-Solver++ (2S) for the diffusion SDE, k-diffusion's ``sample_dpmpp_sde``.
 
-Two evaluations per step: an ancestral step to the middle in log sigma, then the whole ancestral step with the
+Two evaluations per step: an ancestral step to the middle in log sigma, then the full ancestral step with the
 x0 predicted there (https://arxiv.org/abs/2211.01095, algorithm 1, with r = 1/2).
 
-Noise: diffusers reads both noises of a step off one Brownian path, through ``torchsde``, seeded apart from the
-generator of the request. Here each evaluation samples from the request's generator, and the two noises of a step have
-the correlation that they would have on the path: over [middle, start] and [end, start], which overlap, it is
-``sqrt((start - middle) / (start - end))``. Same distribution, other numbers.
+Noise: diffusers takes both noises of a step from one Brownian path, through ``torchsde``, with a seed of its own. Here
+each evaluation takes noise from the request's generator, and the two noises of a step are correlated as they are on
+such a path: over the overlapping intervals [middle, start] and [end, start] the correlation is
+``sqrt((start - middle) / (start - end))``. The distribution is the same, the numbers are not.
 """
 
 import numpy as np
 
+from .combinations import NOISE, Array, Indices, X, state
 from .dpm2 import interleaved, step_ends
 from .euler import ancestral_split
 from .predicted import denoised_at_sigma
-from .rows import NOISE, Array, Indices, X, slot
 from .sigma_space import initial_noise, input_scale, sigma_level, spaced_levels, twice_but_first
 from .singles import rounded
 from .solver import Grid, ScheduleRequest, Solver, Steps
@@ -38,10 +38,10 @@ def _steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     middle = np.sqrt(sigma * sigma_next)
     first = i % 2 == 0
     shared = (sigma - middle) / (sigma - sigma_next)
-    path = np.sqrt(shared) * slot(PATH) + np.sqrt(1 - shared) * NOISE
+    path = np.sqrt(shared) * state(PATH) + np.sqrt(1 - shared) * NOISE
 
     to_middle = _ancestral_step(X, denoised_at_sigma(request, sigma), sigma, middle, NOISE)
-    to_end = _ancestral_step(slot(START), denoised_at_sigma(request, middle), sigma, sigma_next, path)
+    to_end = _ancestral_step(state(START), denoised_at_sigma(request, middle), sigma, sigma_next, path)
     to_zero = denoised_at_sigma(request, sigma)
     x_next = np.where(sigma_next == 0, to_zero, np.where(first, to_middle, to_end))
     return Steps(

@@ -1,16 +1,16 @@
 """DPM-Solver and DPM-Solver++, singlestep, of order 1 to 3 (references in :mod:`.dpm_multistep`).
 
-Steps come in groups of 1, 2 or 3 that all start from the sample at the beginning of their group: the k-th one takes
-the whole way from there again, with k predictions. A group is thus one step of order k at k evaluations, and
-``num_inference_steps`` counts the evaluations.
+Evaluations come in groups of 1, 2 or 3. After the k-th evaluation of a group, the latent is computed again from the
+beginning of the group, now with k predictions. So a group of k evaluations is one step of order k;
+``num_inference_steps`` counts evaluations.
 """
 
 import numpy as np
 
+from .combinations import NOISE, Array, Indices, X, state
 from .dpm_step import DPM_SYNONYMS, half_log_snr, step_factors
 from .log_snr import dpm_grid, levels_at, variance_preserving_level
 from .predicted import noise_at, signal_and_noise, x0_at
-from .rows import NOISE, Array, Indices, X, slot
 from .solver import Grid, ScheduleRequest, Solver, Steps
 from .solver_options import BETAS, OptionTable, SolverOptions
 
@@ -22,21 +22,21 @@ START, PREDICTIONS = 1, 2
 def _orders(options: SolverOptions, steps: int) -> Indices:
     """Return the order of every evaluation.
 
-    Groups of the full order, then what is left over. Where nothing is left over but the end asks for low order, the
-    last group is broken up. As in diffusers, ``lower_order_final`` counts as set when the steps do not divide into
-    groups or the last step goes to zero noise.
+    There are groups of the full order, then a shorter group with the remaining evaluations. If none remain, but the
+    order is to be low at the end, the last group is split. As in diffusers, ``lower_order_final`` counts as set if the
+    steps do not divide into groups, or the last step goes to zero noise.
     """
     order, to_zero = options.solver_order, options.final_sigmas_type == "zero"
     group = list(range(1, order + 1))
-    whole, rest = divmod(steps, order)
+    full_groups, rest = divmod(steps, order)
     if options.lower_order_final or rest or to_zero:
         if rest == 0 and order > 1:
             tail = [*range(1, order), 1]
-            orders = group * (whole - 1) + tail
+            orders = group * (full_groups - 1) + tail
         else:
-            orders = group * whole + list(range(1, rest + 1))
+            orders = group * full_groups + list(range(1, rest + 1))
     else:
-        orders = group * whole
+        orders = group * full_groups
     if to_zero:
         orders[-1] = 1
     return np.array(orders)
@@ -48,10 +48,10 @@ def _steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     predicted = x0_at if options.algorithm_type.endswith("++") else noise_at
     m = (
         predicted(options.prediction_type, *signal_and_noise(levels_at(grid, i))),
-        slot(PREDICTIONS),
-        slot(PREDICTIONS + 1),
+        state(PREDICTIONS),
+        state(PREDICTIONS + 1),
     )
-    sample = np.where(order == 1, X, slot(START))
+    sample = np.where(order == 1, X, state(START))
     chosen = [_step(options, grid, i, sample, m, k) for k in range(1, options.solver_order + 1)]
     return Steps(
         new_state={0: np.choose(order - 1, chosen), START: sample, PREDICTIONS: m[0], PREDICTIONS + 1: m[1]},
@@ -61,7 +61,7 @@ def _steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
 
 
 def _step(options: SolverOptions, grid: Grid, i: Indices, sample: Array, m: tuple[Array, ...], order: int) -> Array:
-    """Return the whole way from the beginning of a group, at its ``order``-th evaluation; ``m`` is newest first."""
+    """Return the latent computed from a group's beginning at its ``order``-th evaluation; ``m`` is newest first."""
     end, *levels = (signal_and_noise(levels_at(grid, i, back)) for back in range(-1, order))
     f = step_factors(options.algorithm_type, levels[-1], end)
     moved: Array = f.A * sample + f.B_0 * m[order - 1] + f.C * NOISE

@@ -1,7 +1,7 @@
 """Euler and DPM-Solver++ in EDM's own preconditioning (https://arxiv.org/abs/2206.00364, table 1, last column).
 
-For checkpoints trained that way: the noise levels come from ``sigma_min`` to ``sigma_max``, not from betas, and the
-network gets ``log(sigma) / 4``.
+They are for checkpoints trained that way: the noise levels lie between ``sigma_max`` and ``sigma_min`` and do not
+follow from betas, and the network's timestep is ``log(sigma) / 4``.
 """
 
 from collections.abc import Callable
@@ -9,9 +9,9 @@ from collections.abc import Callable
 import numpy as np
 
 from ...engines.errors import UsageError
+from .combinations import OUTPUT, Array, Indices, X
 from .dpm_multistep import check_order, multistep
 from .dpm_step import DPM_SYNONYMS
-from .rows import OUTPUT, Array, Indices, X
 from .sigma_space import sigma_level
 from .singles import Singles, rounded
 from .solver import Grid, ScheduleRequest, Solver, Steps
@@ -40,7 +40,9 @@ def _grid(request: ScheduleRequest, lowest: Callable[[Array, float], float]) -> 
     if options.sigma_schedule == "karras":
         sigmas = rounded(karras_sigmas(high, low, n, options.rho))
     else:
-        sigmas = rounded(exponential_sigmas(low, high, n)[::-1])  # from the low end: a single step is made there
+        sigmas = rounded(
+            exponential_sigmas(low, high, n)[::-1]
+        )  # computed from the low end: a single step begins at sigma_min
     final = 0.0 if options.final_sigmas_type == "zero" else lowest(sigmas, low)
     return Grid(
         timesteps=rounded(0.25 * np.log(sigmas)),

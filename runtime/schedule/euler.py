@@ -5,7 +5,7 @@ Algorithm 1 of https://arxiv.org/abs/2206.00364 without its correction, and k-di
 
 import numpy as np
 
-from .rows import NOISE, Array, Indices, X
+from .combinations import NOISE, Array, Indices, X
 from .sigma_space import derivative_at, initial_noise, input_scale, sigma_level, spaced_levels
 from .singles import rounded
 from .solver import Grid, ScheduleRequest, Solver, Steps
@@ -40,7 +40,7 @@ def _ancestral_grid(request: ScheduleRequest) -> Grid:
 
 
 def ancestral_split(sigma: Array, sigma_next: Array) -> tuple[Array, Array]:
-    """Return how far down to step, and how much fresh noise comes back up: ``down**2 + up**2 = sigma_next**2``."""
+    """Return the sigma to step down to, and that of the noise to add: ``down**2 + up**2 = sigma_next**2``."""
     down = sigma_next**2 / sigma
     up = sigma_next * np.sqrt(1 - (sigma_next / sigma) ** 2)
     return down, up

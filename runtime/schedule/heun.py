@@ -1,13 +1,13 @@
 """Heun's method: algorithm 1 of https://arxiv.org/abs/2206.00364, without its added noise.
 
 Two evaluations per step: an Euler step, then the same step again with the mean of the slopes at both ends. The
-last step goes to zero noise, where there is no slope, and stays an Euler step.
+last step goes to zero noise, where there is no slope: it is an Euler step.
 """
 
 import numpy as np
 
+from .combinations import Indices, X, state
 from .predicted import clipped_if_configured, denoised_at_sigma
-from .rows import Indices, X, slot
 from .sigma_space import (
     initial_noise,
     input_scale,
@@ -39,7 +39,7 @@ def _steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     slope = (X - x0) / sigma
     euler = X + (sigma_next - sigma) * slope
     # at the second evaluation sigma is the end of the step that began one evaluation earlier
-    heun = slot(START) + (sigma - grid.sigmas[i - 1]) * 0.5 * (slot(SLOPE) + slope)
+    heun = state(START) + (sigma - grid.sigmas[i - 1]) * 0.5 * (state(SLOPE) + slope)
     return Steps(
         new_state={0: np.where(first, euler, heun), SLOPE: slope, START: X},
         input_scale=input_scale(sigma),

@@ -5,7 +5,7 @@ The slopes of the last four evaluations are interpolated by a polynomial in sigm
 
 import numpy as np
 
-from .rows import Array, Indices, X, slot
+from .combinations import Array, Indices, X, state
 from .sigma_space import derivative_at, initial_noise, input_scale, sigma_level, spaced_levels
 from .singles import rounded
 from .solver import Grid, ScheduleRequest, Solver, Steps
@@ -27,7 +27,7 @@ def _grid(request: ScheduleRequest) -> Grid:
 
 def _steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     sigma, sigma_next = grid.sigmas[i], grid.sigmas[i + 1]
-    slopes = derivative_at(request, sigma), slot(1), slot(2), slot(3)
+    slopes = derivative_at(request, sigma), state(1), state(2), state(3)
     x_next = X + sum(_weight(grid.sigmas, i, k, sigma, sigma_next) * slope for k, slope in enumerate(slopes))
     return Steps(
         new_state={0: x_next, 1: slopes[0], 2: slopes[1], 3: slopes[2]},
@@ -39,17 +39,17 @@ def _steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
 def _weight(sigmas: Array, i: Indices, k: int, start: Array, end: Array) -> Array:
     """Integrate over the step the Lagrange polynomial that is 1 at ``sigmas[i - k]`` and 0 at the other nodes.
 
-    The order grows with the position in the whole grid, also when an image joins half-way and the slopes of
-    the first steps were never computed: they count as zero, as in diffusers.
+    The order grows with the index in the grid. With ``strength`` or ``denoising_start`` the first evaluations do not
+    run; their slopes count as zero, as in diffusers.
     """
     half, middle = (end - start) / 2, (end + start) / 2
-    at = middle + half * _NODES[:, None]
-    value = np.ones_like(at)
+    points = middle + half * _NODES[:, None]
+    value = np.ones_like(points)
     for j in range(ORDER):
         if j != k:
             used = i >= j
-            node, own = sigmas[np.maximum(i - j, 0)], sigmas[np.maximum(i - k, 0)]
-            value = np.where(used, value * (at - node) / np.where(used, own - node, 1), value)
+            node_j, node_k = sigmas[np.maximum(i - j, 0)], sigmas[np.maximum(i - k, 0)]
+            value = np.where(used, value * (points - node_j) / np.where(used, node_k - node_j, 1), value)
     return np.where(i >= k, half * value.sum(axis=0), 0.0)
 
 

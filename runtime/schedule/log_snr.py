@@ -3,8 +3,8 @@
 import numpy as np
 
 from ...engines.errors import UsageError
+from .combinations import Array, Indices
 from .predicted import signal_and_noise
-from .rows import Array, Indices
 from .sigma_space import refuse_respacing
 from .singles import Singles, rounded, singles
 from .solver import Grid, ScheduleRequest
@@ -16,7 +16,7 @@ __all__ = ["dpm_grid", "levels_at", "log_snr_grid", "variance_preserving_level"]
 def levels_at(grid: Grid, i: Indices, back: int = 0) -> Singles:
     """Return the noise-to-signal ratios ``back`` evaluations before ``i``, ``[N]``, in float32.
 
-    Before the first evaluation there are none; the values there are not used.
+    For evaluations before the first, the value is that of the first; it is not used.
     """
     return singles(grid.sigmas[np.maximum(i - back, 0)])
 
@@ -30,15 +30,15 @@ def variance_preserving_level(_request: ScheduleRequest, grid: Grid, i: Indices)
 def log_snr_grid(
     request: ScheduleRequest, *, final: str | None = None, round_cosine: bool = True, end_at_spacing: bool = True
 ) -> Grid:
-    """Return whole timesteps and their sigmas, by the options' spacing or the request's own timesteps.
+    """Return whole timesteps and their sigmas, by the options' spacing or for custom timesteps.
 
     Args:
         request: the solver's input.
         final: ``final_sigmas_type`` for a solver without that option.
-        round_cosine: round the timesteps of Karras sigmas also for the cosine beta schedule (diffusers'
-            multistep DPM-Solver cuts their fractions off instead).
-        end_at_spacing: end, where that is not zero, at the lowest sigma of the chosen spacing rather than at the
-            lowest one trained.
+        round_cosine: whether the timesteps of Karras sigmas are rounded for the cosine beta schedule too; if not,
+            they are truncated, as in diffusers' multistep DPM-Solver.
+        end_at_spacing: if the last sigma is not zero, whether it is the lowest of the chosen spacing, or else the
+            lowest trained one.
 
     """
     options, levels, n = request.options, request.levels, request.step_count
@@ -68,10 +68,10 @@ def log_snr_grid(
 
 
 def dpm_grid(request: ScheduleRequest, *, round_cosine: bool) -> Grid:
-    """Return the grid of DPM-Solver, which cannot reach zero noise when it integrates predicted noise.
+    """Return the grid of DPM-Solver.
 
     Raises:
-        UsageError: it would have to.
+        UsageError: the algorithm integrates predicted noise, which cannot reach zero noise, and the last sigma is zero.
 
     """
     options = request.options

@@ -1,4 +1,4 @@
-"""From a scheduler config and a request to a table of numbers."""
+"""Computes a schedule from a scheduler's config and the settings of a request."""
 
 import itertools
 import math
@@ -9,8 +9,8 @@ from types import MappingProxyType
 import numpy as np
 
 from ...engines.errors import UsageError
+from .combinations import COLUMNS, OUTPUT, Array, X, update_table
 from .cut import Cut, evaluations
-from .rows import COLUMNS, OUTPUT, Array, X, update_table
 from .schedule import Schedule
 from .solver import Grid, ScheduleRequest, Solver
 from .solver_options import resolve_options
@@ -40,19 +40,19 @@ def make_schedule(
         config: the checkpoint's ``scheduler_config.json``.
         num_inference_steps: number of steps; None when ``timesteps`` or ``sigmas`` are set.
         solver: a diffusers class name or a short name (:func:`.solver_names`); the config's ``_class_name`` if None.
-        overrides: options on top of the config, as for diffusers' ``from_config(config, **overrides)``.
-        timesteps: custom timesteps, descending, for solvers that take them.
-        sigmas: custom noise-to-signal ratios, descending, with the one after the last step, for solvers that take
-            them.
-        strength: share of the steps to make, starting from an image noised accordingly; None starts from noise.
-        denoising_start: share of the schedule that another model has run; its latent is used as it is, and ``strength``
-            is not used.
+        overrides: options that replace the config's, as in diffusers' ``from_config(config, **overrides)``.
+        timesteps: custom timesteps, descending, for solvers that accept them.
+        sigmas: custom noise-to-signal ratios, descending, the last one being that after the last step, for solvers that
+            accept them.
+        strength: share of the steps to take, starting from an image with noise added; None starts from noise.
+        denoising_start: share of the schedule that another model has run already; its latent is the start, and
+            ``strength`` is not used.
         denoising_end: share of the schedule after which to stop.
         eta: share of DDPM's noise in DDIM, or the stochasticity of TCD, in [0, 1].
 
     Raises:
-        UsageError: an unknown solver or option, an option the solver does not have, settings whose factors are not
-            finite (where diffusers returns NaN), or a request that leaves no step.
+        UsageError: an unknown solver or option, an option that the solver does not have, settings that make a factor
+            infinite or NaN (where diffusers returns NaN), or settings that leave no step.
 
     """
     chosen, implied = _choose(config, solver)
@@ -73,11 +73,12 @@ def make_schedule(
     return replace(schedule, warnings=(*schedule.warnings, *_few_steps(request, schedule)))
 
 
-_FEW = 4  # steps, as of SDXL-Turbo
+_FEW = 4
+"""Most steps that distilled models such as SDXL-Turbo are meant for."""
 
 
 def _few_steps(request: ScheduleRequest, schedule: Schedule) -> list[str]:
-    """Say that ``leading`` timesteps leave nothing to do for the one step that is made."""
+    """Warn of few steps with ``leading`` timesteps, which begin where hardly any noise is left."""
     first, training = float(schedule.timesteps[0]), request.options.num_train_timesteps
     few = request.steps is not None and request.steps <= _FEW
     if request.options.timestep_spacing != "leading" or not few or first > training / (2 * _FEW):
@@ -89,14 +90,14 @@ def _few_steps(request: ScheduleRequest, schedule: Schedule) -> list[str]:
 
 
 def _assemble(solver: Solver, request: ScheduleRequest, cut: Cut, warnings: tuple[str, ...]) -> Schedule:
-    # Factors that are not used may be infinite on the way (lambda at zero noise, say); the result is checked.
+    # Intermediate numbers may be infinite (lambda at zero noise, for instance); only the result must be finite.
     with np.errstate(all="ignore"):
         grid = solver.grid(request)
         i = evaluations(solver, request, grid, cut)
         steps = solver.steps(request, grid, i)
         update = update_table(steps.new_state, len(i))
         predict = _predict(steps.unclipped_x0, len(i))
-        following = np.array(solver.level(request, grid, i[1:])).T
+        level_after = np.array(solver.level(request, grid, i[1:])).T
         first = solver.level(request, grid, i[:1])
     _check_finite(request, np.concatenate([update.reshape(len(i), -1), predict], axis=1), steps.input_scale)
     return Schedule(
@@ -108,7 +109,7 @@ def _assemble(solver: Solver, request: ScheduleRequest, cut: Cut, warnings: tupl
         update=update,
         needs_noise=steps.needs_noise,
         start=_start(cut, grid, float(first[0][0]), float(first[1][0])),
-        blend=np.concatenate([following, [[1.0, 0.0]]]),
+        blend=np.concatenate([level_after, [[1.0, 0.0]]]),
         step_index=(i - i[0]) // solver.order if steps.step_index is None else steps.step_index,
         warnings=(*warnings, *grid.warnings),
     )
@@ -142,8 +143,8 @@ def _choose(config: Mapping[str, object], solver: str | None) -> tuple[Solver, M
 def _check_supported(solver: Solver, **settings: object) -> None:
     for name, value in settings.items():
         if value is not None and name not in solver.takes:
-            able = ", ".join(other.name for other in SOLVERS.values() if name in other.takes)
-            raise UsageError(f"{solver.name} does not take {name} (these do: {able})")
+            others = ", ".join(other.name for other in SOLVERS.values() if name in other.takes)
+            raise UsageError(f"{solver.name} does not take {name} (these do: {others})")
 
 
 def _checked_steps(

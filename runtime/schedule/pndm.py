@@ -1,19 +1,19 @@
 """Pseudo numerical methods: PLMS, with or without a Runge-Kutta start (Liu et al., https://arxiv.org/abs/2202.09778).
 
-Without the Runge-Kutta start (``skip_prk_steps``, as Stable Diffusion ships it) the first step is taken twice, the
-second time with the mean of both slopes, so N steps are N + 1 evaluations. With it, the first three steps take four
-evaluations each.
+Without the Runge-Kutta start (``skip_prk_steps``, as in Stable Diffusion's config) the first step is taken twice, the
+second time with the mean of both slopes, so that n steps are n + 1 evaluations. With it, the first three steps take
+four evaluations each.
 
-Slots: the latent; the sample a step began with; the last three network outputs. A Runge-Kutta step has to remember
-one thing more than that, so between its second and third evaluation the sample is worked out again from the latent;
-where an image is blended into the latent at that very evaluation, the result differs from diffusers'.
+State: the latent; the sample that a step began with; the last three network outputs. A Runge-Kutta step needs one
+tensor more. So at its third evaluation the sample is recovered from the latent; if an image is blended into the latent
+just before, the result differs from diffusers'.
 """
 
 import numpy as np
 
 from ...engines.errors import UsageError
+from .combinations import OUTPUT, Array, Indices, X, state
 from .ddim import alpha_bar, timestep_level
-from .rows import OUTPUT, Array, Indices, X, slot
 from .solver import Grid, ScheduleRequest, Solver, Steps
 from .solver_options import BETAS, OptionTable
 from .spacing import spaced_timesteps
@@ -77,14 +77,14 @@ def _steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
 
 
 def _multistep(request: ScheduleRequest, t: Array, count: Indices) -> dict[int, Array]:
-    """Adams-Bashforth (equation 12) of the order that history allows."""
-    e = [slot(OUTPUTS), slot(OUTPUTS + 1), slot(OUTPUTS + 2)]
+    """Adams-Bashforth (equation 12), of an order limited by the number of earlier outputs."""
+    e = [state(OUTPUTS), state(OUTPUTS + 1), state(OUTPUTS + 2)]
     skipped = request.options.skip_prk_steps
     repeated = (count == 1) & skipped
-    # the output that the repeated step replaces is not saved
-    known = np.clip(count - 1, 0, 3) if skipped else np.full(len(count), 3)
+    # the output of the repeated evaluation is not saved
+    earlier_outputs = np.clip(count - 1, 0, 3) if skipped else np.full(len(count), 3)
     combined = np.choose(
-        np.where(repeated, 4, known),
+        np.where(repeated, 4, earlier_outputs),
         [
             OUTPUT,
             (3 * OUTPUT - e[0]) / 2,
@@ -95,17 +95,17 @@ def _multistep(request: ScheduleRequest, t: Array, count: Indices) -> dict[int, 
     )
     stride = _stride(request)
     keep, pull = _transfer(request, np.where(repeated, t + stride, t), np.where(repeated, t, t - stride))
-    sample = np.where(repeated, slot(SAVED), X)
+    sample = np.where(repeated, state(SAVED), X)
     pushed = OUTPUT, e[0], e[1]
     outputs = {OUTPUTS + k: np.where(repeated, e[k], pushed[k]) for k in range(3)}
     return {0: keep * sample + pull * combined, SAVED: X, **outputs}
 
 
 def _runge_kutta(request: ScheduleRequest, t: Array, count: Indices) -> dict[int, Array]:
-    """Classical Runge-Kutta (equation 13), its four stages being one evaluation each.
+    """Classical Runge-Kutta (equation 13); each of its four stages is one evaluation.
 
-    Slot KEPT holds, after the first stage, the sample; after the second, the weighted sum of the outputs so far;
-    after the third, the step's result but for the last output.
+    Entry SAVED of the state is, after the first stage, the sample; after the second, the weighted sum of both outputs;
+    after the third, the step's result without the last output's part.
     """
     stage = count % 4
     step = np.minimum(count // 4, RUNGE_KUTTA_STEPS - 1)
@@ -113,14 +113,14 @@ def _runge_kutta(request: ScheduleRequest, t: Array, count: Indices) -> dict[int
     keep, pull = _transfer(request, _runge_kutta_timesteps(request)[4 * step], np.where(stage % 2, t, t - half))
     keep_before, pull_before = np.roll(keep, 1), np.roll(pull, 1)
     keep_after, pull_after = np.roll(keep, -1), np.roll(pull, -1)
-    e = [slot(OUTPUTS), slot(OUTPUTS + 1), slot(OUTPUTS + 2)]
+    e = [state(OUTPUTS), state(OUTPUTS + 1), state(OUTPUTS + 2)]
 
-    second_output = 3 * (slot(SAVED) - e[0] / 6)
+    second_output = 3 * (state(SAVED) - e[0] / 6)
     recovered = (X - pull_before * second_output) / keep_before
-    sample = np.choose(stage, [X, slot(SAVED), recovered, X])
-    but_last = keep_after * sample + pull_after * (slot(SAVED) + OUTPUT / 3)
+    sample = np.choose(stage, [X, state(SAVED), recovered, X])
+    but_last = keep_after * sample + pull_after * (state(SAVED) + OUTPUT / 3)
     saved = np.choose(stage, [X, e[0] / 6 + OUTPUT / 3, but_last, X])
-    moved = np.where(stage == 3, slot(SAVED) + pull / 6 * OUTPUT, keep * sample + pull * OUTPUT)
+    moved = np.where(stage == 3, state(SAVED) + pull / 6 * OUTPUT, keep * sample + pull * OUTPUT)
     pushed = OUTPUT, e[0], e[1]
     outputs = {OUTPUTS + k: np.where(stage == 0, pushed[k], e[k]) for k in range(3)}
     return {0: moved, SAVED: saved, **outputs}

@@ -6,7 +6,7 @@ With ``x = alpha * x0 + sigma * eps``: epsilon predicts ``eps``, sample predicts
 
 import numpy as np
 
-from .rows import CLIPPED, OUTPUT, Array, X
+from .combinations import CLIPPED, OUTPUT, Array, X
 from .singles import Singles
 from .solver import ScheduleRequest
 

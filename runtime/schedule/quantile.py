@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .rows import Array
+from .combinations import Array
 
 __all__ = ["beta_quantiles"]
 

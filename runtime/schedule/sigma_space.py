@@ -7,8 +7,8 @@ https://arxiv.org/abs/2206.00364); the network's input is the latent divided by 
 import numpy as np
 
 from ...engines.errors import UsageError
+from .combinations import Array, Indices, X
 from .predicted import denoised_at_sigma
-from .rows import Array, Indices, X
 from .singles import rounded
 from .solver import Grid, ScheduleRequest
 from .spacing import respaced_sigmas, spaced_timesteps, timestep_from_sigma
@@ -53,7 +53,7 @@ def spaced_levels(
 
     Args:
         request: the solver's input, by number of steps or by timesteps.
-        rounded_karras: round the timesteps of Karras sigmas (the DPM2 schedulers do).
+        rounded_karras: round the timesteps of Karras sigmas, as the DPM2 schedulers do.
         exact: keep fractional timesteps in float64 rather than float32.
 
     """
@@ -78,7 +78,7 @@ def spaced_levels(
 
 
 def refuse_respacing(request: ScheduleRequest) -> None:
-    """Refuse custom timesteps together with a spacing of sigmas, which would overrule them.
+    """Refuse custom timesteps together with a spacing of sigmas, which would replace them.
 
     Raises:
         UsageError: a spacing is switched on.

@@ -1,4 +1,4 @@
-"""What a solver consists of; each one is a record of three functions, see :mod:`.solver_registry`."""
+"""A solver: a record with three functions, of which :mod:`.make` computes a schedule."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -7,8 +7,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from .combinations import Array, Indices
 from .levels import TrainingLevels, training_levels
-from .rows import Array, Indices
 from .solver_options import OptionTable, SolverOptions
 
 __all__ = ["Grid", "ScheduleRequest", "Solver", "Steps"]
@@ -16,7 +16,7 @@ __all__ = ["Grid", "ScheduleRequest", "Solver", "Steps"]
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleRequest:
-    """The input of a solver: its resolved options and the caller's numbers.
+    """The input of a solver's functions: its options, and the caller's steps, timesteps or sigmas.
 
     Exactly one of ``steps``, ``timesteps`` and ``sigmas`` is set; ``eta`` is 0 for solvers without it.
     """
@@ -43,13 +43,15 @@ class ScheduleRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Where the network is evaluated if nothing is cut off.
+    """All M evaluations of a solver, from pure noise to the image.
+
+    ``strength``, ``denoising_start`` and ``denoising_end`` choose N consecutive ones of them, see :mod:`.cut`.
 
     Attributes:
-        timesteps: what the network gets as time, ``[M]``.
+        timesteps: the network's timesteps, ``[M]``.
         sigmas: noise-to-signal ratio at each evaluation and after the last, ``[M + 1]``; empty for solvers that
-            look the level up at a timestep.
-        initial_noise: factor of the initial noise when there is no image to start from.
+            find the noise level by the timestep.
+        initial_noise: factor of the initial noise for starting without an image.
         warnings: what the user should know about these timesteps.
 
     """
@@ -62,15 +64,16 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """What the chosen evaluations do.
+    """What a solver does at the chosen N evaluations.
 
     Attributes:
-        new_state: combinations by state slot (see :mod:`.rows`), each ``[COLUMNS, N]``.
-        input_scale: ``[N]``.
-        needs_noise: ``[N]``, whether an evaluation takes fresh noise.
-        step_index: ``[N]``, the step of each evaluation; None where every ``order`` evaluations are one.
-        unclipped_x0: combination of latent and output that predicts x0, ``[COLUMNS, N]``, of a solver whose
-            ``new_state`` uses :data:`.rows.CLIPPED`.
+        new_state: by index in the state, the linear combination that it becomes, ``[COLUMNS, N]``; see
+            :mod:`.combinations`.
+        input_scale: factor of the latent before the network, ``[N]``.
+        needs_noise: bool ``[N]``, whether an evaluation takes fresh noise.
+        step_index: ``[N]``, the step of each evaluation; None if every ``order`` evaluations are a step.
+        unclipped_x0: the linear combination of latent and network output that predicts x0, ``[COLUMNS, N]``, if
+            ``new_state`` uses :data:`.combinations.CLIPPED`.
 
     """
 
@@ -89,11 +92,11 @@ class Solver:
         name: class name in diffusers.
         short_names: its common names, each with the options that the name implies.
         options: the options that it has.
-        grid: where it evaluates the network.
-        steps: its combinations, for the evaluations ``i`` (absolute indices into the grid, consecutive).
-        level: signal and noise factors of a latent at the evaluations ``i``, ``([n], [n])``.
-        order: evaluations per step, where a step takes more than one.
-        takes: which of ``timesteps``, ``sigmas`` and ``eta`` it accepts.
+        grid: returns all its evaluations.
+        steps: returns what it does at the evaluations ``i``, consecutive indices into the grid.
+        level: returns the signal and noise factors of a latent at the evaluations ``i``, ``([n], [n])``.
+        order: evaluations per step.
+        takes: those of ``timesteps``, ``sigmas`` and ``eta`` that it accepts.
 
     """
 

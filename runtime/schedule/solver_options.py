@@ -1,4 +1,4 @@
-"""The options of every solver, resolved once: nothing optional is left when a schedule is computed.
+"""The options of every solver, with defaults filled in before a schedule is computed.
 
 Names, defaults and choices are those of the diffusers schedulers, so that a checkpoint's ``scheduler_config.json``
 and what users pass to ``from_config`` mean the same here.
@@ -22,7 +22,7 @@ Share = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 
 
 class SolverOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Every option of any solver; a solver reads those it has."""
+    """The options of all solvers; a solver reads those that it has."""
 
     # the noise levels the checkpoint was trained with
     num_train_timesteps: Count = 1000
@@ -73,7 +73,7 @@ BETAS: Mapping[str, object] = {
     "beta_schedule": "linear",
     "trained_betas": None,
 }
-"""What describes the training noise in most schedulers, with the usual defaults."""
+"""Options that describe the noise of training, which most schedulers have, with their usual defaults."""
 
 _REFUSED: Mapping[str, tuple[tuple[object, ...], str]] = {
     "thresholding": (
@@ -86,7 +86,7 @@ _REFUSED: Mapping[str, tuple[tuple[object, ...], str]] = {
     "solver_p": ((None,), "replaces the predictor by another scheduler object, which a config cannot describe"),
     "noise_sampler_seed": ((None,), "seeds the noise of every image alike; give each image its seed instead"),
 }
-"""Options that exist in diffusers and only work at the values listed, with the reason."""
+"""Options that exist in diffusers and are refused here, but for the values listed, with the reason."""
 
 _USUAL_CHOICES: Mapping[str, tuple[object, ...]] = {
     "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
@@ -98,10 +98,10 @@ _USUAL_CHOICES: Mapping[str, tuple[object, ...]] = {
     "sigma_schedule": ("karras", "exponential"),
     "variance_type": (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
 }
-"""Values that most solvers know."""
+"""Values of options that most solvers accept."""
 
 _INERT = frozenset({"dynamic_thresholding_ratio", "flow_shift", "sample_max_value", "time_shift_type"})
-"""Options that only have a meaning beside one of the refused ones."""
+"""Options that have a meaning only together with a refused one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,10 +109,10 @@ class OptionTable:
     """The options of one solver.
 
     Attributes:
-        defaults: every option its diffusers class takes, with the default.
-        choices: for options whose values depend on the solver, those it knows.
-        synonyms: values of *other* solvers that a checkpoint's config may hold, and what they become here.
-        unused: options that its diffusers class takes and does not look at.
+        defaults: all options that its diffusers class has, with their defaults.
+        choices: for options whose values depend on the solver, those that it accepts.
+        synonyms: values of *other* solvers that a checkpoint's config may hold, and those that replace them here.
+        unused: options that its diffusers class has and does not use.
 
     """
 
@@ -125,10 +125,10 @@ class OptionTable:
 def resolve_options(
     solver: str, table: OptionTable, config: Mapping[str, object], overrides: Mapping[str, object]
 ) -> SolverOptions:
-    """Merge a solver's defaults, the checkpoint's config and the request's overrides, the last one winning.
+    """Merge a solver's defaults, the checkpoint's config and the request's overrides; later ones replace earlier ones.
 
     This is ``Scheduler.from_config(config, **overrides)`` of diffusers: keys of the config that the solver does not
-    have are left aside, since a checkpoint's config serves every solver.
+    have are ignored, since a checkpoint's config is used for every solver.
 
     Raises:
         UsageError: an override the solver does not have, a value of the wrong type or outside its choices, or a
@@ -140,20 +140,20 @@ def resolve_options(
             known = ", ".join(sorted(table.defaults))
             raise UsageError(f"{solver} has no option {name!r}{nearest(name, table.defaults)} (it has {known})")
     values = dict(table.defaults)
-    defaulted = config.get("_use_default_values")  # in the config of a live scheduler: keys that were not chosen
+    defaulted = config.get("_use_default_values")  # in a scheduler object's config: keys that nobody set
     ignored = defaulted if isinstance(defaulted, list | tuple) else ()
     for name, value in config.items():
         if name in values and name not in ignored:
-            same = table.synonyms.get(name, {})
-            values[name] = same.get(value, value) if isinstance(value, str) else value
+            synonyms = table.synonyms.get(name, {})
+            values[name] = synonyms.get(value, value) if isinstance(value, str) else value
     values.update(overrides)
     # None stands for the default: diffusers types its flags "bool | None", and configs carry nulls between classes
     values = {name: table.defaults[name] if value is None else value for name, value in values.items()}
     _refuse(solver, table, values)
     values = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
     values = {name: _whole(value) if type(table.defaults[name]) is int else value for name, value in values.items()}
-    known_values = {name: value for name, value in values.items() if name not in _REFUSED and name not in _INERT}
-    return _converted(solver, known_values)
+    used = {name: value for name, value in values.items() if name not in _REFUSED and name not in _INERT}
+    return _converted(solver, used)
 
 
 def _whole(value: object) -> object:
@@ -168,10 +168,10 @@ def _refuse(solver: str, table: OptionTable, values: dict[str, object]) -> None:
                 raise UsageError(f"{solver}: {name}={value!r} {reason}; pass {name}={allowed[0]!r}")
         if name == "variance_type" and value in ("learned", "learned_range"):
             raise UsageError(f"{solver}: {name}={value!r} needs a variance from the network, which solvers do not get")
-        known = table.choices.get(name, _USUAL_CHOICES.get(name))
-        if known is not None and value not in known:
-            hint = nearest(value, [k for k in known if isinstance(k, str)]) if isinstance(value, str) else ""
-            raise UsageError(f"{solver}: {name}={value!r} is not one of {', '.join(map(repr, known))}{hint}")
+        choices = table.choices.get(name, _USUAL_CHOICES.get(name))
+        if choices is not None and value not in choices:
+            suggestion = nearest(value, [c for c in choices if isinstance(c, str)]) if isinstance(value, str) else ""
+            raise UsageError(f"{solver}: {name}={value!r} is not one of {', '.join(map(repr, choices))}{suggestion}")
 
 
 def _converted(solver: str, values: dict[str, object]) -> SolverOptions:

@@ -1,4 +1,4 @@
-"""The solvers there are, and their names."""
+"""All solvers, by diffusers' class names and by short names."""
 
 from collections.abc import Mapping
 
@@ -45,8 +45,8 @@ _ALL = (
 
 SOLVERS: Mapping[str, Solver] = {solver.name: solver for solver in _ALL}
 
-_OF_PRIORS: Mapping[str, Solver] = {UNCLIP.name: UNCLIP}
-"""Solvers of priors' schedulers; images are not denoised with them."""
+_FOR_PRIORS: Mapping[str, Solver] = {UNCLIP.name: UNCLIP}
+"""Solvers for the embeddings that priors denoise; images are not denoised with them."""
 
 _SHORT: Mapping[str, tuple[Solver, Mapping[str, object]]] = {
     short: (solver, implied) for solver in SOLVERS.values() for short, implied in solver.short_names.items()
@@ -54,7 +54,7 @@ _SHORT: Mapping[str, tuple[Solver, Mapping[str, object]]] = {
 
 
 def solver_names() -> tuple[str, ...]:
-    """Return every name :func:`find_solver` knows: diffusers' class names, then the short ones."""
+    """Return every name that :func:`find_solver` accepts: diffusers' class names, then the short ones."""
     return (*SOLVERS, *_SHORT)
 
 
@@ -67,9 +67,9 @@ def find_solver(name: str) -> tuple[Solver, Mapping[str, object]]:
         UsageError: there is none; the message names the known ones and the nearest.
 
     """
-    for known in (SOLVERS, _OF_PRIORS):
-        if name in known:
-            return known[name], {}
+    for solvers in (SOLVERS, _FOR_PRIORS):
+        if name in solvers:
+            return solvers[name], {}
     plain = name.strip().lower().replace("++", "pp").replace(" ", "_").replace("-", "_")
     if plain in _SHORT:
         return _SHORT[plain]
@@ -78,5 +78,5 @@ def find_solver(name: str) -> tuple[Solver, Mapping[str, object]]:
             return SOLVERS[class_name], {}
     short = ", ".join(_SHORT)
     classes = ", ".join(SOLVERS)
-    hint = nearest(name, [*SOLVERS, *_SHORT]) or nearest(plain, _SHORT)
-    raise UsageError(f"unknown solver {name!r}{hint} (known: {short}; {classes})")
+    suggestion = nearest(name, [*SOLVERS, *_SHORT]) or nearest(plain, _SHORT)
+    raise UsageError(f"unknown solver {name!r}{suggestion} (known: {short}; {classes})")

@@ -1,7 +1,7 @@
 """The noise levels of a solver's steps: timesteps, and sigmas that are not tied to whole timesteps.
 
-Rounding is part of the result (the network got *that* timestep), so the roundings follow diffusers to the
-letter: same formula, same number format. Table 2 of https://arxiv.org/abs/2305.08891 defines the three spacings.
+Rounding is part of the result, since the network gets the rounded timestep. So numbers are rounded exactly as in
+diffusers: same formula, same number format. Table 2 of https://arxiv.org/abs/2305.08891 defines the three spacings.
 """
 
 from collections.abc import Sequence
@@ -10,20 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...engines.errors import UsageError
+from .combinations import Array
 from .levels import TrainingLevels
 from .quantile import beta_quantiles
-from .rows import Array
 from .solver_options import SolverOptions
 
 __all__ = ["final_sigma", "log_spaced_timesteps", "respaced_sigmas", "spaced_timesteps", "timestep_from_sigma"]
 
 
 def spaced_timesteps(options: SolverOptions, steps: int, *, training_steps: int | None = None) -> Array:
-    """Return ``steps`` timesteps that include both ends of the schedule (Euler, DDIM and their kin), descending.
+    """Return ``steps`` timesteps that include both ends of the schedule (for Euler, DDIM and others), descending.
 
     Args:
         options: ``timestep_spacing``, ``steps_offset`` and ``num_train_timesteps`` are read.
-        steps: how many; "trailing" may give one more where the division does not come out even.
+        steps: how many; "trailing" may give one more if the schedule's length is no multiple of it.
         training_steps: length of the schedule, when it is not ``num_train_timesteps``.
 
     """
@@ -36,12 +36,12 @@ def spaced_timesteps(options: SolverOptions, steps: int, *, training_steps: int 
 
 
 def log_spaced_timesteps(options: SolverOptions, steps: int, last: int) -> Array:
-    """Return ``steps`` whole timesteps of ``steps + 1`` stops, the lowest left out (DPM-Solver, UniPC), descending.
+    """Return the upper ``steps`` of ``steps + 1`` spaced whole timesteps (for DPM-Solver, UniPC), descending.
 
     Args:
         options: ``timestep_spacing``, ``steps_offset`` and ``num_train_timesteps`` are read.
         steps: how many.
-        last: number of usable training timesteps, less than all of them when ``lambda_min_clipped`` says so.
+        last: number of usable training timesteps; ``lambda_min_clipped`` may exclude some.
 
     """
     if options.timestep_spacing == "linspace":
@@ -53,10 +53,10 @@ def log_spaced_timesteps(options: SolverOptions, steps: int, last: int) -> Array
 
 
 def respaced_sigmas(options: SolverOptions, highest: float, lowest: float, steps: int) -> Array | None:
-    """Return ``steps`` sigmas spaced as the options ask, descending; None when they follow the timesteps.
+    """Return ``steps`` sigmas in the spacing of the options, descending; None if sigmas follow from the timesteps.
 
     Karras: https://arxiv.org/abs/2206.00364, equation 5, with rho = 7. Exponential: equal ratios. Beta:
-    https://arxiv.org/abs/2407.12173. The options ``sigma_max`` and ``sigma_min`` replace these ends.
+    https://arxiv.org/abs/2407.12173. The options ``sigma_max`` and ``sigma_min`` replace ``highest`` and ``lowest``.
 
     Raises:
         UsageError: two of these spacings are chosen at once.

@@ -1,15 +1,15 @@
-"""unCLIP's sampling (Ramesh et al., https://arxiv.org/abs/2204.06125): DDPM's steps, from end to end.
+"""unCLIP's sampling (Ramesh et al., https://arxiv.org/abs/2204.06125), with which priors denoise embeddings.
 
-It denoises the embeddings of priors.
+Its steps are DDPM's, from the last training timestep to the first.
 """
 
 import numpy as np
 
 from ...engines.errors import UsageError
+from .combinations import NOISE, Indices, X
 from .ddim import timestep_level
 from .levels import BETA_SCHEDULES
 from .predicted import clipped_if_configured, x0_at
-from .rows import NOISE, Indices, X
 from .singles import Singles
 from .solver import Grid, ScheduleRequest, Solver, Steps
 from .solver_options import OptionTable
@@ -28,7 +28,8 @@ def _grid(request: ScheduleRequest) -> Grid:
 def _steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     """Equation 7 of DDPM (https://arxiv.org/abs/2006.11239), its factors in float32 as in diffusers.
 
-    1 - alpha_bar is a small difference at the end, so that their rounding shows: the last step scales by 1.0005.
+    At the end 1 - alpha_bar is the difference of nearly equal numbers, so that rounding is visible: the last step
+    multiplies by 1.0005.
     """
     t = grid.timesteps[i].astype(np.int64)
     previous = np.append(grid.timesteps, -1).astype(np.int64)[i + 1]

@@ -1,16 +1,16 @@
 """UniPC: a predictor, and a corrector that costs no evaluation (Zhao et al., https://arxiv.org/abs/2302.04867).
 
-Slots: the latent, the sample before the last step, and the last three predictions. When the network has been
-evaluated at the predicted latent, the step that led there is redone with what was learnt (the corrector, UniC),
-and the next step starts from the corrected sample (the predictor, UniP).
+State: the latent, the sample before the last step, and the last three predictions. When the network has been
+evaluated at the predicted latent, the step that led there is computed again with this new prediction (the corrector,
+UniC), and the next step starts from the corrected sample (the predictor, UniP).
 """
 
 import numpy as np
 
+from .combinations import Array, Indices, X, state
 from .dpm_step import half_log_snr
 from .log_snr import levels_at, log_snr_grid, variance_preserving_level
 from .predicted import noise_at, signal_and_noise, x0_at
-from .rows import Array, Indices, X, slot
 from .singles import Singles, expm1
 from .solver import Grid, ScheduleRequest, Solver, Steps
 from .solver_options import BETAS, OptionTable
@@ -81,7 +81,7 @@ def _weights(r: list[Singles], hh: Singles, B_h: Singles, corrector: bool) -> Si
         phi_k = phi_k / hh - 1 / factorial
     try:
         solved: Singles = np.linalg.solve(R.transpose(2, 0, 1), np.stack(b, axis=1)[:, :, None])
-    except np.linalg.LinAlgError:  # equal levels, or a step of infinite length: there is no such step, which NaN says
+    except np.linalg.LinAlgError:  # equal noise levels, or a step of infinite length; NaN is refused by make_schedule
         return np.full((p, len(hh)), np.nan, dtype=np.float32)
     return solved[:, :, 0].T
 
@@ -91,13 +91,13 @@ def _steps(request: ScheduleRequest, grid: Grid, i: Indices) -> Steps:
     levels = [levels_at(grid, i, back) for back in range(-1, 4)]
     predicted = x0_at if options.predict_x0 else noise_at
     m_t = predicted(options.prediction_type, *signal_and_noise(levels[1]))
-    history = slot(PREDICTIONS), slot(PREDICTIONS + 1), slot(PREDICTIONS + 2)
+    history = state(PREDICTIONS), state(PREDICTIONS + 1), state(PREDICTIONS + 2)
 
     since_start = i - i[0]
     order = np.minimum(options.solver_order, since_start + 1)
     if options.lower_order_final:
         order = np.minimum(order, len(grid.timesteps) - i)
-    corrected = _bh_update(request, slot(LAST_SAMPLE), history, levels[1:], np.roll(order, 1), m_t)
+    corrected = _bh_update(request, state(LAST_SAMPLE), history, levels[1:], np.roll(order, 1), m_t)
     correct = (since_start > 0) & ~np.isin(i - 1, options.disable_corrector)
     sample = np.where(correct, corrected, X)
     x_next = _bh_update(request, sample, (m_t, *history[:2]), levels[:4], order)
