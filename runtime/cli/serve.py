@@ -1,5 +1,7 @@
 """``sdengine serve``: a server that generates for many at once."""
 
+import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,12 +32,25 @@ def _options_in(path: Path, context: typer.Context) -> dict[str, Any]:
         raise UsageError(f"--config {path} cannot be read: {error}") from error
     if not isinstance(options, dict):
         raise UsageError(f"--config {path} must hold options by name, like `port: 8000`")
-    known = {parameter.name for parameter in context.command.params} - {"config"}
-    read = {str(name).replace("-", "_"): value for name, value in options.items()}
-    for name in read:
+    known = {parameter.name: parameter for parameter in context.command.params if parameter.name != "config"}
+    read: dict[str, Any] = {}
+    for written, value in options.items():
+        name = str(written).replace("-", "_")
         if name not in known:
             raise UsageError(f"--config {path}: unknown option {name!r}{nearest(name, map(str, known))}")
+        if name in read:
+            raise UsageError(f"--config {path}: {name.replace('_', '-')} is there twice")
+        several = known[name].multiple or known[name].nargs == -1
+        read[name] = [value] if several and isinstance(value, str | int | float) else value
     return read
+
+
+def _keys(given: list[str] | None) -> list[str]:
+    """Return the API keys; a variable that is there but empty was meant to hold one."""
+    variable = _env("API_KEY")
+    if not given and variable in os.environ:
+        raise UsageError(f"{variable} is set, but holds no key: unset it to let everybody in")
+    return given or []
 
 
 def _env(name: str) -> str:
@@ -141,6 +156,7 @@ def serve(
     """Serve bundles over HTTP, with OpenAI's images API."""
     try:
         from ..serve.json_logs import set_up_logs
+        from ..serve.server import check_certificate
         from ..serve.server import serve as run
     except ModuleNotFoundError as error:
         raise SdengineError(f"{error.name} is not installed; {install_hint('serve')}") from error
@@ -164,12 +180,14 @@ def serve(
             body=max_body_mb << 20,
             body_timeout=body_timeout,
         ),
-        api_keys=tuple(key for key in api_key or () if key),
+        api_keys=tuple(_keys(api_key)),
         allowed_origins=tuple(allowed_origins or ()),
         warm_up=None if warm_up is None else tuple(map(parse_size, warm_up)),
         sse_keep_alive_interval=sse_keep_alive_interval,
         shutdown_timeout=shutdown_timeout,
     )
+    if root_path and not re.fullmatch(r"(/[^/?#\s]+)+", root_path):
+        raise UsageError(f"--root-path {root_path!r} must be like /images: begin with a slash, and end without")
     set_up_logs(log_level)
     listening: dict[str, Any] = {"host": host, "port": port, "root_path": root_path}
     listening |= {"ssl_keyfile": ssl_keyfile, "ssl_certfile": ssl_certfile}
@@ -185,4 +203,5 @@ def serve(
         raise SdengineError(f"{error.name} is not installed; {install_hint('ray')}") from error
     least, most = replicas_from(replicas)
     share = Share(replicas=least, most=most, cpus=cpus_per_replica, gpus=gpus_per_replica)
+    check_certificate(ssl_certfile, ssl_keyfile)
     serve_on_ray(settings, share, address=ray_address, **listening)

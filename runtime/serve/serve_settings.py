@@ -1,10 +1,12 @@
 """Everything about a server that is decided before it starts: plain values, which other processes can be given."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...engines.errors import UsageError
+from ...engines.scalars import finite_number
 from .asked import Limits
 
 if TYPE_CHECKING:
@@ -31,6 +33,9 @@ class ServeSettings:
         sse_keep_alive_interval: seconds between heartbeats of a stream.
         shutdown_timeout: seconds in which accepted requests may end when the server is to end.
 
+    Raises:
+        UsageError: a value cannot be met.
+
     """
 
     bundles: tuple[str, ...]
@@ -46,20 +51,34 @@ class ServeSettings:
     sse_keep_alive_interval: float = 10.0
     shutdown_timeout: float = 25.0
 
+    def __post_init__(self) -> None:
+        if not all(key.strip() and key.isascii() for key in self.api_keys):
+            raise UsageError("--api-key: a key is empty, or not of ASCII: leave the option out to let everybody in")
+        for origin in self.allowed_origins:
+            if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin):
+                raise UsageError(f"--allowed-origins: {origin!r} is no origin, like https://example.com, nor *")
+        finite_number("--request-timeout", self.limits.timeout)
+        finite_number("--body-timeout", self.limits.body_timeout)
+        finite_number("--shutdown-timeout", self.shutdown_timeout)
+        finite_number("--sse-keep-alive-interval", self.sse_keep_alive_interval)
+
     @property
     def names(self) -> dict[str, str]:
         """The first name of each bundle -> its folder.
 
         Raises:
-            UsageError: there are more bundles than names, or two of one name.
+            UsageError: there are more bundles than names, two of one name, or one without.
 
         """
         asked = self.served_model_name
         if len(self.bundles) > 1 and asked and len(asked) != len(self.bundles):
             raise UsageError(f"{len(asked)} served model names for {len(self.bundles)} bundles: give one for each")
         names = asked[: len(self.bundles)] or tuple(Path(bundle).resolve().name for bundle in self.bundles)
-        if len(set(names)) < len(names):
-            raise UsageError(f"two bundles are called {names[0]}: name each with --served-model-name")
+        for name in names:
+            if names.count(name) > 1:
+                raise UsageError(f"two bundles are called {name}: name each with --served-model-name")
+        if not all(name.strip() for name in (*names, *asked)):
+            raise UsageError("--served-model-name is empty")
         return dict(zip(names, self.bundles, strict=True))
 
     @property
@@ -98,7 +117,7 @@ def parse_size(text: str) -> tuple[int, int]:
         UsageError: it is not that.
 
     """
-    width, sign, height = text.partition("x")
-    if not sign or not width.isdecimal() or not height.isdecimal():
+    match = re.fullmatch(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})", text)
+    if match is None:
         raise UsageError(f"the size {text!r} is not WIDTHxHEIGHT, like 1024x768")
-    return int(width), int(height)
+    return int(match[1]), int(match[2])

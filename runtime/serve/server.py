@@ -5,25 +5,26 @@ import contextlib
 import logging
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import uvicorn
 
-from ...engines.errors import SdengineError
+from ...engines.errors import SdengineError, UsageError
 from .app import build_app
+from .connections import backlog_for, open_files_most, protocol
 from .failures import ClosedError
 from .serve_settings import ServeSettings
 from .services import Services
 
-__all__ = ["serve"]
+__all__ = ["check_certificate", "serve"]
 
 _log = logging.getLogger("sdengine.serve")
 
 _ANSWERS_S = 5.0
 """Seconds for answers to be read when the grace period is over."""
-_BACKLOG = 2048
 _STALLED_MS = 120_000
 """A client that reads nothing for so long is disconnected."""
 
@@ -40,21 +41,24 @@ def serve(
     """Serve until SIGTERM or SIGINT.
 
     Raises:
+        UsageError: certificate and key are no pair that can be read.
         SdengineError: a bundle cannot be opened, or the address cannot be listened on.
 
     """
+    check_certificate(ssl_certfile, ssl_keyfile)
     listening = _listening(host, port)
     try:
-        app = build_app(settings)
+        app, files = build_app(settings), open_files_most()
         config = uvicorn.Config(
             app,
+            http=protocol(files, settings.limits.body_timeout),
             log_config=None,
             access_log=False,
             server_header=False,
             root_path=root_path,
             ssl_keyfile=ssl_keyfile,
             ssl_certfile=ssl_certfile,
-            backlog=_BACKLOG,
+            backlog=backlog_for(files),
             timeout_graceful_shutdown=int(settings.shutdown_timeout + _ANSWERS_S),
         )
         scheme, address = ("https" if ssl_certfile else "http"), listening.getsockname()
@@ -106,6 +110,24 @@ class _Server(uvicorn.Server):
             worker.abort(ClosedError(f"the server is shutting down, and the request was not done within {seconds:g} s"))
 
 
+def check_certificate(certfile: Path | None, keyfile: Path | None) -> None:
+    """Make sure that TLS can be spoken with these files, if they are given.
+
+    Raises:
+        UsageError: a key without a certificate; or they cannot be read, do not belong together, or need a password.
+
+    """
+    if certfile is None:
+        if keyfile is not None:
+            raise UsageError("--ssl-keyfile needs --ssl-certfile")
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile, password="")
+    except (OSError, ValueError) as error:
+        files = f"--ssl-certfile {certfile}" + (f" with --ssl-keyfile {keyfile}" if keyfile else "")
+        raise UsageError(f"{files} cannot be used: {getattr(error, 'strerror', None) or error}") from error
+
+
 def _listening(host: str, port: int) -> socket.socket:
     """Return a socket that is bound, but does not listen yet.
 
@@ -120,6 +142,7 @@ def _listening(host: str, port: int) -> socket.socket:
         if sys.platform == "linux":
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STALLED_MS)
         listening.bind(address)
-    except OSError as error:
-        raise SdengineError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SdengineError(f"cannot listen on {host!r} port {port}: {reason}") from error
     return listening
