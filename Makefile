@@ -6,7 +6,7 @@ PYTHON ?= $(shell for one in $(PYTHONS); do $$one $(ENOUGH) 2>/dev/null && echo 
 VENV ?= .venv
 BIN := $(VENV)/bin
 PACKAGES := engines export runtime benchmarks
-PYTEST_ARGS ?= -n 2 --dist loadfile
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 # Tests marked slow (compiling every family with TensorRT-RTX, a fresh install) run where CI is set.
 MARKS := $(if $(CI),,-m "not slow")
 

@@ -20,7 +20,12 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none, nor a stand-in for its driver."""
+    """Begin with files of slow tests, lest one of two workers ends with such a file while the other has nothing to do.
+
+    Skip what needs a GPU where there is none, nor a stand-in for its driver.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
+    items.sort(key=lambda item: item.path not in slow)
     if shutil.which("nvidia-smi") is not None or "SDENGINE_STANDIN" in os.environ:
         return
     for item in items:
