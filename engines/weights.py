@@ -54,10 +54,16 @@ class ComputedOverlay(Overlay):
 
 
 def changed_tensors(changes: Overlay, names: Collection[str]) -> Iterator[tuple[str, NDArray[np.generic]]]:
-    """Yield those of the changes that have one of these names; a few are computed ahead, on other threads."""
+    """Yield those of the changes that have one of these names; a few are computed ahead, on other threads.
+
+    Meanwhile matrix products of numpy run on one thread, in the whole process: OpenBLAS serves one at a time with its
+    own threads, and those that wait for it spin.
+    """
+    from threadpoolctl import threadpool_limits
+
     several = min(4, os.cpu_count() or 1)
     wanted = [name for name in changes if name in names]
-    with ThreadPoolExecutor(several) as pool:
+    with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(several) as pool:
         ahead = deque((name, pool.submit(changes.__getitem__, name)) for name in wanted[:several])
         for following in (*wanted[several:], *[None] * len(ahead)):
             name, future = ahead.popleft()

@@ -11,7 +11,9 @@ from sdengine.engines.engine import Array, run
 from sdengine.engines.errors import UsageError
 from sdengine.engines.parity import sample
 from sdengine.engines.registry import ENGINES, open_engine
+from sdengine.engines.weights import ComputedOverlay, changed_tensors
 from sdengine.runtime import Pipeline
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from ..bundles import bundle_of
 
@@ -101,3 +103,17 @@ def test_samples_of_other_weights_share_no_batch() -> None:
 def test_what_does_not_fit_is_told(changes: dict[str, Any], match: str) -> None:
     with pytest.raises(UsageError, match=match):
         Bundle(bundle_of("sd1")).with_changes(changes)
+
+
+def test_products_of_one_thread_each_while_weights_are_computed() -> None:
+    def threads() -> list[int]:
+        return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+    if not threads():
+        pytest.skip("numpy has a BLAS here whose threads cannot be counted")
+    seen: list[int] = []
+    overlay = ComputedOverlay("", ["a", "b", "c"], lambda name: np.asarray(seen.extend(threads())))
+    with threadpool_limits(limits=2, user_api="blas"):
+        before = threads()
+        assert len(list(changed_tensors(overlay, ["a", "b", "c"]))) == 3
+        assert set(seen) == {1} and threads() == before
