@@ -14,7 +14,7 @@ from .bracket_weights import Fragment, parse_weights
 from .encode_batch import encode_layouts
 from .encoder import Hidden, TextEncoder
 from .layout import Layout, lay_out
-from .prompt_fitness import check_against_family, unused
+from .prompt_checks import check_against_family, unused
 from .prompt_request import PromptRequest
 
 __all__ = ["EncodedPrompts", "encode_prompts"]

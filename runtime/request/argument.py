@@ -1,7 +1,7 @@
-"""What is known of one argument of a request: what it means, which values it takes, how it is written as text.
+"""The declaration of an argument of a request: its meaning, the values that it takes, how it is written as text.
 
-:class:`~.request.Request` declares each of its fields with one of these. The command line and the server make their
-options of that list, and have none of their own.
+:class:`~.request.Request` declares each of its fields with an :class:`Argument`. The options of the command line and
+the fields of the server are made from these declarations.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,26 +43,26 @@ __all__ = [
 ]
 
 PIXELS_MOST = 2**20
-"""Of a height, a width or a margin."""
+"""Most pixels of a height, a width or a margin."""
 SERIES_MOST = 10_000
-"""Numbers of a list: ten times the steps that checkpoints were trained with."""
+"""Most numbers in a list: ten times the usual number of training timesteps."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of values.
+    """The type of an argument's values.
 
     Attributes:
-        check: called with an argument's name and its value, which is not None; returns the value in plain Python or
-            numpy, and raises UsageError where it is not of this kind.
-        written: what one value is on a command line: ``int``, ``float``, ``bool``, ``str`` or ``Path``; None where it
+        check: called with the argument's name and its value, which is not None; returns the value as plain Python or
+            numpy, and raises UsageError if it is not of this kind.
+        written: the type of a value on a command line: ``int``, ``float``, ``bool``, ``str`` or ``Path``; None if it
             cannot be written there.
-        many: whether there may be several values, as a list.
-        parse: reads a value of ``written`` as one of this kind; None where they are the same.
-        metavar: what stands for a value in the help, where ``written`` does not say it.
+        many: whether the value may be a list of several.
+        parse: turns a value of the type ``written`` into one of this kind; None if they are the same.
+        metavar: the placeholder of a value in the command's help; None is that of ``written``.
         least: the smallest value; None is no bound.
         most: the largest value; None is no bound.
-        choices: all values there are; empty where they cannot be listed.
+        choices: all possible values; empty if they cannot be listed.
 
     """
 
@@ -81,10 +81,10 @@ class Argument:
     """One argument.
 
     Attributes:
-        about: what it means, in a sentence or several.
-        kind: the values it takes.
-        group: what it has to do with; options are listed by it.
-        short: shorter names that the command line takes as well.
+        about: its meaning, in one or more sentences.
+        kind: the values that it takes.
+        group: the heading under which the command's help lists it.
+        short: shorter names for the command line.
 
     """
 
@@ -100,20 +100,20 @@ def argument(default: Any, about: str, kind: Kind, *, group: str, short: tuple[s
 
 
 def argument_of(declared: "Field[Any]") -> Argument:
-    """Return what a field was declared with."""
+    """Return a field's declaration."""
     argument: Argument = declared.metadata["argument"]
     return argument
 
 
 def whole(least: int, most: int) -> Kind:
-    """Whole numbers of a range."""
+    """Whole numbers from ``least`` to ``most``."""
     return Kind(
         lambda name, value: whole_number(name, value, least=least, most=most), written=int, least=least, most=most
     )
 
 
 def array(*axes: int) -> Kind:
-    """Arrays of so many axes, or of one of these numbers of them, of finite real numbers; as float32."""
+    """Arrays of finite real numbers, as float32; ``axes`` are the numbers of axes that they may have."""
     return Kind(lambda name, value: finite_array(name, value, ndim=axes))
 
 
@@ -210,9 +210,9 @@ def _mixed(name: str, value: Any) -> list[Any]:
     return list(value)
 
 
-def _parsed_mixed(_: str, given: str | list[str]) -> list[Any]:
-    listed = [given] if isinstance(given, str) else given
-    return [Path(item) if Path(item).is_file() else item for item in listed]
+def _parsed_mixed(_: str, written: str | list[str]) -> list[Any]:
+    items = [written] if isinstance(written, str) else written
+    return [Path(item) if Path(item).is_file() else item for item in items]
 
 
 def _unchecked(_: str, value: Any) -> Any:
@@ -220,15 +220,15 @@ def _unchecked(_: str, value: Any) -> Any:
 
 
 ANYTHING = Kind(_unchecked)
-"""Objects of Python, which have no text; checked where they are used."""
+"""Python objects, which cannot be written on a command line; checked where they are used."""
 TEXT = Kind(_unchecked, written=str)
-"""Text or a list of texts; checked with the other prompts."""
+"""Text or a list of texts; checked together with the other prompts."""
 SCHEDULER = Kind(_unchecked, written=str)
 """A scheduler's name, class or object; checked where the schedule is made."""
 IMAGE = Kind(_unchecked, written=Path)
 IMAGES = Kind(_unchecked, written=Path, many=True)
 MIXED = Kind(_mixed, written=str, many=True, parse=_parsed_mixed, metavar="TEXT|FILE")
-"""A list of texts and images. A text stays text; on a command line, the name of a file is that file."""
+"""A list of texts and images. In Python a text is always text; on a command line, the path of a file is an image."""
 CALLBACK = Kind(lambda _, value: checked_callback(value))
 FLAG = Kind(_flag, written=bool)
 LORA_SCALE = Kind(_lora_scale)

@@ -1,4 +1,4 @@
-"""Arrays that a caller brings: numpy's, torch's or lists, of real and finite numbers."""
+"""Reads the caller's arrays: numpy's, torch's or lists, of real and finite numbers."""
 
 import io
 from collections.abc import Collection
@@ -15,7 +15,7 @@ __all__ = ["array_from", "array_in_file", "finite_array", "joined_array"]
 
 
 def array_from(value: Any) -> NDArray[Any]:
-    """Return an array, or a torch tensor wherever it is and whatever its float type, as an array."""
+    """Return an array, or a torch tensor on any device and of any type, as a numpy array."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         value = value.float() if value.is_floating_point() else value
@@ -26,13 +26,13 @@ def finite_array(name: str, value: Any, *, ndim: Collection[int] = ()) -> NDArra
     """Return real numbers as float32.
 
     Args:
-        name: what it is, for messages.
+        name: the argument's name, for messages.
         value: an array, a torch tensor, or lists of numbers.
-        ndim: how many axes it may have; empty allows any number.
+        ndim: the numbers of axes that it may have; empty allows any.
 
     Raises:
-        UsageError: it is no array of real numbers, has other axes or none, or holds NaN, infinity or a number beyond
-            float32.
+        UsageError: it is no array of real numbers, is empty, has another number of axes, or holds NaN, infinity or a
+            number that float32 cannot hold.
 
     """
     try:
@@ -55,7 +55,7 @@ def joined_array(name: str, value: Any, *, ndim: Collection[int] = ()) -> NDArra
     """Return an array, or a list of several joined along their first axis, as diffusers joins embeddings.
 
     Raises:
-        UsageError: see :func:`finite_array`; or the others' axes differ.
+        UsageError: see :func:`finite_array`; or the shapes behind the first axis differ.
 
     """
     if not (isinstance(value, (list, tuple)) and value and all(getattr(item, "ndim", 0) in ndim for item in value)):
@@ -68,7 +68,7 @@ def joined_array(name: str, value: Any, *, ndim: Collection[int] = ()) -> NDArra
 
 
 def array_in_file(value: Any) -> Any:
-    """Return the array in a ``.npy`` file, if that is named; anything else as it is.
+    """Return the array in a ``.npy`` file, if ``value`` is the path of one; any other value is returned as it is.
 
     Raises:
         UsageError: there is no such file, or it holds no plain array.

@@ -1,4 +1,4 @@
-"""What a request gives to ControlNets: their images, scales and windows."""
+"""The arguments for ControlNets: their images, their scales, and the steps at which they run."""
 
 from collections.abc import Sequence
 
@@ -14,17 +14,17 @@ __all__ = ["controlnet_images", "controlnet_scales", "controlnet_windows"]
 def controlnet_images(
     request: Request, bundle: Bundle, prompts: int, total: int, notes: list[str]
 ) -> list[list[InputImage]]:
-    """Return the images of each ControlNet: one, one for each prompt, or one for each generated image.
+    """Return for each ControlNet its images: one, one for each prompt, or one for each generated image.
 
     Args:
         request: the request.
         bundle: the bundle, which says how many ControlNets there are.
-        prompts: how many there are.
-        total: how many images are generated.
-        notes: where what the user should know of how they were read is added.
+        prompts: the number of prompts.
+        total: the number of generated images.
+        notes: what the user should know about how the images were read is added to it.
 
     Raises:
-        UsageError: they are not as many, or cannot be read.
+        UsageError: they are more or fewer, or cannot be read.
 
     """
     if request.control_image is None:
@@ -32,8 +32,8 @@ def controlnet_images(
     count = len(bundle.manifest.controlnets)
     value = request.control_image
     per_net = list(value) if isinstance(value, (list, tuple)) and count > 1 else [value]
-    if per_net and all(isinstance(one, (list, tuple)) for one in per_net) and count > 1:
-        counts = {len(one) for one in per_net}
+    if per_net and all(isinstance(entry, (list, tuple)) for entry in per_net) and count > 1:
+        counts = {len(of_prompt) for of_prompt in per_net}
         if counts != {count}:
             raise UsageError(
                 f"control_image: a list in a list holds the images of one prompt, one for each of the {count} "
@@ -44,7 +44,7 @@ def controlnet_images(
         raise UsageError(
             f"control_image: {len(per_net)} given, this bundle holds {count} ControlNets; give one for each"
         )
-    loaded = [load_images(one, "control_image", notes, signed=True) for one in per_net]
+    loaded = [load_images(of_net, "control_image", notes, signed=True) for of_net in per_net]
     for images in loaded:
         if len(images) not in (1, prompts, total):
             raise UsageError(
@@ -57,7 +57,7 @@ def controlnet_scales(request: Request, defaults: Defaults, count: int) -> tuple
     """Return the scale of each ControlNet.
 
     Raises:
-        UsageError: there are more or fewer than ControlNets.
+        UsageError: there are more or fewer scales than ControlNets.
 
     """
     scale = request.controlnet_conditioning_scale
@@ -70,7 +70,7 @@ def controlnet_windows(request: Request, count: int) -> tuple[tuple[float, float
     """Return the share of the steps at which each ControlNet begins and ends.
 
     Raises:
-        UsageError: there are more or fewer than ControlNets, or one ends before it begins.
+        UsageError: there are more or fewer shares than ControlNets, or one ends before it begins.
 
     """
     starts = _per_net("control_guidance_start", request.control_guidance_start, count)

@@ -1,6 +1,6 @@
 """Inpainting in a part of the image: ``padding_mask_crop``.
 
-The region around the mask is cut out, generated at the full size and pasted back, so that a small hole gets full
+The region around the mask is cut out, generated at the full size and pasted back, so that a small masked part gets full
 detail. Regions, resampling and pasting are those of diffusers' ``VaeImageProcessor``, pixel for pixel.
 """
 
@@ -22,7 +22,7 @@ class Crop:
 
     Attributes:
         image: the whole image.
-        mask: of the image's size; what is not black is repainted.
+        mask: as large as the image; what is not black is repainted.
         region: left, top, right and bottom, in pixels.
 
     """
@@ -32,9 +32,9 @@ class Crop:
     region: tuple[int, int, int, int]
 
     def cut(self, image: Image.Image, height: int, width: int) -> Image.Image:
-        """Return the region of an image at the size that is generated, as RGB.
+        """Return the region of an image, resized to ``height`` x ``width``, as RGB.
 
-        Where the region has other proportions, its edges are continued outwards.
+        If the region has other proportions, its edges are repeated outwards.
         """
         part = image.crop(self.region)
         by_width = width / height < part.width / part.height
@@ -55,30 +55,30 @@ class Crop:
         return canvas
 
     def paste(self, generated: Image.Image) -> Image.Image:
-        """Return the whole image with the generated part in its place; the mask's greys mix the two."""
+        """Return the whole image with the generated part pasted in; where the mask is grey, the two are mixed."""
         left, top, right, bottom = self.region
         canvas = Image.new("RGB", self.image.size)
         canvas.paste(_filling(generated, right - left, bottom - top), (left, top))
         # premultiplied, as colours are mixed through the mask's greys
         original = Image.new("RGBa", self.image.size)
         original.paste(self.image.convert("RGBA").convert("RGBa"), mask=ImageOps.invert(self.mask.convert("L")))
-        whole = canvas.convert("RGBA")
-        whole.alpha_composite(original.convert("RGBA"))
-        return whole.convert("RGB")
+        pasted = canvas.convert("RGBA")
+        pasted.alpha_composite(original.convert("RGBA"))
+        return pasted.convert("RGB")
 
 
 def crop_around(image: Image.Image, mask: Image.Image, *, padding: int, height: int, width: int) -> Crop:
-    """Return the region around a mask, in the proportions of the generated size as far as the image allows.
+    """Return the region around a mask, in the proportions of ``height`` and ``width`` as far as the image allows.
 
     Args:
         image: the whole image.
-        mask: of its size.
-        padding: pixels to take in on each side.
-        height: that is generated.
-        width: that is generated.
+        mask: as large as the image.
+        padding: pixels that are added on each side of the masked part.
+        height: of the generated image.
+        width: of the generated image.
 
     Raises:
-        UsageError: the mask is of another size, or black everywhere.
+        UsageError: the mask has another size, or is black everywhere.
 
     """
     if mask.size != image.size:
@@ -99,7 +99,7 @@ def crop_around(image: Image.Image, mask: Image.Image, *, padding: int, height: 
 
 
 def _widened(first: int, last: int, length: float, limit: int) -> tuple[int, int]:
-    """Widen a span to a length about its middle, moved and then shortened to lie within 0 to ``limit``."""
+    """Widen a span around its middle to a length; move it, and then shorten it, to lie within 0 to ``limit``."""
     missing = int(length - (last - first))
     first -= missing // 2
     last += missing - missing // 2
@@ -111,7 +111,7 @@ def _widened(first: int, last: int, length: float, limit: int) -> tuple[int, int
 
 
 def _filling(generated: Image.Image, width: int, height: int) -> Image.Image:
-    """Scale an image to cover a size, and cut off what is outside it."""
+    """Resize an image to cover ``width`` x ``height``, and cut off what is outside."""
     if width / height > generated.width / generated.height:
         outer = (width, generated.height * width // generated.width)
     else:

@@ -1,4 +1,4 @@
-"""Methods that take a request's fields as their arguments, so that those are listed once."""
+"""Methods whose arguments are the fields of a request, so that these are listed only once."""
 
 import functools
 import inspect
@@ -16,20 +16,22 @@ _Returned = TypeVar("_Returned")
 def from_arguments(
     request: Callable[_Arguments, _Request],
 ) -> Callable[[Callable[[_Owner, _Request], _Returned]], Callable[Concatenate[_Owner, _Arguments], _Returned]]:
-    """Turn a method that takes a request into one that takes its fields, as type checkers and editors then see it.
+    """Turn a method that takes a request into one that takes the request's fields as arguments.
+
+    Type checkers and editors see these arguments.
 
     Args:
         request: the request's class.
 
     """
-    made: Any = request
+    request_class: Any = request
 
     def decorate(
         method: Callable[[_Owner, _Request], _Returned],
     ) -> Callable[Concatenate[_Owner, _Arguments], _Returned]:
         @functools.wraps(method)
         def call(owner: _Owner, /, *args: _Arguments.args, **settings: _Arguments.kwargs) -> _Returned:
-            return method(owner, made.from_settings(*args, **settings))
+            return method(owner, request_class.from_settings(*args, **settings))
 
         signature = inspect.signature(method)
         owner = next(iter(signature.parameters.values()))

@@ -1,4 +1,4 @@
-"""The size that a request is generated at: its own, its image's or the bundle's."""
+"""The height and width to generate: those of the request, of its image, or of the bundle."""
 
 from collections.abc import Mapping, Sequence
 
@@ -36,18 +36,18 @@ def image_size(
         latents: float32 [N, C, h, w], the image to start from, if it is latents.
         images: the images to start from, if they are pixels.
         control_images: the images of each ControlNet.
-        notes: where what the user should know is added.
+        notes: what the user should know is added to it.
 
     Raises:
-        UsageError: the networks, or this bundle, cannot run that size.
+        UsageError: the networks cannot run that size, or this bundle was not exported for it.
 
     """
     if bundle.family.sizes == "rounded":
         return _rounded_size(request, task, bundle, latents, notes)
-    return _own_size(request, task, bundle, latents, images, control_images)
+    return _size_of_image(request, task, bundle, latents, images, control_images)
 
 
-def _own_size(
+def _size_of_image(
     request: Request,
     task: str,
     bundle: Bundle,
@@ -55,7 +55,7 @@ def _own_size(
     images: Sequence[InputImage],
     control_images: Sequence[Sequence[InputImage]],
 ) -> tuple[int, int]:
-    """The request's, else the image's (except in inpainting without ControlNet), else the bundle's."""
+    """Return the request's size, else its image's (but not in inpainting without ControlNet), else the bundle's."""
     factor = bundle.autoencoder.factor
     size = bundle.manifest.default_size
     if latents is not None:
@@ -79,10 +79,10 @@ def _own_size(
 def _rounded_size(
     request: Request, task: str, bundle: Bundle, latents: F32 | None, notes: list[str]
 ) -> tuple[int, int]:
-    """The request's, else the bundle's, rounded up to what the networks can run.
+    """Return the request's size, else the bundle's, rounded up as in diffusers.
 
-    diffusers rounds to the square of what a latent covers, but not where it starts from an image; there, only
-    sizes that the UNet cannot run are rounded.
+    diffusers rounds up to a multiple of the square of the VAE's factor, but does not round in image-to-image. There,
+    sizes that the UNet cannot run are rounded up.
     """
     unet, factor = bundle.config("unet"), bundle.autoencoder.factor
     assert isinstance(unet, UNetConfig)
@@ -128,5 +128,5 @@ def _check_side(name: str, side: int, factor: int, axis: AxisRange, *, of_image:
 
 
 def _axes(bundle: Bundle) -> Mapping[str, AxisRange]:
-    """Return the ranges of the denoiser's axes, in latents."""
+    """Return the ranges of the denoiser's axes; ``h`` and ``w`` are in latent pixels."""
     return next(iter(bundle.component("denoiser").graphs.values())).spec.axes

@@ -1,4 +1,4 @@
-"""The caller's images and masks, as arrays of the generated size."""
+"""Reads the caller's images and masks, and resizes them to the generated size."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,19 +33,20 @@ _CHANNELS = (1, 3, 4)
 def load_images(
     value: Any, what: str, notes: list[str], *, masks: bool = False, signed: bool = False, on_white: bool = False
 ) -> list[InputImage]:
-    """Return PIL images, or float32 arrays [H, W] or [H, W, C] of 0 to 1, one for each image.
+    """Return a list of images: PIL images, or float32 arrays [H, W] or [H, W, C] of 0 to 1.
 
     Args:
-        value: a PIL image, a path (of an array in a ``.npy``, too), an array, or a list of them. Tensors (anything
+        value: a PIL image, a path of an image or of a ``.npy`` file, an array, or a list of these. Tensors (objects
             with ``numpy()``) are [N, C, H, W].
         what: the argument's name, for messages.
-        notes: where to add what the user should know about how the images were read.
-        masks: three axes are [N, H, W], unless the last is channels (1, 3 or 4); those of tensors always are.
-        signed: values down to -1 mean something of their own (a ControlNet's masked pixels) and stay as they are.
+        notes: what the user should know about how the images were read is added to it.
+        masks: whether these are masks: an array of three axes is then [N, H, W], unless its last axis is channels
+            (1, 3 or 4), and a tensor of three axes always is.
+        signed: whether values down to -1 are allowed and stay as they are (a ControlNet's masked pixels).
         on_white: see :func:`~.pil_images.prepared_image`.
 
     Raises:
-        UsageError: it is none of these, or a file cannot be read.
+        UsageError: the value is none of these, or a file cannot be read.
 
     """
     if isinstance(value, (list, tuple)):
@@ -57,7 +58,7 @@ def load_images(
     if isinstance(value, str) and value.startswith(("http://", "https://")):
         raise UsageError(f"{what}: {value} is not fetched; give a file")
     if isinstance(value, Image.Image) and signed and value.mode == "F" and np.asarray(value).min(initial=0) < 0:
-        value = np.asarray(value)  # resampling would mix masked pixels into the rest
+        value = np.asarray(value)  # as an image it would be resampled, which mixes masked pixels with others
     if isinstance(value, Image.Image):
         return [prepared_image(value, what, notes, on_white=on_white)]
     if isinstance(value, (str, Path)):
@@ -66,19 +67,19 @@ def load_images(
     if array is None:
         raise UsageError(f"{what} must be a PIL image, a path or an array, not {type(value).__name__}")
     array = _checked_values(array, what, notes, masks=masks, signed=signed)
-    several = array.ndim == 4 or (masks and array.ndim == 3 and array.shape[-1] not in _CHANNELS)
-    if (array.ndim == 4 or not several) and array.ndim > 2 and array.shape[-1] not in _CHANNELS:
+    is_batch = array.ndim == 4 or (masks and array.ndim == 3 and array.shape[-1] not in _CHANNELS)
+    if (array.ndim == 4 or not is_batch) and array.ndim > 2 and array.shape[-1] not in _CHANNELS:
         raise UsageError(f"{what} has {array.shape[-1]} channels ({array.shape}): there can be 1, 3 or 4")
-    if array.ndim > 2 and array.shape[-1] == 4 and not (masks and several) and array[..., 3].min() < 1:
+    if array.ndim > 2 and array.shape[-1] == 4 and not (masks and is_batch) and array[..., 3].min() < 1:
         notes.append(f"{what}: the fourth channel of the array, its transparency, has no effect")
-    return list(array) if several else [array]
+    return list(array) if is_batch else [array]
 
 
 def _checked_values(array: NDArray[Any], what: str, notes: list[str], *, masks: bool, signed: bool) -> F32:
-    """Return an array's values as float32 of 0 to 1, unsigned integers scaled by the range of their type.
+    """Return an array's values as float32 of 0 to 1; unsigned integers are divided by their type's largest value.
 
     Raises:
-        UsageError: another type or number of axes, or values out of range.
+        UsageError: the array has another type or number of axes, or values out of range.
 
     """
     if array.ndim not in (2, 3, 4) or not (array.dtype.kind in "bu" or np.issubdtype(array.dtype, np.floating)):
@@ -104,7 +105,10 @@ def _checked_values(array: NDArray[Any], what: str, notes: list[str], *, masks: 
 
 
 def _plain_array(value: Any, *, masks: bool) -> NDArray[Any] | None:
-    """A numpy array as it is; a tensor [N, C, H, W], [C, H, W] or, of masks, [N, H, W] with its channels last."""
+    """Return a numpy array as it is, a tensor with its channels moved last, and None for other objects.
+
+    Tensors are [N, C, H, W], [C, H, W] or, of masks, [N, H, W].
+    """
     if isinstance(value, np.ndarray):
         return value
     if hasattr(value, "numpy"):
@@ -116,7 +120,7 @@ def _plain_array(value: Any, *, masks: bool) -> NDArray[Any] | None:
 
 
 def as_latents(value: Any, channels: int) -> F32 | None:
-    """Return the value as latents [N, C, h, w] if it has that shape, else None."""
+    """Return the value as float32 latents [N, C, h, w], or None if it has not that shape."""
     if isinstance(value, (list, tuple)) and value:
         items = [array_in_file(item) for item in value]
         parts = [as_latents(item[None] if getattr(item, "ndim", 0) == 3 else item, channels) for item in items]
@@ -130,7 +134,7 @@ def as_latents(value: Any, channels: int) -> F32 | None:
 
 
 def natural_size(image: InputImage, multiple: int) -> tuple[int, int]:
-    """Return an image's (height, width), rounded down to a multiple as diffusers does."""
+    """Return an image's (height, width), each rounded down to a multiple, as diffusers does."""
     height, width = image_size_of(image)
     return height - height % multiple, width - width % multiple
 
@@ -143,8 +147,8 @@ def image_size_of(image: InputImage) -> tuple[int, int]:
 def pixel_array(images: Sequence[InputImage], height: int, width: int, *, resample: Resample = "lanczos") -> F32:
     """Return images as RGB, float32 [N, height, width, 3] of 0 to 1.
 
-    As in diffusers, PIL images are resampled in their own mode, with Lanczos or as their family's pipelines have it,
-    and arrays by nearest neighbour. A fourth channel of an array is left out.
+    As in diffusers, PIL images are resampled in their own mode, and arrays by nearest neighbour. A fourth channel of an
+    array is dropped.
     """
     return np.stack([_resized(image, height, width, resample) for image in images])
 
@@ -161,8 +165,8 @@ def _resized(image: InputImage, height: int, width: int, resample: Resample) -> 
 
 
 def _scaled(image: Image.Image, height: int, width: int, mode: str, resample: Resample = "lanczos") -> F32:
-    """Resample a PIL image; returns [height, width, 3] of 0 to 1 for ``RGB``, [height, width] for ``L``."""
-    if resample == "bicubic":  # with the gap, Pillow may halve the image first, as Kandinsky's pipelines let it
+    """Resample a PIL image; return float32 of 0 to 1, [height, width, 3] for ``RGB``, [height, width] for ``L``."""
+    if resample == "bicubic":  # with reducing_gap, Pillow may first halve the image, as in Kandinsky's pipelines
         scaled = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=1)
     else:
         scaled = image.resize((width, height), Image.Resampling.LANCZOS)
@@ -177,7 +181,7 @@ def _nearest(array: F32, height: int, width: int) -> F32:
 
 
 def _nearest_indices(old: int, new: int) -> NDArray[np.int64]:
-    """Which of ``old`` entries each of ``new`` is, rounded as torch's ``interpolate`` rounds: in float32."""
+    """Return the index among ``old`` entries for each of ``new``, rounded in float32 as in torch's ``interpolate``."""
     if new == 2 * old:
         return np.arange(new) // 2
     scaled = np.floor(np.arange(new, dtype=np.float32) * np.float32(old / new))
@@ -185,7 +189,7 @@ def _nearest_indices(old: int, new: int) -> NDArray[np.int64]:
 
 
 def mask_array(masks: Sequence[InputImage], height: int, width: int) -> F32:
-    """Return masks, of whatever sizes, as float32 [N, height, width], 0 or 1: from 0.5 on, a pixel is repainted."""
+    """Return masks, of any sizes, as float32 [N, height, width]: 1 (repainted) for values of at least 0.5, else 0."""
     arrays = []
     for mask in masks:
         if isinstance(mask, Image.Image):

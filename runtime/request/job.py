@@ -1,4 +1,4 @@
-"""A request whose every question is answered: what is generated, and from what."""
+"""A job: a request with all defaults filled in and all input images read."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class StageJob:
-    """The denoising of a stage before the image: its steps and guidance."""
+    """A stage before the image (a prior) with its number of steps and its guidance scale."""
 
     stage: Stage
     steps: int
@@ -27,13 +27,13 @@ class StageJob:
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedsJob:
-    """A request for embeddings of images whose every question is answered.
+    """A request for embeddings of images, with all defaults filled in.
 
     Attributes:
         request: as the user made it.
-        prompts: the texts, or their embeddings.
-        images: B * n, how many are asked for.
-        stages: what is denoised before an image.
+        prompts: the prompts, or their embeddings.
+        images: B * n, the number of images.
+        stages: the stages before the image.
         warnings: how images were read, and arguments that have no effect.
 
     """
@@ -47,26 +47,27 @@ class EmbedsJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Job(EmbedsJob):
-    """A request for images whose every question is answered.
+    """A request for images, with all defaults filled in and all input images read.
 
     Attributes:
-        task: ``text``, ``image`` or ``inpaint``.
-        height: pixels.
-        width: pixels.
-        factor: pixels per latent.
-        steps: of the solver; None where timesteps or sigmas are set.
-        guidance_scale: resolved.
-        guided: whether there are negative rows.
-        strength: of the schedule, or None where it starts from pure noise.
+        task: ``text`` (text-to-image), ``image`` (image-to-image) or ``inpaint``.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
+        factor: of the VAE: pixels along a side for one latent pixel.
+        steps: number of steps; None if timesteps or sigmas are set.
+        guidance_scale: the request's, or the family's default.
+        guided: whether there is classifier-free guidance, so that each sample has two rows.
+        strength: share of the steps to take; None if denoising starts from pure noise.
         distilled: whether strength shortens the teacher's schedule and not the student's (LCM's image-to-image).
-        pixels: float32 [N, height, width, 3], the image to start from.
-        image_latents: float32 [N, C, h, w], if the image is latents.
+        pixels: float32 [N, height, width, 3], the images to start from.
+        image_latents: float32 [N, C, h, w], the images to start from, if they are latents.
         mask: float32 [N, height, width], 1 is repainted.
-        crop: the part of the image that is generated, if not the whole.
-        hint: float32 [N, H, W, 3], an input of the network beside the noise.
-        control_images: per ControlNet float32 [N, height, width, 3].
-        control_scales: per ControlNet.
-        control_windows: per ControlNet (start, end).
+        crop: the region of the image that is generated; None is the whole image.
+        hint: float32 [N, H, W, 3], the control image of a Kandinsky decoder.
+        control_images: for each ControlNet float32 [N, height, width, 3].
+        control_scales: for each ControlNet the factor of its residuals.
+        control_windows: for each ControlNet (start, end), the shares of the steps between which it runs.
+        scheduler_fixes: corrections of outdated scheduler configs that diffusers makes for this task.
 
     """
 

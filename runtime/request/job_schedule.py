@@ -1,4 +1,4 @@
-"""The schedule of a job: its scheduler, steps and cuts as a table of numbers."""
+"""Makes the schedule of a job from its scheduler, steps, strength and other settings."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,8 +11,8 @@ from ..schedule.choice import choose_scheduler
 from ..schedule.consistency import LCM
 from ..schedule.distilled import shortened_timesteps
 from ..schedule.solver_registry import find_solver
-from .fitness import inner_share
 from .job import Job
+from .request_checks import inner_share
 
 __all__ = ["schedule_for"]
 
@@ -23,15 +23,15 @@ def schedule_for(job: Job, config: Mapping[str, object], *, strength: float | No
     Args:
         job: the job.
         config: the checkpoint's scheduler config.
-        strength: the job's, or None for the schedule as it would be without an image.
+        strength: the job's; or None for the schedule without an image.
 
     Raises:
-        UsageError: an unknown scheduler or option, or a request that leaves no step.
+        UsageError: an unknown scheduler or option, or settings that leave no step.
 
     """
     request = job.request
     choice = choose_scheduler(request.scheduler, request.scheduler_config, config)
-    if choice.config is config:  # another config is used as it is
+    if choice.config is config:  # a config of the request is not corrected
         other = find_solver(choice.solver)[0].name != config.get("_class_name")
         config = fixed_scheduler(config, job.scheduler_fixes, other=other)
     else:
@@ -61,7 +61,7 @@ def schedule_for(job: Job, config: Mapping[str, object], *, strength: float | No
         eta=request.eta,
         **settings,
     )
-    # What it warns of are timesteps that a user would have chosen.
+    # The schedule warns of custom timesteps; these here were not the user's.
     warnings = choice.warnings + (() if shortened else schedule.warnings)
     return replace(schedule, warnings=warnings)
 

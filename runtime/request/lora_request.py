@@ -21,11 +21,11 @@ def loras_of_request(request: Request, usual: LoraSources, folder: LoraFolder | 
 
     Args:
         request: the request.
-        usual: the pipeline's, for requests that name none.
-        folder: the LoRAs that tags may name; without one, tags stay in the prompt.
+        usual: the pipeline's LoRAs, for requests that name none.
+        folder: the LoRAs that tags may name; without a folder, tags stay in the prompt.
 
     Raises:
-        UsageError: a tag names a LoRA that is not there, or prompts of one call name different ones.
+        UsageError: a tag names a LoRA that does not exist, or prompts of one call name different ones.
 
     """
     named = usual if request.loras is None else LoraSources.of(request.loras, folder)
@@ -37,10 +37,10 @@ def loras_of_request(request: Request, usual: LoraSources, folder: LoraFolder | 
 
 
 def _without_tags(request: Request, folder: LoraFolder) -> tuple[Request, list[tuple[Any, Strength]]]:
-    """Take ``<lora:NAME:STRENGTH>`` out of the prompts, as AUTOMATIC1111's web UI writes it.
+    """Remove tags ``<lora:NAME:STRENGTH>``, as in AUTOMATIC1111's web UI, from the prompts, and return their LoRAs.
 
-    After the name follows a number for all networks, or two, for the text encoders and for the UNet; or ``te=`` and
-    ``unet=``. Tags in the negative prompt stay text, as do those behind a backslash.
+    The name is followed by one strength for all networks, or by two, for the text encoders and for the UNet, also
+    written ``te=`` and ``unet=``. Tags in the negative prompt, and those behind a backslash, stay text.
     """
     all_tags: list[list[tuple[Any, Strength]]] = []
     changed: dict[str, Any] = {}
@@ -60,9 +60,9 @@ def _without_tags(request: Request, folder: LoraFolder) -> tuple[Request, list[t
 def _source(tag: str, folder: LoraFolder) -> tuple[Any, Strength]:
     name, *rest = tag.split(":")
     numbers: dict[str, float] = {}
-    for place, text in enumerate(rest):
+    for position, text in enumerate(rest):
         key, sign, value = text.rpartition("=")
-        key = key.strip() if sign else ("te", "unet")[place] if place < 2 else text
+        key = key.strip() if sign else ("te", "unet")[position] if position < 2 else text
         if key not in ("te", "unet"):
             raise UsageError(
                 f"<lora:{tag}>: write <lora:NAME:STRENGTH>, or te=STRENGTH and unet=STRENGTH behind the name"

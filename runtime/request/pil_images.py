@@ -1,4 +1,4 @@
-"""PIL images as they come: turned upright, of any mode, 8 bits deep or deeper."""
+"""Reads PIL images of any mode and depth, and turns them upright."""
 
 from pathlib import Path
 
@@ -11,23 +11,23 @@ from ...engines.files.regular_file import open_regular
 __all__ = ["as_bytes", "open_image", "prepared_image"]
 
 _WHITES = {"I": (255, 65535, 2**31 - 1), "F": (1, 255, 65535)}
-"""What white may be in modes that do not say it: the least of these that no value exceeds."""
+"""Values that white may have, in modes that do not define it; the smallest that no pixel exceeds is used."""
 
 
 def open_image(path: Path, what: str, notes: list[str]) -> Image.Image:
-    """Read a file as diffusers' ``load_image`` does: upright and RGB, or, if it is deeper than 8 bits, mode ``F``.
+    """Read a file as diffusers' ``load_image`` does, upright and as RGB; but with more than 8 bits as mode ``F``.
 
     Args:
         path: the file.
         what: the argument's name, for messages.
-        notes: gets what the user should know about how the file was read.
+        notes: what the user should know about how the file was read is added to it.
 
     Raises:
         UsageError: the file cannot be read.
 
     """
     try:
-        # Given a path, Pillow maps plain TIFF files into memory, and mixes up height and width of those on their side.
+        # From a path, Pillow maps uncompressed TIFF files into memory, and swaps height and width of rotated ones.
         with open_regular(path) as stream, Image.open(stream) as opened:
             frames = getattr(opened, "n_frames", 1)
             opened.load()
@@ -36,27 +36,27 @@ def open_image(path: Path, what: str, notes: list[str]) -> Image.Image:
         raise UsageError(f"{what}: there is no file {path}") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UsageError(f"{what}: {path} cannot be read as an image: {error}") from error
-    if frames > 1 and opened.format != "MPO":  # a camera's second image is no other frame
+    if frames > 1 and opened.format != "MPO":  # the further images in a camera's MPO file are no frames
         notes.append(f"{what}: {path} has {frames} frames; the first is used")
     image = _with_known_depth(upright, what, notes)
     return image if image.mode == "F" else _converted(image, what)
 
 
 def prepared_image(image: Image.Image, what: str, notes: list[str], *, on_white: bool = False) -> Image.Image:
-    """Return a caller's image upright and in a mode that can be resized: its own, or ``F`` with values of 0 to 1.
+    """Return a caller's image, upright and in a mode that can be resized: its own, or ``F`` with values of 0 to 1.
 
-    diffusers' pipelines resize an image in its own mode and convert it to RGB afterwards. They do not look at EXIF;
-    an image that is turned here gets a note.
+    As in diffusers' pipelines, the image is to be resized in its own mode, and converted to RGB afterwards. Unlike
+    here, they ignore its EXIF orientation; an image that is rotated here gets a note.
 
     Args:
         image: of any mode.
         what: the argument's name, for messages.
-        notes: gets what the user should know about how the image was read.
-        on_white: a transparent image is put on white, as transformers does for image encoders; else its transparency
-            has no effect.
+        notes: what the user should know about how the image was read is added to it.
+        on_white: whether a transparent image is put on white, as transformers does for image encoders; if not, its
+            transparency has no effect.
 
     Raises:
-        UsageError: its file is damaged, its values are not finite, or no range is known that holds them.
+        UsageError: its file is damaged, or its values are not finite or larger than any white of its mode.
 
     """
     try:
@@ -83,7 +83,7 @@ def as_bytes(image: Image.Image) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
-    except Exception:  # EXIF is damaged in many ways, each with an error of its own; the pixels are not concerned
+    except Exception:  # damaged EXIF raises many kinds of errors; the pixels are read all the same
         return image
     return ImageOps.exif_transpose(image) if turned else image
 
@@ -98,7 +98,7 @@ def _with_known_depth(image: Image.Image, what: str, notes: list[str]) -> Image.
     if _transparent(image):
         reading = "it is read as light and dark" if what == "mask_image" else "what lies beneath is seen"
         notes.append(f"{what}: its transparency has no effect; {reading}, as in diffusers")
-    if "transparency" in image.info:  # converted beside it, Pillow advises against what is meant here
+    if "transparency" in image.info:  # with it, Pillow warns of the conversion that is meant here
         image = image.copy()
         del image.info["transparency"]
     return _converted(image, what) if image.mode in ("La", "LAB") else image
@@ -114,7 +114,7 @@ def _transparent(image: Image.Image) -> bool:
 
 
 def _scaled(image: Image.Image, what: str, notes: list[str]) -> Image.Image:
-    """Return a deep image with values of 0 to 1, mode ``F``."""
+    """Return an image of more than 8 bits as mode ``F`` with values of 0 to 1."""
     values = np.asarray(image, np.float64)
     if not np.isfinite(values).all() or values.min(initial=0) < 0:
         raise UsageError(f"{what}: an image of mode {image.mode} whose values are below 0 or not finite")

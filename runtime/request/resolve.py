@@ -1,4 +1,4 @@
-"""A request and a bundle -> a job: everything decided and checked, nothing computed."""
+"""Makes a job of a request: checks it against the bundle, fills in the defaults, and reads its input images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,6 @@ from ..latents.seeds import generator_notes
 from ..prompt.prompt_request import PromptRequest
 from .controlnet_arguments import controlnet_images, controlnet_scales, controlnet_windows
 from .crop import Crop, crop_around
-from .fitness import check_embeds, check_task, inner_share, without_effect
 from .image_size import image_size
 from .input_images import (
     InputImage,
@@ -30,6 +29,7 @@ from .input_images import (
 from .job import EmbedsJob, Job, StageJob
 from .pil_images import as_bytes
 from .request import IMAGES_MOST, Request
+from .request_checks import check_embeds, check_task, inner_share, without_effect
 
 __all__ = ["prompts_of", "resolve", "resolve_embeds"]
 
@@ -37,10 +37,10 @@ F32 = NDArray[np.float32]
 
 
 def resolve_embeds(request: Request, bundle: Bundle) -> EmbedsJob:
-    """Decide everything about a request for embeddings of images, in which a decoder takes no part.
+    """Make the job of a request for embeddings of images (``output_type="embeds"``), for which only the prior runs.
 
     Raises:
-        UsageError: something cannot be met.
+        UsageError: an argument does not suit the bundle, or another argument.
 
     """
     unused = check_embeds(request, bundle.family)
@@ -55,10 +55,10 @@ def resolve_embeds(request: Request, bundle: Bundle) -> EmbedsJob:
 
 
 def resolve(request: Request, bundle: Bundle) -> Job:
-    """Decide everything about a request.
+    """Make the job of a request.
 
     Raises:
-        UsageError: something cannot be met.
+        UsageError: an argument does not suit the bundle, or another argument.
 
     """
     manifest = bundle.manifest
@@ -133,7 +133,7 @@ _PROMPT_FIELDS = (
 
 
 def prompts_of(request: Request) -> PromptRequest:
-    """Return the prompts; empty ones where embeddings of images or a mixture replace them."""
+    """Return the prompts; they are empty if embeddings of images, or texts and images mixed, replace them."""
     fields = {name: _embeds(request, name) for name in _PROMPT_FIELDS}
     if request.image_embeds is not None:
         fields["prompt"] = [""] * len(request.image_embeds)
@@ -161,7 +161,12 @@ def _stage(request: Request, stage: Stage) -> StageJob:
 def _hint(
     request: Request, bundle: Bundle, prompts: int, total: int, height: int, width: int, notes: list[str]
 ) -> F32 | None:
-    """Return the hint, which is never resized: one image, one for each prompt or one for each generated image."""
+    """Return the hints, float32 [N, H, W, 3]; unlike other images they are not resized.
+
+    Raises:
+        UsageError: they have another size, or there are neither one nor one for each prompt or each generated image.
+
+    """
     if request.hint is None:
         return None
     images = load_images(request.hint, "hint", notes)
@@ -188,7 +193,7 @@ def _embeds(request: Request, name: str) -> Any:
 def _crop(
     request: Request, images: Sequence[InputImage], masks: Sequence[InputImage], height: int, width: int
 ) -> Crop | None:
-    """Return the region to generate, if it is not the whole image."""
+    """Return the region to generate; None is the whole image."""
     padding = request.padding_mask_crop
     if padding is None:
         return None
@@ -213,7 +218,7 @@ def _check_count(name: str, count: int, total: int) -> None:
 
 
 def _steps(request: Request, defaults: Defaults) -> int | None:
-    """Return the solver's steps; as in diffusers, timesteps and sigmas go before their number."""
+    """Return the number of steps; None if timesteps or sigmas are set, which replace it as in diffusers."""
     if request.timesteps is not None or request.sigmas is not None:
         return None
     return defaults.num_inference_steps if request.num_inference_steps is None else request.num_inference_steps

@@ -1,4 +1,4 @@
-"""The settings of a request as JSON, for the record inside an image file."""
+"""The settings of a request as JSON values, for the record inside an image file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,10 @@ __all__ = ["settings_of"]
 
 
 def settings_of(request: Request) -> Mapping[str, Any]:
-    """Return what is set and can be written as JSON, for the record inside an image file."""
+    """Return the settings that differ from the default and can be written as JSON.
+
+    The prompts, the seed and the size are not among them: the record has them by themselves.
+    """
     left_out = ("prompt", "negative_prompt", "seed", "height", "width", "output_type", "callback_on_step_end", "loras")
     defaults = Request()
     settings: dict[str, Any] = {
@@ -30,7 +33,7 @@ _PLAIN = (str, int, float, bool)
 
 
 def _written(value: Any) -> Any:
-    """Return a value as JSON has it: files by their paths, other objects in a list, such as images, by their kind."""
+    """Return a value as JSON: a path as text, and an object in a list, such as an image, as the name of its class."""
     if isinstance(value, (list, tuple)):
         return [_written(item) for item in value]
     if value is None or isinstance(value, _PLAIN):

@@ -4,7 +4,7 @@ from typing import Any
 
 from ....engines.bundle.pixel_sizes import pixel_range
 from ...request.argument import FLAG, IMAGE, IMAGES, PAIR, SCHEDULER, SERIES, Argument, argument_of
-from ...request.fitness import NEEDS, arguments_of_no_use
+from ...request.request_checks import NEEDS, arguments_of_no_use
 from ...schedule import solver_names
 from ..asked import REQUEST, Limits
 from ..model import Model

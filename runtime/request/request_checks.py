@@ -1,4 +1,4 @@
-"""Whether a request suits the bundle and its own task; what of it has no effect."""
+"""Checks whether a request suits the bundle and its task, and finds arguments that have no effect."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -26,19 +26,19 @@ NEEDS = {
     **dict.fromkeys(_ONLY_MASK, "mask_image"),
     **dict.fromkeys(_ONLY_CONTROL, "control_image"),
 }
-"""Arguments that need an image beside them, and which one."""
-_UNSET = Request()
+"""By argument that needs an image beside it, the argument of that image."""
+_DEFAULT = Request()
 
 
 def _is_set(request: Request, name: str) -> bool:
-    value, unset = getattr(request, name), getattr(_UNSET, name)
-    if unset is None:
+    value, default = getattr(request, name), getattr(_DEFAULT, name)
+    if default is None:
         return value is not None
-    return bool(tuple(value) != unset if isinstance(unset, tuple) else value != unset)
+    return bool(tuple(value) != default if isinstance(default, tuple) else value != default)
 
 
 def inner_share(share: float | None) -> float | None:
-    """Return a share of the schedule, or None where diffusers ignores it: at 0 and at 1."""
+    """Return a share of the schedule, or None for 0 and 1, which diffusers ignores."""
     return share if share is not None and 0 < share < 1 else None
 
 
@@ -46,7 +46,7 @@ def check_task(request: Request, task: str, unet: UNetConfig, bundle: Bundle) ->
     """Check a request against its task and the bundle.
 
     Raises:
-        UsageError: they do not fit; the message says what would.
+        UsageError: it does not suit them; the message says what would.
 
     """
     family = bundle.family
@@ -70,7 +70,7 @@ def check_task(request: Request, task: str, unet: UNetConfig, bundle: Bundle) ->
         for name in names if not met else ():
             if _is_set(request, name):
                 raise UsageError(f"{name} needs {needed}")
-    _check_own(request, family)
+    _check_family(request, family)
     start, end = inner_share(request.denoising_start), inner_share(request.denoising_end)
     if start is not None and end is not None and start >= end:
         raise UsageError(f"denoising_start={start} must be below denoising_end={end}")
@@ -91,7 +91,7 @@ def arguments_of_no_use(bundle: Bundle) -> set[str]:
     assert isinstance(unet, UNetConfig)
     refiner = bool(bundle.manifest.model_index.get("requires_aesthetics_score"))
     return {
-        *_of_others(family),
+        *_of_other_families(family),
         *(_WITHOUT_STAGES if family.stages else ()),
         *(("aesthetic_score", "negative_aesthetic_score") if not refiner else ()),
         *(("hint",) if not unet.image_hint else ()),
@@ -102,20 +102,20 @@ def arguments_of_no_use(bundle: Bundle) -> set[str]:
     }
 
 
-def _of_others(family: Family) -> dict[str, str]:
-    """Return the arguments that other families have and this one has not, and whose they are."""
+def _of_other_families(family: Family) -> dict[str, str]:
+    """Return the arguments that only other families have, with the label of such a family."""
     return {n: other.label for other in FAMILIES.values() for n in other.own_arguments if n not in family.own_arguments}
 
 
-def _check_own(request: Request, family: Family) -> None:
-    """Check that no argument is another family's."""
-    others = _of_others(family)
+def _check_family(request: Request, family: Family) -> None:
+    """Check that no argument of another family is set."""
+    others = _of_other_families(family)
     for name, label in others.items():
         if _is_set(request, name):
             raise UsageError(f"{name} is {label}'s; this bundle is of the family {family.name}")
 
 
-_OF_EMBEDS = (
+_FOR_EMBEDS = (
     "prompt",
     "negative_prompt",
     "clip_skip",
@@ -138,19 +138,19 @@ _OF_EMBEDS = (
     "negative_prior_prompt",
     "output_type",
 )
-"""Arguments that have something to do with embeddings of images."""
+"""Arguments that have an effect if only embeddings of images are made (``output_type="embeds"``)."""
 
 
 def check_embeds(request: Request, family: Family) -> list[str]:
-    """Check a request for embeddings of images; return a warning for each argument that has no effect on them.
+    """Check a request for embeddings of images; return a warning for each argument that has no effect.
 
     Raises:
         UsageError: the family has no prior, or the request does not suit it.
 
     """
     _check_source(request, family)
-    _check_own(request, family)
-    unused = [field.name for field in fields(Request) if field.name not in _OF_EMBEDS and _is_set(request, field.name)]
+    _check_family(request, family)
+    unused = [field.name for field in fields(Request) if field.name not in _FOR_EMBEDS and _is_set(request, field.name)]
     if np.ndim(request.latents) == 4:
         unused.append("latents of four axes")
     return [f"{name} has no effect: output_type='embeds' generates no image" for name in unused]
@@ -161,10 +161,10 @@ _TEXT_ONLY = ("negative_prompt", "prior_num_inference_steps", "prior_guidance_sc
 
 
 def _check_source(request: Request, family: Family) -> None:
-    """Check what an image is generated from: text, embeddings of images, or a mixture of texts and images.
+    """Check that an image is generated from one source: a prompt, embeddings of images, or texts and images mixed.
 
     Raises:
-        UsageError: there are none or two of them, or arguments of another one.
+        UsageError: there is no source or more than one, or an argument belongs to another source.
 
     """
     if not family.stages:
@@ -198,7 +198,7 @@ def _check_source(request: Request, family: Family) -> None:
 def without_effect(
     request: Request, task: str, model_index: Mapping[str, object], *, guided: bool, controlnets: int = 0
 ) -> list[str]:
-    """Return a warning for each argument that is set and has no effect, as in diffusers."""
+    """Return a warning for each argument that is set and has no effect, as it has none in diffusers."""
     warnings = []
     if controlnets and request.image is not None and request.control_image is None:
         warnings.append(
