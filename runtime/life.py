@@ -68,6 +68,18 @@ class Life:
                 self._changed.wait()
         self._release_if_unused()
 
+    def _end_with_program(self) -> None:
+        """Stop the calls of threads that the interpreter does not wait for, and wait until they have left the engines.
+
+        The interpreter would end such a thread when its engine returns, inside C++, which aborts the process.
+        """
+        own = threading.get_ident()
+        with self._changed:
+            self._ended = self._ended or _CLOSED
+            for thread in set(self._threads) - {own}:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(SystemExit))
+            self._changed.wait_for(lambda: not set(self._threads) - {own}, _LONGEST_CALL_S)
+
     def _release_if_unused(self) -> None:
         with self._changed:
             if self._ended is None or self._threads or self._released:
@@ -88,6 +100,8 @@ _ALL: "weakref.WeakSet[Life]" = weakref.WeakSet()
 
 
 _LONGEST_EXIT_S = 5.0
+_LONGEST_CALL_S = 10.0
+"""How long the end of the program waits for an evaluation that has begun, or for a callback that does not return."""
 _in_child = False
 
 
@@ -106,12 +120,13 @@ def _after_fork() -> None:
 
 
 def _before_exit() -> None:
-    """Let a forked process end even if OpenVINO's thread-local destructors, which run before all else, hang."""
-    if _in_child:
+    if _in_child:  # end even if OpenVINO's thread-local destructors, which run before all else, hang
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, _LONGEST_EXIT_S)
+    for life in list(_ALL):
+        life._end_with_program()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-    atexit.register(_before_exit)
+atexit.register(_before_exit)

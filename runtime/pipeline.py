@@ -383,8 +383,16 @@ class Pipeline:
             return self._steps(samples)
 
     def _steps(self, samples: "Sequence[Sample]") -> "Iterator[Step]":
-        with self._loras.use() as (loaded, _):
-            yield from loaded.generation.denoising.steps(samples)
+        with (
+            self._loras.use() as (loaded, _),
+            contextlib.closing(loaded.generation.denoising.steps(samples)) as steps,
+        ):
+            while True:
+                with self._life.use():  # while a step runs; the caller may never ask for the next one
+                    step = next(steps, None)
+                if step is None:
+                    return
+                yield step
 
     def decode(self, samples: "Sequence[Sample]") -> "list[Image]":
         """Decode samples to images, finished or not; the decoder's warnings are added to the samples'.

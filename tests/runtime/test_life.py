@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sdengine.engines.errors import UsageError
 from sdengine.runtime import Pipeline
+from sdengine.runtime.denoise import Batch
 
 from ..bundles import bundle_of
 
@@ -116,3 +117,69 @@ def test_a_forked_process_does_not_draw_and_ends(engine: str) -> None:
     command = [sys.executable, "-W", "ignore", "-c", FORK, str(bundle_of("sd1")), engine]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_generator_that_nobody_goes_on_with_does_not_hold_up_closing(pipeline: Pipeline) -> None:
+    steps = pipeline.denoise(pipeline.prepare(prompt="a star", **QUICK))
+    thread = threading.Thread(target=next, args=(steps,))
+    thread.start()
+    thread.join(60)
+    closing = threading.Thread(target=pipeline.close)
+    closing.start()
+    closing.join(60)
+    assert not closing.is_alive()
+    with pytest.raises(UsageError, match="this pipeline is closed"):
+        next(steps)
+
+
+def test_closing_waits_for_a_step_of_another_thread(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    real = Batch.step
+
+    def step(batch: Batch) -> Any:
+        begun.set()
+        assert go_on.wait(60)
+        return real(batch)
+
+    monkeypatch.setattr(Batch, "step", step)
+    steps = pipeline.denoise(pipeline.prepare(prompt="a star", **QUICK))
+    done: list[Any] = []
+    drawing = threading.Thread(target=lambda: done.append(next(steps)))
+    drawing.start()
+    assert begun.wait(60)
+    closing = threading.Thread(target=pipeline.close)
+    closing.start()
+    closing.join(0.2)
+    assert closing.is_alive()
+    go_on.set()
+    for thread in (drawing, closing):
+        thread.join(60)
+    assert len(done) == 1
+
+
+LEAVE = """
+import sys, threading, time
+from sdengine.runtime import Pipeline
+
+pipeline = Pipeline.load(sys.argv[1], engine="onnxruntime")
+begun = threading.Event()
+endless = {"num_inference_steps": 500, "height": 128, "width": 128, "callback_on_step_end": lambda *_: begun.set()}
+
+def call():
+    pipeline("a star", **endless)
+
+def steps():
+    del endless["callback_on_step_end"]
+    for _ in pipeline.denoise(pipeline.prepare(prompt="a star", **endless)):
+        begun.set()
+
+threading.Thread(target=locals()[sys.argv[2]], daemon=True).start()
+assert begun.wait(60)
+"""
+
+
+@pytest.mark.parametrize("what", ["call", "steps"])
+def test_a_program_that_ends_while_a_daemon_thread_draws(what: str) -> None:
+    command = [sys.executable, "-c", LEAVE, str(bundle_of("sd1")), what]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
