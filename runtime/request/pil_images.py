@@ -8,7 +8,7 @@ from PIL import ExifTags, Image, ImageOps
 from ...engines.errors import UsageError
 from ...engines.files.regular_file import open_regular
 
-__all__ = ["as_bytes", "open_image", "prepared_image"]
+__all__ = ["as_bytes", "open_image", "prepared_image", "turned_upright"]
 
 _WHITES = {"I": (255, 65535, 2**31 - 1), "F": (1, 255, 65535)}
 """Values that white may have, in modes that do not define it; the smallest that no pixel exceeds is used."""
@@ -64,12 +64,7 @@ def prepared_image(image: Image.Image, what: str, notes: list[str], *, on_white:
     except (OSError, SyntaxError, ValueError, AssertionError) as error:
         reason = str(error) or "its file was closed before it was read"
         raise UsageError(f"{what}: the image cannot be read: {reason}") from error
-    upright = _upright(image)
-    if upright is not image:
-        notes.append(
-            f"{what}: turned upright, as its EXIF orientation says (diffusers does that for files only); "
-            "if that is wrong, delete the tag"
-        )
+    upright = turned_upright(image, what, notes)
     return _with_known_depth(_on_white(upright) if on_white and _transparent(upright) else upright, what, notes)
 
 
@@ -78,6 +73,17 @@ def as_bytes(image: Image.Image) -> Image.Image:
     if image.mode != "F":
         return image
     return Image.fromarray((np.asarray(image) * 255).round().astype(np.uint8))
+
+
+def turned_upright(image: Image.Image, what: str, notes: list[str]) -> Image.Image:
+    """Return an image as its EXIF orientation says; one that is turned gets a note."""
+    upright = _upright(image)
+    if upright is not image:
+        notes.append(
+            f"{what}: turned upright, as its EXIF orientation says (diffusers does that for files only); "
+            "if that is wrong, delete the tag"
+        )
+    return upright
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -52,7 +52,7 @@ def check_task(request: Request, task: str, unet: UNetConfig, bundle: Bundle) ->
     family = bundle.family
     refiner = bool(bundle.manifest.model_index.get("requires_aesthetics_score"))
     if unet.inpaints and task != "inpaint":
-        raise UsageError("this is an inpainting checkpoint: give image and mask_image")
+        raise UsageError("image: this is an inpainting checkpoint: give image and mask_image")
     if task == "inpaint" and unet.image and not unet.inpaints:
         raise UsageError("mask_image needs an inpainting decoder, which this bundle is not: export one")
     if unet.image_hint and request.hint is None:
@@ -61,7 +61,7 @@ def check_task(request: Request, task: str, unet: UNetConfig, bundle: Bundle) ->
         raise UsageError("this decoder takes no hint; export one that does, such as kandinsky-2-2-controlnet-depth")
     _check_source(request, family)
     if task == "text" and refiner:
-        raise UsageError("this is a refiner: it needs image, pixels or the latents of a base model")
+        raise UsageError("image: this is a refiner: it needs image, pixels or the latents of a base model")
     for needed, names, met in (
         ("image", _ONLY_IMAGE, task != "text"),
         ("mask_image", _ONLY_MASK, task == "inpaint"),
@@ -80,8 +80,8 @@ def check_task(request: Request, task: str, unet: UNetConfig, bundle: Bundle) ->
         raise UsageError(f"control_image: {family.label} has no ControlNets beside its network")
     if request.control_image is not None and not bundle.manifest.controlnets:
         raise UsageError(
-            "this bundle holds no ControlNet; export it again with --controlnet PATH (`sdengine inspect` has "
-            "the rest of the command)"
+            "control_image: this bundle holds no ControlNet; export it again with --controlnet PATH (`sdengine "
+            "inspect` has the rest of the command)"
         )
 
 

@@ -104,9 +104,11 @@ def completed_event(kind: str, asked: Asked, finished: Finished, model: str, req
     outcome = finished.outcome
     usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
     details = {"input_tokens_details": {"image_tokens": 0, "text_tokens": 0}}
+    data = _data(asked, outcome, 0)
+    data.setdefault("b64_json", data.get("url", "").partition(",")[2])  # clients look for it in every event
     return {
         "type": f"{kind}.completed",
-        **_data(asked, outcome, 0),
+        **data,
         "index": finished.index,
         "usage": {**usage, **details},
         **_common(asked, f"{outcome.width}x{outcome.height}"),

@@ -77,10 +77,17 @@ def api_error(error: SdengineError, fields: Collection[str] = ()) -> ApiError:
     param = None
     if isinstance(error, UsageError):
         first = re.match(r"(?:unknown argument ')?([A-Za-z]\w*)", message)
-        param = first[1] if first is not None and first[1] in fields else None
+        param = first[1] if first is not None and first[1] in fields else _solver_field(message)
     headers = {}
     if isinstance(error, QueueFullError):
         headers["retry-after"] = str(math.ceil(error.retry_after))
     elif status == 503:
         headers["retry-after"] = "5"
     return ApiError(status, message, kind=kind, param=param, code=code, headers=headers)
+
+
+def _solver_field(message: str) -> str | None:
+    """Return the field that an error of a solver is about: it calls neither by its name."""
+    if message.startswith("unknown solver "):
+        return "scheduler"
+    return "scheduler_config" if re.match(r"\w+ has no option ", message) else None

@@ -75,7 +75,8 @@ def create_app(services: Services, routers: Sequence[APIRouter] = ()) -> FastAPI
         redoc_url=None,
     )
     app.state.services = services
-    for router in (image_routes(services), status_routes(services), page_routes(services), *routers):
+    # The page's before the status': names may have slashes, and its routes begin with the name of a model, too.
+    for router in (image_routes(services), page_routes(services), status_routes(services), *routers):
         app.include_router(router)
     app.add_exception_handler(ApiError, _answer)
     app.add_exception_handler(HTTPException, _answer)

@@ -16,7 +16,7 @@ from ...engines.scalars import finite_number, shortened, whole_number
 from ..request.argument import ANYTHING, CALLBACK, IMAGE, IMAGES, MIXED, TEXT, argument_of
 from ..request.request import Request
 from .api_error import ApiError
-from .uploads import Upload, has_alpha, mask_from_alpha, opened, upload_from_text
+from .uploads import Upload, has_alpha, mask_from_alpha, opaque, opened, upload_from_text
 
 __all__ = [
     "ALL_FIELDS",
@@ -207,7 +207,7 @@ def _settings(fields: Mapping[str, Any], limits: Limits, warnings: list[str]) ->
     most = whole_number("n", settings.get("num_images_per_prompt", 1), least=1, most=limits.n)
     settings["num_images_per_prompt"] = most
     if isinstance(seeds := settings.get("seed"), (list, tuple)) and len(seeds) != most:
-        if "n" in fields or len(seeds) > limits.n:
+        if not seeds or "n" in fields or len(seeds) > limits.n:
             raise _invalid("seed", f"seed: {len(seeds)} given for {most} images")
         settings["num_images_per_prompt"] = len(seeds)
     for name, value in settings.items():
@@ -242,7 +242,7 @@ def _size(fields: Mapping[str, Any], settings: dict[str, Any]) -> None:
     size = _text(fields, "size")
     if size is None or size == "auto":
         return
-    match = re.fullmatch(r"(\d{1,6})x(\d{1,6})", size)
+    match = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", size)
     if match is None:
         raise _invalid(
             "size", f"size={shortened(size)} is neither auto nor WIDTHxHEIGHT, like 1024x768", "invalid_value"
@@ -292,9 +292,9 @@ def _add_images(fields: Mapping[str, Any], settings: dict[str, Any], limits: Lim
             )
             raise _invalid("mask", message)
         settings["mask_image"] = mask_from_alpha(mask) or Image.new("L", mask.size)
-        settings["image"] = None if masked is None else masked.convert("RGB")
+        settings["image"] = masked if masked is None or not has_alpha(masked) else opaque(masked)
     elif image is not None and "mask_image" not in fields and (own := mask_from_alpha(image)) is not None:
-        settings["mask_image"], settings["image"] = own, image.convert("RGB")
+        settings["mask_image"], settings["image"] = own, opaque(image)
         warnings.append("image: repainted where it is transparent, as no mask was sent")
     if settings.get("image") is None:
         settings.pop("image", None)

@@ -21,6 +21,9 @@ __all__ = ["ClientDisconnect", "discard", "fields_of"]
 
 _FIELDS_MOST = 1000
 _FILES_MOST = 32
+_KEYS_MOST = 4096
+_VALUES_MOST = 2**21
+"""Of JSON: embeddings and latents are arrays of this size at most. Reading many more would hold up all others."""
 
 
 async def fields_of(request: Request, *, form: bool) -> dict[str, Any]:
@@ -35,6 +38,10 @@ async def fields_of(request: Request, *, form: bool) -> dict[str, Any]:
         ClientDisconnect: the client has gone.
 
     """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        message = f"the content encoding {encoding[:100]!r} is not read here; send the body as it is"
+        raise ApiError(415, message, code="unsupported_encoding")
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind == "application/json":
         return _from_json(await request.body())
@@ -61,6 +68,9 @@ async def discard(receive: Receive) -> None:
 
 
 def _from_json(data: bytes) -> dict[str, Any]:
+    if data.count(b",") > _VALUES_MOST or data.count(b'":') > _KEYS_MOST:
+        message = f"the body has more than {_VALUES_MOST} values, or more than {_KEYS_MOST} names"
+        raise ApiError(413, message, code="too_large")
     try:
         value = msgspec.json.decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -111,6 +121,8 @@ def _nested(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 def _value(text: str) -> Any:
     """Return what a form's text means where a field is no text: a number, true, a list."""
+    if re.fullmatch(r"[+-]?(\.[0-9]+|[0-9]+\.)", text):  # .5 is no JSON, but what people write
+        return float(text)
     try:
         return json.loads(text, parse_constant=lambda _: text)
     except (ValueError, RecursionError):

@@ -44,16 +44,20 @@ class EventStream(Response):
     Args:
         events: the bytes of each event; closed at the end, however it comes.
         heartbeat: seconds between comments; 0 sends none.
+        on_close: called at the end, also where the client has gone before there was an event to wait for.
 
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: Callable[[], AsyncIterator[bytes]], *, heartbeat: float) -> None:
+    def __init__(
+        self, events: Callable[[], AsyncIterator[bytes]], *, heartbeat: float, on_close: Callable[[], None]
+    ) -> None:
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._events = events
         self._heartbeat = heartbeat
+        self._on_close = on_close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
@@ -67,6 +71,7 @@ class EventStream(Response):
             for one in (sending, gone):
                 one.cancel()
             await asyncio.gather(sending, gone, return_exceptions=True)
+            self._on_close()
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

@@ -1,6 +1,7 @@
 """``/v1/images/generations`` and ``/v1/images/edits``, as the `openai` client calls them."""
 
 import asyncio
+import functools
 import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -10,13 +11,12 @@ from fastapi import APIRouter
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from ...engines.errors import SdengineError, UsageError
+from ...engines.errors import SdengineError
 from .answer import completed_event, event, images_answer, partial_event, progress_event
 from .api_error import ApiError, api_error
 from .asked import ALL_FIELDS, Asked, asked_for
 from .body import discard, fields_of
 from .events import ClientGoneError, EventStream, unless_gone
-from .failures import QueueFullError
 from .schema import body_schema, error_schema
 from .services import Services
 from .ticket import Outcome, Preview, Progress, Ticket
@@ -33,7 +33,7 @@ def image_routes(services: Services) -> APIRouter:
     limits, worker = services.settings.limits, services.worker
 
     async def answer(request: Request, kind: str, *, form: bool) -> Response:
-        request_id, body = request.state.request_id, dict[str, Any]()
+        request_id, body, ticket = request.state.request_id, dict[str, Any](), None
         try:
             try:
                 services.check()
@@ -41,28 +41,24 @@ def image_routes(services: Services) -> APIRouter:
                 await discard(request.receive)
                 raise
             body = await fields_of(request, form=form)
-            if form and body.get("image") is None:
-                raise ApiError(400, "image is missing: send the picture to edit", param="image", code="missing_field")
             asked = await asyncio.to_thread(asked_for, body, limits)
+            if form and asked.settings.get("image") is None:
+                raise ApiError(400, "image is missing: send the picture to edit", param="image", code="missing_field")
             model = services.model(asked.model)
             await asyncio.to_thread(services.check_loras, model, asked.settings)
             request.state.log = {"model": model.name, "stream": asked.stream}
             ticket = await asyncio.to_thread(_submitted, asked, model.name, request_id)
             name = asked.model or model.name
             if asked.stream:
-                return EventStream(
-                    lambda: _events(kind, asked, ticket, name, request_id),
-                    heartbeat=services.settings.sse_keep_alive_interval,
-                )
+                events = functools.partial(_events, kind, asked, ticket, name, request_id)
+                return EventStream(events, heartbeat=services.settings.sse_keep_alive_interval, on_close=ticket.cancel)
             content = await unless_gone(request, _content(asked, ticket, name, request_id))
-        except SdengineError as error:
-            if isinstance(error, QueueFullError):
-                services.metrics.rejections.labels("queue_full").inc()
-            elif isinstance(error, UsageError):
-                services.metrics.rejections.labels("invalid").inc()
-            refused = api_error(error, ALL_FIELDS)
+        except (ApiError, SdengineError) as error:
+            refused = error if isinstance(error, ApiError) else api_error(error, ALL_FIELDS)
             if refused.param not in body and (sent := _OPENAIS.get(str(refused.param))) in body:
                 refused.param = sent
+            if ticket is None:
+                services.metrics.refused(refused)
             raise refused from error
         except (ClientGoneError, ClientDisconnect):
             return Response(status_code=_GONE)

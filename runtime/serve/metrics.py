@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from ...engines.errors import NonFiniteError
+from .api_error import ApiError
 from .failures import CancelledError, DeadlineError
 from .policy import Bucket
 from .ticket import Outcome, Ticket
@@ -27,7 +28,7 @@ class Metrics:
         self._success = self._counter("request_success", "Requests whose images were done.", *model)
         self._failed = self._counter("request_failed", "Requests that were accepted and failed.", *model, "reason")
         self._cancelled = self._counter("request_cancelled", "Requests that were cancelled.", *model, "reason")
-        self.rejections = self._counter("admission_rejections", "Requests that were not accepted.", "reason")
+        self._rejections = self._counter("admission_rejections", "Requests that were not accepted.", "reason")
         self._non_finite = self._counter("non_finite", "Requests whose images were not finite.", *model)
         self._images = self._counter("images", "Images that were done.", *model)
         self._evaluations = self._counter("evaluations", "Evaluations of images.", *model)
@@ -57,6 +58,10 @@ class Metrics:
     def text(self) -> bytes:
         """Return all of it in Prometheus' text format."""
         return generate_latest(self._registry)
+
+    def refused(self, error: ApiError) -> None:
+        """Count a request that is not accepted, by the code of its answer."""
+        self._rejections.labels(error.code or "invalid").inc()
 
     # -- what a worker tells, on its thread ---------------------------------------------------------------------------
 

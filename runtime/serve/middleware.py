@@ -75,6 +75,7 @@ class Guard:
             except ApiError as error:  # also what reading a body raises, far within
                 if status:
                     raise
+                self._metrics.refused(error)
                 if error.status == 401:
                     await discard(receive)
                 await JSONResponse(error.body, error.status, error.headers)(scope, receive, sending)

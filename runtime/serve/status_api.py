@@ -23,7 +23,7 @@ def status_routes(services: Services) -> APIRouter:
         """Return the models that are served."""
         return {"object": "list", "data": [_described(name, services.model(name)) for name in services.names]}
 
-    @router.get("/v1/models/{name}", responses={404: {"description": "There is none of that name."}})
+    @router.get("/v1/models/{name:path}", responses={404: {"description": "There is none of that name."}})
     async def model(name: str) -> dict[str, Any]:
         """Return one of them."""
         return _described(name, services.model(name))

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from PIL import Image, ImageChops
 
 from ...engines.errors import UsageError
-from ..request.pil_images import prepared_image
+from ..request.pil_images import prepared_image, turned_upright
 
-__all__ = ["Upload", "has_alpha", "mask_from_alpha", "opened", "upload_from_text"]
+__all__ = ["Upload", "has_alpha", "mask_from_alpha", "opaque", "opened", "upload_from_text"]
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
 
@@ -59,8 +59,12 @@ def opened(upload: Upload, what: str, most_pixels: int, notes: list[str]) -> Ima
         UsageError: it is no PNG, JPEG or WebP, is damaged or too large.
 
     """
+    if not upload.data:
+        raise UsageError(f"{what} is an empty file")
     try:
         image = Image.open(io.BytesIO(upload.data), formats=_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise UsageError(f"{what} has too many pixels; {most_pixels} are the most that are taken here") from error
     except Exception as error:  # of any decoder
         raise UsageError(f"{what} cannot be read as one of {', '.join(_FORMATS)}") from error
     width, height = image.size
@@ -72,7 +76,9 @@ def opened(upload: Upload, what: str, most_pixels: int, notes: list[str]) -> Ima
         image.load()
     except Exception as error:  # of any decoder
         raise UsageError(f"{what} is damaged: {error}") from error
-    return image if _alpha(image) is not None else prepared_image(image, what, notes)
+    if _alpha(image) is None:
+        return prepared_image(image, what, notes)
+    return turned_upright(image, what, notes)
 
 
 def mask_from_alpha(image: Image.Image) -> Image.Image | None:
@@ -81,6 +87,11 @@ def mask_from_alpha(image: Image.Image) -> Image.Image | None:
     if alpha is None or alpha.getextrema() == (255, 255):
         return None
     return ImageChops.invert(alpha)
+
+
+def opaque(image: Image.Image) -> Image.Image:
+    """Return an image without its transparency: what lies beneath."""
+    return image.convert("RGBA").convert("RGB")
 
 
 def _alpha(image: Image.Image) -> Image.Image | None:

@@ -24,7 +24,7 @@ def check_seed(seed: object) -> int:
     except TypeError:
         number = None
     if number is None or isinstance(seed, bool):
-        raise UsageError(f"a seed is a whole number, not {seed!r}")
+        raise UsageError(f"seed: a seed is a whole number, not {seed!r}")
     if not SMALLEST_SEED <= number <= LARGEST_SEED:
         raise UsageError(f"seed {number} is out of range: seeds run from 0 to {LARGEST_SEED} (-1 means {LARGEST_SEED})")
     return number % 2**64

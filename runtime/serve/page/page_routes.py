@@ -36,7 +36,7 @@ def page_routes(services: Services) -> APIRouter:
         """Return a file that it needs."""
         return known[name].answer(request) if name in known else Response(status_code=404)
 
-    @router.get("/v1/models/{name}/fields", responses={404: {"description": "There is none of that name."}})
+    @router.get("/v1/models/{name:path}/fields", responses={404: {"description": "There is none of that name."}})
     async def fields(name: str) -> dict[str, Any]:
         """Return what a request to a model may say: each field's meaning, group, range and default."""
         return {"object": "list", "data": fields_for(services.model(name), services.settings.limits)}

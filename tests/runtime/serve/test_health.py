@@ -92,3 +92,23 @@ def test_two_bundles_at_once() -> None:
         assert (await client.post("/v1/images/generations", json=BODY)).json()["model"] == "sd1"  # the first
 
     with_app(test, "sd1", "sdxl", policy=step_level)
+
+
+def test_a_name_with_a_slash() -> None:
+    """As the Hub's names have one; clients send it as it is, or escaped."""
+
+    async def test() -> None:
+        pipeline = Pipeline.load(bundle_of("sd1"), engine="onnxruntime", threads=1)
+        metrics = Metrics()
+        worker = Worker({"org/sd1": pipeline}, watches=[metrics])
+        metrics.follow(worker)
+        settings = ServeSettings(bundles=("sd1",), served_model_name=("org/sd1",), warm_up=())
+        app = create_app(Services(worker=worker, settings=settings, metrics=metrics))
+        transport = httpx.ASGITransport(app)
+        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://it") as it:
+            for name in ("org/sd1", "org%2Fsd1"):
+                assert (await it.get(f"/v1/models/{name}")).json()["id"] == "org/sd1"
+                assert (await it.get(f"/v1/models/{name}/fields")).json()["data"]
+            assert (await it.get("/v1/models/org/other")).status_code == 404
+
+    asyncio.run(asyncio.wait_for(test(), 60))

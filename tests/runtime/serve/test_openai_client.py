@@ -17,6 +17,7 @@ from ...bundles import bundle_of
 from ..parity.oracle import picture
 from .conftest import Server
 
+ONE_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"  # a PNG
 SMALL: dict[str, Any] = {"num_inference_steps": 3, "seed": 5}
 
 
@@ -91,6 +92,12 @@ def test_streams(client: openai.OpenAI, pipe: Pipeline) -> None:
     assert sorted((one.model_extra or {})["index"] for one in several) == [0, 1, 2]
 
 
+def test_a_stream_of_urls_has_what_the_client_looks_for(client: openai.OpenAI) -> None:
+    (event,) = client.images.generate(prompt="a house", stream=True, response_format="url", extra_body=SMALL)
+    assert opened(event.b64_json).format == "PNG"
+    assert (event.model_extra or {})["url"] == f"data:image/png;base64,{event.b64_json}"
+
+
 def test_an_error_in_a_stream_is_raised(client: openai.OpenAI) -> None:
     extra = {"num_inference_steps": 3, "guidance_scale": 3e38, "seed": 5}
     with pytest.raises(openai.APIError, match="NaN"):
@@ -126,8 +133,11 @@ def test_edits(client: openai.OpenAI, pipe: Pipeline) -> None:
         ({"extra_body": {"num_inference_step": 3}}, "num_inference_step", "did you mean 'num_inference_steps'"),
         ({"extra_body": {"num_inference_steps": 201}}, "num_inference_steps", "200 is the most"),
         ({"extra_body": {"guidance_scale": "much"}}, "guidance_scale", "finite number"),
-        ({"extra_body": {"seed": "x"}}, None, "seed"),
-        ({"extra_body": {"scheduler": "oiler"}}, None, "oiler"),
+        ({"extra_body": {"seed": "x"}}, "seed", "seed"),
+        ({"extra_body": {"seed": []}}, "seed", "0 given"),
+        ({"extra_body": {"scheduler": "oiler"}}, "scheduler", "oiler"),
+        ({"extra_body": {"scheduler": "ddim", "scheduler_config": {"x": 1}}}, "scheduler_config", "no option 'x'"),
+        ({"extra_body": {"control_image": ONE_PIXEL}}, "control_image", "no ControlNet"),
         ({"extra_body": {"scheduler_config": "/etc/passwd"}}, "scheduler_config", "object"),
         ({"extra_body": {"image": "/etc/passwd"}}, "image", "base64"),
         ({"extra_body": {"image": "http://127.0.0.1/"}}, "image", "not fetched"),

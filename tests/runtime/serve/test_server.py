@@ -208,6 +208,10 @@ def test_bodies_that_are_none(server: Server) -> None:
         (post(edits, json=small), 400, "missing_field"),
         (post(edits, content=b"--x", headers={"content-type": "multipart/form-data; boundary=y"}), 400, None),
         (post(edits, data={"prompt": "a"}, files={"image": b"no picture"}), 400, "invalid_value"),
+        (post(edits, json={**small, "images": [{"image_url": "x"}]}), 400, "unknown_field"),
+        (post(url, content=b"{}", headers={"content-encoding": "gzip"}), 415, "unsupported_encoding"),
+        (post(url, content=b'{"latents":[' + b"0," * (2**21 + 1) + b"0]}"), 413, "too_large"),
+        (post(url, content=b"{" + b'"a":0,' * 2**13 + b'"b":0}'), 413, "too_large"),
         (get(url), 405, "method_not_allowed"),
         (get(f"{server.url}/nothing"), 404, "not_found"),
     ):
@@ -221,6 +225,39 @@ def test_bodies_that_are_none(server: Server) -> None:
     with connected(server) as stream:
         stream.sendall(head(2**40))
         assert stream.recv(4096).startswith(b"HTTP/1.1 413")
+
+
+def test_who_is_refused_is_counted_by_reason(server: Server) -> None:
+    def counted() -> dict[str, float]:
+        start = 'sdengine:admission_rejections_total{reason="'
+        lines = get(f"{server.url}/metrics").text.splitlines()
+        found = [line for line in lines if line.startswith(start)]
+        return {line[len(start) :].partition(chr(34))[0]: float(line.rpartition(" ")[2]) for line in found}
+
+    url, before = f"{server.url}/v1/images/generations", counted()
+    bad: list[dict[str, Any]] = [{"foo": 1}, {"foo": 2}, {"n": 99}, {"model": "x"}, {"svg": 1}, {"seed": "x"}]
+    assert all(server.draw(prompt="a", **fields).status_code in (400, 404) for fields in bad)
+    assert post(url, content=b"{").status_code == 400
+    with connected(server) as stream:
+        stream.sendall(head(2**40))
+        assert stream.recv(4096).startswith(b"HTTP/1.1 413")
+    late = post(url, json={"prompt": "a", "num_inference_steps": 200, "timeout": 1e-3})
+    assert late.status_code == 504  # was accepted
+    expected = {"unknown_field": 2, "invalid_value": 2, "model_not_found": 1, "unsupported_field": 1}
+    expected |= {"invalid_json": 1, "too_large": 1}
+    after = counted()
+    assert {reason: after[reason] - before.get(reason, 0.0) for reason in after} == {
+        **dict.fromkeys(after, 0.0),
+        **expected,
+    }
+
+
+def test_numbers_in_a_form_as_people_write_them(server: Server) -> None:
+    data = {"prompt": "a", "strength": ".9", "num_inference_steps": "3", "guidance_scale": "2."}
+    stream = io.BytesIO()
+    picture(48, 72, 1).save(stream, "PNG")
+    answer = post(f"{server.url}/v1/images/edits", data=data, files={"image": stream.getvalue()})
+    assert answer.status_code == 200, answer.text
 
 
 def test_keys_config_and_logs(tmp_path: Path) -> None:
