@@ -107,11 +107,11 @@ class _Measurement:
         opening = time.perf_counter()
         with _load(job) as pipeline:
             opened = time.perf_counter()
+            compile_ms = pipeline.components.open_ms
             memory["loaded"] = resident_memory()
             calling = time.perf_counter()
             self._call(pipeline, *next(cases_of(job.settings)), label="first image")
             called = time.perf_counter()
-            compile_ms = pipeline.components.open_ms
             parts = {
                 "process": _ms(job.started, first_line),
                 "imports": _ms(first_line, imported),

@@ -16,6 +16,7 @@ from ...engines.registry import ENGINES
 from ...runtime.request.resolve import resolve
 from .environment import environment_here
 from .figure import Absent, Figure, figure_of
+from .load import load_calls, load_cases
 from .process_messages import Cold, Done, ProcessJob
 from .published import published_for
 from .report import (
@@ -24,6 +25,7 @@ from .report import (
     Case,
     ColdStart,
     EngineReport,
+    LoadCase,
     MemoryFigures,
     Reference,
     ReferenceImage,
@@ -68,7 +70,7 @@ def calls_in_all(settings: Settings, bundle: Bundle) -> int:
     cases = sizes * len(settings.steps) * len(settings.batches)
     reference_calls = sizes * len(settings.steps) if settings.reference and _reference_reason() is None else 0
     of_round = 1 + visits + cases * (settings.warmup + settings.runs)
-    return reference_calls + settings.rounds * len(settings.engines) * of_round
+    return reference_calls + len(settings.engines) * (settings.rounds * of_round + load_calls(settings))
 
 
 def measure(
@@ -104,6 +106,11 @@ def measure(
                 answers[engine].append(run_in_fresh_process(job, tick))
                 if i == 0:
                     images[engine] = [np.load(images_folder / f"{case}.npy") for case in range(len(cases))]
+        load = {}
+        for engine in settings.engines:
+            on_cpu = answers[engine][0].components["denoiser"].device == "cpu"
+            tick = _prefixed(f"{engine}, under load", progress)
+            load[engine] = load_cases(bundle, engine, settings, on_cpu=on_cpu, tick=tick)
         return Report(
             schema=SCHEMA,
             sdengine=version("sdengine"),
@@ -112,7 +119,8 @@ def measure(
             settings=settings,
             environment=environment,
             engines=[
-                _engine_report(engine, done, settings, images[engine], expected) for engine, done in answers.items()
+                _engine_report(engine, done, settings, images[engine], expected, load[engine])
+                for engine, done in answers.items()
             ],
             skipped=[Skipped(engine=engine, reason=reason) for engine, reason in left_out.items()],
             reference=reference,
@@ -189,6 +197,7 @@ def _engine_report(
     settings: Settings,
     images: Sequence[U8],
     expected: Mapping[tuple[tuple[int, int], int], U8] | Absent,
+    load: list[LoadCase],
 ) -> EngineReport:
     first = rounds[0]
     return EngineReport(
@@ -202,6 +211,7 @@ def _engine_report(
         memory=MemoryFigures(**{name: _memory(rounds, name) for name in MemoryFigures.__struct_fields__}),
         clocks=[clocks for done in rounds for clocks in done.clocks],
         cases=[_case(i, case, rounds, settings, images[i], expected) for i, case in enumerate(cases_of(settings))],
+        load=load,
     )
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from .nvidia_smi import nvidia_smi
 
-__all__ = ["DeviceMemoryMonitor", "peak_memory", "resident_memory"]
+__all__ = ["DeviceMemoryMonitor", "peak_memory", "resident_memory", "shared_out_memory"]
 
 _STATUS = Path("/proc/self/status")
+_ROLLUP = Path("/proc/self/smaps_rollup")
 _NOT_LINUX = "this system has no /proc/self/status"
 
 
@@ -20,6 +21,11 @@ def resident_memory() -> float | str:
 def peak_memory() -> float | str:
     """Return the most that was ever resident, in MB; a string is the reason why that is not known."""
     return _status("VmHWM")
+
+
+def shared_out_memory() -> float | str:
+    """Return what is resident now, in MB, with pages that several processes share divided among them."""
+    return _field(_ROLLUP, "Pss")
 
 
 class DeviceMemoryMonitor:
@@ -72,10 +78,14 @@ def _sum_of(rows: list[list[str]]) -> float | str:
 
 
 def _status(field: str) -> float | str:
+    return _field(_STATUS, field)
+
+
+def _field(file: Path, field: str) -> float | str:
     if sys.platform != "linux":
         return _NOT_LINUX
-    for line in _STATUS.read_text().splitlines():
+    for line in file.read_text().splitlines():
         name, _, value = line.partition(":")
         if name == field:
             return int(value.split()[0]) * 1024 / 1e6
-    return f"{_STATUS} has no {field}"
+    return f"{file} has no {field}"

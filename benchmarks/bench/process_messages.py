@@ -8,7 +8,7 @@ from .environment import Clocks
 from .report import Ran, Skipped
 from .settings import Settings
 
-__all__ = ["CaseSamples", "Cold", "Done", "ProcessJob", "Tick", "Visit"]
+__all__ = ["CaseSamples", "Cold", "Done", "LoadDone", "LoadJob", "LoadReady", "ProcessJob", "Tick", "Visit"]
 
 
 class ProcessJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,3 +92,47 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     memory: dict[str, float | str] = {}
     clocks: list[Clocks] = []
     cases: list[CaseSamples] = []
+
+
+class LoadJob(msgspec.Struct, frozen=True, kw_only=True):
+    """The work of one worker process under load.
+
+    Attributes:
+        bundle: its folder.
+        engine: ``NAME`` or ``NAME:PRECISION``.
+        settings: see :class:`~sdengine.benchmarks.bench.settings.Settings`.
+        clients: how many ask at once, one case after the other.
+        calls: images of each client in a case.
+        threads: of one operator; None lets the engine choose.
+
+    """
+
+    bundle: str
+    engine: str
+    settings: Settings
+    clients: list[int]
+    calls: int
+    threads: int | None
+
+
+class LoadReady(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
+    """The process waits: before a case, and at its end."""
+
+
+class LoadDone(msgspec.Struct, frozen=True, kw_only=True, tag="load"):
+    """A case.
+
+    Attributes:
+        started: ``time.perf_counter()`` at its beginning; the clock is the system's.
+        ended: the same at its end.
+        cpu_s: seconds that all threads have computed in between.
+        latencies: milliseconds of each image.
+        memory: MB of this process, of which shared pages count by its share; or why it is not known.
+
+    """
+
+    started: float
+    ended: float
+    cpu_s: float
+    latencies: list[float]
+    memory: float | str

@@ -19,6 +19,9 @@ def remarks_on(report: Report) -> list[str]:
         remarks += [f"{engine.engine}: {warning}" for warning in engine.warnings]
         if isinstance(engine.size_changes, Absent):
             remarks.append(f"{engine.engine}: no change of size: {engine.size_changes.reason}")
+        for loaded in engine.load:
+            if isinstance(loaded.measured, Absent):
+                remarks.append(f"{engine.engine}: {loaded.workers} workers were not measured: {loaded.measured.reason}")
     absent: dict[str, set[str]] = {}
     for engine in report.engines:
         for name in engine.memory.__struct_fields__:

@@ -22,6 +22,8 @@ __all__ = [
     "ColdStart",
     "EngineReport",
     "ImageDifference",
+    "LoadCase",
+    "LoadFigures",
     "MemoryFigures",
     "Ran",
     "Reference",
@@ -227,6 +229,48 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return f"{self.width}x{self.height}, {self.steps} steps, batch {self.batch}"
 
 
+class LoadFigures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="load", tag_field="kind"):
+    """What was measured under load, in one run: how far it varies is not known.
+
+    Attributes:
+        images_per_s: of all workers.
+        p50_ms: median of the milliseconds from asking for an image to having it.
+        p90_ms: 90th percentile of the same.
+        cores: that all workers kept busy: seconds of computing for each second.
+        memory_mb: resident, of all workers, in MB; pages that they share count once. None where it is not known.
+
+    """
+
+    images_per_s: float
+    p50_ms: float
+    p90_ms: float
+    cores: float
+    memory_mb: float | None
+
+
+class LoadCase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Clients who each ask for the next image when they have one, at the first size and number of steps.
+
+    Attributes:
+        workers: processes with open engines; each batches the requests of its clients at every evaluation.
+        clients: of all workers together.
+        threads: of one operator of each worker; None where that is left to the engine.
+        measured: the figures.
+
+    """
+
+    workers: int
+    clients: int
+    threads: int | None
+    measured: LoadFigures | Absent
+
+    @property
+    def label(self) -> str:
+        """The case in words."""
+        workers = "1 worker" if self.workers == 1 else f"{self.workers} workers"
+        return f"{workers}, {'1 client' if self.clients == 1 else f'{self.clients} clients'}"
+
+
 class EngineReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One engine.
 
@@ -241,6 +285,7 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         memory: see :class:`MemoryFigures`.
         clocks: after the first image and after each case, in all rounds.
         cases: in the order of the settings.
+        load: see :class:`LoadCase`; empty where it was not measured.
 
     """
 
@@ -254,6 +299,7 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     memory: MemoryFigures
     clocks: list[Clocks]
     cases: Annotated[list[Case], msgspec.Meta(min_length=1)]
+    load: list[LoadCase] = []
 
 
 class ReferenceImage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

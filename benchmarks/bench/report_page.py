@@ -9,6 +9,7 @@ from typing import Any
 from .compare_reports import Comparison, FigureChange
 from .figure import Absent
 from .figure_text import difference_text, number
+from .load import images_of_a_client
 from .plots import PREFIX, Plot, case_plots, cold_start_plot, memory_plot, throughput_plot
 from .remarks import published_beside_ours, remarks_on
 from .report import EngineReport, Report, SampleImage
@@ -96,6 +97,8 @@ def _contents(report: Report, comparison: Comparison | None) -> dict[str, Any]:
         "cold_parts": _COLD_PARTS,
         "memory_parts": _MEMORY_PARTS,
         "images": list(_images(report)),
+        "load": any(engine.load for engine in report.engines),
+        "load_calls": images_of_a_client(report.settings),
         "published": list(published_beside_ours(report)),
         "environment": list(_environment(report)),
     }

@@ -1,5 +1,6 @@
 """What is to be measured: the user's options, with sensible defaults, checked before anything runs."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -27,6 +28,7 @@ __all__ = [
 _PROMPT = "a large yellow star on a blue background"  # the demo checkpoint can generate it too
 _STEPS = 30
 _BATCHES = (1, 2, 4, 8)
+_WORKERS = (1, 2, 4)
 
 Counts = Annotated[list[Annotated[int, msgspec.Meta(ge=1)]], msgspec.Meta(min_length=1)]
 
@@ -52,6 +54,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         cuda_graph: ``step``, ``loop`` or ``off``.
         compile: whether torch compiles its networks.
         reference: whether the images are compared with torch in float32.
+        clients: who ask one worker process for images at once; empty where that is not measured.
+        workers: processes that generate at once, for one client each; those above 1 are measured.
 
     """
 
@@ -71,6 +75,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     cuda_graph: str | None
     compile: bool | None
     reference: bool
+    clients: list[Annotated[int, msgspec.Meta(ge=1)]] = []
+    workers: list[Annotated[int, msgspec.Meta(ge=1)]] = []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +99,9 @@ class BenchOptions:
     cuda_graph: str | None = None
     compile: bool | None = None
     reference: bool | None = None
+    clients: Sequence[int] = ()
+    workers: Sequence[int] = ()
+    load: bool = True
 
 
 def settings_for(options: BenchOptions, bundle: Bundle, old: Settings | None = None) -> tuple[Settings, dict[str, str]]:
@@ -132,6 +141,8 @@ def settings_for(options: BenchOptions, bundle: Bundle, old: Settings | None = N
         "cuda_graph": None,
         "compile": None,
         "reference": True,
+        "clients": [batch for batch in _BATCHES if batch <= most],
+        "workers": [workers for workers in _WORKERS if workers <= len(os.sched_getaffinity(0))],
     }
 
     def chosen(name: str) -> Any:
@@ -140,10 +151,12 @@ def settings_for(options: BenchOptions, bundle: Bundle, old: Settings | None = N
             value = list(value) or None
         if value is not None:
             return value
+        if name in ("clients", "workers") and not options.load:
+            return []
         return usual[name] if old is None else getattr(old, name)
 
     settings = Settings(engines=engines, **{name: chosen(name) for name in usual})
-    for name in ("engines", "sizes", "steps", "batches"):
+    for name in ("engines", "sizes", "steps", "batches", "clients", "workers"):
         values = getattr(settings, name)
         if len(set(values)) < len(values):
             raise UsageError(f"{name}: {', '.join(map(str, values))} names one twice")

@@ -13,7 +13,7 @@ import msgspec
 from ...engines.errors import EngineError
 from .process_messages import Done, ProcessJob, Tick
 
-__all__ = ["START", "run_in_fresh_process"]
+__all__ = ["START", "failure_of", "run_in_fresh_process"]
 
 START = (
     "import time; first_line = time.perf_counter(); "
@@ -44,13 +44,16 @@ def run_in_fresh_process(job: ProcessJob, tick: Callable[[str], None] = lambda l
     with tempfile.TemporaryFile() as complaints:
         done, status = _run(job, tick, complaints)
         if status or done is None:
-            complaints.seek(0)
-            lines = complaints.read().decode(errors="replace").strip().splitlines()[-_LINES:]
-            ending = f"signal {-status}" if status < 0 else f"exit status {status}"
-            raise EngineError(
-                f"measuring {job.engine} failed with {ending}: " + ("\n".join(lines) or "it printed nothing")
-            )
+            raise EngineError(failure_of(job.engine, status, complaints))
         return done
+
+
+def failure_of(engine: str, status: int, complaints: IO[bytes]) -> str:
+    """Return what to say of a process that failed, with the end of what it printed."""
+    complaints.seek(0)
+    lines = complaints.read().decode(errors="replace").strip().splitlines()[-_LINES:]
+    ending = f"signal {-status}" if status < 0 else f"exit status {status}"
+    return f"measuring {engine} failed with {ending}: " + ("\n".join(lines) or "it printed nothing")
 
 
 def _run(job: ProcessJob, tick: Callable[[str], None], complaints: IO[bytes]) -> tuple[Done | None, int]:

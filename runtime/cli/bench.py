@@ -66,6 +66,17 @@ def bench(
         bool | None,
         typer.Option("--reference/--no-reference", help="Compare the images with float32 torch, where it is there."),
     ] = None,
+    clients: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Who ask one worker for images at once; repeatable. [as --batch]"),
+    ] = None,
+    workers: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Worker processes at once; repeatable. [1, 2 and 4 as far as there are cores]"),
+    ] = None,
+    load: Annotated[
+        bool, typer.Option("--load/--no-load", help="Measure images per second, memory and cores under load.")
+    ] = True,
     report: Annotated[
         Path | None, typer.Option(help="Folder for report.json and report.html; needs the extra `bench`.")
     ] = None,
@@ -109,6 +120,9 @@ def bench(
         cuda_graph=cuda_graph,
         compile=compile,
         reference=reference,
+        clients=tuple(clients or ()),
+        workers=tuple(workers or ()),
+        load=load,
     )
     if saved is not None:
         if bundle is not None or options != BenchOptions():

@@ -10,7 +10,7 @@ from ...benchmarks.bench.compare_reports import Comparison, FigureChange
 from ...benchmarks.bench.figure import QUANTILES, Absent
 from ...benchmarks.bench.figure_text import difference_text, figure_text, number
 from ...benchmarks.bench.remarks import published_beside_ours, remarks_on
-from ...benchmarks.bench.report import Case, EngineReport, Report, Stages
+from ...benchmarks.bench.report import Case, EngineReport, LoadFigures, Report, Stages
 from .console import err, out, table
 
 __all__ = ["print_comparison", "print_report"]
@@ -21,7 +21,7 @@ _MARKS = {"worse": "red", "missing": "red", "better": "green", "same": "dim", "a
 
 def print_report(report: Report) -> None:
     """Print what was measured, and what was not and why."""
-    for tabled in (_latency, _steps, _stages, _cold_starts, _memory, _size_changes):
+    for tabled in (_latency, _load, _steps, _stages, _cold_starts, _memory, _size_changes):
         shown = tabled(report)
         if shown.row_count:
             out.print(shown)
@@ -75,6 +75,19 @@ def _latency(report: Report) -> Table:
                 figure_text(case.throughput),
                 difference_text(case.difference),
             )
+    return shown
+
+
+def _load(report: Report) -> Table:
+    columns = ("engine", "workers", "clients", "threads", "images/s", "ms, p50", "cores", "MB")
+    shown = table("Under load, requests of one image; cores and MB of all workers", *columns)
+    _right(shown, *range(1, len(columns)))
+    for engine in report.engines:
+        for case in engine.load:
+            if isinstance(figures := case.measured, LoadFigures):
+                values = (figures.images_per_s, figures.p50_ms, figures.cores, figures.memory_mb)
+                counts = (str(case.workers), str(case.clients), "auto" if case.threads is None else str(case.threads))
+                shown.add_row(engine.engine, *counts, *("–" if v is None else number(v) for v in values))
     return shown
 
 

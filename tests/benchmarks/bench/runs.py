@@ -18,7 +18,7 @@ __all__ = ["ENVIRONMENT", "MEASURE", "bench", "doctored", "figures_in", "measure
 ENVIRONMENT = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
 MEASURE = (
     "--engine", "onnxruntime", "--engine", "openvino:fp32", "--size", "48x40", "--steps", "2", "--batch", "1",
-    "--batch", "2", "--rounds", "2", "--runs", "3", "--prompt", "a cat & a <dog>",
+    "--batch", "2", "--rounds", "2", "--runs", "3", "--prompt", "a cat & a <dog>", "--clients", "3", "--workers", "1",
 )  # fmt: skip
 
 

@@ -4,14 +4,21 @@ import base64
 import hashlib
 import io
 import json
+import os
 from importlib.metadata import version
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 from PIL import Image
+from sdengine.benchmarks.bench import load
+from sdengine.benchmarks.bench.figure import Absent
 from sdengine.benchmarks.bench.figure_text import number
+from sdengine.benchmarks.bench.load import load_cases
+from sdengine.benchmarks.bench.remarks import remarks_on
+from sdengine.benchmarks.bench.report import LoadFigures
 from sdengine.benchmarks.bench.report_page import _settings
 from sdengine.benchmarks.bench.saved import make_schema, read_report, report_schema
 from sdengine.benchmarks.bench.settings import BenchOptions, settings_for
@@ -137,16 +144,59 @@ def test_the_terminal_shows_the_figures(measured: Path) -> None:
         "images/s",
         "from float32 torch",
         "none for this",
+        "Under load",
     ):
         assert word in printed
 
 
 def test_without_a_reference_the_report_says_so() -> None:
-    least = ("--size", "32x32", "--steps", "1", "--batch", "1", "--rounds", "1", "--runs", "1")
-    done = bench(bundle_of("sdxl"), *least, "--no-reference", "--json")
+    least = ("--size", "32x32", "--steps", "1", "--batch", "1", "--rounds", "1", "--runs", "1", "--engine", "torch")
+    done = bench(bundle_of("sdxl"), *least, "--no-reference", "--no-load", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     Draft202012Validator(json.loads(report_schema())).validate(report)
     reason = {"kind": "absent", "reason": "it was switched off with --no-reference"}
     assert report["reference"] == reason
     assert report["engines"][0]["cases"][0]["difference"] == reason
+    assert report["engines"][0]["load"] == []
+
+
+def test_clients_and_workers_are_measured_under_load(measured: Path) -> None:
+    report = read_report(measured / "report.json")
+    for engine in report.engines:
+        [case] = engine.load
+        assert (case.workers, case.clients) == (1, 3)
+        assert isinstance(case.measured, LoadFigures)
+        _check_load(case.measured)
+    settings = msgspec.structs.replace(report.settings, clients=[1], workers=[1, 2], threads=None)
+    ticks: list[str] = []
+    bundle = Bundle(bundle_of("sdxl"))
+    alone, two = load_cases(bundle, "onnxruntime", settings, on_cpu=True, tick=ticks.append)
+    assert ticks == ["1 clients", "2 workers, 1 clients each"]
+    assert (alone.threads, two.threads) == (None, max(1, len(os.sched_getaffinity(0)) // 2))
+    assert (two.workers, two.clients) == (2, 2)
+    assert isinstance(alone.measured, LoadFigures)
+    assert isinstance(two.measured, LoadFigures)
+    _check_load(two.measured)
+    assert two.measured.memory_mb > alone.measured.memory_mb  # type: ignore[operator]
+
+
+def _check_load(figures: LoadFigures) -> None:
+    assert figures.images_per_s > 0
+    assert 0 < figures.p50_ms <= figures.p90_ms
+    assert 0 < figures.cores <= (os.cpu_count() or 1) + 0.5
+    assert figures.memory_mb is not None
+    assert 10 < figures.memory_mb < 10_000
+
+
+def test_workers_that_would_not_fit_are_not_started(measured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "free_host_memory", lambda: 1)
+    report = read_report(measured / "report.json")
+    settings = msgspec.structs.replace(report.settings, clients=[1], workers=[8])
+    done = load_cases(Bundle(bundle_of("sdxl")), "onnxruntime", settings, on_cpu=True, tick=lambda label: None)
+    refused = done[-1].measured
+    assert isinstance(refused, Absent)
+    assert "they would take" in refused.reason
+    engines = [msgspec.structs.replace(report.engines[0], load=done)]
+    told = remarks_on(msgspec.structs.replace(report, engines=engines))
+    assert f"onnxruntime: 8 workers were not measured: {refused.reason}" in told

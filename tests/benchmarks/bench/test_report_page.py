@@ -9,6 +9,7 @@ import pytest
 from sdengine.benchmarks.bench.figure import QUANTILES, Figure
 from sdengine.benchmarks.bench.figure_text import number
 from sdengine.benchmarks.bench.published import published_for
+from sdengine.benchmarks.bench.report import LoadFigures
 from sdengine.benchmarks.bench.report_page import page_of
 from sdengine.benchmarks.bench.saved import read_report
 
@@ -52,7 +53,13 @@ def test_every_figure_is_there(browser: Any, measured: Path) -> None:
     for figure in figures:
         for quantile in QUANTILES:
             assert number(getattr(figure, quantile)) in shown
+    for engine in report.engines:
+        for case in engine.load:
+            assert isinstance(case.measured, LoadFigures)
+            for value in (case.measured.images_per_s, case.measured.p50_ms, case.measured.cores):
+                assert number(value) in shown
     text = browser.execute_script("return document.body.textContent")
+    assert "1 worker, 3 clients" in text
     for told in (report.bundle.sha256, report.environment.cpu.model, report.environment.packages["numpy"]):
         assert told in text
     assert "a cat & a <dog>" in text
