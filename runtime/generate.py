@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -14,7 +14,7 @@ from PIL import Image
 from ..engines.bundle.bundle import Bundle
 from ..engines.errors import UsageError
 from .decode.decode import images_of, latents_of, pixels_of
-from .denoise import Denoising, Sample, Step
+from .denoise import Denoising, Sample
 from .open_engines import Components
 from .prepare import Preparer
 from .prompt import InversionSource, TextualInversion
@@ -23,6 +23,7 @@ from .request.request import Request
 from .request.resolve import resolve, resolve_embeds
 from .request.settings import settings_of
 from .result import Result, Timings, timed
+from .step_callback import call_back
 
 __all__ = ["Generation", "Progress", "settings_for_record"]
 
@@ -107,7 +108,12 @@ class Generation:
         warnings = [*samples[0].warnings]
         with timed(timings, "denoise"):
             prior = _prior_stage(request, [sample.before for sample in samples])
-            image = _StageRun(samples=samples, name="callback_on_step_end", callback=request.callback_on_step_end)
+            image = _StageRun(
+                samples=samples,
+                name="callback_on_step_end",
+                callback=request.callback_on_step_end,
+                tensors=request.callback_on_step_end_tensor_inputs,
+            )
             self._denoise([prior, image], progress, pipeline, timings, warnings)
         with timed(timings, "decode"):
             images = self._decode(request.output_type, samples, warnings)
@@ -183,7 +189,15 @@ class Generation:
                     if progress is not None:
                         progress(done, total)
                     if callback is not None:
-                        _call_back(callback, pipeline, step)
+                        call_back(
+                            self.components,
+                            callback,
+                            stage.tensors,
+                            step,
+                            pipeline=pipeline,
+                            guidance=pipeline.guidance_change,
+                            warnings=warnings,
+                        )
                     if pipeline.interrupt:
                         position = step.samples[0].position
                         warnings.append(f"interrupted after {position} of {evaluations} evaluations")
@@ -209,12 +223,14 @@ class _StageRun:
         samples: of the stage.
         callback: called at each of their steps, or None.
         name: the argument of the request that the callback came in.
+        tensors: names of the tensors that it is given.
 
     """
 
     samples: Sequence[Sample]
     name: str
     callback: Callable[..., Any] | None
+    tensors: Sequence[str] = ("latents",)
 
 
 def _prior_stage(request: Request, before: Sequence[Sequence[Sample]]) -> _StageRun:
@@ -259,19 +275,3 @@ def _stage_settings(job: EmbedsJob) -> dict[str, Any]:
         for stage in job.stages
         for name, value in (("num_inference_steps", stage.steps), ("guidance_scale", stage.guidance_scale))
     }
-
-
-def _call_back(callback: Callable[..., Mapping[str, Any] | None], pipeline: Any, step: Step) -> None:
-    """Call a callback with the latents of a step, as diffusers does, and use the latents that it returns."""
-    first = step.samples[0]
-    current = np.stack([sample.latent for sample in step.samples])
-    returned = dict(callback(pipeline, first.position - 1, first.timestep, {"latents": current}) or {})
-    latents = returned.pop("latents", current)
-    if returned:
-        raise UsageError(f"callback_on_step_end returned {', '.join(returned)}: only latents can be changed")
-    if np.shape(latents) != current.shape:
-        raise UsageError(
-            f"callback_on_step_end returned latents of shape {list(np.shape(latents))}, not {list(current.shape)}"
-        )
-    for sample, latent in zip(step.samples, np.asarray(latents, np.float32), strict=True):
-        sample.latent = latent

@@ -17,6 +17,7 @@ from ..engines.lora import LoraSource
 from ..engines.opening_options import OpeningOptions
 from ..engines.registry import FallbackPolicy
 from .decode.vae_tiling import check_vae_tiling
+from .denoise.guidance_change import GuidanceChange
 from .denoise.interrupts import Interrupts
 from .life import Life
 from .loaded import Loaded
@@ -56,6 +57,7 @@ class Pipeline:
     """
 
     __slots__ = (
+        "_guidance_change",
         "_interrupts",
         "_life",
         "_load_ms",
@@ -66,6 +68,7 @@ class Pipeline:
     def __init__(self, loras: LoraSwitch, *, load_ms: float) -> None:
         self._loras = loras
         self._load_ms = load_ms
+        self._guidance_change = GuidanceChange()
         self._interrupts = Interrupts()
         self._life = Life(loras.close, loras.alive)
         self._turn = threading.RLock() if self.components.low_memory else contextlib.nullcontext()
@@ -117,6 +120,19 @@ class Pipeline:
     @_interrupt.setter
     def _interrupt(self, stop: bool) -> None:
         self._interrupts.requested = stop
+
+    @property
+    def guidance_change(self) -> GuidanceChange:
+        """Where callbacks set the guidance scale."""
+        return self._guidance_change
+
+    @property
+    def _guidance_scale(self) -> float:
+        return self._guidance_change.scale
+
+    @_guidance_scale.setter
+    def _guidance_scale(self, scale: float) -> None:
+        self._guidance_change.scale = scale
 
     @classmethod
     @with_checked_types

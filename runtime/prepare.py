@@ -155,6 +155,8 @@ class Preparer:
                     job=job,
                     index=i,
                     warnings=tuple(warnings),
+                    text=joined.text,
+                    guidance_scale=job.guidance_scale,
                     before=joined.before,
                     _on_begin=joined.begin,
                 )
@@ -226,6 +228,7 @@ def _joined(parts: Sequence[Part]) -> Part:
         inputs={n: {k: v for p in parts for k, v in p.inputs.get(n, {}).items()} for n in names},
         numbers={n: {k: v for p in parts for k, v in p.numbers.get(n, {}).items()} for n in names},
         runs={name: runs for part in parts for name, runs in part.runs.items()},
+        text={name: array for part in parts for name, array in part.text.items()},
         before=tuple(chain.from_iterable(part.before for part in parts)),
         begin=begin,
     )

@@ -33,6 +33,7 @@ class Part:
         inputs: by component and input, those that stay constant.
         numbers: by component and input, those that change with the evaluation.
         runs: by component before the denoiser, bool [N]: whether it adds anything at that evaluation.
+        text: by input of the conditioner, what its rows were given.
         before: samples of a prior that must be finished before this one begins.
         begin: called once, when those are finished: fills inputs with the embeddings that they give, and returns these
             by name.
@@ -42,6 +43,7 @@ class Part:
     inputs: Mapping[str, Mapping[str, Buffer]] = field(default_factory=dict)
     numbers: Mapping[str, Mapping[str, F32]] = field(default_factory=dict)
     runs: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    text: Mapping[str, F32] = field(default_factory=dict)
     before: tuple[Sample, ...] = ()
     begin: Callable[[], Mapping[str, F32]] | None = None
 

@@ -9,7 +9,7 @@ from ...engines.nets.config import UNetConfig
 from ..denoise.guidance import Guidance
 from ..request.job import Job
 from .condition import Part, Preparation
-from .text import run_conditioner
+from .text import conditioner_of, run_conditioner
 
 __all__ = ["ControlNets", "control_scale"]
 
@@ -39,7 +39,7 @@ class ControlNets:
         inputs: list[dict[str, dict[str, Buffer]]] = [{} for _ in range(job.images)]
         for name, pixels in zip(names, job.control_images, strict=True):
             for images in preparation.chunks():
-                conditioned = run_conditioner(preparation, f"{name}_conditioner", images)
+                conditioned = run_conditioner(preparation, conditioner_of(name), images)
                 image = np.ascontiguousarray(pixels[[i // (job.images // len(pixels)) for i in images]])
                 hints = preparation.run(f"{name}_hint", {"image": image}, images)
                 for i, text, hint in zip(images, conditioned, hints, strict=True):

@@ -14,7 +14,7 @@ from ..request.job import Job
 from ..request.request import Request
 from .condition import Part, Preparation
 
-__all__ = ["TextAndSizes", "row_time_ids", "run_conditioner", "time_ids"]
+__all__ = ["TextAndSizes", "conditioner_of", "row_time_ids", "run_conditioner", "time_ids"]
 
 F32 = NDArray[np.float32]
 
@@ -28,11 +28,19 @@ class TextAndSizes:
 
     def prepare(self, preparation: Preparation) -> list[Part]:
         """See :class:`.Condition`."""
-        return [
-            Part(inputs={DENOISER: outputs})
-            for images in preparation.chunks()
-            for outputs in run_conditioner(preparation, "conditioner", images)
-        ]
+        rows, conditioner = preparation.guidance.rows, conditioner_of(DENOISER)
+        parts = []
+        for images in preparation.chunks():
+            inputs = _conditioner_inputs(preparation, conditioner, images)
+            for i, outputs in enumerate(preparation.run(conditioner, inputs, images)):
+                text = {name: array[i * rows : (i + 1) * rows] for name, array in inputs.items()}
+                parts.append(Part(inputs={DENOISER: outputs}, text=text))
+        return parts
+
+
+def conditioner_of(component: str) -> str:
+    """Return the component that makes the inputs of a denoiser, or a ControlNet, that follow from the text."""
+    return "conditioner" if component == DENOISER else f"{component}_conditioner"
 
 
 def run_conditioner(preparation: Preparation, component: str, images: range) -> list[dict[str, Buffer]]:
@@ -42,6 +50,10 @@ def run_conditioner(preparation: Preparation, component: str, images: range) -> 
         UsageError: the text is longer than the bundle takes.
 
     """
+    return preparation.run(component, _conditioner_inputs(preparation, component, images), images)
+
+
+def _conditioner_inputs(preparation: Preparation, component: str, images: range) -> dict[str, F32]:
     job, prompts, guidance = preparation.job, preparation.prompts, preparation.guidance
     assert prompts is not None
     spec = preparation.components.spec(component)
@@ -62,7 +74,7 @@ def run_conditioner(preparation: Preparation, component: str, images: range) -> 
         inputs["time_ids"] = _sizes(preparation, images)
     if "guidance" in names:
         inputs["guidance"] = np.full(len(images) * guidance.rows, job.guidance_scale, np.float32)
-    return preparation.run(component, inputs, images)
+    return inputs
 
 
 def _sizes(preparation: Preparation, images: range) -> F32:

@@ -10,7 +10,7 @@ __all__ = ["CheckedCallback", "checked_callback"]
 
 
 class CheckedCallback:
-    """A callback whose result is checked: None, or a dict with latents.
+    """A callback whose result is checked: None, or a dict of tensors by name.
 
     Args:
         function: the caller's, called as (pipeline, step, timestep, tensors).
@@ -24,7 +24,7 @@ class CheckedCallback:
         """Call the function.
 
         Raises:
-            UsageError: it returned something else, or latents that are not finite numbers.
+            UsageError: it returned something else, or tensors that are not finite numbers.
 
         """
         returned = self.function(pipeline, step, timestep, tensors)
@@ -34,10 +34,10 @@ class CheckedCallback:
             raise UsageError(
                 f"callback_on_step_end returned {type(returned).__name__}: return None, or a dict with latents"
             )
-        changed = dict(returned)
-        if changed.get("latents") is not None:
-            changed["latents"] = finite_array("the latents that callback_on_step_end returned", changed["latents"])
-        return changed
+        return {
+            name: None if value is None else finite_array(f"the {name} that callback_on_step_end returned", value)
+            for name, value in returned.items()
+        }
 
 
 def checked_callback(function: object) -> CheckedCallback:

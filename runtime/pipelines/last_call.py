@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ...engines.errors import UsageError
 from .opening import Opening
 
 __all__ = ["LastCall"]
@@ -17,8 +18,24 @@ class LastCall:
 
     @property
     def guidance_scale(self) -> Any:
-        """Strength of guidance; None is the checkpoint's default."""
-        return self._asked.get("guidance_scale")
+        """Strength of guidance, as a callback has left it."""
+        asked = self._asked.get("guidance_scale")
+        return self._usual_guidance_scale() if asked is None else asked
+
+    def _usual_guidance_scale(self) -> float:
+        raise NotImplementedError
+
+    @property
+    def _guidance_scale(self) -> Any:
+        return self.guidance_scale
+
+    @_guidance_scale.setter
+    def _guidance_scale(self, scale: float) -> None:
+        running = self._opening.running
+        if running is None:
+            raise UsageError("_guidance_scale is set in callbacks; guidance_scale is an argument of the call")
+        running._guidance_scale = scale
+        self._asked = {**self._asked, "guidance_scale": scale}
 
     @property
     def guidance_rescale(self) -> Any:
@@ -53,8 +70,7 @@ class LastCall:
     @property
     def do_classifier_free_guidance(self) -> bool:
         """Whether the images are denoised with guidance."""
-        scale = self.guidance_scale
-        return scale is None or bool(scale > 1)
+        return bool(self.guidance_scale > 1)
 
     @property
     def num_timesteps(self) -> int | None:

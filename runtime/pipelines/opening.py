@@ -128,6 +128,11 @@ class Opening:
                 self._pipeline = self._open()
             return self._pipeline
 
+    @property
+    def running(self) -> Pipeline | None:
+        """The pipeline, if it is open."""
+        return self._pipeline
+
     def bundle(self, *, again: bool = False) -> Path:
         """Return the folder of the bundle; see :func:`~.bundle_cache.cached_bundle`."""
         if self.source.is_bundle:

@@ -274,6 +274,10 @@ class DiffusionPipeline(AdapterMethods, EncodePrompt, LastCall, Placement):
     def _own_scheduler(self) -> Any:
         return self._scheduler.own_config if isinstance(self._scheduler, Scheduler) else self._scheduler
 
+    def _usual_guidance_scale(self) -> float:
+        family, call = FAMILIES[self._family()], self._call
+        return family.defaults_for(self._named_class(), call.task, controlled=call.controlled).guidance_scale
+
     def _named_class(self) -> str:
         return str(self._opening.index().get("_class_name", ""))
 
@@ -364,7 +368,7 @@ class DiffusionPipeline(AdapterMethods, EncodePrompt, LastCall, Placement):
             super().__setattr__("_watermark", False if value is None else None)
         elif name == "requires_safety_checker":
             note(f"{name} has no effect: {OPENING_NOTED[name]}")
-        elif name in ("scheduler", "_interrupt", "_watermark", "_checked"):
+        elif name in ("scheduler", "_asked", "_checked", "_guidance_scale", "_interrupt", "_watermark"):
             super().__setattr__(name, value)
         else:
             raise UnknownAttributeError(

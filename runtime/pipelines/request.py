@@ -64,6 +64,9 @@ def asked(call: Call, arguments: Sequence[Any], named: Mapping[str, Any], pipeli
         given["callback_on_step_end"] = _old_callback(given.pop("callback"), int(given.pop("callback_steps", 1)))
     given.pop("callback_steps", None)
     if "callback_on_step_end" in given:
+        own = getattr(given["callback_on_step_end"], "tensor_inputs", None)  # of diffusers' callback classes
+        if own is not None:
+            given["callback_on_step_end_tensor_inputs"] = own
         given["callback_on_step_end"] = _callback(given["callback_on_step_end"], pipeline)
     if "prior_callback_on_step_end" in given:
         given["prior_callback_on_step_end"] = prior_callback(given["prior_callback_on_step_end"], pipeline)
@@ -144,7 +147,7 @@ def _callback(function: Callable[..., Any], pipeline: Any) -> Callable[..., Any]
 
     def called(_: Any, step: int, timestep: Any, tensors: Mapping[str, Any]) -> Any:
         torch = torch_here()
-        shown = {name: tensor_of(array) for name, array in tensors.items()}
+        shown = {name: None if array is None else tensor_of(array) for name, array in tensors.items()}
         return function(pipeline, step, timestep if torch is None else torch.tensor(timestep), shown)
 
     return called

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ...engines.errors import UsageError, nearest
-from ...engines.scalars import shortened
 from ..prompt.layout import LongPrompt
 from .argument import (
     ANYTHING,
@@ -33,6 +32,7 @@ from .argument import (
     choice,
     whole,
 )
+from .callback_tensors import checked_names
 
 __all__ = ["IMAGES_MOST", "OUTPUT_TYPES", "STEPS_MOST", "Request"]
 
@@ -369,12 +369,17 @@ class Request:
     callback_on_step_end: Callable[..., Mapping[str, Any] | None] | None = argument(
         None,
         'called as (pipeline, i, timestep, {"latents": float32 [S, C, h, w]}) after each evaluation i of the UNet, as '
-        'in diffusers. It may return ``{"latents": ...}``, and stop the call with ``pipeline._interrupt = True``.',
+        'in diffusers. It may return ``{"latents": ...}`` and its other tensors, changed. ``pipeline._interrupt = True`` '
+        "stops the call, and ``pipeline._guidance_scale = 0.0`` ends guidance.",
         CALLBACK,
         group="Callback",
     )
     callback_on_step_end_tensor_inputs: Sequence[str] = argument(
-        ("latents",), "the tensors that the callback gets; only ``latents`` can be named.", ANYTHING, group="Callback"
+        ("latents",),
+        "the tensors that the callback gets: ``latents``, ``prompt_embeds``, of SDXL ``add_text_embeds`` and "
+        "``add_time_ids``, and those of negative prompts. With guidance, the rows of negative prompts come first.",
+        ANYTHING,
+        group="Callback",
     )
 
     @classmethod
@@ -411,12 +416,7 @@ class Request:
             per_prompt, rest = divmod(len(self.seed), max(1, self.prompts))
             if per_prompt > 1 and not rest:
                 object.__setattr__(self, "num_images_per_prompt", per_prompt)
-        names = self.callback_on_step_end_tensor_inputs
-        if not isinstance(names, (list, tuple)) or any(name != "latents" for name in names):
-            raise UsageError(
-                f"callback_on_step_end_tensor_inputs={shortened(names)}: "
-                "there is latents; the rest has been computed before the first step"
-            )
+        checked_names(self.callback_on_step_end_tensor_inputs)
         if self.mask_image is not None and self.image is None:
             raise UsageError("mask_image needs image, the image that it masks")
 

@@ -86,8 +86,8 @@ CASES: list[tuple[str, int, dict[str, Any], str]] = [
     ("sdxl", 0, {"original_inference_steps": 50}, "no option 'original_inference_steps'"),
     ("sdxl", 0, {"eta": 0.5}, "does not take eta"),
     ("lcm", 0, {"image": IMAGE, "num_inference_steps": 8, "strength": 0.1}, "leaves 5 of the 50 steps"),
-    ("sdxl", 0, {"callback_on_step_end_tensor_inputs": ["prompt_embeds"]}, "there is latents"),
-    ("sdxl", 0, {"callback_on_step_end": lambda *_: {"prompt_embeds": 1}}, "returned prompt_embeds: only latents"),
+    ("sdxl", 0, {"callback_on_step_end_tensor_inputs": ["masks"]}, "there is no 'masks', only latents"),
+    ("sdxl", 0, {"callback_on_step_end": lambda *_: {"prompt_embeds": 1}}, r"returned prompt_embeds of shape \[\]"),
     ("sdxl", 0, {"callback_on_step_end": lambda *_: {"latents": np.zeros(3)}}, r"latents of shape \[3\]"),
 ]
 

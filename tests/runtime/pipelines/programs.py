@@ -136,6 +136,80 @@ values = [output.nsfw_content_detected, flags, latent.nsfw_content_detected, unc
           image_to_image.safety_checker is not None, without.safety_checker]
 images = [output.images, unchecked.images]
 """,
+    "dynamic_guidance": """
+from diffusers import StableDiffusionPipeline
+import torch
+
+pipeline = StableDiffusionPipeline.from_pretrained(SD, torch_dtype=DTYPE, safety_checker=None)
+call = {"num_inference_steps": 5, "height": 64, "width": 72}
+prompts = ["a photo of an astronaut riding a horse", "a dog"]
+
+def callback_dynamic_cfg(pipe, step_index, timestep, callback_kwargs):
+    # adjust the batch_size of prompt_embeds according to guidance_scale
+    if step_index == int(pipeline.num_timesteps * 0.4):
+        prompt_embeds = callback_kwargs["prompt_embeds"]
+        prompt_embeds = prompt_embeds.chunk(2)[-1]
+
+        # update guidance_scale and prompt_embeds
+        pipeline._guidance_scale = 0.0
+        callback_kwargs["prompt_embeds"] = prompt_embeds
+    values.append([step_index, float(pipe.guidance_scale), pipe.do_classifier_free_guidance])
+    return callback_kwargs
+
+values = []
+def draw(callback, inputs, prompt=prompts):
+    output = pipeline(prompt, generator=torch.manual_seed(1), callback_on_step_end=callback, **call,
+                      callback_on_step_end_tensor_inputs=inputs, output_type="np")
+    return list(output.images)
+
+images = draw(callback_dynamic_cfg, ["prompt_embeds"])
+
+def interrupt_callback(pipeline, i, t, callback_kwargs):
+    stop_idx = 2
+    if i == stop_idx:
+        pipeline._interrupt = True
+    return callback_kwargs
+
+images += draw(interrupt_callback, ["latents"])
+
+def decode_tensors(pipe, step, timestep, callback_kwargs):
+    latents = callback_kwargs["latents"]
+    values.append([step, tuple(latents.shape)])
+    return callback_kwargs
+
+images += draw(decode_tensors, ["latents"], "a cat")
+
+def other_text(pipe, step, timestep, callback_kwargs):
+    if step == 1:
+        negative, positive = callback_kwargs["prompt_embeds"].chunk(2)
+        callback_kwargs["prompt_embeds"] = torch.cat([negative, positive.flip(0)])
+        values.append(torch.equal(negative, callback_kwargs["negative_prompt_embeds"]))
+    pipe._guidance_scale = pipe._guidance_scale * 0.8
+    callback_kwargs["latents"] = callback_kwargs["latents"] * 0.99
+    return callback_kwargs
+
+images += draw(other_text, ["latents", "prompt_embeds", "negative_prompt_embeds"])
+""",
+    "sdxl_callbacks": """
+from diffusers import AutoPipelineForText2Image
+from diffusers.callbacks import SDXLCFGCutoffCallback
+import torch
+
+pipeline = AutoPipelineForText2Image.from_pretrained(SDXL, torch_dtype=DTYPE)
+call = {"num_inference_steps": 5, "height": 64, "width": 64, "negative_prompt": "red"}
+image = pipeline("a sports car at the road", generator=torch.manual_seed(2), **call,
+                 callback_on_step_end=SDXLCFGCutoffCallback(cutoff_step_ratio=0.4)).images[0]
+
+def smaller(pipe, step, timestep, callback_kwargs):
+    if step == 2:
+        callback_kwargs["add_time_ids"] = callback_kwargs["add_time_ids"] * 0.5
+        callback_kwargs["add_text_embeds"] = callback_kwargs["add_text_embeds"] * 2
+    return callback_kwargs
+
+other = pipeline("a sports car", generator=torch.manual_seed(2), **call, callback_on_step_end=smaller,
+                 callback_on_step_end_tensor_inputs=["add_time_ids", "add_text_embeds"]).images[0]
+images = [image, other]
+""",
     "prompt_weighting": """
 from compel import CompelForSDXL
 from diffusers import DiffusionPipeline
