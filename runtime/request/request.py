@@ -369,8 +369,8 @@ class Request:
     callback_on_step_end: Callable[..., Mapping[str, Any] | None] | None = argument(
         None,
         'called as (pipeline, i, timestep, {"latents": float32 [S, C, h, w]}) after each evaluation i of the UNet, as '
-        'in diffusers. It may return ``{"latents": ...}`` and its other tensors, changed. ``pipeline._interrupt = True`` '
-        "stops the call, and ``pipeline._guidance_scale = 0.0`` ends guidance.",
+        'in diffusers. It may return ``{"latents": ...}`` and its other tensors, changed. '
+        "``pipeline._interrupt = True`` stops the call, and ``pipeline._guidance_scale = 0.0`` ends guidance.",
         CALLBACK,
         group="Callback",
     )
