@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ...engines.errors import UsageError
 from .noise import GeneratorStream, NormalSource, check_seed, device_of, generator_for, stream_of
 
-__all__ = ["NoiseStreams", "SampleNoise", "generator_notes", "streams_for"]
+__all__ = ["NoiseStreams", "SampleNoise", "generator_notes", "seeds_for", "streams_for"]
 
 F32 = NDArray[np.float32]
 Kind = Literal["seeds", "generators", "one generator"]
@@ -122,16 +122,23 @@ def streams_for(seed: Any, generator: Any, count: int, rng: str) -> NoiseStreams
         if is_list:
             return NoiseStreams(seeds, streams, kind="generators")
         return NoiseStreams(seeds * count, streams, kind="one generator")
-    if seed is None:
-        seed = secrets.randbelow(2**32)
+    seeds = seeds_for(secrets.randbelow(2**32) if seed is None else seed, count)
+    return NoiseStreams(seeds, [generator_for(s, rng) for s in seeds], kind="seeds")
+
+
+def seeds_for(seed: int | Sequence[int], count: int) -> list[int]:
+    """Return the seed of each of ``count`` samples: see :func:`streams_for`.
+
+    Raises:
+        UsageError: a seed is no whole number or out of range, or a list has not ``count`` entries.
+
+    """
     if isinstance(seed, (list, tuple, range)):
         if len(seed) != count:
             raise UsageError(f"{len(seed)} seeds for {count} images: pass one, or one for each image")
-        seeds = [check_seed(s) for s in seed]
-    else:
-        first = check_seed(seed)
-        seeds = [(first + i) % 2**64 for i in range(count)]
-    return NoiseStreams(seeds, [generator_for(s, rng) for s in seeds], kind="seeds")
+        return [check_seed(s) for s in seed]
+    first = check_seed(seed)
+    return [(first + i) % 2**64 for i in range(count)]
 
 
 def generator_notes(generator: Any, rng: str) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ...engines.errors import UsageError
+from ..latents.seeds import seeds_for
 from ..lora_set import LoraSources
 from ..request.job import Job
 from ..request.job_schedule import schedule_for
@@ -71,11 +72,12 @@ def plan_for(name: str, pipeline: "Pipeline", settings: Mapping[str, Any]) -> Pl
         raise UsageError("a worker gives PIL images, and events in place of callback_on_step_end")
     if request.generator is not None:
         raise UsageError("generator: a worker takes seeds")
-    if request.seed is None:
-        request = replace(request, seed=secrets.randbelow(_SEEDS))
+    seed = secrets.randbelow(_SEEDS) if request.seed is None else request.seed
+    request = replace(request, seed=seed)
     bundle = pipeline.bundle
     untagged, loras = pipeline.loras_of(request)
     job = resolve(untagged, bundle)
+    seeds_for(seed, job.images)  # refused now, not when its turn comes
     schedule = schedule_for(job, bundle.scheduler(), strength=job.strength)
     more = [f"{len(job.control_images)} ControlNets"] if job.control_images else []
     bucket = Bucket(model=name, height=job.height, width=job.width, more=tuple(more), loras=name_of_loras(loras))
