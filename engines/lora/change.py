@@ -57,7 +57,7 @@ class Change:
             strength: any number but 0, which would be no change at all.
 
         Raises:
-            CheckpointError: the file has become shorter.
+            CheckpointError: the file has changed.
 
         """
         parts = {part: file.values(file.tensors[key]) for part, key in self.keys.items()}

@@ -91,8 +91,9 @@ def read_lora(path: str | Path, networks: Networks) -> Lora:
     if not changes:
         raise UsageError(f"{named} changes nothing: it holds no LoRA")
     _refuse_twice(named, [change for _, change in changes])
-    read = [file.path for file in files] + [c for f in files if (c := f.path.parent / CONFIG).is_file()]
-    digest = hashlib.sha256("".join(_sha256(file) for file in read).encode()).hexdigest()
+    configs = [c for f in files if (c := f.path.parent / CONFIG).is_file()]
+    hashes = [*(file.held.sha256() for file in files), *(_sha256(config) for config in configs)]
+    digest = hashlib.sha256("".join(hashes).encode()).hexdigest()
     return Lora(
         name=named.stem if named.is_file() else named.name,
         path=named,

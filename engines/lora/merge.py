@@ -36,7 +36,7 @@ class Merge:
         """Return the weight with all changes: each one's difference from this weight, summed in their order.
 
         Raises:
-            CheckpointError: a file has become shorter.
+            CheckpointError: a file has changed.
 
         """
         file, change, strength = self.parts[0]

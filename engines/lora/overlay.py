@@ -55,7 +55,7 @@ def with_loras(bundle: Bundle, loras: Sequence[tuple[Lora, Strengths]], *, check
         recipe = "\n".join(
             [_FORMAT, *(f"{lora.sha256} {s.of_network(network)}" for lora, s in loras if network in lora.networks)]
         )
-        stored = open_stored(bundle.checked_weights(network))
+        stored = open_stored(bundle.checked_weights(network), mapped=True)
         overlays[network] = _overlay(hashlib.sha256(recipe.encode()).hexdigest(), stored, own)
         for _ in changed_tensors(overlays[network], own) if check else ():
             pass

@@ -1,25 +1,12 @@
-"""Reading the header of a ``.safetensors`` file, which may come from anywhere.
+"""The tensors of a ``.safetensors`` file, as sources of a checkpoint's."""
 
-The format (https://github.com/huggingface/safetensors, "Format"): eight bytes with the length of the header, the
-header as JSON, then the tensors' bytes without gaps. Everything the header says is checked against the file before
-it is believed.
-"""
-
-import json
-import math
 from pathlib import Path
-from typing import Any, NoReturn
 
 from ...engines.errors import CheckpointError
-from ...engines.files.file_kind import what_it_is
-from .tensor import DTYPES, TensorSource
+from ...engines.files import safetensors_header
+from .tensor import TensorSource
 
-__all__ = ["MAX_HEADER_BYTES", "read_header"]
-
-MAX_HEADER_BYTES = 100_000_000
-"""The limit of the safetensors library; the header of a full SDXL checkpoint has about 0.4 MB."""
-
-_CUT_OFF = "it is cut off, download it again"
+__all__ = ["read_header"]
 
 
 def read_header(file: Path) -> tuple[dict[str, TensorSource], dict[str, str]]:
@@ -31,63 +18,11 @@ def read_header(file: Path) -> tuple[dict[str, TensorSource], dict[str, str]]:
     """
     try:
         with file.open("rb") as stream:
-            size = file.stat().st_size
-            length = int.from_bytes(stream.read(8), "little")
-            text = stream.read(min(length, MAX_HEADER_BYTES))
+            stored, metadata = safetensors_header.read_header(file, stream)
     except OSError as error:
         raise CheckpointError(f"cannot read {file}: {error.strerror}") from error
-    if length == 0 or length > min(size - 8, MAX_HEADER_BYTES):
-        if not text.startswith(b"{"):
-            raise CheckpointError(f"{file} is no .safetensors file: {what_it_is(file)}")
-        _refuse(file, f"its header would be {length} bytes long, the file has {size}: {_CUT_OFF}")
-    try:
-        header = json.loads(text, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        _refuse(file, f"its header is not JSON ({error})", error)
-    if not isinstance(header, dict):
-        _refuse(file, "its header is no JSON object")
-    metadata = header.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        _refuse(file, "its __metadata__ does not map strings to strings")
-    start = 8 + length
-    tensors = {name: _tensor(file, name, entry, start) for name, entry in header.items()}
-    _check_ranges(file, tensors, start, size)
+    tensors = {
+        name: TensorSource(file=file, name=name, dtype=t.dtype, shape=t.shape, offset=t.offset, nbytes=t.nbytes)
+        for name, t in stored.items()
+    }
     return tensors, metadata
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    seen_names = dict(pairs)
-    if len(seen_names) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return seen_names
-
-
-def _tensor(file: Path, name: str, entry: Any, start: int) -> TensorSource:
-    try:
-        dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-        numbers = [*shape, begin, end]
-    except (KeyError, TypeError, ValueError) as error:
-        _refuse(file, f"the entry of {name!r} has not the keys dtype, shape, data_offsets", error)
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        _refuse(file, f"{name!r} is of type {dtype!r}; known are {', '.join(DTYPES)}")
-    if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
-        _refuse(file, f"{name!r} has the shape {list(shape)} and the offsets {[begin, end]}")
-    if end - begin != math.prod(shape) * DTYPES[dtype].itemsize:
-        _refuse(file, f"{name!r} of shape {list(shape)} and type {dtype} lies in {end - begin} bytes")
-    return TensorSource(file=file, name=name, dtype=dtype, shape=shape, offset=start + begin, nbytes=end - begin)
-
-
-def _check_ranges(file: Path, tensors: dict[str, TensorSource], start: int, size: int) -> None:
-    """The tensors must cover the rest of the file exactly, without gap or overlap."""
-    position = start
-    for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.offset, tensor.nbytes)):
-        if tensor.offset != position:
-            _refuse(file, f"{tensor.name!r} starts at byte {tensor.offset}, the one before it ends at {position}")
-        position += tensor.nbytes
-    if position != size:
-        what = _CUT_OFF if size < position else "something follows its tensors"
-        _refuse(file, f"its tensors end at byte {position}, the file at {size}: {what}")
-
-
-def _refuse(file: Path, why: str, cause: BaseException | None = None) -> NoReturn:
-    raise CheckpointError(f"{file} is no intact .safetensors file: {why}") from cause

@@ -1,5 +1,7 @@
 """LoRAs over the weights of an open pipeline: diffusers' images, nothing left of earlier ones, all or nothing."""
 
+import itertools
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -249,6 +251,38 @@ def test_a_file_that_is_gone_was_read(pipe: Pipeline, folder: Path) -> None:
     drawn(pipe, loras=["b"])
     with pytest.raises(UsageError, match=r"there is no LoRA .*gone\.safetensors"):
         drawn(pipe)
+
+
+def test_a_file_that_is_written_to_while_it_is_read(pipe: Pipeline, folder: Path, tmp_path: Path) -> None:
+    """The image is that of what it held before, or after; or there is an error, and everything is as before."""
+    file, sources = tmp_path / "written.safetensors", [folder / f"{name}.safetensors" for name in "ab"]
+    shutil.copy(sources[0], file)
+    plain, stop = drawn(pipe), threading.Event()
+    images = [drawn(pipe, loras=[source]) for source in sources]
+
+    def write() -> None:
+        for i in itertools.count():
+            os.truncate(file, 1000)
+            shutil.copy(sources[i % 2], file)  # in place
+            shutil.copy(sources[1 - i % 2], tmp_path / "other")
+            os.replace(tmp_path / "other", file)
+            if stop.wait(0.005):
+                return
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        for _ in range(8):
+            try:
+                image = drawn(pipe, loras=[file])
+            except CheckpointError:
+                assert np.array_equal(drawn(pipe), plain)
+            else:
+                assert any(np.array_equal(image, one) for one in images)
+    finally:
+        stop.set()
+        thread.join(60)
+    assert any(np.array_equal(drawn(pipe, loras=[file]), one) for one in images)
 
 
 def test_numbers_that_overflow_name_the_loras(pipe: Pipeline) -> None:

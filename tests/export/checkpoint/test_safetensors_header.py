@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from sdengine.engines.errors import CheckpointError
-from sdengine.export.checkpoint.safetensors_header import MAX_HEADER_BYTES, read_header
+from sdengine.engines.files.safetensors_header import MAX_HEADER_BYTES
+from sdengine.export.checkpoint.safetensors_header import read_header
 
 
 def _write(file: Path, header: Any, data: bytes = b"") -> Path:
