@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from sdengine.engines.errors import SdengineError, UsageError
-from sdengine.runtime.cli.main import _app
+from sdengine.runtime.cli.commands import app
 from sdengine.runtime.serve.serve_settings import ServeSettings
 from typer.testing import CliRunner
 
@@ -57,7 +57,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def asked(*arguments: str) -> None:
     """Run the command in this process, where it is refused before anything of a server has begun."""
-    done = CliRunner().invoke(_app(), ["serve", *arguments, "--port", "0"])
+    done = CliRunner().invoke(app(), ["serve", *arguments, "--port", "0"])
     if isinstance(done.exception, SdengineError):
         raise done.exception
     assert done.exit_code == 0, done.output
