@@ -25,7 +25,7 @@ import onnx
 import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from sdengine.engines.bundle.manifest import Graph
-from sdengine.engines.component_specs import Part, denoiser_spec
+from sdengine.engines.component_specs import ShapeSource, denoiser_spec
 from sdengine.engines.memory import HOST, Buffer
 from sdengine.engines.nets.config import UNetConfig
 from sdengine.engines.ort.onnxruntime_cpu import OnnxRuntimeEngine
@@ -209,7 +209,7 @@ def slope(draw: Callable[[int], float], many: int) -> float:
 
 def measure(samples: int, rounds: int, folder: Path) -> dict[str, list[float]]:
     config = UNetConfig.from_diffusers(UNET, pooled=None)
-    spec = denoiser_spec(Part(name="denoiser", config=config, dtype="float32", axes=AXES))
+    spec = denoiser_spec(ShapeSource(name="denoiser", config=config, dtype="float32", axes=AXES))
     bundle: Any = OneGraph(folder, spec)
     engine = OnnxRuntimeEngine(bundle, "denoiser", threads=1)
     free, real, alone = ours(Nothing(spec), samples), ours(engine, samples), calls_alone(engine, samples)

@@ -1,4 +1,4 @@
-"""The one contract of all engines."""
+"""The interface of all engines."""
 
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -21,15 +21,15 @@ class EngineInfo(Protocol):
     name: str
     """``onnxruntime``, ``openvino``, ``torch``, ..."""
     device: str
-    """Where it runs, as the library names it: read from the open engine, not from the request."""
+    """Where it runs, as the library reports it after opening."""
     precision: str
     """What it computes in: ``fp32``, ``bf16`` or ``fp16``."""
     notes: list[str]
-    """What the user should know about how it was opened, such as a cache that could not be written."""
+    """Notes for the user about how it was opened, such as a cache that could not be written."""
 
 
 class Engine(EngineInfo, Protocol):
-    """A component, executable. It is usable when it has been constructed; ``close`` releases it.
+    """An executable component. It can be used as soon as it is constructed; ``close`` releases it.
 
     Attributes:
         spec: names, types and shapes of inputs and outputs.
@@ -40,20 +40,20 @@ class Engine(EngineInfo, Protocol):
 
     @property
     def memory(self) -> Memory:
-        """The memory of buffers that it can run on without copying them."""
+        """The memory whose buffers it runs on without copying them."""
 
     def prepare(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Callable[[], None]:
         """Bind buffers once, to run on them any number of times.
 
         Args:
             inputs: C-contiguous buffers by name, of the spec's types and shapes, in the engine's memory or on the
-                host. Each run reads what they hold then.
-            outputs: buffers that each run writes.
+                host. Each run reads their current contents.
+            outputs: buffers by name, which each run writes.
 
         Returns:
-            A function that runs the component once on those buffers; it raises EngineError if the library fails. It
-            returns when outputs on the host are written; on buffers in the engine's memory, runs are only queued, in
-            order with other work there.
+            A function that runs the component once on those buffers; it raises EngineError if the library fails. If
+            outputs are on the host, it returns when they are written. With buffers in the engine's memory it only
+            queues the run, in order with other work there.
 
         Raises:
             UsageError: a buffer does not fit the spec.
@@ -69,7 +69,7 @@ class Engine(EngineInfo, Protocol):
 def check_buffers(
     spec: ComponentSpec, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer] | None = None
 ) -> dict[str, int]:
-    """Check names, types, layouts and shapes; return the sizes of the axes.
+    """Check names, types, layouts and shapes of buffers; return the size of each axis.
 
     Raises:
         UsageError: a buffer does not fit the spec.
@@ -91,7 +91,7 @@ def check_buffers(
 
 
 def run(engine: Engine, inputs: Mapping[str, Buffer]) -> dict[str, Array]:
-    """Run once, into new arrays on the host."""
+    """Run an engine once, into new arrays on the host."""
     axes = check_buffers(engine.spec, inputs)
     outputs: dict[str, Array] = {t.name: np.empty(t.resolve(axes), t.dtype) for t in engine.spec.outputs}
     engine.prepare(inputs, outputs)()
@@ -99,7 +99,7 @@ def run(engine: Engine, inputs: Mapping[str, Buffer]) -> dict[str, Array]:
 
 
 def run_in_engine_memory(engine: Engine, inputs: Mapping[str, Buffer]) -> dict[str, Buffer]:
-    """Run once, into new buffers in the engine's own memory."""
+    """Run an engine once, into new buffers in its memory."""
     axes = check_buffers(engine.spec, inputs)
     outputs = {t.name: engine.memory.zeros(t.resolve(axes), t.dtype) for t in engine.spec.outputs}
     engine.prepare(inputs, outputs)()

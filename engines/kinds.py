@@ -37,7 +37,7 @@ class ComponentKind:
     """
 
     name: str
-    spec: Callable[[shapes.Part[Any]], ComponentSpec]
+    spec: Callable[[shapes.ShapeSource[Any]], ComponentSpec]
     module: str | None
 
 

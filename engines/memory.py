@@ -1,8 +1,8 @@
 """The memory that an engine's buffers are in: the host's, or a GPU's.
 
-The loop over the steps takes an engine's memory and works on buffers in it. On the host those are numpy arrays and
-everything happens at once. On a GPU copies are put into its stream, in order with the engines' runs, and nothing waits
-until a result is read.
+The denoising loop works on buffers in an engine's memory. On the host these are numpy arrays, and every call is done
+when it returns. On a GPU, copies are queued in its stream, in order with the engines' runs; the host waits only where
+it reads a result.
 """
 
 import time
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 __all__ = ["HOST", "Buffer", "Event", "HostMemory", "Memory", "host_arrays"]
 
 Event = Any
-"""A point in the order of the work, made by :meth:`Memory.event`."""
+"""A point in the sequence of queued work, made by :meth:`Memory.event`."""
 
 
 class Buffer(Protocol):
@@ -34,14 +34,14 @@ class Buffer(Protocol):
         """Size in bytes."""
 
     def __getitem__(self, index: Any, /) -> Any:
-        """Return a part along the first axis, an index or a slice: a buffer on the same bytes."""
+        """Return a part along the first axis, by an index or a slice: a buffer on the same bytes."""
 
     def reshape(self, shape: Any, /) -> Any:
         """Return the same bytes under another shape."""
 
 
 class Memory(Protocol):
-    """Makes buffers and copies between them. Calls take effect in order, not necessarily at once."""
+    """Makes buffers and copies between them. Calls take effect in order, but not necessarily before they return."""
 
     def zeros(self, shape: Sequence[int], dtype: Any) -> Buffer:
         """Make a buffer of zeros."""
@@ -50,16 +50,16 @@ class Memory(Protocol):
         """Fill a buffer with zeros."""
 
     def copy(self, target: Buffer, source: Buffer) -> None:
-        """Copy; ``source`` has the same shape and type, and is in this memory or on the host."""
+        """Copy ``source``, of the same shape and type, in this memory or on the host, to ``target``."""
 
     def read(self, buffer: Buffer) -> NDArray[Any]:
         """Wait for a buffer's contents and return them on the host; a buffer of the host is not copied."""
 
     def event(self) -> Event:
-        """Return an event that comes after all work so far."""
+        """Return an event after all work that is queued so far."""
 
     def wait(self, event: Event) -> None:
-        """Wait until the work before an event has been done."""
+        """Wait until all work before an event is done."""
 
     def milliseconds(self, start: Event, end: Event) -> float:
         """Return the time between two events that have both been waited for."""
@@ -72,7 +72,7 @@ class Memory(Protocol):
 
 
 class HostMemory:
-    """numpy arrays; see :class:`Memory`. Everything is done when the call returns."""
+    """Memory of numpy arrays; every call is done when it returns. See :class:`Memory`."""
 
     def zeros(self, shape: Sequence[int], dtype: Any) -> NDArray[Any]:
         """See :class:`Memory`."""
@@ -107,7 +107,7 @@ class HostMemory:
 
 
 HOST = HostMemory()
-"""The host's memory; there is one."""
+"""The host's memory."""
 
 
 def _array(buffer: Buffer) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Shapes of components, stated here only.
+"""How the shapes of components are described.
 
 A :class:`ComponentSpec` names the inputs and outputs of a component with symbolic axes. Trace inputs, dynamic
 axes, engine profiles, buffer sizes and request validation are all derived from it.
@@ -21,7 +21,7 @@ _DIM = re.compile(r"(?:(\d+)\*)?([A-Za-z_]\w*)(?:/(\d+))?")
 
 
 def split_dim(dim: str) -> tuple[int, str, int]:
-    """Take a dimension apart: ``"8*h"`` -> ``(8, "h", 1)``, ``"h/2"`` -> ``(1, "h", 2)``."""
+    """Split a dimension into factor, axis and divisor: ``"8*h"`` -> ``(8, "h", 1)``, ``"h/2"`` -> ``(1, "h", 2)``."""
     match = _DIM.fullmatch(dim)
     if match is None:
         raise ValueError(f"not an axis: {dim!r}")
@@ -29,7 +29,7 @@ def split_dim(dim: str) -> tuple[int, str, int]:
 
 
 def resolve_dim(dim: Dim, axes: Mapping[str, int]) -> int:
-    """Return a dimension as a number, from the size of its axis."""
+    """Return a dimension as a number, computed from the size of its axis."""
     if isinstance(dim, int):
         return dim
     factor, axis, divisor = split_dim(dim)
@@ -56,11 +56,11 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One input or output.
 
     Attributes:
-        name: of the tensor.
-        dtype: its element type, by numpy's name, such as ``float32`` or ``uint8``.
+        name: the tensor's name.
+        dtype: the type of its elements, by numpy's name, such as ``float32`` or ``uint8``.
         shape: its dimensions.
-        changes: when an input changes: ``state``, each evaluation writes the next one's; ``evaluation``, it has new
-            values for each evaluation; ``request``, it stays the same while a sample is denoised.
+        changes: when an input changes. ``state``: each evaluation writes it for the next. ``evaluation``: it has new
+            values at each evaluation. ``request``: it stays the same while a sample is denoised.
 
     """
 
@@ -71,17 +71,17 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def owner(self) -> Owner:
-        """What an entry along the first axis belongs to: a sample, a row, or everything that runs together."""
+        """What the first axis counts: samples (S), rows (R), or neither, so that the tensor belongs to the batch."""
         first = self.shape[0] if self.shape else None
         return "sample" if first == "S" else "row" if first == "R" else "batch"
 
     @property
     def is_number(self) -> bool:
-        """Whether there are only a few numbers for each sample or row, whatever the size of the image."""
+        """Whether its size does not depend on the size of the image: a few numbers for each sample or row."""
         return all(isinstance(dim, int) or dim in ("S", "R") for dim in self.shape)
 
     def resolve(self, axes: Mapping[str, int]) -> tuple[int, ...]:
-        """Return the shape in numbers, from the size of every axis."""
+        """Return the shape as numbers, computed from the size of every axis."""
         return tuple(resolve_dim(dim, axes) for dim in self.shape)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..engines.component_specs import Part
+from ..engines.component_specs import ShapeSource
 from ..engines.errors import CheckpointError, UsageError, nearest
 from ..engines.families import FAMILIES
 from ..engines.kinds import IO_DTYPES, kind_of
@@ -159,7 +159,7 @@ def _components(name: str, network: NetworkPlan, axes: Axes, controlled: bool) -
         specs = {}
         for precision in network.precisions:
             dtype = IO_DTYPES[precision]
-            part = Part(name=component, config=network.config, dtype=dtype, axes=axes, controlled=controlled)
-            specs[precision] = kind.spec(part)
+            source = ShapeSource(name=component, config=network.config, dtype=dtype, axes=axes, controlled=controlled)
+            specs[precision] = kind.spec(source)
         components.append(ComponentPlan(name=component, kind=kind.name, network=network, specs=specs))
     return components

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import NoReturn
 
-from ..component_specs import Part
+from ..component_specs import ShapeSource
 from ..errors import DamagedBundleError
 from ..families import FAMILIES
 from ..kinds import IO_DTYPES, kind_of
@@ -101,8 +101,8 @@ def check_components(where: str, manifest: Manifest, configs: Mapping[str, Netwo
             if kind is None or kind.name != component.kind:
                 check.fail(f"components.{name}.kind", component.kind, f"nothing that {component.network} is made into")
             dtype = IO_DTYPES[precision]
-            part = Part(name=name, config=config, dtype=dtype, axes=spec.axes, controlled=controlled)
-            expected = kind.spec(part)
+            source = ShapeSource(name=name, config=config, dtype=dtype, axes=spec.axes, controlled=controlled)
+            expected = kind.spec(source)
             for attribute in ("name", "inputs", "outputs", "axes"):
                 check.that(
                     getattr(spec, attribute) == getattr(expected, attribute),

@@ -1,4 +1,4 @@
-"""torch running the reference modules themselves: the fallback, and what the other engines are measured against."""
+"""The ``torch`` engine: runs the reference modules; the others are verified against it."""
 
 from collections.abc import Collection
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ NAME = "torch"
 
 
 def unavailable() -> str | None:
-    """Return why it cannot run here, or None."""
+    """Return why it cannot run on this machine, or None."""
     from importlib.util import find_spec
 
     return None if find_spec("torch") else f"torch is not installed; {install_hint('export')}"
@@ -29,7 +29,7 @@ def version() -> str:
 
 
 def finds_gpu() -> bool:
-    """Whether torch is here and finds a GPU; imports it."""
+    """Whether torch is installed and finds a GPU; imports torch."""
     return unavailable() is None and _resolved(None) != "cpu"
 
 
@@ -52,14 +52,14 @@ def open_torch(
     """Open a component as a torch module.
 
     Args:
-        bundle: where the weights are.
-        component: which one.
-        precision: what the network computes in; ``bf16`` needs no graph of its own here.
-        threads: torch's number of threads, for the whole process; None leaves it.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; None takes the first GPU where torch finds one, else the CPU.
-        cuda_graph: on a GPU ``step`` (the default) replays the launches of a step as one, ``loop`` those of all steps,
-            ``off`` none.
-        compile: compile what runs at every step with ``torch.compile``, for each set of shapes.
+        bundle: the bundle.
+        component: name of the component.
+        precision: of the network; ``bf16`` needs no graph of its own here.
+        threads: torch's number of threads, for the whole process; None does not change it.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; None is the first GPU that torch finds, else the CPU.
+        cuda_graph: on a GPU, which launches are captured as one CUDA graph: those of a ``step`` (the default), of all
+            steps (``loop``), or none (``off``).
+        compile: whether to compile what runs at every step with ``torch.compile``, for each set of shapes.
 
     Raises:
         EngineUnavailableError: for a GPU, the driver or cuda-bindings are missing.
@@ -67,8 +67,8 @@ def open_torch(
         BundleError: the weights do not fit the network.
 
     """
-    where = _resolved(device)
-    if where == "cpu":
+    resolved = _resolved(device)
+    if resolved == "cpu":
         from .host_engine import HostTorchEngine
 
         return HostTorchEngine(
@@ -77,7 +77,7 @@ def open_torch(
     from .device_engine import DeviceTorchEngine
 
     return DeviceTorchEngine(
-        bundle, component, precision=precision, device=where, cuda_graph=cuda_graph or "step", compile=compile
+        bundle, component, precision=precision, device=resolved, cuda_graph=cuda_graph or "step", compile=compile
     )
 
 

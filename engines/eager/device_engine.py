@@ -1,4 +1,4 @@
-"""torch on an NVIDIA GPU, in the memory and the stream that plans use, so that a loop over it waits for nothing."""
+"""torch on an NVIDIA GPU, in the same memory and stream as plans, so that the host need not wait between steps."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -69,34 +69,34 @@ class DeviceTorchEngine(EngineOnDevice):
         """Bind buffers; see :class:`~sdengine.engines.engine.Engine`."""
         device = self._open_device()
         check_buffers(self.spec, inputs, outputs)
-        there = {name: self.memory.place_for(buffer) for name, buffer in {**inputs, **outputs}.items()}
-        sources = [self._torch.tensor(there[tensor.name]) for tensor in self.spec.inputs]
-        targets = [self._torch.tensor(there[tensor.name]) for tensor in self.spec.outputs]
-        arriving, leaving = host_buffers(inputs), host_buffers(outputs)
+        on_device = {name: self.memory.place_for(buffer) for name, buffer in {**inputs, **outputs}.items()}
+        sources = [self._torch.tensor(on_device[tensor.name]) for tensor in self.spec.inputs]
+        targets = [self._torch.tensor(on_device[tensor.name]) for tensor in self.spec.outputs]
+        host_inputs, host_outputs = host_buffers(inputs), host_buffers(outputs)
 
-        def put_launches() -> None:
+        def queue_launches() -> None:
             self._launch(device, sources, targets)
 
-        run = self.memory.capture(put_launches) if self._cuda_graph == "step" else put_launches
+        run = self.memory.capture(queue_launches) if self._cuda_graph == "step" else queue_launches
 
         def launch() -> None:
             device = self._open_device()
             with device.held():
                 if device.capturing is not None:
-                    if arriving or leaving:
+                    if host_inputs or host_outputs:
                         raise EngineError(f"{self.spec.name}: a loop with buffers on the host cannot be one graph")
-                    put_launches()
+                    queue_launches()
                     return
-                for name, array in arriving.items():
-                    self.memory.copy(there[name], array)
+                for name, array in host_inputs.items():
+                    self.memory.copy(on_device[name], array)
                 run()
-                for name, array in leaving.items():
-                    array[...] = self.memory.read(there[name])
+                for name, array in host_outputs.items():
+                    array[...] = self.memory.read(on_device[name])
 
         return launch
 
     def _launch(self, device: Device, sources: Sequence[Any], targets: Sequence[Any]) -> None:
-        """Put the module's launches into the stream; a capture keeps all memory that they use alive."""
+        """Queue the module's launches in the stream; a capture refers to all memory that they use."""
         if device.capturing is None:
             pool: Any = contextlib.nullcontext()
         else:
@@ -112,7 +112,7 @@ class DeviceTorchEngine(EngineOnDevice):
 
 
 class TorchStream:
-    """torch's side of a device's stream: tensors on our bytes, torch's current stream, memory of what is captured.
+    """A device's stream as torch's current stream, tensors on the device's buffers, and the memory of captures.
 
     Args:
         number: of the GPU.
@@ -125,8 +125,8 @@ class TorchStream:
 
         self.device = f"cuda:{number}"
         self._stream: Any = torch.cuda.ExternalStream(stream, device=self.device)  # type: ignore[no-untyped-call]
-        # One pool for all captures of an engine: they are replayed one after another in one stream, and none expects
-        # anything in this memory when it begins.
+        # One pool for all captures of an engine: they are replayed one after another in one stream, and none reads
+        # what another has left in this memory.
         self.captures: Any = torch.cuda.MemPool()
 
     def tensor(self, array: DeviceArray) -> Any:
@@ -144,13 +144,13 @@ class TorchStream:
             yield
 
     def pool(self) -> Any:
-        """Let allocations in the block use memory that is used for nothing else while ``captures`` is referred to."""
+        """Let torch allocate in the block from ``captures``, a pool that is used for nothing else while it exists."""
         import torch
 
         return torch.cuda.use_mem_pool(self.captures, device=self.device)
 
     def close(self) -> None:
-        """Free memory that torch holds for reuse, as other engines may need it."""
+        """Free the memory that torch's allocator caches, since other engines may need it."""
         import torch
 
         self.captures = None

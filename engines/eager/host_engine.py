@@ -1,4 +1,4 @@
-"""torch on the host's CPU."""
+"""torch on the CPU."""
 
 from collections.abc import Callable, Mapping
 

@@ -21,13 +21,13 @@ _NETWORKS: dict[tuple[str, str, str, str], "weakref.ref[Any]"] = {}
 def load_network(bundle: Bundle, name: str, precision: str, device: str) -> Any:
     """Load a network; components of one network share it while any of them is open.
 
-    Weights are read to where they are used: none stay on the host if that is a GPU. In half precision convolutions
+    Weights are read directly to the device; none stay on the host if that is a GPU. In half precision, convolutions
     work in ``channels_last``, the layout of tensor cores and of oneDNN.
 
     Args:
-        bundle: where the weights are.
+        bundle: the bundle.
         name: of the network.
-        precision: what it computes in.
+        precision: of the network.
         device: a torch device.
 
     Raises:
@@ -35,7 +35,7 @@ def load_network(bundle: Bundle, name: str, precision: str, device: str) -> Any:
 
     """
     key = (str(bundle.path), bundle.weights(name).identity, precision, device)
-    with _LOADING:  # components that are opened at once may be of one network
+    with _LOADING:  # components that are opened at the same time may share a network
         reference = _NETWORKS.get(key)
         network = None if reference is None else reference()
         if network is None:
@@ -54,11 +54,11 @@ def _read(bundle: Bundle, name: str, precision: str, device: str) -> Any:
     dtype = getattr(torch, DTYPES[precision])
     with torch.device("meta"):
         network: Any = network_from_config(bundle.config(name), dtype)
-    chosen = bundle.weights(name)
-    weights = load_file(chosen.file, device=device)
-    for changed, array in changed_tensors(chosen.changes, weights):
+    weight_set = bundle.weights(name)
+    weights = load_file(weight_set.file, device=device)
+    for key, array in changed_tensors(weight_set.changes, weights):
         tensor = torch.from_numpy(array)
-        weights[changed] = tensor.view(weights[changed].dtype).to(device)
+        weights[key] = tensor.view(weights[key].dtype).to(device)
     try:
         network.load_state_dict({k: w.to(dtype) for k, w in weights.items()}, strict=True, assign=True)
     except RuntimeError as error:
@@ -74,7 +74,7 @@ def _read(bundle: Bundle, name: str, precision: str, device: str) -> Any:
 
 
 def fuse_projections(network: Any) -> None:
-    """Fuse what each self-attention projects its input to."""
+    """Fuse the projections to queries, keys and values of each self-attention into one product."""
     from ..nets.attention import TransformerBlock
     from ..nets.vae import PixelAttention
 

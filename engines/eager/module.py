@@ -14,18 +14,18 @@ __all__ = ["Module"]
 
 
 class Module:
-    """What an engine of torch runs: tensors in the spec's order to tensors in the spec's order.
+    """A component's torch module; its inputs and outputs are lists of tensors in the spec's order.
 
     Args:
-        bundle: where the weights are.
-        component: which one.
-        precision: what the network computes in.
+        bundle: the bundle.
+        component: name of the component.
+        precision: of the network.
         device: a torch device.
-        compile: whether to compile it, once for each set of shapes, if it runs at every step: for what runs once for an
-            image compiling does not pay. torch has its own cache of compiled code (``TORCHINDUCTOR_CACHE_DIR``).
+        compile: whether to compile it, once for each set of shapes, if it runs at every step; components that run once
+            for an image are not compiled. torch has its own cache of compiled code (``TORCHINDUCTOR_CACHE_DIR``).
 
     Attributes:
-        spec: of the graph in that precision; of the first one, where the bundle has none.
+        spec: of the graph in that precision; if the bundle has none, of its first graph.
 
     """
 
@@ -46,12 +46,12 @@ class Module:
             # Compiled for static sizes: kernels for dynamic ones are slower, and few sizes are used.
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_SHAPES)
             self._call = torch.compile(self._call, dynamic=False, fullgraph=True)
-            # torch's compiler warns of its own use of what torch will drop. Filters are the whole process's, so that
-            # nothing but a compiled component changes them.
+            # torch's compiler warns of its own use of deprecated parts of torch. Warning filters hold for the whole
+            # process, so only a compiled component changes them.
             self._quiet = _without_warnings
 
     def run(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        """Run once, into ``outputs``.
+        """Run once, and write ``outputs``.
 
         Raises:
             EngineError: torch failed.
@@ -75,7 +75,7 @@ _ADVICE = "generate smaller or fewer images at once, or with low memory"
 
 @contextlib.contextmanager
 def _settings() -> Iterator[None]:
-    """Compute as exactly as the precision says and as fast as that allows, whatever the process has set."""
+    """Set torch's fastest kernels of full precision, whatever other settings the process has."""
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 

@@ -19,7 +19,7 @@ _PROVIDER = "CPUExecutionProvider"
 
 
 def unavailable() -> str | None:
-    """Return why it cannot run here, or None."""
+    """Return why it cannot run on this machine, or None."""
     return provider_missing(_PROVIDER, "cpu")
 
 
@@ -34,9 +34,9 @@ class OnnxRuntimeEngine:
     """A component in an ONNX Runtime session.
 
     Args:
-        bundle: where the graph and its weights are.
-        component: which one.
-        precision: which graph: ``fp32`` or ``fp16``. ONNX Runtime has few float16 kernels for CPUs: it computes most
+        bundle: the bundle.
+        component: name of the component.
+        precision: of the graph: ``fp32`` or ``fp16``. ONNX Runtime has few float16 kernels for CPUs: it computes most
             of a float16 graph in float32 and rounds between nodes.
         threads: for one operator; None lets the library choose.
 
@@ -72,10 +72,10 @@ class OnnxRuntimeEngine:
             raise EngineError(f"{self._component}: this engine has been closed")
         axes = check_buffers(self.spec, inputs, outputs)
         binding = session.io_binding()
-        held = host_arrays(inputs), host_arrays(outputs)  # the binding keeps addresses, not arrays
-        for name, array in held[0].items():
+        arrays = host_arrays(inputs), host_arrays(outputs)  # referred to by launch: the binding has only addresses
+        for name, array in arrays[0].items():
             binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-        for name, array in held[1].items():
+        for name, array in arrays[1].items():
             binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
         def launch() -> None:
@@ -83,7 +83,7 @@ class OnnxRuntimeEngine:
                 session.run_with_iobinding(binding)
             except Exception as error:
                 raise EngineError(
-                    f"{self._component}: onnxruntime failed at {axes} with {len(held[0])} inputs: {error}"
+                    f"{self._component}: onnxruntime failed at {axes} with {len(arrays[0])} inputs: {error}"
                 ) from error
 
         return launch
@@ -94,7 +94,7 @@ class OnnxRuntimeEngine:
 
 
 def static_dims(spec: ComponentSpec) -> dict[str, int]:
-    """Return the sizes of dimensions whose axis has only one size, by name."""
+    """Return the sizes of dimensions whose axis has only one size, by the dimension's name."""
     fixed = {axis: allowed.min for axis, allowed in spec.axes.items() if allowed.min == allowed.max}
     dims = {dim for tensor in (*spec.inputs, *spec.outputs) for dim in tensor.shape if isinstance(dim, str)}
     return {dim: resolve_dim(dim, fixed) for dim in sorted(dims) if split_dim(dim)[1] in fixed}

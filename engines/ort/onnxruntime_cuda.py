@@ -29,7 +29,7 @@ _NO_FALLBACK = "session.disable_cpu_ep_fallback"
 
 
 def unavailable() -> str | None:
-    """Return why it cannot run here, or None."""
+    """Return why it cannot run on this machine, or None."""
     return provider_missing(_PROVIDER, "cuda") or no_gpu()
 
 
@@ -43,15 +43,15 @@ def version() -> str:
 class OnnxRuntimeCudaEngine(EngineOnDevice):
     """A component in an ONNX Runtime session on a GPU.
 
-    It shares stream and memory with the plans on that GPU, so that nothing waits between one and the other. CUDA graphs
-    are not used: ONNX Runtime captures only graphs that compute no shape, and these do.
+    It uses the same stream and memory as other engines on that GPU, so that the host does not wait between components.
+    CUDA graphs are not used: ONNX Runtime captures only graphs that compute no shapes, and these do.
 
     Args:
-        bundle: where the graph and its weights are.
-        component: which one.
-        precision: which graph: ``fp16`` or ``fp32``.
-        device: which GPU, as ``cuda:N``; None is the first.
-        memory_limit: most bytes that this component may take; None is what is free as it is opened.
+        bundle: the bundle.
+        component: name of the component.
+        precision: of the graph: ``fp16`` or ``fp32``.
+        device: the GPU, as ``cuda:N``; None is the first.
+        memory_limit: most bytes that this component may take; None is the memory that is free when it is opened.
 
     Raises:
         UsageError: an option out of range.
@@ -94,14 +94,14 @@ class OnnxRuntimeCudaEngine(EngineOnDevice):
         device, session = self._open_device(), self._session
         axes = check_buffers(self.spec, inputs, outputs)
         binding = session.io_binding()
-        there = {name: self.memory.place_for(buffer) for name, buffer in {**inputs, **outputs}.items()}
+        on_device = {name: self.memory.place_for(buffer) for name, buffer in {**inputs, **outputs}.items()}
         for name, buffers, bind in (
             *((name, inputs, binding.bind_input) for name in inputs),
             *((name, outputs, binding.bind_output) for name in outputs),
         ):
-            place = there[name]
-            bind(name, _DEVICE, self._number, buffers[name].dtype, place.shape, place.address)
-        arriving, leaving = host_buffers(inputs), host_buffers(outputs)
+            array = on_device[name]
+            bind(name, _DEVICE, self._number, buffers[name].dtype, array.shape, array.address)
+        host_inputs, host_outputs = host_buffers(inputs), host_buffers(outputs)
         run_options = onnxruntime.RunOptions()
         # One stream orders everything; reading the result waits for it.
         run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
@@ -111,14 +111,14 @@ class OnnxRuntimeCudaEngine(EngineOnDevice):
             if device.capturing is not None:
                 raise EngineError(f"{self.spec.name}: {NAME} cannot be part of one graph; use --cuda-graph step")
             with device.held():
-                for name, array in arriving.items():
-                    self.memory.copy(there[name], array)
+                for name, source in host_inputs.items():
+                    self.memory.copy(on_device[name], source)
                 try:
                     session.run_with_iobinding(binding, run_options)
                 except Exception as error:
                     raise EngineError(f"{self.spec.name}: onnxruntime failed at {axes}: {error}") from error
-                for name, array in leaving.items():
-                    array[...] = self.memory.read(there[name])
+                for name, target in host_outputs.items():
+                    target[...] = self.memory.read(on_device[name])
 
         return launch
 

@@ -43,22 +43,22 @@ def open_session(
     changed: bytes | None = None,
     optimise: bool = True,
 ) -> Any:
-    """Open a graph.
+    """Open a graph in a session.
 
     Args:
-        bundle: where it is.
-        component: what it is, for messages.
-        graph: its file in the bundle.
+        bundle: the bundle.
+        component: name of the component.
+        graph: the graph's file in the bundle.
         provider: the execution provider.
         options: of the provider.
         threads: for one operator on the CPU; None lets the library choose.
         config: entries of the session's configuration.
         static_dims: sizes of dimensions that are dynamic in the graph, by their names there.
-        plan_reuse: decide at opening which results take the places of others, which takes time with the square of the
-            number of nodes; else the arena finds places while running.
-        cache: of the optimised graph, read and written; None uses none. Not used where weights are changed.
-        changed: a graph to open in the place of that in the file, with the weights beside it; not with ``cache``.
-        optimise: let the library change the graph; else each node runs as it stands.
+        plan_reuse: whether to decide at opening which results share memory, which takes time with the square of the
+            number of nodes; if not, the arena allocates memory at each run.
+        cache: of the optimised graph, read and written; None uses none. It is not used if weights are changed.
+        changed: a graph to open in place of the file's, with the weights beside that file; not together with ``cache``.
+        optimise: whether the library may optimise the graph.
 
     Raises:
         EngineError: the library refuses it.
@@ -87,15 +87,15 @@ def open_session(
         if not optimise:
             settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         if isinstance(source, bytes):
-            # Weights that optimising left as they were are still in the weights file, beside the graph.
+            # Weights that the optimisation did not change are still in the weights file, beside the graph.
             settings.add_session_config_entry(_WEIGHTS_FOLDER, str(file.parent))
         if replaced:
             settings.add_external_initializers(list(replaced), list(replaced.values()))
-        # Without its own fallback, which would go to the CPU and say so only on the terminal.
+        # Without the library's own fallback to the CPU, which it reports only on the terminal.
         opened: Any = onnxruntime.InferenceSession(
             source, settings, providers=[(provider, dict(options or {}))], enable_fallback=0
         )
-        opened.replaced_weights = replaced  # it computes with this memory, and does not hold it
+        opened.replaced_weights = replaced  # it computes with this memory, and holds no reference to it
         return opened
 
     try:
@@ -113,8 +113,7 @@ def _replaced(bundle: Bundle, component: str, graph: Path) -> dict[str, Any]:
 
     initialisers = read_graph(graph).initialisers
     make = onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type
-    found = changed_tensors(changes, initialisers)
-    return {name: make(array, initialisers[name].type) for name, array in found}
+    return {name: make(array, initialisers[name].type) for name, array in changed_tensors(changes, initialisers)}
 
 
 def _cached_session(file: str, session: Callable[..., Any], cache: CompiledCache) -> Any:

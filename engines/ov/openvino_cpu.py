@@ -32,7 +32,7 @@ _PRECISIONS = {type_name: precision for precision, type_name in _TYPES.items()}
 
 
 def unavailable() -> str | None:
-    """Return why it cannot run here, or None."""
+    """Return why it cannot run on this machine, or None."""
     try:
         core().get_property(DEVICE, "FULL_DEVICE_NAME")  # listing all devices would load the plugins of all
     except ImportError:
@@ -51,10 +51,10 @@ def version() -> str:
 
 
 def preferred(graphs: Collection[str], device: str | None = None) -> str | None:
-    """Return the precision to compute in by default, or None where the bundle holds no graph for it.
+    """Return the default precision, or None if the bundle has no graph for it.
 
-    bfloat16 where the CPU has instructions for it (AMX or AVX512-BF16, which is what the capability means: OpenVINO
-    does not list it where it would emulate), else float32.
+    It is bfloat16 if the CPU has instructions for it (AMX or AVX512-BF16: OpenVINO lists the capability only if it need
+    not emulate it), else float32.
     """
     native = "BF16" in core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
     if native and ("bf16" in graphs or "fp32" in graphs):
@@ -74,10 +74,10 @@ class OpenVinoEngine:
     """A component compiled by OpenVINO.
 
     Args:
-        bundle: where the graph and its weights are.
-        component: which one.
-        precision: ``bf16`` or ``fp32``; the step's arithmetic outside the network stays float32. The float32 graph
-            does for both, if there is none in bfloat16.
+        bundle: the bundle.
+        component: name of the component.
+        precision: ``bf16`` or ``fp32``; the step's arithmetic outside the network stays float32. If the bundle has no
+            bfloat16 graph, the float32 graph is used for both.
         threads: for one operator; None lets the library choose.
 
     Raises:
@@ -140,7 +140,7 @@ class OpenVinoEngine:
 
 
 class _Call:
-    """Requests to run one after the other, and the arrays they point to: a tensor does not keep its array alive."""
+    """Runs requests one after the other; it refers to their arrays, which OpenVINO's tensors do not keep alive."""
 
     def __init__(
         self,
@@ -159,7 +159,9 @@ class _Call:
     def __call__(self) -> None:
         try:
             for request in self._requests:
-                request.infer(share_outputs=True)  # the results are in our buffers; without this they are copied too
+                request.infer(
+                    share_outputs=True
+                )  # the results are in the bound buffers already; else they are copied too
         except Exception as error:
             raise EngineError(f"openvino failed to run {self._what}: {error}") from error
         if self._mapped is not None:  # the first run has packed the weights: the file's pages are not needed any more
