@@ -9,7 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from .api_error import ApiError
+from ...engines.errors import SdengineError
+from .api_error import ApiError, api_error
 from .images_api import image_routes
 from .metrics import Metrics
 from .middleware import Guard
@@ -80,14 +81,19 @@ def create_app(services: Services, routers: Sequence[APIRouter] = ()) -> FastAPI
         app.include_router(router)
     app.add_exception_handler(ApiError, _answer)
     app.add_exception_handler(HTTPException, _answer)
+    app.add_exception_handler(SdengineError, _answer)
     app.add_exception_handler(Exception, _answer)
-    if settings.allowed_origins:
+    app.add_middleware(Guard, keys=settings.api_keys, limits=settings.limits, metrics=services.metrics)
+    if settings.allowed_origins:  # around the guard: pages elsewhere may read why they were refused
         from starlette.middleware.cors import CORSMiddleware
 
         app.add_middleware(
-            CORSMiddleware, allow_origins=list(settings.allowed_origins), allow_methods=["*"], allow_headers=["*"]
+            CORSMiddleware,
+            allow_origins=list(settings.allowed_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after"],
         )
-    app.add_middleware(Guard, keys=settings.api_keys, limits=settings.limits, metrics=services.metrics)
     return app
 
 
@@ -97,6 +103,8 @@ async def _answer(request: Request, error: Exception) -> JSONResponse:
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
         message = f"{error.detail}: {request.method} {request.url.path[:200]}"
         error = ApiError(error.status_code, message, code=code, headers=error.headers)
+    if isinstance(error, SdengineError):
+        error = api_error(error)
     if not isinstance(error, ApiError):  # ours to mend; the log has it
         error = ApiError(500, f"{type(error).__name__} (this is a bug in sdengine)", kind="server_error", code="bug")
     return JSONResponse(error.body, error.status, error.headers)

@@ -15,7 +15,7 @@ _RESERVED = 128
 """Files for weights, libraries and pipes, which connections must not take."""
 _BACKLOG_MOST = 2048
 _LINGER_S = 1.0
-"""For a client that is refused to send the rest of its request, so that it reads the answer."""
+"""For a client that is refused to send the rest of its request, and for one that sends while the server ends."""
 
 
 def open_files_most() -> int:
@@ -78,6 +78,17 @@ def protocol(files: int, head_timeout: float) -> type[H11Protocol]:
         def connection_lost(self, exc: Exception | None) -> None:
             self._stay()
             super().connection_lost(exc)
+
+        def shutdown(self) -> None:
+            """Let a request that is on its way have an answer: idle connections are closed a little later."""
+            if self.cycle is None or self.cycle.response_complete:
+                self.loop.call_later(_LINGER_S, self._end)
+            else:
+                super().shutdown()
+
+        def _end(self) -> None:
+            if not self.transport.is_closing():
+                super().shutdown()
 
         def _close_in(self, seconds: float) -> None:
             if self._silent is None:

@@ -25,19 +25,22 @@ class Model:
         name: what requests call it.
         pipeline: its open pipeline.
         slots: images that share a launch at most.
+        created: when its bundle was written, in seconds since 1970.
 
     """
 
     name: str
     pipeline: "Pipeline"
     slots: int
+    created: int = 0
 
     @classmethod
     def of(cls, name: str, pipeline: "Pipeline", most: int | None) -> "Model":
         """Serve a pipeline with as many slots as its bundle takes, or as ``most`` says."""
         axis = pipeline.components.spec("denoiser").axes["S"].max
         slots = axis if most is None else min(axis, most)
-        return cls(name=name, pipeline=pipeline, slots=slots)
+        created = int(pipeline.bundle.path.stat().st_mtime)
+        return cls(name=name, pipeline=pipeline, slots=slots, created=created)
 
     @property
     def usual_loras(self) -> LoraSources:

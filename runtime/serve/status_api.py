@@ -73,7 +73,7 @@ def _described(name: str, model: Model) -> dict[str, Any]:
     return {
         "id": name,
         "object": "model",
-        "created": int(bundle.path.stat().st_mtime),
+        "created": model.created,
         "owned_by": "sdengine",
         "root": model.name,
         "family": bundle.family.label,

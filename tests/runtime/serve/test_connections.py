@@ -22,10 +22,11 @@ async def answer(scope: Any, receive: Any, send: Any) -> None:
 
 
 @contextlib.asynccontextmanager
-async def listening(head_timeout: float) -> AsyncIterator[int]:
+async def listening(head_timeout: float, servers: list[uvicorn.Server] | None = None) -> AsyncIterator[int]:
     kind = protocol(128 + 2 * MOST, head_timeout)
     config = uvicorn.Config(answer, port=0, http=kind, lifespan="off", log_config=None, timeout_keep_alive=60)
     server = uvicorn.Server(config)
+    (servers if servers is not None else []).append(server)
     running = asyncio.ensure_future(server._serve())
     while not server.started:
         await asyncio.sleep(0.01)
@@ -78,6 +79,33 @@ def test_more_connections_than_there_is_room_for() -> None:
                 assert json.loads(body)["error"]["code"] == "too_many_connections"
             while not (await status(port)).startswith(b"HTTP/1.1 204"):
                 await asyncio.sleep(0.01)  # until the server has seen that the others have gone
+
+    run(test)
+
+
+def test_a_request_that_is_sent_while_the_server_ends() -> None:
+    """On a connection that was idle: it is answered, whatever the answer is then."""
+
+    async def refuses(port: int) -> bool:
+        try:
+            async with connected(port, b""):
+                return False
+        except OSError:
+            return True
+
+    async def test() -> None:
+        servers: list[uvicorn.Server] = []
+        async with listening(60, servers) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(ASK)
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
+            servers[0].should_exit = True
+            while not await refuses(port):
+                await asyncio.sleep(0.01)
+            writer.write(ASK)
+            assert (await reader.readline()).startswith(b"HTTP/1.1 204")
+            writer.close()
+            await writer.wait_closed()
 
     run(test)
 

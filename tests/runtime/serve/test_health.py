@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,10 +24,18 @@ from ...bundles import bundle_of
 BODY: dict[str, Any] = {"prompt": "a house", "num_inference_steps": 2, "size": "48x40"}
 
 
-def with_app(test: Callable[[httpx.AsyncClient], Awaitable[None]], *kinds: str, policy: Any = "step") -> None:
+def with_app(
+    test: Callable[[httpx.AsyncClient], Awaitable[None]],
+    *kinds: str,
+    policy: Any = "step",
+    folder: Path | None = None,
+    **options: Any,
+) -> None:
     """Run a test against the application, its worker and its bundles in this process."""
-    settings = ServeSettings(bundles=kinds, warm_up=())
-    bundles = {kind: bundle_of(kind) for kind in kinds}  # exported, if they must be, before the clock runs
+    settings = ServeSettings(bundles=kinds, warm_up=(), **options)
+    bundles = {
+        kind: folder / kind if folder else bundle_of(kind) for kind in kinds
+    }  # exported, if they must be, before the clock runs
 
     async def run() -> None:
         pipelines = {kind: Pipeline.load(path, engine="onnxruntime", threads=1) for kind, path in bundles.items()}
@@ -112,3 +122,28 @@ def test_a_name_with_a_slash() -> None:
             assert (await it.get("/v1/models/org/other")).status_code == 404
 
     asyncio.run(asyncio.wait_for(test(), 60))
+
+
+def test_a_bundle_that_is_removed_while_it_is_served(tmp_path: Path) -> None:
+    """What can be said is said; the rest is an error with its reason."""
+
+    async def test(it: httpx.AsyncClient) -> None:
+        assert (await it.get("/v1/models/sd1")).status_code == 200
+        shutil.rmtree(tmp_path / "sd1")
+        assert (await it.get("/v1/models/sd1")).status_code == 200
+        fields = await it.get("/v1/models/sd1/fields")
+        assert (fields.status_code, fields.json()["error"]["code"]) == (500, "engine_error"), fields.text
+        assert "cannot be read" in fields.json()["error"]["message"]
+
+    shutil.copytree(bundle_of("sd1"), tmp_path / "sd1")
+    with_app(test, "sd1", folder=tmp_path)
+
+
+def test_pages_elsewhere_can_read_why_they_are_refused() -> None:
+    async def test(it: httpx.AsyncClient) -> None:
+        for origin, allowed in (("https://ok.example", "https://ok.example"), ("https://other.example", None)):
+            answer = await it.get("/v1/models", headers={"origin": origin})
+            assert answer.status_code == 401
+            assert answer.headers.get("access-control-allow-origin") == allowed
+
+    with_app(test, "sd1", api_keys=("sesame",), allowed_origins=("https://ok.example",))
