@@ -71,9 +71,6 @@ REFUSED: dict[str, str] = {
     "save_config": _CONFIG,
     "to_json_file": _CONFIG,
     "to_json_string": _CONFIG,
-    "image_processor": _INSIDE,
-    "mask_processor": _INSIDE,
-    "control_image_processor": _INSIDE,
 }
 """Attributes and methods that cannot be had, and what to do instead."""
 

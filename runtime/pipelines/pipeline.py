@@ -19,6 +19,7 @@ from .adapter_methods import AdapterMethods
 from .attributes import CONSTANTS, NOTED, OPENING_NOTED, REFUSED
 from .calls import CALLS, DECODERS, Call, call_of_checkpoint, class_for
 from .encode_prompt import EncodePrompt
+from .image_processor import ImageProcessor
 from .last_call import LastCall
 from .locate import located
 from .opened import LEFT_OUT, LOCATING, belongs, check_options, opened, with_parts
@@ -340,6 +341,8 @@ class DiffusionPipeline(AdapterMethods, EncodePrompt, LastCall, Placement):
             return self.components.get(name)
         if name in (*LEFT_OUT, "watermark"):
             return None
+        if name in ("image_processor", "mask_processor", "control_image_processor"):
+            return ImageProcessor()
         if name in CONSTANTS:
             return CONSTANTS[name]
         if name in NOTED:

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from ...engines.errors import UsageError
 
-__all__ = ["Crop", "crop_around"]
+__all__ = ["Crop", "crop_around", "overlaid"]
 
 _LANCZOS = Image.Resampling.LANCZOS
 
@@ -59,12 +59,26 @@ class Crop:
         left, top, right, bottom = self.region
         canvas = Image.new("RGB", self.image.size)
         canvas.paste(_filling(generated, right - left, bottom - top), (left, top))
-        # premultiplied, as colours are mixed through the mask's greys
-        original = Image.new("RGBa", self.image.size)
-        original.paste(self.image.convert("RGBA").convert("RGBa"), mask=ImageOps.invert(self.mask.convert("L")))
-        pasted = canvas.convert("RGBA")
-        pasted.alpha_composite(original.convert("RGBA"))
-        return pasted.convert("RGB")
+        return overlaid(canvas, self.image, self.mask)
+
+
+def overlaid(image: Image.Image, original: Image.Image, mask: Image.Image) -> Image.Image:
+    """Put the original over an image where the mask is black, and mix them through the mask's greys; all of one size.
+
+    Raises:
+        UsageError: their sizes differ.
+
+    """
+    for other, name in ((image, "image"), (mask, "mask")):
+        if other.size != original.size:
+            sizes = f"{other.width}x{other.height} pixels, the original image {original.width}x{original.height}"
+            raise UsageError(f"the {name} has {sizes}: make them equal")
+    # premultiplied, as colours are mixed
+    over = Image.new("RGBa", original.size)
+    over.paste(original.convert("RGBA").convert("RGBa"), mask=ImageOps.invert(mask.convert("L")))
+    mixed = image.convert("RGBA")
+    mixed.alpha_composite(over.convert("RGBA"))
+    return mixed.convert("RGB")
 
 
 def crop_around(image: Image.Image, mask: Image.Image, *, padding: int, height: int, width: int) -> Crop:

@@ -294,7 +294,12 @@ pipeline.unet = torch.compile(pipeline.unet, mode="reduce-overhead", fullgraph=T
 prompt = "concept art digital painting of an elven castle"
 image = pipeline(prompt=prompt, image=PICTURE, mask_image=MASK, num_inference_steps=4, eta=0.5,
                  generator=torch.manual_seed(0)).images[0]
-images = [image]
+blurred_mask = pipeline.mask_processor.blur(MASK, blur_factor=3)
+repainted = pipeline(prompt=prompt, image=PICTURE, mask_image=blurred_mask, num_inference_steps=2, height=64, width=64,
+                     generator=torch.manual_seed(0)).images[0]
+overlaid = pipeline.image_processor.apply_overlay(blurred_mask, PICTURE, repainted)
+cropped = pipeline.image_processor.apply_overlay(MASK, PICTURE, repainted, (8, 16, 56, 48))
+images = [image, overlaid, cropped]
 """,
     "controlnet": """
 from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, UniPCMultistepScheduler
