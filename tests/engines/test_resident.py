@@ -1,12 +1,14 @@
 """Pages of a mapped file leave the process and come back as they were."""
 
+import ctypes
 import mmap
+import resource
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sdengine.engines.resident import release_freed, release_mapped
+from sdengine.engines.resident import release_freed, release_mapped, reused_memory
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/maps")
 
@@ -51,3 +53,27 @@ def test_what_can_be_written_to_is_left_alone(tmp_path: Path) -> None:
 def test_files_that_are_not_mapped() -> None:
     assert release_mapped(Path("/nowhere")) == 0
     release_freed()
+
+
+def test_freed_blocks_are_used_again() -> None:
+    """Without it each of them is made of new pages."""
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt"):
+        pytest.skip("this C library has no mallopt")
+    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+
+    def pages() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(8):
+            block = libc.malloc(2 * _SIZE)
+            ctypes.memset(block, 1, 2 * _SIZE)
+            libc.free(block)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    outside = pages()
+    with reused_memory():
+        with reused_memory():
+            pass
+        inside = pages()
+    assert inside < outside / 4
+    assert pages() > outside / 2
