@@ -64,11 +64,11 @@ class Ensemble:
             family = pipeline.bundle.family
             if family.label != SDXL.label:
                 raise UsageError(f"the {what} of an ensemble is an SDXL bundle, not one of the family {family.name}")
-        theirs = [_vae_of(pipeline) for pipeline in (base, refiner)]
-        if theirs[0] != theirs[1]:
+        of_base, of_refiner = _vae_of(base), _vae_of(refiner)
+        if of_base != of_refiner:
             raise UsageError(
-                f"base and refiner do not share their latents: (channels, pixels per latent, scaling) are {theirs[0]} "
-                f"and {theirs[1]}"
+                f"base and refiner do not share their latents: (channels, pixels per latent, scaling) are {of_base} "
+                f"and {of_refiner}"
             )
         self.base = base
         self.refiner = refiner
@@ -96,7 +96,7 @@ class Ensemble:
             The refiner's result, with the base's warnings, times, LoRAs and engines (as ``base.denoiser``) added.
 
         Raises:
-            UsageError: an argument is unknown or cannot be met.
+            UsageError: an argument is unknown or invalid.
 
         """
         base, refiner = self.requests({"prompt": prompt, **settings}, denoising_split, refiner_settings or {})
@@ -106,10 +106,10 @@ class Ensemble:
         self, settings: Mapping[str, Any], denoising_split: float | None, refiner_settings: Mapping[str, Any]
     ) -> tuple[Request, Request]:
         """Divide arguments between the two; the refiner's ``image`` is added when the base is done."""
-        known = Request.__dataclass_fields__
+        fields = Request.__dataclass_fields__
         for name in refiner_settings:
-            if name not in known:
-                raise UsageError(f"unknown argument {name!r} for the refiner{nearest(name, known)}")
+            if name not in fields:
+                raise UsageError(f"unknown argument {name!r} for the refiner{nearest(name, fields)}")
         for name in _SPLIT_BY_US:
             if settings.get(name) is not None or refiner_settings.get(name) is not None:
                 raise UsageError(f"{name} cannot be set for an ensemble; denoising_split divides the schedule")

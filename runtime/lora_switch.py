@@ -1,4 +1,4 @@
-"""What a pipeline has loaded, and the change to other LoRAs between its calls."""
+"""Changes the LoRAs of a pipeline between its calls."""
 
 import contextlib
 import threading
@@ -21,7 +21,7 @@ __all__ = ["LoraSwitch"]
 
 
 class LoraSwitch:
-    """Holds the engines with the current LoRAs, and those with earlier ones for as long as calls use them.
+    """Holds the engines with the current LoRAs, and engines with earlier ones as long as calls use them.
 
     Several threads may use it at once.
 
@@ -29,12 +29,12 @@ class LoraSwitch:
         loaded: the engines as they were opened.
         plain: the bundle without LoRAs.
         usual: the LoRAs of requests that name none.
-        folder: where names of LoRAs are looked up.
-        inversions: textual inversions, which every change reads again beside those of the LoRAs.
+        folder: the folder in which names of LoRAs are looked up.
+        inversions: the pipeline's textual inversions, which are read again at every change.
 
     Attributes:
-        alive: the current engines, and those that are still used.
-        current: the current ones.
+        alive: the current engines, and earlier ones that are still in use.
+        current: the current engines.
 
     """
 
@@ -68,7 +68,7 @@ class LoraSwitch:
 
     @property
     def names(self) -> list[str]:
-        """The names in the folder, as it is now."""
+        """The names of the LoRAs that are in the folder now."""
         return [] if self._folder is None else self._folder.names()
 
     def has(self, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Looks at generated images with the checkpoint's safety checker, as diffusers' pipelines of Stable Diffusion do."""
+"""Checks generated images with the checkpoint's safety checker, as diffusers' pipelines of Stable Diffusion do."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,35 +19,35 @@ __all__ = ["SWITCHED_OFF", "black_where_flagged"]
 SWITCHED_OFF = "the safety checker is switched off: nothing has looked at the images"
 _SETTINGS = "feature_extractor.json"
 _MORE_CARE = np.float32(0.01)
-"""What every later concept is nearer by, once one of special care was found."""
+"""What is added to the margins of later concepts, once one of the special concepts was found."""
 
 
 def black_where_flagged(
     components: Components, samples: Sequence[Sample], pixels: NDArray[Any], warnings: list[str]
 ) -> NDArray[Any]:
-    """Return the images, those that the safety checker flags black; the samples' ``nsfw`` says which.
+    """Make the images black that the safety checker flags, and return all; the samples' ``nsfw`` says which they are.
 
     Args:
-        components: the engines; a bundle without safety checker changes nothing.
+        components: the engines; without a safety checker in the bundle, the images are returned unchanged.
         samples: of one job, one for each image.
-        pixels: [N, H, W, 3], bytes, or numbers of 0 to 1; changed in place.
-        warnings: gets a line for each flagged image, or that the checker is switched off.
+        pixels: [N, H, W, 3], uint8, or float32 of 0 to 1; changed in place.
+        warnings: gets a warning for each flagged image, or one if the checker is switched off.
 
     Raises:
-        NonFiniteError: the checker produced NaN or infinity, so that nothing is known about the image.
+        NonFiniteError: the checker produced NaN or infinity, so that an image could not be checked.
 
     """
     name = components.bundle.safety_checker
     if name is None:
         return pixels
-    if not _wanted(components, samples):
+    if not _is_on(components, samples):
         warnings.append(SWITCHED_OFF)
         return pixels
     prepare = _preparation(components.bundle, name)
     for image, sample in zip(pixels, samples, strict=True):
-        seen = image if image.dtype == np.uint8 else (image * 255).round().astype(np.uint8)
-        given = {"pixels": prepare.prepared(Image.fromarray(seen))[None]}
-        margins = run_finite(components, name, given, warnings, "margins", "margins")[0]
+        image_bytes = image if image.dtype == np.uint8 else (image * 255).round().astype(np.uint8)
+        inputs = {"pixels": prepare.prepared(Image.fromarray(image_bytes))[None]}
+        margins = run_finite(components, name, inputs, warnings, "margins", "margins")[0]
         sample.nsfw = _is_flagged(np.asarray(margins, np.float32))
         if sample.nsfw:
             image[...] = 0
@@ -58,10 +58,11 @@ def black_where_flagged(
     return pixels
 
 
-def _wanted(components: Components, samples: Sequence[Sample]) -> bool:
+def _is_on(components: Components, samples: Sequence[Sample]) -> bool:
+    """Whether to run the checker: as the request says, else as the pipeline was opened."""
     job: Any = samples[0].job
-    wanted = None if job is None else job.request.safety_checker
-    return components.safety_checker if wanted is None else bool(wanted)
+    requested = None if job is None else job.request.safety_checker
+    return components.safety_checker if requested is None else bool(requested)
 
 
 def _preparation(bundle: Bundle, name: str) -> ClipPixels:
@@ -71,10 +72,10 @@ def _preparation(bundle: Bundle, name: str) -> ClipPixels:
 
 
 def _is_flagged(margins: NDArray[np.float32]) -> bool:
-    """Decide as ``StableDiffusionSafetyChecker`` does, which rounds to three places and adjusts as it goes.
+    """Decide as ``StableDiffusionSafetyChecker`` does, which rounds to three digits, and adjusts the later margins.
 
     Args:
-        margins: cosine less threshold of each concept, those of special care first, float32.
+        margins: for each concept its cosine minus its threshold, float32; the special concepts come first.
 
     """
     adjustment = np.float32(0.0)

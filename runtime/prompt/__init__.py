@@ -1,4 +1,4 @@
-"""Text -> embeddings: tokenising, weighting, long prompts and textual inversion, without torch or transformers."""
+"""Makes embeddings from text: tokenising, weighting, long prompts, textual inversion; without torch or transformers."""
 
 from .bracket_weights import Fragment, parse_weights
 from .embeddings import embeddings_file, load_embeddings

@@ -18,7 +18,7 @@ _AXES = {**EMBEDDINGS, "image_embeds": 2, "negative_image_embeds": 2}
 
 def embeddings_file(embeddings: Mapping[str, NDArray[np.float32]]) -> bytes:
     """Return the contents of a ``.safetensors`` file that :func:`load_embeddings` reads."""
-    content: bytes = safetensors.numpy.save({name: np.ascontiguousarray(own) for name, own in embeddings.items()})
+    content: bytes = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in embeddings.items()})
     return content
 
 
@@ -31,14 +31,14 @@ def load_embeddings(path: str | Path) -> dict[str, NDArray[np.float32]]:
     Widths are checked against the checkpoint when they are used.
 
     Raises:
-        UsageError: the file is not there, not safe, or holds something else.
+        UsageError: the file does not exist, is no safe format, or holds something else.
 
     """
     tensors = read_tensors(path, "embeddings")
     for name, values in tensors.items():
         if name not in _AXES:
-            hint = nearest(name, _AXES) or f"; known are {', '.join(_AXES)}"
-            raise UsageError(f"embeddings: unknown tensor {name!r} in {path}{hint}")
+            suggestion = nearest(name, _AXES) or f"; known are {', '.join(_AXES)}"
+            raise UsageError(f"embeddings: unknown tensor {name!r} in {path}{suggestion}")
         if values.ndim == _AXES[name] - 1:
             tensors[name] = values[None]
     return tensors

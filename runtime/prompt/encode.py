@@ -1,4 +1,4 @@
-"""Prompts -> embeddings, for every family with CLIP text encoders.
+"""Makes embeddings from prompts, for every family with CLIP text encoders.
 
 Embeddings of several encoders are joined along the width; pooled ones come from the last encoder.
 """
@@ -29,9 +29,9 @@ class EncodedPrompts:
         pooled: f32 [B, P], for families that have them.
         negative_hidden: f32 [B, T, D] of the negative prompts, with guidance.
         negative_pooled: f32 [B, P] of the negative prompts, with guidance, for families that have them.
-        mask: f32 [B, T], 1 on the tokens of text, 0 on what fills windows up, of the last encoder; None where
-            embeddings were given.
-        negative_mask: the same of the negative prompts.
+        mask: f32 [B, T], of the last encoder: 1 for tokens of the text, 0 for padding; None if the request has
+            embeddings in place of text.
+        negative_mask: the same for the negative prompts.
         warnings: what the user should know.
 
     """
@@ -47,7 +47,7 @@ class EncodedPrompts:
 
 @dataclass(frozen=True, kw_only=True)
 class _Side:
-    """The prompts, or the negative prompts: embeddings as given, or the layouts that they are to be made of."""
+    """The prompts, or the negative prompts: the request's embeddings, or the layouts of its texts."""
 
     layers: tuple[int, ...]
     """the layer to take from each encoder"""
@@ -65,17 +65,17 @@ def encode_prompts(
     guidance: bool,
     force_zeros_for_empty_prompt: bool = False,
 ) -> EncodedPrompts:
-    """Encode a request's prompts, or check the embeddings that it brings.
+    """Encode a request's prompts, or check the embeddings that it has in place of them.
 
     Args:
-        encoders: the family's text encoders, in order; none if all embeddings are given.
+        encoders: the family's text encoders, in order; none if the request has all embeddings.
         request: the prompts.
-        family: how the family reads text.
+        family: how the family encodes text.
         guidance: whether negative embeddings are needed.
         force_zeros_for_empty_prompt: the checkpoint's setting: without a negative prompt, its embeddings are zeros.
 
     Raises:
-        UsageError: something in the request cannot be met as given.
+        UsageError: a prompt or embeddings do not suit the text encoders.
 
     """
     check_against_family(encoders, request, family)
@@ -100,7 +100,7 @@ def encode_prompts(
 
 
 def _mask(side: _Side) -> Hidden | None:
-    """Return which tokens of a side are text, [B, T], where all prompts take as many windows."""
+    """Return the mask of a side's tokens, [B, T]; None if its prompts have different numbers of windows."""
     if not side.layouts or len({layout.filled.shape for layout in side.layouts[-1]}) > 1:
         return None
     return np.stack([layout.filled.ravel() for layout in side.layouts[-1]])
@@ -110,7 +110,7 @@ def _side(
     encoders: Sequence[TextEncoder], request: PromptRequest, family: TextReading, sign: str, warnings: list[str]
 ) -> _Side:
     """Collect one side of the request; ``sign`` is "" or "negative_"."""
-    # as in diffusers, clip_skip leaves the negative prompt alone
+    # as in diffusers, clip_skip has no effect on the negative prompt
     layers = tuple(_layer(encoder, family, 0 if sign else request.clip_skip or 0) for encoder in encoders)
     hidden, pooled = getattr(request, f"{sign}prompt_embeds"), getattr(request, f"{sign}pooled_prompt_embeds")
     if hidden is not None:
@@ -121,8 +121,8 @@ def _side(
     first = request.texts(f"{sign}prompt") or [""] * request.batch
     layouts = []
     for encoder, source in zip(encoders, family.sources, strict=True):
-        own = getattr(request, f"{sign}{source}")  # as in diffusers, an empty prompt_2 is none
-        texts = (request.texts(f"{sign}{source}") if own else None) or first
+        is_set = getattr(request, f"{sign}{source}")  # as in diffusers, an empty prompt_2 counts as not set
+        texts = (request.texts(f"{sign}{source}") if is_set else None) or first
         layouts.append(tuple(_lay_out(encoder, text, request, family, warnings) for text in texts))
     return _Side(layers=layers, layouts=tuple(layouts))
 
@@ -154,10 +154,10 @@ def _embeddings(encoders: Sequence[TextEncoder], sides: Sequence[_Side]) -> list
     windows = max(_windows(side, encoders) for side in sides)
     from_text = [side for side in sides if side.hidden is None]
     encoded = iter(_encode(encoders, from_text, windows))
-    done: list[tuple[Hidden, Hidden | None]] = []
+    embeddings: list[tuple[Hidden, Hidden | None]] = []
     for side in sides:
         if side.hidden is None:
-            done.append(next(encoded))
+            embeddings.append(next(encoded))
             continue
         missing = windows - _windows(side, encoders)
         hidden = side.hidden
@@ -165,12 +165,12 @@ def _embeddings(encoders: Sequence[TextEncoder], sides: Sequence[_Side]) -> list
             layouts = tuple((lay_out(encoder.tokenizer, [Fragment("", 1.0)]),) for encoder in encoders)
             [(filler, _)] = _encode(encoders, [_Side(layers=side.layers, layouts=layouts)], missing)
             hidden = np.concatenate([hidden, np.repeat(filler, len(hidden), axis=0)], axis=1)
-        done.append((hidden, side.pooled))
-    return done
+        embeddings.append((hidden, side.pooled))
+    return embeddings
 
 
 def _check_token_counts(encoders: Sequence[TextEncoder], sides: Sequence[_Side]) -> None:
-    """Embeddings of both sides must have as many tokens; text can only be encoded to match whole windows."""
+    """Check that both sides have the same number of tokens; text is encoded in whole windows only."""
     counts = [side.hidden.shape[1] for side in sides if side.hidden is not None]
     if len(set(counts)) > 1:
         raise UsageError(
@@ -198,10 +198,10 @@ def _encode(encoders: Sequence[TextEncoder], sides: Sequence[_Side], windows: in
     for e, encoder in enumerate(encoders):
         parts: dict[int, tuple[Hidden, Hidden]] = {}
         for layer in dict.fromkeys(side.layers[e] for side in sides):
-            here = [i for i, side in enumerate(sides) if side.layers[e] == layer]
-            states, pools = encode_layouts(encoder, [x for i in here for x in sides[i].layouts[e]], layer, windows)
+            same = [i for i, side in enumerate(sides) if side.layers[e] == layer]
+            states, pools = encode_layouts(encoder, [x for i in same for x in sides[i].layouts[e]], layer, windows)
             start = 0
-            for i in here:
+            for i in same:
                 part = slice(start, start := start + len(sides[i].layouts[e]))
                 parts[i] = states[part], pools[part]
         for i, (state, pool) in parts.items():

@@ -1,4 +1,4 @@
-"""A text encoder as the prompt code sees it: a tokenizer and something that runs the network."""
+"""A text encoder: its tokenizer, and a function that runs its network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -58,14 +58,14 @@ class TextEncoder:
 
     Attributes:
         name: its component's name, for messages.
-        tokenizer: what makes ids of text.
-        run: what runs the network.
-        layers: L, how many layers it has.
+        tokenizer: turns text into token ids.
+        run: runs the network.
+        layers: L, its number of layers.
         width: D, the width of its hidden states.
         vocab_size: V, the rows of its embedding table.
-        extra_embeddings: f32 [E, D], vectors of the tokenizer's placeholders, if it has any.
+        extra_embeddings: f32 [E, D], embeddings of the tokenizer's placeholders (words of textual inversions), if any.
         pooled_width: P, the width of its pooled embeddings.
-        max_batch: how many windows a call takes at most (None: any number).
+        max_batch: the most windows of a call; None is any number.
 
     """
 

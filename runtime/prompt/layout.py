@@ -46,8 +46,8 @@ def lay_out(tokenizer: Tokenizer, fragments: Sequence[Fragment], long_prompt: Lo
     Args:
         tokenizer: the text encoder's.
         fragments: text and weights, in order.
-        long_prompt: what becomes of tokens beyond the 75 of a window: ``"truncate"`` leaves them out, ``"chunk"``
-            starts another window, and so does a fragment that says so.
+        long_prompt: what to do with tokens beyond the 75 of a window: ``"truncate"`` drops them, ``"chunk"`` starts
+            another window, also at each fragment with ``new_window``.
 
     Raises:
         UsageError: a text is not valid Unicode, or ``long_prompt`` is unknown.

@@ -1,4 +1,4 @@
-"""Whether a prompt suits the way in which a family reads text."""
+"""Checks whether prompts suit the checkpoint's text encoders, and finds arguments that have no effect."""
 
 from collections.abc import Sequence
 

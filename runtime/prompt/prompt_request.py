@@ -23,18 +23,18 @@ class PromptRequest:
 
     Attributes:
         prompt: the text.
-        prompt_2: the text for the second text encoder, if that is to read another.
-        negative_prompt: what guidance leads away from.
+        prompt_2: the text for the second text encoder; None is ``prompt``.
+        negative_prompt: text that guidance leads away from.
         negative_prompt_2: the same for the second text encoder.
         prompt_embeds: float [B, T, D], in place of ``prompt``.
         negative_prompt_embeds: float [B, T, D], in place of ``negative_prompt``.
         pooled_prompt_embeds: float [B, P], which SDXL needs beside ``prompt_embeds``.
         negative_pooled_prompt_embeds: float [B, P], which SDXL needs beside ``negative_prompt_embeds``.
-        clip_skip: how many layers before the usual one to take the prompt's embeddings from; as in diffusers the
-            negative prompt keeps the usual layer.
-        long_prompt: ``"truncate"`` leaves out what does not fit a window of 75 tokens, as diffusers does, and warns;
-            ``"chunk"`` encodes as many windows as it takes.
-        weighting: whether brackets weight words (see :mod:`.weights`) or are read as they stand, as by diffusers.
+        clip_skip: how many layers before the default one the prompt's embeddings are taken from; as in diffusers, it
+            has no effect on the negative prompt.
+        long_prompt: ``"truncate"`` drops what does not fit a window of 75 tokens, as diffusers does, and warns;
+            ``"chunk"`` encodes as many windows as needed.
+        weighting: whether brackets weight words (see :mod:`.bracket_weights`) or are text, as in diffusers.
 
     """
 
@@ -72,7 +72,7 @@ class PromptRequest:
         """Return the B texts of that name, or None if there are none.
 
         Raises:
-            UsageError: there are neither one nor B of them.
+            UsageError: it is a list of another number than B.
 
         """
         value: Texts | None = getattr(self, name)

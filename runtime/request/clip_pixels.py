@@ -1,4 +1,4 @@
-"""Images as CLIP's networks take them: prepared as transformers' ``CLIPImageProcessor`` does."""
+"""Preprocesses images for CLIP's networks, as transformers' ``CLIPImageProcessor`` does."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ClipPixels:
-    """How images are prepared.
+    """The settings of the preprocessing.
 
     Attributes:
         size: height and width of the result, in pixels.
-        mean: of each channel, float32 [3].
-        std: deviation of each channel, float32 [3].
-        rescale: what bytes are multiplied with.
+        mean: is subtracted from each channel, float32 [3].
+        std: divides each channel, float32 [3].
+        rescale: factor of the bytes.
 
     """
 
@@ -32,17 +32,17 @@ class ClipPixels:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], size: int) -> "ClipPixels":
-        """Read a bundle's file of settings."""
+        """Make it from a bundle's file of settings."""
         mean, std = (np.asarray(settings[name], np.float32) for name in ("mean", "std"))
         return cls(size=size, mean=mean, std=std, rescale=float(settings["rescale"]))
 
     def prepared(self, image: Image.Image) -> F32:
-        """Resize so that the shorter side fits, cut out the middle, take mean and deviation out; [size, size, 3]."""
+        """Resize an image's shorter side to ``size``, crop the centre, and normalise it: float32 [size, size, 3]."""
         pixels = np.asarray(self._fitted(image.convert("RGB")))
         return self.normalised((pixels * np.float64(self.rescale)).astype(np.float32))
 
     def normalised(self, pixels: F32) -> F32:
-        """Take mean and deviation out of pixels of 0 to 1, [..., 3]."""
+        """Subtract the mean from pixels of 0 to 1, [..., 3], and divide by the standard deviation."""
         normal: F32 = (pixels - self.mean) / self.std
         return normal
 
