@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,8 +16,37 @@ OUTPUT_TYPES = {"pil": "pil", "np": "np", "latent": "latent", "pt": "np"}
 """diffusers' output types, and what the pipeline is asked for."""
 
 
+class _Output(Mapping[str, Any]):
+    """Fields that can be had by name, by key or by place; as in diffusers, those that are None have no place."""
+
+    result: Result
+    _names: ClassVar[tuple[str, ...]]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know."""
+        return self.result.warnings
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """Return what is there, without names."""
+        return tuple(getattr(self, name) for name in self)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self._names if getattr(self, name) is not None)
+
+    def __len__(self) -> int:
+        return len(self.to_tuple())
+
+    def __getitem__(self, key: Any) -> Any:
+        if not isinstance(key, str):
+            return self.to_tuple()[key]
+        if key not in self._names:
+            raise KeyError(key)
+        return getattr(self, key)
+
+
 @dataclass(frozen=True, eq=False)
-class ImageOutput(Mapping[str, Any]):
+class ImageOutput(_Output):
     """The images of a call.
 
     Attributes:
@@ -28,35 +57,15 @@ class ImageOutput(Mapping[str, Any]):
 
     """
 
+    _names = ("images", "nsfw_content_detected")
+
     images: Any
     nsfw_content_detected: list[bool] | None
     result: Result
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What a user should know."""
-        return self.result.warnings
 
-    def to_tuple(self) -> tuple[Any, ...]:
-        """Return the images, and what the safety checker said of them; diffusers leaves out what is None."""
-        return (self.images,) if self.nsfw_content_detected is None else (self.images, self.nsfw_content_detected)
-
-    def __iter__(self) -> Iterator[str]:
-        yield from ("images", "nsfw_content_detected")[: len(self)]
-
-    def __len__(self) -> int:
-        return len(self.to_tuple())
-
-    def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, str):
-            if key not in ("images", "nsfw_content_detected"):
-                raise KeyError(key)
-            return getattr(self, key)
-        return self.to_tuple()[key]
-
-
-@dataclass(frozen=True)
-class EmbedsOutput:
+@dataclass(frozen=True, eq=False)
+class EmbedsOutput(_Output):
     """The embeddings of a prior's call; ``decoder(**output)`` takes them.
 
     Attributes:
@@ -66,32 +75,11 @@ class EmbedsOutput:
 
     """
 
+    _names = ("image_embeds", "negative_image_embeds")
+
     image_embeds: Any
     negative_image_embeds: Any
     result: Result
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What a user should know."""
-        return self.result.warnings
-
-    def to_tuple(self) -> tuple[Any, Any]:
-        """Return both."""
-        return self.image_embeds, self.negative_image_embeds
-
-    def keys(self) -> list[str]:
-        """Return the names of what is there."""
-        return ["image_embeds", "negative_image_embeds"]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.keys())
-
-    def __getitem__(self, key: Any) -> Any:
-        if not isinstance(key, str):
-            return self.to_tuple()[key]
-        if key not in self.keys():
-            raise KeyError(key)
-        return getattr(self, key)
 
 
 def images_as(output_type: str, images: Any) -> Any:
