@@ -7,7 +7,7 @@ from ...engines.errors import UsageError
 from .calls import CALLS, PRIOR
 from .output import EmbedsOutput
 from .pipeline import DiffusionPipeline
-from .request import named_arguments, prior_callback
+from .request import check_prior_tensors, named_arguments, prior_callback
 from .text_parts import part_of
 from .torch_values import tensor_of
 
@@ -93,6 +93,7 @@ class KandinskyV22PriorPipeline(DiffusionPipeline):
         output_type = settings.pop("output_type", "pt")
         if output_type not in _OUTPUT_TYPES:
             raise UsageError(f"output_type={output_type!r} is none of {', '.join(_OUTPUT_TYPES)}")
+        check_prior_tensors(settings, "callback_on_step_end_tensor_inputs")
         if "prior_callback_on_step_end" in settings:
             called = prior_callback(settings["prior_callback_on_step_end"], self)
             settings["prior_callback_on_step_end"] = called

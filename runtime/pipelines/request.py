@@ -11,7 +11,16 @@ from .output import known_output_type
 from .schedulers import Scheduler
 from .torch_values import tensor_of, torch_here
 
-__all__ = ["OLD_CALLBACK", "OURS", "TRANSLATED", "Asked", "asked", "named_arguments", "prior_callback"]
+__all__ = [
+    "OLD_CALLBACK",
+    "OURS",
+    "TRANSLATED",
+    "Asked",
+    "asked",
+    "check_prior_tensors",
+    "named_arguments",
+    "prior_callback",
+]
 
 OURS = ("height", "width", "seed", "rng", "scheduler", "scheduler_config", "weighting", "long_prompt", "watermark")
 """Arguments that every class takes, though diffusers' may not."""
@@ -70,9 +79,7 @@ def asked(call: Call, arguments: Sequence[Any], named: Mapping[str, Any], pipeli
         given["callback_on_step_end"] = _callback(given["callback_on_step_end"], pipeline)
     if "prior_callback_on_step_end" in given:
         given["prior_callback_on_step_end"] = prior_callback(given["prior_callback_on_step_end"], pipeline)
-    inputs = given.pop("prior_callback_on_step_end_tensor_inputs", ("latents",))
-    if any(name != "latents" for name in inputs):
-        raise UsageError(f"prior_callback_on_step_end_tensor_inputs={inputs!r}: there is latents")
+    check_prior_tensors(given, "prior_callback_on_step_end_tensor_inputs")
     if isinstance(given.get("scheduler"), Scheduler):
         given["scheduler"] = given["scheduler"].own_config
     settings = {call.renamed.get(name, name): value for name, value in given.items()}
@@ -165,6 +172,22 @@ def prior_callback(function: Callable[..., Any], pipeline: Any) -> Callable[...,
         return changed
 
     return called
+
+
+def check_prior_tensors(arguments: dict[str, Any], name: str) -> None:
+    """Remove an argument, the names of what a prior's callback gets.
+
+    Args:
+        arguments: all, by name.
+        name: the argument's.
+
+    Raises:
+        UsageError: it names anything but ``latents``.
+
+    """
+    tensors = arguments.pop(name, ("latents",))
+    if any(tensor != "latents" for tensor in tensors):
+        raise UsageError(f"{name}={tensors!r}: there is latents")
 
 
 def _old_callback(function: Callable[..., Any], steps: int) -> Callable[..., Any]:
