@@ -3,14 +3,16 @@
     python benchmarks/random_checkpoint.py sd15 /tmp/sd15 --dtype fp32
     sdengine export /tmp/sd15 -o /tmp/sd15-bundle --sizes 512x512 --batch 1
     python benchmarks/lora.py /tmp/sd15-bundle [--checkpoint /tmp/sd15] [--engines onnxruntime openvino torch]
-                              [--precision bf16] [--rounds 3] [--repeats 2] [--size 512]
+                              [--precision bf16] [--rounds 3] [--repeats 2] [--size 512] [--low-memory]
 
 Two random LoRAs of rank 32 for every matrix and convolution of the UNet and the text encoders are put over the weights
 in turn. Ours: ``Pipeline.set_loras``, from the files to open engines, in place of the LoRA before; "away" is back to
 the bundle's weights. diffusers: ``load_lora_weights`` and ``fuse_lora``; "away" is ``unfuse_lora`` and
 ``unload_lora_weights``, which a change to another LoRA needs first. With ``--size`` also a step, what the first one
 after a change takes beyond it, as engines pack weights when they first run, and one of diffusers with the LoRA beside
-the weights. Each contestant runs in a process of its own; with ``--repeats`` they take turns.
+the weights. With ``--low-memory`` components of ours are opened after the change, together, and closed again: so a
+checkpoint fits of whose weights there is no room for two sets. Each contestant runs in a process of its own; with
+``--repeats`` they take turns.
 
 Memory is that of the process which no file backs (``RssAnon``, Linux), in GB: before the first change, the most while
 changing, and after the last: weights that are mapped from a file are not in it.
@@ -94,18 +96,26 @@ def most_memory(most: list[float]) -> Iterator[None]:
 
 
 def ours(
-    engine: str, bundle: str, loras: list[str], rounds: int, size: int | None, precision: str
+    engine: str, bundle: str, loras: list[str], rounds: int, size: int | None, precision: str, *, low_memory: bool
 ) -> dict[str, list[Any]]:
     """Measure one engine."""
     from sdengine.runtime import Pipeline
 
     seen: dict[str, list[Any]] = {name: [] for name in ("change", "away", "step", "first step", "most")}
-    with Pipeline.load(bundle, engine=engine, precision=precision) as pipe:
+    with Pipeline.load(bundle, engine=engine, precision=precision, low_memory=low_memory) as pipe:
+        changed = (*pipe.bundle.text_encoders, "conditioner", "denoiser")
+
+        def change(loras: list[str]) -> None:
+            pipe.set_loras(loras)
+            if low_memory:
+                with pipe.components.use(*changed):
+                    pass
+
         seen["before"] = [memory()]
         for i in range(rounds):
             clock = Clock()
             with most_memory(seen["most"]):
-                pipe.set_loras([loras[i % 2]])
+                change([loras[i % 2]])
             seen["change"].append(clock.read())
             if size is not None:
                 request = {**STEP, "height": size, "width": size, "output_type": "latent", "seed": 1}
@@ -114,7 +124,7 @@ def ours(
                 seen["step"].append(last / 1e3)
         seen["after"] = [memory()]
         clock = Clock()
-        pipe.set_loras([])
+        change([])
         seen["away"].append(clock.read())
     return seen
 
@@ -170,14 +180,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="changes in each process")
     parser.add_argument("--repeats", type=int, default=1, help="processes of each contestant, by turns")
     parser.add_argument("--size", type=int, help="pixels of an image whose steps are measured as well")
+    parser.add_argument("--low-memory", action="store_true", help="ours opens components only where they are used")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     parser.add_argument("--loras", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only:
-        measure, what = (diffusers, args.checkpoint) if args.only == "diffusers" else (ours, args.bundle)
-        engine = [] if args.only == "diffusers" else [args.only]
-        numbers = measure(*engine, what, args.loras, args.rounds, args.size, args.precision)  # type: ignore[operator]
-        print(json.dumps(numbers))
+        settings = args.loras, args.rounds, args.size, args.precision
+        if args.only == "diffusers":
+            print(json.dumps(diffusers(args.checkpoint, *settings)))
+        else:
+            print(json.dumps(ours(args.only, args.bundle, *settings, low_memory=args.low_memory)))
         return
     with tempfile.TemporaryDirectory() as folder:
         files = [str(Path(folder, f"{name}.safetensors")) for name in "ab"]

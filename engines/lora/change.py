@@ -237,7 +237,11 @@ def _check(where: str, kind: str, shapes: Mapping[str, Shape], module: str, weig
     except KeyError as error:
         raise UsageError(f"{where}: {error.args[0]} is missing beside it") from error
     except (IndexError, ValueError) as error:
-        raise MisfitError(f"{where}: the parts of its {kind} do not fit each other: {dict(shapes)}") from error
+        if kind.startswith("IA3"):
+            raise MisfitError(
+                f"{where}: its {kind} has the shapes {dict(shapes)}, {module} has {list(weight)}"
+            ) from error
+        raise UsageError(f"{where}: the parts of its {kind} do not fit each other: {dict(shapes)}") from error
     rows, columns = made
     padded = module == "conv_in" and columns < math.prod(weight[1:]) and columns % math.prod(weight[2:]) == 0
     if rows != weight[0] or (columns != math.prod(weight[1:]) and not padded):

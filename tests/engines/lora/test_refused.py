@@ -126,6 +126,11 @@ PARTS: dict[str, tuple[dict[str, list[int]], str]] = {
     "peft's magnitude of the inputs": ({"lora_magnitude_vector": [64]}, r"magnitude has the shape \[64\]"),
     "outputs as inputs": ({"weight": [40], "on_input": []}, "scales 40 inputs"),
     "peft's, matrix": ({"ia3_l": [1, 40]}, "scales 40 inputs"),
+    "parts of two": ({"lora_up.weight": [40, 3]}, r"do not fit each other: \{'down': \(2, 64\), 'up': \(40, 3\)\}$"),
+    "(IA)³ of another layer": (
+        {"weight": [7], "on_input": []},
+        r"its IA3 has the shapes .*time_emb_proj has \[40, 64\]",
+    ),
     "two adapters": ({"lora_A.one.weight": [2, 64]}, "lora_down.weight' beside another tensor for the same part"),
 }
 
