@@ -223,7 +223,7 @@ class _StageRun:
         samples: of the stage.
         callback: called at each of their steps, or None.
         name: the argument of the request that the callback came in.
-        tensors: names of the tensors that it is given.
+        tensors: names of the tensors that it gets.
 
     """
 

@@ -123,7 +123,7 @@ class Pipeline:
 
     @property
     def guidance_change(self) -> GuidanceChange:
-        """Where callbacks set the guidance scale."""
+        """The guidance scale that a callback can change, as ``pipeline._guidance_scale``."""
         return self._guidance_change
 
     @property

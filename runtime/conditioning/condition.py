@@ -33,7 +33,7 @@ class Part:
         inputs: by component and input, those that stay constant.
         numbers: by component and input, those that change with the evaluation.
         runs: by component before the denoiser, bool [N]: whether it adds anything at that evaluation.
-        text: by input of the conditioner, what its rows were given.
+        text: the embeddings of the prompts, by input of the conditioner, float32 [rows, ...].
         before: samples of a prior that must be finished before this one begins.
         begin: called once, when those are finished: fills inputs with the embeddings that they give, and returns these
             by name.

@@ -39,7 +39,7 @@ class TextAndSizes:
 
 
 def conditioner_of(component: str) -> str:
-    """Return the component that makes the inputs of a denoiser, or a ControlNet, that follow from the text."""
+    """Return the conditioner of a denoiser or a ControlNet, which computes their inputs that follow from the text."""
     return "conditioner" if component == DENOISER else f"{component}_conditioner"
 
 

@@ -11,14 +11,14 @@ __all__ = ["GuidanceChange"]
 
 
 class GuidanceChange:
-    """The guidance scale of the samples that a callback is called for, on the thread of the call."""
+    """The guidance scale of the samples that a callback is called for; each thread's callback has its own."""
 
     def __init__(self) -> None:
         self._local = threading.local()
 
     @contextlib.contextmanager
     def of_step(self, scale: float) -> Iterator[None]:
-        """Let :attr:`scale` be read and set in the body."""
+        """Set :attr:`scale` while the body runs; it may be read and changed there."""
         self._local.scale = scale
         try:
             yield
@@ -27,7 +27,7 @@ class GuidanceChange:
 
     @property
     def scale(self) -> float:
-        """The scale now.
+        """The current scale.
 
         Raises:
             UsageError: no callback runs on this thread.

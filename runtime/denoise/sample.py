@@ -57,8 +57,8 @@ class Sample:
         index: its index among the job's images.
         warnings: what the user should know about how it was prepared.
         before: samples that must be finished before this one begins: those of a prior.
-        text: by input of the conditioner, what its rows were given: float32 ``[rows, ...]``.
-        guidance_scale: of its prediction, as it is now.
+        text: the embeddings of its prompts, by input of the conditioner, float32 ``[rows, ...]``.
+        guidance_scale: the current one; a callback may change it.
         nsfw: whether the safety checker has flagged its image; None where none has looked at it.
         embeds: the embeddings of images that it is conditioned on, by name; empty until they are computed.
         position: how many evaluations have run.

@@ -1,4 +1,4 @@
-"""The tensors that callbacks may be given, by diffusers' names."""
+"""The tensors that a callback may get, by diffusers' names."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from ...engines.scalars import shortened
 __all__ = ["NEGATIVE", "TEXT", "checked_names"]
 
 TEXT = {"prompt_embeds": "hidden", "add_text_embeds": "pooled", "add_time_ids": "time_ids"}
-"""Those that can be changed, and the conditioner's inputs that they are: with guidance, negative prompts first."""
+"""Tensors that a callback can change, and the conditioner's input that each is; rows of negative prompts come first."""
 
 NEGATIVE = {
     "negative_prompt_embeds": "prompt_embeds",
@@ -16,7 +16,7 @@ NEGATIVE = {
     "negative_add_time_ids": "add_time_ids",
     "add_neg_time_ids": "add_time_ids",
 }
-"""Those of negative prompts alone, and the ones that they are a part of: changing them has no effect in diffusers."""
+"""The negative prompts' rows of these tensors, and the tensor; to change them has no effect, as in diffusers."""
 
 _INSIDE = "it has become a part of the networks' inputs before the first step"
 _REFUSED = {
@@ -33,16 +33,16 @@ def checked_names(names: object) -> Sequence[str]:
     """Return the names, after checking them.
 
     Raises:
-        UsageError: they are no list of names, or one of them cannot be had.
+        UsageError: they are no list of names, or a callback cannot get one of them.
 
     """
     argument = "callback_on_step_end_tensor_inputs"
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
         raise UsageError(f"{argument}={shortened(names)}: a list of names is needed, such as ['latents']")
-    known = ("latents", *TEXT, *NEGATIVE)
+    available = ("latents", *TEXT, *NEGATIVE)
     for name in names:
         if name in _REFUSED:
-            raise UsageError(f"{argument}: {name} cannot be had: {_REFUSED[name]}; there are {', '.join(known)}")
-        if name not in known:
-            raise UsageError(f"{argument}: there is no {name!r}, only {', '.join(known)}{nearest(name, known)}")
+            raise UsageError(f"{argument}: {name} cannot be had: {_REFUSED[name]}; there are {', '.join(available)}")
+        if name not in available:
+            raise UsageError(f"{argument}: there is no {name!r}, only {', '.join(available)}{nearest(name, available)}")
     return list(dict.fromkeys(names))
