@@ -63,11 +63,15 @@ def _source(tag: str, folder: LoraFolder) -> tuple[Any, Strength]:
     for position, text in enumerate(rest):
         key, sign, value = text.rpartition("=")
         key = key.strip() if sign else ("te", "unet")[position] if position < 2 else text
+        if key in numbers:
+            raise UsageError(f"<lora:{tag}> has two strengths for {key}")
         if key not in ("te", "unet"):
             raise UsageError(
                 f"<lora:{tag}>: write <lora:NAME:STRENGTH>, or te=STRENGTH and unet=STRENGTH behind the name"
             )
         try:
+            if "_" in value:  # Python reads 1_0 as 10
+                raise ValueError(value)
             numbers[key] = float(value)
         except ValueError as error:
             raise UsageError(f"<lora:{tag}>: {value!r} is no number") from error
