@@ -149,13 +149,8 @@ class Services:
         """Raise ApiError before warming up has ended."""
         if not self.warm:
             if self.warming_failed is not None:
-                raise ApiError(
-                    503, f"warming up failed: {self.warming_failed}", kind="service_unavailable", code="not_ready"
-                )
-            headers = {"retry-after": "1"}
-            raise ApiError(
-                503, "the server is warming up", kind="service_unavailable", code="not_ready", headers=headers
-            )
+                raise _not_ready(f"warming up failed: {self.warming_failed}")
+            raise _not_ready("the server is warming up", {"retry-after": "1"})
 
 
 def _not_ready(message: str, headers: Mapping[str, str] | None = None) -> ApiError:
