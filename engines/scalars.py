@@ -8,6 +8,9 @@ from .errors import UsageError
 __all__ = ["finite_number", "plain_numbers", "shortened", "whole_number"]
 
 
+_FLOAT32_MOST = (2 - 2**-23) * 2.0**127
+
+
 def plain_numbers(value: Any) -> Any:
     """Return a numpy or torch scalar as a number, an array of them as a list, anything else as it is."""
     return value.tolist() if hasattr(value, "dtype") and hasattr(value, "tolist") else value
@@ -35,12 +38,14 @@ def finite_number(name: str, value: Any) -> float:
     """Return a finite number.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is none, or is infinite in float32, which engines compute in.
 
     """
     number = plain_numbers(value)
     if isinstance(number, bool) or not isinstance(number, (int, float)) or not _finite(number):
         raise UsageError(f"{name}={shortened(value)} must be a finite number")
+    if abs(number) > _FLOAT32_MOST:
+        raise UsageError(f"{name}={shortened(value)} is too large; {_FLOAT32_MOST:.3g} is the most")
     return float(number)
 
 
@@ -49,7 +54,7 @@ def shortened(value: object) -> str:
     try:
         text = repr(value)
     except Exception:  # more digits than Python writes, or any object
-        return f"a {type(value).__name__}"
+        return "a number of thousands of digits" if isinstance(value, int) else f"a {type(value).__name__}"
     return text if len(text) <= 100 else text[:100] + "..."
 
 

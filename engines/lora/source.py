@@ -1,11 +1,12 @@
 """What a user says about a LoRA: its file, and how strongly it is applied."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..scalars import shortened
 from .file import Lora, read_lora
 from .names import Networks
 from .strength import Strength, Strengths, plain_strength, strengths_of
@@ -33,15 +34,23 @@ def sources_of(sources: Sequence[LoraSource]) -> list[tuple[Path, Strength]]:
         UsageError: one is neither a file nor a pair, or they are no list.
 
     """
-    if isinstance(sources, (str, Path, Mapping)) or not isinstance(sources, Iterable):
-        raise UsageError(f"loras={str(sources)!r}: give a list of files, or of pairs of a file and its strength")
+    if isinstance(sources, (str, bytes, Path, Mapping)) or not _has_items(sources):
+        raise UsageError(f"loras={shortened(sources)}: give a list of files, or of pairs of a file and its strength")
     return [_source(source) for source in sources]
+
+
+def _has_items(value: object) -> bool:
+    try:
+        iter(value)  # type: ignore[call-overload]
+    except TypeError:  # arrays without axes have an __iter__, too
+        return False
+    return True
 
 
 def _source(source: Any) -> tuple[Path, Strength]:
     path, strength = source if isinstance(source, (tuple, list)) and len(source) == 2 else (source, 1.0)
     if not isinstance(path, (str, Path)) or not str(path):
-        raise UsageError(f"{source!r} is no LoRA: give a file, or a pair of a file and its strength")
+        raise UsageError(f"{shortened(source)} is no LoRA: give a file, or a pair of a file and its strength")
     return Path(path).expanduser(), plain_strength(strength)
 
 

@@ -19,6 +19,7 @@ from numbers import Real
 from typing import Any
 
 from ..errors import UsageError, nearest
+from ..scalars import shortened
 from .names import Networks
 
 __all__ = ["COMPONENTS", "Strength", "Strengths", "plain_strength", "strengths_of"]
@@ -136,5 +137,5 @@ def _listed(value: Any, count: int, what: str) -> list[float]:
 
 def _number(value: Any, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise UsageError(f"the strength of {what} should be a number, not {value!r}")
+        raise UsageError(f"the strength of {what} should be a number, not {shortened(value)}")
     return float(value)

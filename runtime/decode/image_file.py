@@ -92,7 +92,8 @@ def check_writable(file: Path) -> Path:
     """Return the path, after checking that a file can be written there.
 
     Raises:
-        UsageError: it is a folder or a device, its name is too long, or its folder cannot be made or written to.
+        UsageError: it is a folder or a device, its name is too long, its folder cannot be made or written to, or it is
+            a link into a folder that is not there.
 
     """
     try:
@@ -103,7 +104,10 @@ def check_writable(file: Path) -> Path:
         raise UsageError(f"{file} is a folder; name a file in it")
     if file.exists() and not file.is_file():
         raise UsageError(f"{file} is no regular file and is not replaced; choose another name")
-    folder = next((parent for parent in file.absolute().parents if parent.exists()), file.absolute())
+    if file.is_symlink():  # what it points to is written
+        folder = Path(os.path.realpath(file)).parent
+    else:
+        folder = next((parent for parent in file.absolute().parents if parent.exists()), file.absolute())
     if not folder.is_dir():
         raise UsageError(f"{file}: {folder} is no folder")
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...engines.errors import UsageError
+from ...engines.scalars import shortened
 from ..request.arrays import finite_array
 
 __all__ = ["CheckedCallback", "checked_callback"]
@@ -50,5 +51,5 @@ def checked_callback(function: object) -> CheckedCallback:
     if isinstance(function, CheckedCallback):
         return function
     if not callable(function):
-        raise UsageError(f"callback_on_step_end={function!r} is no function")
+        raise UsageError(f"callback_on_step_end={shortened(function)} is no function")
     return CheckedCallback(function)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...engines.errors import UsageError
+from ...engines.scalars import shortened
 from .encoder import TextEncoder
 from .tensors import read_content
 
@@ -81,10 +82,10 @@ def load_inversions(source: InversionSource) -> list[TextualInversion]:
     """
     path, named = source if isinstance(source, (tuple, list)) and len(source) == 2 else (source, None)
     if not isinstance(path, (str, Path)):
-        raise UsageError(f"textual inversion: {path!r} is neither a file nor a pair of a file and its word")
+        raise UsageError(f"textual inversion: {shortened(path)} is neither a file nor a pair of a file and its word")
     words: list[Any] | None = None if named is None else list(named) if isinstance(named, (list, tuple)) else [named]
     if words is not None and (not words or not all(isinstance(word, str) for word in words)):
-        raise UsageError(f"textual inversion: the words of {path} should be texts, not {named!r}")
+        raise UsageError(f"textual inversion: the words of {path} should be texts, not {shortened(named)}")
     file = _file(Path(path))
     groups = _groups(file, read_content(file, "textual inversion"))
     if words is not None and len(groups) > 1 and len(words) != len(groups):

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...engines.errors import UsageError
+from ...engines.scalars import shortened
 from ...engines.scheduler_fixes import fixed_scheduler
 from ..schedule import Schedule, make_schedule
 from ..schedule.choice import choose_scheduler
@@ -70,5 +71,5 @@ def _shortened(config: Mapping[str, object], steps: int, strength: float) -> lis
     """Return the timesteps of a latent consistency model's image-to-image; see :mod:`.distilled`."""
     teacher, training = config.get("original_inference_steps", 50), config.get("num_train_timesteps", 1000)
     if not isinstance(teacher, int) or not isinstance(training, int) or not 1 <= teacher <= training:
-        raise UsageError(f"original_inference_steps={teacher!r} must be a whole number from 1 to {training}")
+        raise UsageError(f"original_inference_steps={shortened(teacher)} must be a whole number from 1 to {training}")
     return shortened_timesteps(steps, strength, teacher_steps=teacher, training_steps=training)

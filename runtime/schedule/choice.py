@@ -13,7 +13,7 @@ from typing import Any
 
 from ...engines.errors import UsageError, nearest
 from ...engines.files.regular_file import open_regular
-from ...engines.scalars import plain_numbers
+from ...engines.scalars import plain_numbers, shortened
 from .solver_registry import SOLVERS, find_solver
 
 __all__ = ["SchedulerChoice", "choose_scheduler", "described_config", "read_scheduler_config"]
@@ -122,7 +122,7 @@ def _config_of(config: Any) -> dict[str, object]:
         return {}
     if not isinstance(config, Mapping) or not all(isinstance(key, str) for key in config):
         raise UsageError(
-            f"scheduler_config is a mapping of options or the path of a scheduler_config.json, not {config!r}"
+            f"scheduler_config is a mapping of options or the path of a scheduler_config.json, not {shortened(config)}"
         )
     return {key: plain_numbers(value) for key, value in config.items()}
 

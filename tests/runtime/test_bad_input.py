@@ -9,6 +9,13 @@ from sdengine.engines.errors import UsageError
 
 from .parity.oracle import ours, picture
 
+
+class Nameless:
+    def __repr__(self) -> str:
+        raise RuntimeError("no name")
+
+
+NAMELESS = Nameless()
 IMAGE, MASK = picture(64, 64, 1), picture(64, 64, 0, hole=True)
 CASES: list[tuple[str, int, dict[str, Any], str]] = [
     ("sd1", 0, {"stength": 0.5}, "unknown argument 'stength'; did you mean 'strength'"),
@@ -79,6 +86,12 @@ CASES: list[tuple[str, int, dict[str, Any], str]] = [
     ("sdxl", 0, {"timesteps": 800}, "timesteps=800 must be a list of numbers"),
     ("sdxl", 0, {"timesteps": [800], "sigmas": [1.0, 0.0]}, "exactly one of num_inference_steps, timesteps and sigmas"),
     ("sdxl", 0, {"seed": 1.5}, "a seed is a whole number, not 1.5"),
+    ("sdxl", 0, {"seed": NAMELESS}, "seed: a seed is a whole number, not a Nameless"),
+    ("sdxl", 0, {"seed": 10**5000}, "seed a number of thousands of digits is out of range"),
+    ("sdxl", 0, {"loras": NAMELESS}, "loras=a Nameless: give a list of files"),
+    ("sdxl", 0, {"loras": np.array(2)}, r"loras=array\(2\): give a list of files"),
+    ("sdxl", 0, {"callback_on_step_end": NAMELESS}, "callback_on_step_end=a Nameless is no function"),
+    ("sdxl", 0, {"guidance_scale": -1e39}, r"guidance_scale=-1e\+39 is too large; 3\.4e\+38 is the most"),
     ("sdxl", 0, {"guidance_scale": float("nan")}, "guidance_scale=nan must be a finite number"),
     ("sdxl", 0, {"output_type": "pli"}, "did you mean 'pil'"),
     ("sdxl", 0, {"scheduler": "EulerDiscreteSchedular"}, "did you mean 'EulerDiscreteScheduler'"),

@@ -3,6 +3,7 @@
 import operator
 
 from ....engines.errors import UsageError
+from ....engines.scalars import shortened
 
 __all__ = ["LARGEST_SEED", "SMALLEST_SEED", "check_seed"]
 
@@ -24,7 +25,9 @@ def check_seed(seed: object) -> int:
     except TypeError:
         number = None
     if number is None or isinstance(seed, bool):
-        raise UsageError(f"seed: a seed is a whole number, not {seed!r}")
+        raise UsageError(f"seed: a seed is a whole number, not {shortened(seed)}")
     if not SMALLEST_SEED <= number <= LARGEST_SEED:
-        raise UsageError(f"seed {number} is out of range: seeds run from 0 to {LARGEST_SEED} (-1 means {LARGEST_SEED})")
+        raise UsageError(
+            f"seed {shortened(number)} is out of range: seeds run from 0 to {LARGEST_SEED} (-1 means {LARGEST_SEED})"
+        )
     return number % 2**64

@@ -115,11 +115,13 @@ def test_too_long_for_jpeg(tmp_path: Path) -> None:
         ("a", "no suffix"),
         ("file/a.png", r"file is no folder"),
         ("folder.png", "is a folder"),
+        ("link.png", r"link\.png: .*nowhere is no folder"),
     ],
 )
 def test_bad_destination(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "file").touch()
+    (tmp_path / "link.png").symlink_to(tmp_path / "nowhere" / "a.png")
     with pytest.raises(UsageError, match=message):
         check_destination(tmp_path / name)
     with pytest.raises(UsageError, match=message):
