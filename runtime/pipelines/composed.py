@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...engines.bundle.user_cache import CacheUnusableError, cached_file
+from ...engines.bundle.whole_file import write_whole
 from ...engines.errors import CheckpointError, SdengineError, UsageError
 from .identity import content_hash, files_of
 from .locate import Located
@@ -52,7 +53,8 @@ def composed(source: Located, parts: Mapping[str, Path], flags: Mapping[str, obj
         for name, folder in parts.items():
             _link(target / name, folder)
         added = {name: entry for name, entry in _OF_CHECKER.items() if name in parts}
-        (target / _INDEX).write_text(json.dumps({**index, **added, **flags}, indent=2))
+        with write_whole(target / _INDEX) as aside:  # another process may be reading it
+            aside.write_text(json.dumps({**index, **added, **flags}, indent=2))
     except (CacheUnusableError, OSError) as error:
         raise SdengineError(
             f"a checkpoint with parts of others needs the cache, and it cannot be used: {error}"
