@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ...engines.errors import UsageError
 from ...engines.files.regular_file import open_regular
@@ -34,6 +34,8 @@ def open_image(path: Path, what: str, notes: list[str]) -> Image.Image:
             upright = _upright(opened)
     except FileNotFoundError as error:
         raise UsageError(f"{what}: there is no file {path}") from error
+    except UnidentifiedImageError as error:  # its text names the stream
+        raise UsageError(f"{what}: {path} cannot be read as an image: it is of no kind that Pillow knows") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UsageError(f"{what}: {path} cannot be read as an image: {error}") from error
     if frames > 1 and opened.format != "MPO":  # the further images in a camera's MPO file are no frames

@@ -47,7 +47,7 @@ def test_files(tmp_path: Path) -> None:
     [picture] = load_images(str(tmp_path / "a.png"), "image", [])
     assert natural_size(picture, 8) == (16, 24)
     (tmp_path / "b.png").write_bytes(b"no picture")
-    with pytest.raises(UsageError, match="cannot be read as an image"):
+    with pytest.raises(UsageError, match="cannot be read as an image: it is of no kind that Pillow knows"):
         load_images(tmp_path / "b.png", "image", [])
     with pytest.raises(UsageError, match=r"image: there is no file .*c\.png"):
         load_images(tmp_path / "c.png", "image", [])
