@@ -83,7 +83,13 @@ def create_app(services: Services, routers: Sequence[APIRouter] = ()) -> FastAPI
     app.add_exception_handler(HTTPException, _answer)
     app.add_exception_handler(SdengineError, _answer)
     app.add_exception_handler(Exception, _answer)
-    app.add_middleware(Guard, keys=settings.api_keys, limits=settings.limits, metrics=services.metrics)
+    app.add_middleware(
+        Guard,
+        keys=settings.api_keys,
+        allowed_origins=settings.allowed_origins,
+        limits=settings.limits,
+        metrics=services.metrics,
+    )
     if settings.allowed_origins:  # around the guard: pages elsewhere may read why they were refused
         from starlette.middleware.cors import CORSMiddleware
 

@@ -39,15 +39,20 @@ class Guard:
 
     Args:
         app: what answers.
-        keys: one of which requests to ``/v1`` must carry; none lets everybody in. Only their hashes are held.
+        keys: one of which requests to ``/v1`` must carry; none lets everybody in but browsers on behalf of pages
+            elsewhere. Only their hashes are held.
+        allowed_origins: of pages elsewhere that are let in, too; ``*`` is all.
         limits: of bodies.
         metrics: told how long answers took.
 
     """
 
-    def __init__(self, app: App, *, keys: Iterable[str], limits: Limits, metrics: Metrics) -> None:
+    def __init__(
+        self, app: App, *, keys: Iterable[str], allowed_origins: Iterable[str], limits: Limits, metrics: Metrics
+    ) -> None:
         self._app = app
         self._keys = [_digest(key.encode()) for key in keys]
+        self._allowed_origins = frozenset(allowed_origins)
         self._limits = limits
         self._metrics = metrics
 
@@ -100,9 +105,22 @@ class Guard:
                     code="invalid_api_key",
                     headers={"www-authenticate": "Bearer"},
                 )
+        if not self._keys and guarded and scope["method"] == "POST":
+            self._check_origin(sent_headers)
         length = sent_headers.get("content-length", "0")
         if length.isdecimal() and int(length[:20]) > self._limits.body:
             raise self._too_large()
+
+    def _check_origin(self, sent_headers: Headers) -> None:
+        """Refuse what a browser sends for a page elsewhere, which needs nobody's leave where there is no key."""
+        origin = sent_headers.get("origin")
+        if origin is None or {origin, "*"} & self._allowed_origins:
+            return
+        # Browsers say the former only where they trust the connection.
+        here = origin.partition("://")[2] == sent_headers.get("host")
+        if sent_headers.get("sec-fetch-site", "same-origin" if here else "cross-site") != "same-origin":
+            message = f"pages of {origin[:200]} may not use this server; it allows them with --allowed-origins"
+            raise ApiError(403, message, kind="permission_error", code="origin_not_allowed")
 
     def _limited(self, receive: Receive) -> Receive:
         """Count a body's bytes, and wait for each part of it for so long only."""

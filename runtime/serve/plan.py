@@ -6,6 +6,8 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
 from ...engines.errors import UsageError
 from ..latents.seeds import seeds_for
 from ..lora_set import LoraSources
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "name_of_loras", "plan_for"]
 
 _SEEDS = 2**32
+_IMAGES = ("image", "mask_image", "control_image", "hint")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,7 @@ class Plan:
             the image's own.
         loras: what it is generated with.
         images: how many.
+        image_bytes: what the images that it starts from take in memory.
         alike: see :class:`~.policy.Item`.
 
     """
@@ -41,6 +45,7 @@ class Plan:
     stages: tuple[Work, ...]
     loras: LoraSources
     images: int
+    image_bytes: int
     alike: Hashable
 
     @property
@@ -87,8 +92,19 @@ def plan_for(name: str, pipeline: "Pipeline", settings: Mapping[str, Any]) -> Pl
         stages=(*_earlier_stages(job, bucket), own),
         loras=loras,
         images=job.images,
+        image_bytes=sum(_bytes_of(getattr(request, name)) for name in _IMAGES),
         alike=(schedule.solver, schedule.evaluations, job.guidance_scale, job.task, job.strength),
     )
+
+
+def _bytes_of(value: Any) -> int:
+    """Return the bytes of an image, an array or a list of such."""
+    if isinstance(value, Image.Image):
+        wide = value.mode.startswith(("I", "F"))
+        return value.width * value.height * (4 if wide else len(value.getbands()))
+    if isinstance(value, (list, tuple)):
+        return sum(map(_bytes_of, value))
+    return int(getattr(value, "nbytes", 0))
 
 
 def _earlier_stages(job: Job, image: Bucket) -> list[Work]:

@@ -28,11 +28,13 @@ def status_routes(services: Services) -> APIRouter:
         """Return one of them."""
         return _described(name, services.model(name))
 
+    @router.head("/live", include_in_schema=False)
     @router.get("/live")
     async def live() -> dict[str, str]:
         """Say that the process answers."""
         return {"status": "alive"}
 
+    @router.head("/health", include_in_schema=False)
     @router.get("/health", responses={503: {"description": "It cannot generate any more."}})
     async def health() -> JSONResponse:
         """Say whether the worker generates: 503 once it has died, or its engine fails again and again."""
@@ -46,6 +48,7 @@ def status_routes(services: Services) -> APIRouter:
         }
         return JSONResponse(body, 200 if error is None else 503)
 
+    @router.head("/ready", include_in_schema=False)
     @router.get("/ready", responses={503: {"description": "It is not."}})
     async def ready() -> JSONResponse:
         """Say whether requests are accepted: after warming up, and until the server is to end."""

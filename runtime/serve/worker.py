@@ -78,6 +78,7 @@ class Worker:
         policy: ``step``, ``fcfs`` or ``batch-at-the-door``, or a function; see :mod:`~.policy`.
         max_num_seqs: images that share a launch at most; None is as many as each bundle takes.
         max_num_queued: requests that may wait, 1 or more.
+        max_queued_bytes: memory that the images may take that waiting requests start from; one request may exceed it.
         watches: told what happens; see :class:`.Watch`.
 
     Raises:
@@ -96,6 +97,7 @@ class Worker:
         policy: str | Policy = "step",
         max_num_seqs: int | None = None,
         max_num_queued: int = 256,
+        max_queued_bytes: int = 2**31,
         watches: Sequence[Watch] = (),
     ) -> None:
         if max_num_seqs is not None:
@@ -104,6 +106,7 @@ class Worker:
         self.models = {name: Model.of(name, pipe, max_num_seqs) for name, pipe in _by_name(pipelines).items()}
         self.costs = Costs()
         self._most_waiting = whole_number("max_num_queued", max_num_queued, least=1)
+        self._most_bytes = whole_number("max_queued_bytes", max_queued_bytes, least=0)
         self._watches = Watches(watches)
         self._turns = Turns(self.models, decide, self.costs, self._watches)
         self._changed = threading.Condition()
@@ -233,6 +236,7 @@ class Worker:
         ticket._on_cancel = self._notify
         with self._changed:
             self.check()
+            self._check_bytes(plan.image_bytes)
             self._open[ticket.number] = ticket
             self._arrived.append(ticket)
             self._changed.notify_all()
@@ -261,6 +265,16 @@ class Worker:
             waiting = self._waiting()
             if waiting >= self._most_waiting:
                 raise QueueFullError(f"{waiting} requests wait already, the most there may be", self.wait_s())
+
+    def _check_bytes(self, added: int) -> None:
+        """Raise QueueFullError if the images of what waits would take too much memory; the caller holds the lock."""
+        held = sum(ticket.plan.image_bytes for ticket in self._open.values() if ticket.begun is None)
+        if added and held and held + added > self._most_bytes:
+            raise QueueFullError(
+                f"the images of waiting requests take {held / 2**20:.0f} MiB, this one's {added / 2**20:.0f} MiB: "
+                f"{self._most_bytes / 2**20:.0f} MiB are the most",
+                self.wait_s(),
+            )
 
     def wait_s(self) -> float:
         """Estimate the seconds until one more request may wait: what the open ones take together, for each of them."""

@@ -147,3 +147,33 @@ def test_pages_elsewhere_can_read_why_they_are_refused() -> None:
             assert answer.headers.get("access-control-allow-origin") == allowed
 
     with_app(test, "sd1", api_keys=("sesame",), allowed_origins=("https://ok.example",))
+
+
+def test_pages_elsewhere_cannot_generate_where_there_is_no_key() -> None:
+    """A browser sends what needs no preflight for any page: a form, or a body without a type."""
+
+    async def test(client: httpx.AsyncClient) -> None:
+        for sent, status in (
+            ({}, 200),
+            ({"origin": "http://it"}, 200),  # the server's own page
+            ({"origin": "https://public.example", "sec-fetch-site": "same-origin"}, 200),  # behind a proxy
+            ({"origin": "https://ok.example", "sec-fetch-site": "cross-site"}, 200),
+            ({"origin": "https://elsewhere.example"}, 403),
+            ({"origin": "null"}, 403),
+            ({"origin": "http://it:81", "sec-fetch-site": "same-site"}, 403),
+        ):
+            answer = await client.post("/v1/images/generations", json=BODY, headers=sent)
+            assert answer.status_code == status, (sent, answer.text)
+            if status == 403:
+                assert answer.json()["error"]["code"] == "origin_not_allowed"
+                assert "--allowed-origins" in answer.json()["error"]["message"]
+
+    with_app(test, "sd1", allowed_origins=("https://ok.example",))
+
+
+def test_probes_that_ask_for_headers_only() -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        for path in ("/live", "/health", "/ready"):
+            assert (await client.head(path)).status_code == 200
+
+    with_app(test, "sd1")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from sdengine.engines.errors import EngineError, UsageError
 from sdengine.runtime import Pipeline
 from sdengine.runtime.denoise import Batch
@@ -281,6 +282,24 @@ def test_cancelling_frees_the_slot_within_one_step(bundle: str) -> None:
             drawn, waits = worker.submit(**SHORT), worker.submit(**LONG)
             waits.cancel()
             assert len((await drawn.result()).images) == 1
+
+    run(test())
+
+
+def test_images_of_waiting_requests_take_bounded_memory(bundle: str) -> None:
+    async def test() -> None:
+        started = {**SHORT, "image": Image.new("RGB", (1024, 1024)), "strength": 1.0}
+        async with working(bundle, policy="fcfs", max_queued_bytes=4 * 2**20) as worker:
+            first = worker.submit(**LONG)
+            while worker.status().running == 0:
+                await asyncio.sleep(0.001)
+            waits = worker.submit(**started)
+            with pytest.raises(QueueFullError, match="take 3 MiB, this one's 3 MiB: 4 MiB are the most"):
+                worker.submit(**started)
+            other = worker.submit(**SHORT)  # which has no image
+            first.cancel()
+            for ticket in (waits, other, worker.submit(**started)):
+                assert len((await ticket.result()).images) == 1
 
     run(test())
 
