@@ -3,6 +3,7 @@
 import getpass
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -12,6 +13,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks are tiny: threads 
 os.environ["SDENGINE_CACHE"] = str(Path(tempfile.gettempdir()) / f"sdengine-tests-{getpass.getuser()}-cache")
 # Which engine is the fastest depends on the machine: commands that tests start take the one that was exported for.
 os.environ["SDENGINE_AUTO"] = "exported"
+
+# A shell starts what it runs in the background with SIGINT ignored, and commands that tests interrupt inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 import torch

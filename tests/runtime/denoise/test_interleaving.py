@@ -173,7 +173,7 @@ def test_closing_a_pipeline_closes_its_batches() -> None:
     assert (first.position, second.position) == (1, 1) and first.latent.any()
     with pytest.raises(UsageError, match="this batch is closed"):
         batch.step()
-    with pytest.raises(UsageError, match="this batch is closed"):
+    with pytest.raises(UsageError, match="this pipeline is closed"):
         next(steps)
     for late in (lambda: pipe.batch(first), lambda: pipe.denoise([first]), lambda: pipe.decode([first])):
         with pytest.raises(UsageError, match="this pipeline is closed"):
