@@ -6,8 +6,7 @@ The bundle must take the sizes (``sdengine export demo --sizes 64..256 --batch 1
 drawn alone, three times, and the capacity is measured: requests a second of the step-level policy that always has a
 queue. Then, at each share of that capacity, every policy gets the same trace (``serving_load.py``). Latency counts from
 when a request should have come, whatever held it up. Beside each row stands what ``serving_simulator.py`` makes of the
-same trace with the costs of that very run, and with its slow moments where they were; the costs of all runs go to a
-file that it reads.
+same trace with the costs of that very run; the costs of all runs go to a file that it reads.
 """
 
 import argparse
@@ -27,7 +26,7 @@ from sdengine.runtime import Pipeline
 from sdengine.runtime.serve import Outcome, Ticket, Worker
 from sdengine.runtime.serve.policy import POLICIES, Bucket
 from serving_load import CLASSES, HEADER, STEPS, STRENGTH, Arrival, Served, figures, rows, trace
-from serving_simulator import QUARTER, simulate, table_from
+from serving_simulator import simulate, table_from
 
 PROMPTS = ("a red circle", "a blue square", "a green triangle", "two yellow circles")
 ALONE_RUNS = 3
@@ -37,22 +36,21 @@ ALONE_RUNS = 3
 class Recorder:
     """Adds up what turns take; see :class:`~sdengine.runtime.serve.watch.Watch`."""
 
-    steps: dict[tuple[int, int], list[float]] = field(default_factory=lambda: defaultdict(list))
+    steps: dict[tuple[int, int, int], list[float]] = field(default_factory=lambda: defaultdict(list))
     stages: dict[tuple[int, str], list[float]] = field(default_factory=lambda: defaultdict(list))
     between: list[float] = field(default_factory=list)
     """Seconds between turns, while there was something to do."""
-    turns: list[tuple[float, tuple[int, Any], float]] = field(default_factory=list)
     requests: int = 0
     """How many are at the worker."""
     _last: float | None = None
 
     def stepped(self, bucket: Bucket, images: int, rows: int, seconds: float) -> None:
-        self.steps[bucket.width, rows].append(seconds)
-        self._note((bucket.width, rows), seconds)
+        self.steps[bucket.width, images, rows].append(seconds)
+        self._note(seconds)
 
     def staged(self, stage: str, bucket: Bucket, seconds: float) -> None:
         self.stages[bucket.width, stage].append(seconds)
-        self._note((bucket.width, stage), seconds)
+        self._note(seconds)
 
     def submitted(self) -> None:
         self.requests += 1
@@ -67,32 +65,18 @@ class Recorder:
         self.steps.clear()
         self.stages.clear()
         self.between.clear()
-        self.turns.clear()
 
-    def _note(self, kind: tuple[int, Any], seconds: float) -> None:
+    def _note(self, seconds: float) -> None:
         now = time.monotonic()
-        between = 0.0 if self._last is None else now - self._last - seconds
         if self._last is not None:
-            self.between.append(between)
-        self.turns.append((now - seconds, kind, seconds + between))
+            self.between.append(now - self._last - seconds)
         self._last = now
-
-    def slower(self, start: float) -> list[float]:
-        """Return how much longer turns took than they do on average, by the quarter of a second since the start."""
-        means = {key: fmean(seconds) for kinds in (self.steps, self.stages) for key, seconds in kinds.items()}
-        between = fmean(self.between)
-        took: dict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
-        for at, kind, seconds in self.turns:
-            took[int((at - start) / QUARTER)][0] += seconds
-            took[int((at - start) / QUARTER)][1] += means[kind] + between  # type: ignore[index]
-        last = max(took, default=-1)
-        return [took[s][0] / took[s][1] if took[s][1] else 1.0 for s in range(last + 1)]
 
     def table(self, sizes: Sequence[int], slots: int) -> dict[str, Any]:
         """Return the costs as the simulator reads them."""
         costs: dict[str, Any] = {str(size): {"step": {}} for size in sizes}
-        for (size, n), seconds in sorted(self.steps.items()):
-            costs[str(size)]["step"][str(n)] = fmean(seconds)
+        for (size, images, n), seconds in sorted(self.steps.items()):
+            costs[str(size)]["step"][f"{images}x{n}"] = fmean(seconds)
         for (size, stage), seconds in self.stages.items():
             costs[str(size)][stage] = fmean(seconds)
         return {"sizes": list(sizes), "slots": slots, "turn": fmean(self.between), "costs": costs}
@@ -123,7 +107,7 @@ class Bench:
             for key, seconds in mine.items():
                 all_of[key] += seconds  # type: ignore[index]
         self.all.between += recorder.between
-        return list(served), {**recorder.table(self.sizes, self.slots), "slower": recorder.slower(start)}
+        return list(served), recorder.table(self.sizes, self.slots)
 
     async def _one(
         self, worker: Worker, start: float, arrival: Arrival, alone: dict[Any, float], recorder: Recorder | None = None

@@ -18,7 +18,7 @@ import argparse
 import heapq
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -27,11 +27,7 @@ from sdengine.runtime.serve.costs import Costs
 from sdengine.runtime.serve.policy import POLICIES, Bucket, Decode, Item, Policy, Prepare, Step, left_s
 from serving_load import CLASSES, HEADER, Arrival, Served, figures, rows, trace
 
-__all__ = ["QUARTER", "ROUTERS", "Table", "alone", "capacity", "h100", "simulate", "table_from"]
-
-
-QUARTER = 0.25
-"""Seconds, of which :attr:`Table.slower` has one number each."""
+__all__ = ["ROUTERS", "Table", "alone", "capacity", "h100", "simulate", "table_from"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,19 +36,18 @@ class Table:
 
     Attributes:
         costs: seconds of steps, decoding and preparing.
+        images: seconds of steps by pixels a side, images and rows; where there are none, images do not matter.
         sizes: pixels a side of the requests.
         slots: images that share a launch at most.
         turn: seconds of each turn beside them: the policy, and telling callers.
-        slower: how much longer turns take than that, by the quarter of a second of the trace: what else the machine
-            has to do.
 
     """
 
     costs: Costs
+    images: Mapping[tuple[int, int, int], float] = field(default_factory=dict)
     sizes: tuple[int, int]
     slots: int
     turn: float = 0.0
-    slower: tuple[float, ...] = ()
     _known: dict[tuple[object, ...], float] = field(default_factory=dict)
 
     def step(self, bucket: Bucket, rows: int) -> float:
@@ -61,6 +56,11 @@ class Table:
         if key not in self._known:
             self._known[key] = self.costs.step(bucket, rows)
         return self._known[key]
+
+    def launch(self, bucket: Bucket, images: int, rows: int) -> float:
+        """Return the seconds of a step of so many images on so many rows."""
+        known = self.images.get((bucket.width, images, rows))
+        return self.step(bucket, rows) if known is None else known
 
     def decode(self, bucket: Bucket) -> float:
         """See :class:`~sdengine.runtime.serve.policy.CostTable`."""
@@ -72,11 +72,6 @@ class Table:
     def prepare(self, bucket: Bucket) -> float:
         """See :class:`~sdengine.runtime.serve.policy.CostTable`."""
         return self.costs.prepare(bucket)
-
-    def factor(self, now: float) -> float:
-        """Return how much longer a turn takes that begins now."""
-        i = int(now / QUARTER)
-        return self.slower[i] if i < len(self.slower) else 1.0
 
     def switch(self, bucket: Bucket) -> float:
         """See :class:`~sdengine.runtime.serve.policy.CostTable`."""
@@ -100,23 +95,26 @@ def h100() -> Table:
 
 
 def table_from(data: dict[str, object]) -> Table:
-    """Read a table: by size ``step`` (by rows), ``decode`` and ``prepare``, and :class:`Table`'s other fields."""
-    costs = Costs()
+    """Read a table: by size ``step`` (by images and rows: ``2x4``), ``decode`` and ``prepare``, and other fields."""
+    costs, images = Costs(), dict[tuple[int, int, int], float]()
     for size, known in data["costs"].items():  # type: ignore[attr-defined]
         bucket = bucket_of(int(size))
-        for n, seconds in known["step"].items():
-            costs.note_step(bucket, int(n), seconds)
+        for counts, seconds in known["step"].items():
+            several, n = map(int, counts.split("x"))
+            images[int(size), several, n] = seconds
+            costs.note_step(bucket, n, seconds)
         for stage in ("decode", "prepare"):
             costs.note(stage, bucket, known[stage])
     rest = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items() if name != "costs"}
-    return Table(costs=costs, **rest)  # type: ignore[arg-type]
+    return Table(costs=costs, images=images, **rest)  # type: ignore[arg-type]
 
 
 def alone(arrival: Arrival, table: Table) -> float:
     """Return what a request takes on an idle replica."""
     bucket = bucket_of(arrival.size)
     turns = (arrival.evaluations + 2) * table.turn
-    return turns + table.prepare(bucket) + arrival.evaluations * table.step(bucket, arrival.rows) + table.decode(bucket)
+    steps = arrival.evaluations * table.launch(bucket, 1, arrival.rows)
+    return turns + table.prepare(bucket) + steps + table.decode(bucket)
 
 
 @dataclass(slots=True)
@@ -173,7 +171,6 @@ class Replica:
     def turn(self, now: float) -> tuple[float, _Image | None]:
         """Do one thing; return the seconds that it takes, and the image that is done."""
         table, waiting, active = self._table, list[Item](), list[Item]()
-        slower = table.factor(now)
         held = frozenset().union(*self._held.values())
         for image in self.images.values():
             (active if (image.prepared and not image.left) or image.key in held else waiting).append(image.item(now))
@@ -182,15 +179,15 @@ class Replica:
         if isinstance(decided, Prepare):
             image = self.images[decided.ticket]
             image.prepared, image.begun = True, now
-            seconds = slower * table.prepare(image.bucket)
+            seconds = table.prepare(image.bucket)
             self._costs.note("prepare", image.bucket, seconds)
-            return slower * table.turn + seconds, None
+            return table.turn + seconds, None
         if isinstance(decided, Decode):
             image = self.images.pop(decided.key)
             self.work -= table.decode(image.bucket)
-            seconds = slower * table.decode(image.bucket)
+            seconds = table.decode(image.bucket)
             self._costs.note("decode", image.bucket, seconds)
-            return slower * table.turn + seconds, image
+            return table.turn + seconds, image
         assert isinstance(decided, Step), "there is something to do"
         launched = [self.images[key] for key in decided.keys]
         for image in launched:
@@ -199,9 +196,9 @@ class Replica:
         # Who is finished has left its slot; who is not in the launch waits outside.
         self._held[decided.bucket] = frozenset(image.key for image in launched if image.left)
         rows = sum(image.arrival.rows for image in launched)
-        seconds = slower * table.step(decided.bucket, rows)
+        seconds = table.launch(decided.bucket, len(launched), rows)
         self._costs.note_step(decided.bucket, rows, seconds)
-        return slower * table.turn + seconds, None
+        return table.turn + seconds, None
 
 
 Router = Callable[[Sequence[Replica], random.Random, int], int]
