@@ -38,7 +38,7 @@ _users = 0
 def reused_memory() -> Iterator[None]:
     """Let large blocks that are freed while the body runs be used again; what is free at its end goes to the system.
 
-    Else glibc maps each of them, and unmaps it: the system clears the memory anew each time. Opening a large graph in
+    Else glibc maps each of them, and unmaps it: the system clears the memory again each time. Opening a large graph in
     ONNX Runtime, which copies its weights one after the other, then takes about twice the CPU time.
     """
     global _users

@@ -1,6 +1,6 @@
 """Finds files in a folder that no export wrote, and that replacing the folder would lose.
 
-A manifest cannot decide that alone: whoever wrote it can list anything, with its hash. A file is one of a bundle's if
+A manifest cannot decide that alone: its author can list any file, with its hash. A file is one of a bundle's if
 the manifest lists it, its name is one that an export gives, and it begins as such a file does. A bundle may be damaged:
 exporting it again is how it is repaired, so that contents are not compared with hashes, and of a manifest that cannot
 be read any more only the beginning counts.

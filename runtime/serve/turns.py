@@ -101,7 +101,7 @@ class Turns:
         models: by name.
         policy: decides.
         costs: what turns take; measured here.
-        watch: told what happens.
+        watch: its methods are called after each event.
 
     Attributes:
         active: how many images hold a slot.

@@ -15,7 +15,7 @@ _log = logging.getLogger("sdengine.serve")
 
 
 class Watch(Protocol):
-    """Is told on the worker's thread what happens there; must be quick."""
+    """Its methods are called on the worker's thread after each event there; they must be quick."""
 
     def stepped(self, bucket: Bucket, images: int, rows: int, seconds: float) -> None:
         """Some images were taken one evaluation further."""
@@ -24,7 +24,7 @@ class Watch(Protocol):
         """A request was prepared (``prepare``), or an image decoded (``decode``)."""
 
     def ended(self, ticket: "Ticket", outcome: "Outcome | Exception") -> None:
-        """A request ends; its caller is told next."""
+        """A request has ended; its caller gets the outcome next."""
 
 
 class Watches:
