@@ -160,7 +160,7 @@ def serve(
         from ..serve.server import serve as run
     except ModuleNotFoundError as error:
         raise SdengineError(f"{error.name} is not installed; {install_hint('serve')}") from error
-    from ..serve.asked import Limits
+    from ..serve.limits import Limits
     from ..serve.serve_settings import ServeSettings, parse_size
 
     if log_level.lower() not in ("debug", "info", "warning", "error"):

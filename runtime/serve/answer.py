@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from ..decode.image_file import ImageRecord, encoded_image
-from .asked import Asked
+from .api_request import ApiRequest
 from .ticket import Finished, Outcome, Preview, Progress
 
 __all__ = ["completed_event", "event", "images_answer", "partial_event", "progress_event"]
@@ -18,15 +18,15 @@ __all__ = ["completed_event", "event", "images_answer", "partial_event", "progre
 _TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 
-def _encoded(image: Image.Image, asked: Asked, record: ImageRecord | None) -> str:
+def _encoded(image: Image.Image, api_request: ApiRequest, record: ImageRecord | None) -> str:
     """Return an image's file as base64."""
-    data = encoded_image(image, asked.output_format, record, quality=asked.quality)
+    data = encoded_image(image, api_request.output_format, record, quality=api_request.quality)
     return base64.b64encode(data).decode()
 
 
-def _record(asked: Asked, outcome: Outcome, index: int) -> ImageRecord:
+def _record(api_request: ApiRequest, outcome: Outcome, index: int) -> ImageRecord:
     """Return what made an image, which goes into its file."""
-    settings = asked.settings
+    settings = api_request.settings
     return ImageRecord(
         prompt=settings.get("prompt") or "",
         negative_prompt=settings.get("negative_prompt"),
@@ -38,29 +38,29 @@ def _record(asked: Asked, outcome: Outcome, index: int) -> ImageRecord:
     )
 
 
-def _data(asked: Asked, outcome: Outcome, index: int) -> dict[str, Any]:
+def _data(api_request: ApiRequest, outcome: Outcome, index: int) -> dict[str, Any]:
     """Return one entry of an answer's ``data``; takes some milliseconds."""
-    text = _encoded(outcome.images[index], asked, _record(asked, outcome, index))
+    text = _encoded(outcome.images[index], api_request, _record(api_request, outcome, index))
     about = {"seed": outcome.seeds[index], "nsfw_content_detected": outcome.nsfw[index]}
-    if asked.response_format == "url":
-        return {"url": f"data:{_TYPES[asked.output_format]};base64,{text}", **about}
+    if api_request.response_format == "url":
+        return {"url": f"data:{_TYPES[api_request.output_format]};base64,{text}", **about}
     return {"b64_json": text, **about}
 
 
-def images_answer(asked: Asked, outcome: Outcome, model: str, request_id: str) -> dict[str, Any]:
+def images_answer(api_request: ApiRequest, outcome: Outcome, model: str, request_id: str) -> dict[str, Any]:
     """Return the answer to a request that is done; takes some milliseconds for each image."""
     return {
         "created": int(time.time()),
         "background": "opaque",
-        "data": [_data(asked, outcome, i) for i in range(len(outcome.images))],
-        "output_format": asked.output_format,
+        "data": [_data(api_request, outcome, i) for i in range(len(outcome.images))],
+        "output_format": api_request.output_format,
         "quality": "auto",
         "size": f"{outcome.width}x{outcome.height}",
-        **_about(asked, outcome, model, request_id),
+        **_about(api_request, outcome, model, request_id),
     }
 
 
-def _about(asked: Asked, outcome: Outcome, model: str, request_id: str) -> dict[str, Any]:
+def _about(api_request: ApiRequest, outcome: Outcome, model: str, request_id: str) -> dict[str, Any]:
     """Return what OpenAI's answers do not have: how the images were made."""
     return {
         "id": request_id,
@@ -70,7 +70,7 @@ def _about(asked: Asked, outcome: Outcome, model: str, request_id: str) -> dict[
         "engines": outcome.engines,
         "fallbacks": [asdict(fallback) for fallback in outcome.fallbacks],
         "loras": list(outcome.loras),
-        "warnings": list(dict.fromkeys((*asked.warnings, *outcome.warnings))),
+        "warnings": list(dict.fromkeys((*api_request.warnings, *outcome.warnings))),
     }
 
 
@@ -86,41 +86,43 @@ def progress_event(kind: str, progress: Progress) -> dict[str, Any]:
     return {"type": f"{kind}.progress", **asdict(progress)}
 
 
-def partial_event(kind: str, asked: Asked, preview: Preview) -> dict[str, Any]:
+def partial_event(kind: str, api_request: ApiRequest, preview: Preview) -> dict[str, Any]:
     """Return the event of a preview; takes some milliseconds."""
     return {
         "type": f"{kind}.partial_image",
-        "b64_json": _encoded(preview.image, asked, None),
+        "b64_json": _encoded(preview.image, api_request, None),
         "partial_image_index": preview.number,
         "index": preview.index,
         "step": preview.step,
         "steps": preview.steps,
-        **_common(asked, f"{preview.image.width}x{preview.image.height}"),
+        **_common(api_request, f"{preview.image.width}x{preview.image.height}"),
     }
 
 
-def completed_event(kind: str, asked: Asked, finished: Finished, model: str, request_id: str) -> dict[str, Any]:
+def completed_event(
+    kind: str, api_request: ApiRequest, finished: Finished, model: str, request_id: str
+) -> dict[str, Any]:
     """Return the event of an image that is done; takes some milliseconds."""
     outcome = finished.outcome
     usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
     details = {"input_tokens_details": {"image_tokens": 0, "text_tokens": 0}}
-    data = _data(asked, outcome, 0)
+    data = _data(api_request, outcome, 0)
     data.setdefault("b64_json", data.get("url", "").partition(",")[2])  # clients look for it in every event
     return {
         "type": f"{kind}.completed",
         **data,
         "index": finished.index,
         "usage": {**usage, **details},
-        **_common(asked, f"{outcome.width}x{outcome.height}"),
-        **_about(asked, outcome, model, request_id),
+        **_common(api_request, f"{outcome.width}x{outcome.height}"),
+        **_about(api_request, outcome, model, request_id),
     }
 
 
-def _common(asked: Asked, size: str) -> dict[str, Any]:
+def _common(api_request: ApiRequest, size: str) -> dict[str, Any]:
     return {
         "background": "opaque",
         "created_at": int(time.time()),
-        "output_format": asked.output_format,
+        "output_format": api_request.output_format,
         "quality": "auto",
         "size": size,
     }

@@ -14,8 +14,9 @@ from starlette.responses import Response
 from ...engines.errors import SdengineError
 from .answer import completed_event, event, images_answer, partial_event, progress_event
 from .api_error import ApiError, api_error
-from .asked import ALL_FIELDS, Asked, asked_for
+from .api_request import ApiRequest, api_request_from
 from .body import discard, fields_of
+from .body_fields import ALL_FIELDS
 from .events import ClientGoneError, EventStream, unless_gone
 from .schema import body_schema, error_schema
 from .services import Services
@@ -41,18 +42,18 @@ def image_routes(services: Services) -> APIRouter:
                 await discard(request.receive)
                 raise
             body = await fields_of(request, form=form)
-            asked = await asyncio.to_thread(asked_for, body, limits)
-            if form and asked.settings.get("image") is None:
+            api_request = await asyncio.to_thread(api_request_from, body, limits)
+            if form and api_request.settings.get("image") is None:
                 raise ApiError(400, "image is missing: send the picture to edit", param="image", code="missing_field")
-            model = services.model(asked.model)
-            await asyncio.to_thread(services.check_loras, model, asked.settings)
-            request.state.log = {"model": model.name, "stream": asked.stream}
-            ticket = await asyncio.to_thread(_submitted, asked, model.name, request_id)
-            name = asked.model or model.name
-            if asked.stream:
-                events = functools.partial(_events, kind, asked, ticket, name, request_id)
+            model = services.model(api_request.model)
+            await asyncio.to_thread(services.check_loras, model, api_request.settings)
+            request.state.log = {"model": model.name, "stream": api_request.stream}
+            ticket = await asyncio.to_thread(_submitted, api_request, model.name, request_id)
+            name = api_request.model or model.name
+            if api_request.stream:
+                events = functools.partial(_events, kind, api_request, ticket, name, request_id)
                 return EventStream(events, heartbeat=services.settings.sse_keep_alive_interval, on_close=ticket.cancel)
-            content = await unless_gone(request, _content(asked, ticket, name, request_id))
+            content = await unless_gone(request, _content(api_request, ticket, name, request_id))
         except (ApiError, SdengineError) as error:
             refused = error if isinstance(error, ApiError) else api_error(error, ALL_FIELDS)
             if refused.param not in body and (sent := _OPENAIS.get(str(refused.param))) in body:
@@ -64,14 +65,14 @@ def image_routes(services: Services) -> APIRouter:
             return Response(status_code=_GONE)
         return Response(content, media_type="application/json")
 
-    def _submitted(asked: Asked, model: str, request_id: str) -> Ticket:
+    def _submitted(api_request: ApiRequest, model: str, request_id: str) -> Ticket:
         return worker.submit(
             model,
-            priority=asked.priority,
-            timeout=asked.timeout,
-            previews=asked.partial_images,
+            priority=api_request.priority,
+            timeout=api_request.timeout,
+            previews=api_request.partial_images,
             request_id=request_id,
-            **asked.settings,
+            **api_request.settings,
         )
 
     schema = body_schema(limits)
@@ -114,26 +115,28 @@ _STATUSES = {
 }
 
 
-async def _content(asked: Asked, ticket: Ticket, model: str, request_id: str) -> bytes:
+async def _content(api_request: ApiRequest, ticket: Ticket, model: str, request_id: str) -> bytes:
     outcome = await ticket.result()
-    return await asyncio.to_thread(_json, asked, outcome, model, request_id)
+    return await asyncio.to_thread(_json, api_request, outcome, model, request_id)
 
 
-def _json(asked: Asked, outcome: Outcome, model: str, request_id: str) -> bytes:
-    return json.dumps(images_answer(asked, outcome, model, request_id), separators=(",", ":")).encode()
+def _json(api_request: ApiRequest, outcome: Outcome, model: str, request_id: str) -> bytes:
+    return json.dumps(images_answer(api_request, outcome, model, request_id), separators=(",", ":")).encode()
 
 
-async def _events(kind: str, asked: Asked, ticket: Ticket, model: str, request_id: str) -> AsyncIterator[bytes]:
+async def _events(
+    kind: str, api_request: ApiRequest, ticket: Ticket, model: str, request_id: str
+) -> AsyncIterator[bytes]:
     """Yield the events of a stream; images are encoded on other threads."""
     try:
         async with aclosing(ticket.events()) as happened:
             async for one in happened:
                 if isinstance(one, Progress):
-                    if asked.progress:
+                    if api_request.progress:
                         yield event(progress_event(kind, one))
                 elif isinstance(one, Preview):
-                    yield event(await asyncio.to_thread(partial_event, kind, asked, one))
+                    yield event(await asyncio.to_thread(partial_event, kind, api_request, one))
                 else:
-                    yield event(await asyncio.to_thread(completed_event, kind, asked, one, model, request_id))
+                    yield event(await asyncio.to_thread(completed_event, kind, api_request, one, model, request_id))
     except SdengineError as error:
         yield event(api_error(error, ALL_FIELDS).body)

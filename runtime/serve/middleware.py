@@ -14,9 +14,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 
 from .api_error import ApiError
-from .asked import Limits
 from .body import discard
 from .json_logs import REQUEST_ID
+from .limits import Limits
 from .metrics import Metrics
 
 __all__ = ["Guard"]

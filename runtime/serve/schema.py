@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..request.argument import FLAG, IMAGE, IMAGES, PAIR, SERIES, Kind, argument_of
-from .asked import OPENAI, OWN, REQUEST, Limits
+from .body_fields import OPENAI, OWN, REQUEST
+from .limits import Limits
 
 __all__ = ["body_schema", "error_schema", "field_schemas", "is_text"]
 

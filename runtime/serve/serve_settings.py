@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...engines.errors import UsageError
 from ...engines.scalars import finite_number
-from .asked import Limits
+from .limits import Limits
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline
@@ -70,14 +70,14 @@ class ServeSettings:
             UsageError: there are more bundles than names, two of one name, or one without.
 
         """
-        asked = self.served_model_name
-        if len(self.bundles) > 1 and asked and len(asked) != len(self.bundles):
-            raise UsageError(f"{len(asked)} served model names for {len(self.bundles)} bundles: give one for each")
-        names = asked[: len(self.bundles)] or tuple(Path(bundle).resolve().name for bundle in self.bundles)
+        listed = self.served_model_name
+        if len(self.bundles) > 1 and listed and len(listed) != len(self.bundles):
+            raise UsageError(f"{len(listed)} served model names for {len(self.bundles)} bundles: give one for each")
+        names = listed[: len(self.bundles)] or tuple(Path(bundle).resolve().name for bundle in self.bundles)
         for name in names:
             if names.count(name) > 1:
                 raise UsageError(f"two bundles are called {name}: name each with --served-model-name")
-        if not all(name.strip() for name in (*names, *asked)):
+        if not all(name.strip() for name in (*names, *listed)):
             raise UsageError("--served-model-name is empty")
         return dict(zip(names, self.bundles, strict=True))
 

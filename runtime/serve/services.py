@@ -9,7 +9,7 @@ from typing import Any
 from ...engines.errors import SdengineError, nearest
 from ..request.request import Request
 from .api_error import ApiError
-from .asked import LORAS_MOST, STRENGTH_MOST
+from .limits import LORAS_MOST, STRENGTH_MOST
 from .metrics import Metrics
 from .model import Model
 from .serve_settings import ServeSettings

@@ -14,7 +14,7 @@ from sdengine.runtime import Pipeline
 from sdengine.runtime.cli.commands import app
 from sdengine.runtime.decode.image_file import read_record
 from sdengine.runtime.prompt import load_embeddings
-from sdengine.runtime.serve.asked import Limits
+from sdengine.runtime.serve.limits import Limits
 from sdengine.runtime.serve.model import Model
 from sdengine.runtime.serve.page.form_fields import fields_for
 from sdengine.runtime.serve.worker import Worker

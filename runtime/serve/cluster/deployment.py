@@ -17,8 +17,8 @@ from starlette.types import ASGIApp
 from ....engines.bundle.bundle import Bundle
 from ....engines.errors import SdengineError, UsageError, nearest
 from ..app import build_app
-from ..asked import Limits
 from ..json_logs import JsonFormatter
+from ..limits import Limits
 from ..serve_settings import ServeSettings
 
 __all__ = ["PROXY_CALLBACK", "Share", "application", "deployed", "replicas_from"]
@@ -110,7 +110,7 @@ def application(arguments: Mapping[str, Any]) -> Application:
 
     Args:
         arguments: ``bundles``, and other fields of :class:`.ServeSettings` and :class:`Share` by their names;
-            ``engine`` and the like stand for themselves, ``limits`` is an object of :class:`~..asked.Limits`' fields.
+            ``engine`` and the like stand for themselves, ``limits`` is an object of :class:`~..limits.Limits`' fields.
 
     Raises:
         UsageError: a name is unknown.

@@ -6,7 +6,8 @@ from ....engines.bundle.pixel_sizes import pixel_range
 from ...request.argument import FLAG, IMAGE, IMAGES, PAIR, SCHEDULER, SERIES, Argument, argument_of
 from ...request.request_checks import NEEDS, arguments_of_no_use
 from ...schedule import solver_names
-from ..asked import REQUEST, Limits
+from ..body_fields import REQUEST
+from ..limits import Limits
 from ..model import Model
 
 __all__ = ["fields_for"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import Case
 from schemathesis.generation import GenerationMode
-from sdengine.runtime.serve.asked import ALL_FIELDS
+from sdengine.runtime.serve.body_fields import ALL_FIELDS
 
 from .conftest import Server
 

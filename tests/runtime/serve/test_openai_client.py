@@ -176,7 +176,7 @@ def test_models(client: openai.OpenAI) -> None:
 
 
 def test_nulls_are_not_given(server: Server) -> None:
-    from sdengine.runtime.serve.asked import ALL_FIELDS
+    from sdengine.runtime.serve.body_fields import ALL_FIELDS
 
     body = {**dict.fromkeys(ALL_FIELDS), "prompt": "a house", "num_inference_steps": 2}
     assert server.draw(**body).status_code == 200

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from sdengine.engines.errors import UsageError
 from sdengine.runtime.serve.api_error import ApiError
-from sdengine.runtime.serve.asked import Limits, asked_for
+from sdengine.runtime.serve.api_request import api_request_from
+from sdengine.runtime.serve.limits import Limits
 from sdengine.runtime.serve.uploads import Upload
 
 SIDEWAYS = Image.Exif()
@@ -26,7 +27,7 @@ def asked(**fields: Any) -> tuple[dict[str, Any], str]:
     """Return the settings that a body comes to, and its warnings; nothing is printed beside them."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        one = asked_for({"prompt": "a", **fields}, Limits())
+        one = api_request_from({"prompt": "a", **fields}, Limits())
     return one.settings, " ".join(one.warnings)
 
 

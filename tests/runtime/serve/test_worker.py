@@ -26,8 +26,9 @@ from sdengine.runtime.serve import (
     turns,
 )
 from sdengine.runtime.serve.answer import images_answer
-from sdengine.runtime.serve.asked import Limits, asked_for
+from sdengine.runtime.serve.api_request import api_request_from
 from sdengine.runtime.serve.costs import Costs
+from sdengine.runtime.serve.limits import Limits
 from sdengine.runtime.serve.policy import step_level
 
 from ...bundles import bundle_of
@@ -98,17 +99,17 @@ def test_images_in_company_are_those_drawn_alone(policy: str, bundle: str, alone
 def test_what_the_safety_checker_flags_is_said_of_each_image() -> None:
     folder = str(bundle_of("sd1_checked"))
     body = {"prompt": "a cat", "n": 6, "seed": 0, "size": "96x64", "num_inference_steps": 2}
-    asked = asked_for(body, Limits())
+    api_request = api_request_from(body, Limits())
     with Pipeline.load(folder, engine="onnxruntime", threads=1) as pipe:
-        expected = pipe(**asked.settings)
+        expected = pipe(**api_request.settings)
     flags = expected.nsfw_content_detected or []
     assert any(flags)
     assert not all(flags)
 
     async def test() -> None:
         async with working(folder) as worker:
-            outcome = await worker.submit(**asked.settings).result()
-        answer = images_answer(asked, outcome, "a model", "an id")
+            outcome = await worker.submit(**api_request.settings).result()
+        answer = images_answer(api_request, outcome, "a model", "an id")
         assert [entry["nsfw_content_detected"] for entry in answer["data"]] == flags
         for image, own, seed, flag in zip(outcome.images, expected.images, outcome.seeds, flags, strict=True):
             assert np.array_equal(np.asarray(image), np.asarray(own))
