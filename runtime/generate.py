@@ -118,19 +118,16 @@ class Generation:
         with timed(timings, "decode"):
             images = self._decode(request.output_type, samples, warnings)
         timings.total = (time.perf_counter() - started) * 1e3
-        return Result(
-            images=images,
+        return self._result(
+            images,
             image_embeds=_embeds(samples, "image_embeds"),
             negative_image_embeds=_embeds(samples, "negative_image_embeds"),
             nsfw_content_detected=_flags(samples),
             seeds=tuple(sample.seed for sample in samples),
             height=job.height if job.crop is None else job.crop.image.height,
             width=job.width if job.crop is None else job.crop.image.width,
-            engines=dict(self.components.ran),
-            fallbacks=tuple(self.components.fallbacks),
-            auto_ms=self.components.auto_ms,
-            timings_ms=timings,
-            warnings=tuple(dict.fromkeys([*self.components.notes, *warnings])),
+            timings=timings,
+            warnings=warnings,
             settings=settings_for_record(request, samples),
         )
 
@@ -148,19 +145,28 @@ class Generation:
             positive = np.stack([embeds.positive.value() for embeds in prepared.embeds])
             negative = np.stack([embeds.negative.value() for embeds in prepared.embeds if embeds.negative is not None])
         timings.total = (time.perf_counter() - started) * 1e3
-        return Result(
-            images=positive,
+        return self._result(
+            positive,
             image_embeds=positive,
             negative_image_embeds=negative,
             seeds=prepared.seeds,
             height=0,
             width=0,
+            timings=timings,
+            warnings=warnings,
+            settings={**settings_of(request), **(_stage_settings(job) if prior.samples else {})},
+        )
+
+    def _result(self, images: Any, *, timings: Timings, warnings: Sequence[str], **fields: Any) -> Result:
+        """Return a request's result, with what the engines say of it."""
+        return Result(
+            images=images,
             engines=dict(self.components.ran),
             fallbacks=tuple(self.components.fallbacks),
             auto_ms=self.components.auto_ms,
             timings_ms=timings,
             warnings=tuple(dict.fromkeys([*self.components.notes, *warnings])),
-            settings={**settings_of(request), **(_stage_settings(job) if prior.samples else {})},
+            **fields,
         )
 
     def _denoise(

@@ -7,7 +7,7 @@ from typing import Any
 from ...engines.errors import UsageError, nearest
 from .adapters import Adapters, adapter_file
 from .attributes import OPENING_NOTED
-from .opened import LOCATING
+from .from_pretrained import LOCATING
 from .opening import Opening
 
 __all__ = ["AdapterMethods"]

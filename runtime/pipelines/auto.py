@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from ...engines.errors import CheckpointError, UsageError
 from . import classes
 from .calls import CALLS, DECODERS, call_of_checkpoint, class_for
-from .opened import opened
+from .from_pretrained import opening_for
 from .opening import Opening
 from .pipeline import DiffusionPipeline, remade
 
@@ -30,7 +30,7 @@ class _AutoPipeline:
             UsageError: an option is unknown or cannot be met.
 
         """
-        opening, scheduler, watermark = opened(pretrained_model_or_path, options)
+        opening, scheduler, watermark = opening_for(pretrained_model_or_path, options)
         named = str(opening.index().get("_class_name"))
         controlled = bool(opening.controlnets) or (opening.source.is_bundle and "ControlNet" in named)
         return cls._class(named, controlled=controlled)._of(opening, scheduler, watermark)

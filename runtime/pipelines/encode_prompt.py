@@ -8,8 +8,8 @@ import numpy as np
 from ...engines.errors import UsageError, nearest
 from .calls import Call
 from .opening import Opening
-from .request import by_name
 from .torch_values import tensor_of
+from .translate_call import by_name
 
 __all__ = ["EncodePrompt"]
 

@@ -19,19 +19,19 @@ from .adapter_methods import AdapterMethods
 from .attributes import CONSTANTS, NOTED, OPENING_NOTED, REFUSED
 from .calls import CALLS, DECODERS, Call, call_of_checkpoint, class_for
 from .encode_prompt import EncodePrompt
+from .from_pretrained import LEFT_OUT, LOCATING, belongs, check_options, opening_for, with_parts
 from .image_processor import ImageProcessor
 from .last_call import LastCall
 from .locate import located
-from .opened import LEFT_OUT, LOCATING, belongs, check_options, opened, with_parts
 from .opening import CHECKER, PARTS, Opening
 from .output import ImageOutput, images_as
 from .parts import PartOf, UnknownAttributeError, unwrapped
 from .placement import Placement
-from .request import asked
 from .say import note, progress
 from .schedulers import SCHEDULERS, Config, Scheduler
 from .text_parts import part_of
 from .torch_values import default_generator
+from .translate_call import translate_call
 
 __all__ = ["DiffusionPipeline", "remade"]
 
@@ -110,7 +110,7 @@ class DiffusionPipeline(AdapterMethods, EncodePrompt, LastCall, Placement):
             UsageError: an option is unknown or cannot be met, or the checkpoint is of another family.
 
         """
-        opening, scheduler, watermark = opened(pretrained_model_name_or_path, options)
+        opening, scheduler, watermark = opening_for(pretrained_model_name_or_path, options)
         chosen = cls._class(opening)
         opening.change(preload=chosen._preload)
         return chosen._of(opening, scheduler, watermark)
@@ -126,7 +126,7 @@ class DiffusionPipeline(AdapterMethods, EncodePrompt, LastCall, Placement):
         """
         if cls is DiffusionPipeline:
             raise UsageError("from_single_file needs a class that has a task, such as StableDiffusionXLPipeline")
-        opening, scheduler, watermark = opened(pretrained_model_link_or_path, options)
+        opening, scheduler, watermark = opening_for(pretrained_model_link_or_path, options)
         return cls._of(opening, scheduler, watermark)
 
     @classmethod
@@ -208,7 +208,7 @@ class DiffusionPipeline(AdapterMethods, EncodePrompt, LastCall, Placement):
             SdengineError: the checkpoint cannot be exported, or an engine failed.
 
         """
-        call = asked(self._call, arguments, named, self)
+        call = translate_call(self._call, arguments, named, self)
         settings = call.settings
         settings.setdefault("scheduler", self._own_scheduler())
         settings.setdefault("watermark", self._watermark)

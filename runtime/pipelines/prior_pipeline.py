@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...engines.errors import UsageError
+from .callbacks import check_prior_tensors, prior_callback
 from .calls import CALLS, PRIOR
 from .output import EmbedsOutput
 from .pipeline import DiffusionPipeline
-from .request import check_prior_tensors, named_arguments, prior_callback
 from .text_parts import part_of
 from .torch_values import tensor_of
+from .translate_call import named_arguments
 
 __all__ = ["KandinskyV22PriorPipeline"]
 

@@ -12,9 +12,9 @@ from sdengine.engines.errors import UsageError
 from sdengine.runtime import pipelines
 from sdengine.runtime.pipelines.attributes import CONSTANTS, NOTED, OPENING_NOTED, OPENING_REFUSED, REFUSED
 from sdengine.runtime.pipelines.calls import CALLS
-from sdengine.runtime.pipelines.opened import LEFT_OUT, OPENING_OBEYED
+from sdengine.runtime.pipelines.from_pretrained import LEFT_OUT, OPENING_OBEYED
 from sdengine.runtime.pipelines.opening import PARTS
-from sdengine.runtime.pipelines.request import OLD_CALLBACK, TRANSLATED
+from sdengine.runtime.pipelines.translate_call import OLD_CALLBACK, TRANSLATED
 from sdengine.runtime.request.request import Request
 
 __all__ = ["arguments", "markdown", "methods", "opening_options"]

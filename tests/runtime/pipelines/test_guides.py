@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
-from sdengine.runtime.pipelines import bundle_cache, opened, opening
+from sdengine.runtime.pipelines import bundle_cache, from_pretrained, opening
 
 from ...bundles import bundle_of, checkpoint_of, controlnets_of
 from ..parity.oracle import picture, psnr, their_warnings
@@ -99,7 +99,7 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_
     name: str = request.param
     monkeypatch.setenv("SDENGINE_CACHE", str(tmp_path))
     monkeypatch.setattr(bundle_cache, "run_command", shared_export)
-    monkeypatch.setattr(opened, "Options", functools.partial(opening.Options, engine=name))
+    monkeypatch.setattr(from_pretrained, "Options", functools.partial(opening.Options, engine=name))
     return name
 
 

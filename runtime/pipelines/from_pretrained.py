@@ -14,7 +14,7 @@ from .parts import Part, PartOf, unwrapped
 from .say import note, progress
 from .torch_values import precision_of
 
-__all__ = ["LEFT_OUT", "LOCATING", "OPENING_OBEYED", "belongs", "check_options", "opened", "with_parts"]
+__all__ = ["LEFT_OUT", "LOCATING", "OPENING_OBEYED", "belongs", "check_options", "opening_for", "with_parts"]
 
 _FLAGS = ("force_zeros_for_empty_prompt", "requires_aesthetics_score")
 _OWN = ("engine", "sizes", "batch", "prior", "decoder")
@@ -53,36 +53,36 @@ def check_options(options: Mapping[str, Any]) -> None:
             note(f"{name} has no effect: {OPENING_NOTED[name]}")
 
 
-def opened(source: str | Path, options: Mapping[str, Any]) -> tuple[Opening, Any, bool | None]:
+def opening_for(source: str | Path, options: Mapping[str, Any]) -> tuple[Opening, Any, bool | None]:
     """Return what is opened, the scheduler that was given, and whether there is to be a watermark."""
-    given = dict(options)
-    locating = {name: given.pop(name, None) for name in LOCATING}
-    dtype = given.pop("torch_dtype", None)
-    dtype = given.pop("dtype", dtype)
-    own = {name: given.pop(name) for name in _OWN if given.get(name) is not None}
-    scheduler, watermark = given.pop("scheduler", None), given.pop("add_watermarker", None)
-    if given.get("safety_checker", ...) is None:
+    rest = dict(options)
+    locating = {name: rest.pop(name, None) for name in LOCATING}
+    dtype = rest.pop("torch_dtype", None)
+    dtype = rest.pop("dtype", dtype)
+    own = {name: rest.pop(name) for name in _OWN if rest.get(name) is not None}
+    scheduler, watermark = rest.pop("scheduler", None), rest.pop("add_watermarker", None)
+    if rest.get("safety_checker", ...) is None:
         own["safety_checker"] = False
-    parts = {name: given.pop(name) for name in (*PARTS, "controlnet", *_FLAGS) if name in given}
-    check_options(given)
-    found = located(source, safety_checker=own.get("safety_checker", True), say=progress, **locating)
+    parts = {name: rest.pop(name) for name in (*PARTS, "controlnet", *_FLAGS) if name in rest}
+    check_options(rest)
+    location = located(source, safety_checker=own.get("safety_checker", True), say=progress, **locating)
     decoder = own.pop("decoder", None)
-    is_prior = found.path.is_dir() and not found.is_bundle and found.index().get("_class_name") == PRIOR
+    is_prior = location.path.is_dir() and not location.is_bundle and location.index().get("_class_name") == PRIOR
     if is_prior:
-        own["prior"] = found.path
+        own["prior"] = location.path
         reached = {name: locating[name] for name in ("token", "local_files_only", "variant")}
-        found = located(_decoder_beside(source) if decoder is None else decoder, say=progress, **reached)
-    elif decoder is not None and not found.is_bundle:
+        location = located(_decoder_beside(source) if decoder is None else decoder, say=progress, **reached)
+    elif decoder is not None and not location.is_bundle:
         raise UsageError(f"decoder goes with a prior of Kandinsky 2.2; {source} is none")
-    bundle = found.is_bundle
+    bundle = location.is_bundle
     precision = (None if bundle else "fp32") if dtype is None else precision_of(dtype)
-    made = Opening(
-        source=found,
+    opening = Opening(
+        source=location,
         variant=locating["variant"],
         options=Options(device=None if bundle else "cpu", precision=precision, **own),
         pipeline_class=PRIOR if is_prior else None,
     )
-    return with_parts(made, parts), scheduler, watermark
+    return with_parts(opening, parts), scheduler, watermark
 
 
 def _decoder_beside(prior: str | Path) -> str:
@@ -101,12 +101,12 @@ def _decoder_beside(prior: str | Path) -> str:
 
 def with_parts(opening: Opening, parts: Mapping[str, Any]) -> Opening:
     """Return the same checkpoint with other parts; itself, if there are none."""
-    given = {name: unwrapped(part) for name, part in parts.items() if not (part is None and name in LEFT_OUT)}
-    flags = {name: given.pop(name) for name in _FLAGS if name in given}
-    nets = given.pop("controlnet", ...)
-    changed = {name: given.pop(name) for name in PARTS if given.get(name) is not None}
-    given = {name: part for name, part in given.items() if part is not None}
-    check_options(given)
+    rest = {name: unwrapped(part) for name, part in parts.items() if not (part is None and name in LEFT_OUT)}
+    flags = {name: rest.pop(name) for name in _FLAGS if name in rest}
+    nets = rest.pop("controlnet", ...)
+    changed = {name: rest.pop(name) for name in PARTS if rest.get(name) is not None}
+    rest = {name: part for name, part in rest.items() if part is not None}
+    check_options(rest)
     same = all(belongs(part, opening) for part in changed.values()) and (nets is ... or belongs(nets, opening))
     if same and not flags and not (nets is None and opening.controlnets):
         return opening
