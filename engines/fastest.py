@@ -96,21 +96,21 @@ def auto_order(bundle: Bundle, *, precision: str | None, options: OpeningOptions
     able = [name for name in names if _may_run(bundle, name, precision)]
     if len(able) < 2:
         return AutoOrder(names=tuple(names))
-    file, known = _remembered(bundle, able, precision, options)
-    if {*known} != {*able}:
+    file, times = _remembered(bundle, able, precision, options)
+    if {*times} != {*able}:
         able = [name for name in able if ENGINES[name].module.unavailable() is None]
         if len(able) < 2:
             return AutoOrder(names=tuple(names))
-        if {*known} != {*able}:
+        if {*times} != {*able}:
             if (note := _too_large(bundle)) is not None:
                 return AutoOrder(names=tuple(names), note=note)
             if _weights(bundle) >= _LARGE:
                 _LOGGER.warning(
                     "timing %s for this bundle, once on this machine: auto takes the fastest", " and ".join(able)
                 )
-            known = dict(_timed(bundle, able, precision, options))
-            _remember(file, known)
-    timed = {name: took for name, took in known.items() if took < math.inf}
+            times = dict(_timed(bundle, able, precision, options))
+            _remember(file, times)
+    timed = {name: took for name, took in times.items() if took < math.inf}
     # Engines that the bundle was exported for and that cannot run here are tried first all the same: the result then
     # says why they were skipped.
     absent = [name for name in names if name in bundle.manifest.engines and name not in timed]
@@ -215,19 +215,19 @@ def _remembered(
     try:
         file = cached_file("fastest", f"{key[:32]}.json")
         content = read_cached(file)
-        known = {} if content is None else msgspec.json.decode(content, type=dict[str, float | None])
+        times = {} if content is None else msgspec.json.decode(content, type=dict[str, float | None])
     except CacheUnusableError:
         return None, {}
     except msgspec.MsgspecError:
-        known = {}
-    return file, {name: math.inf if took is None else took for name, took in known.items() if name in names}
+        times = {}
+    return file, {name: math.inf if took is None else took for name, took in times.items() if name in names}
 
 
-def _remember(file: Any, known: Mapping[str, float]) -> None:
+def _remember(file: Any, times: Mapping[str, float]) -> None:
     if file is None:
         return
     try:
-        write_cached(file, msgspec.json.encode({n: took if took != math.inf else None for n, took in known.items()}))
+        write_cached(file, msgspec.json.encode({n: took if took != math.inf else None for n, took in times.items()}))
     except CacheUnusableError:
         return  # it is timed again at the next start
     prune(file.parent, "*.json", files=_FILES, size=_BYTES)

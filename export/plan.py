@@ -61,18 +61,18 @@ def precisions_for(engines: Sequence[str], precision: str) -> tuple[str, ...]:
         UsageError: an engine or precision is not known, or an engine cannot run the precision.
 
     """
-    found: dict[str, None] = {}
+    precisions: dict[str, None] = {}
     for engine in engines:
         if engine not in ENGINES:
-            known = ", ".join(ENGINES)
-            raise UsageError(f"unknown engine {engine!r}; there are {known}{nearest(engine, ENGINES)}")
+            names = ", ".join(ENGINES)
+            raise UsageError(f"unknown engine {engine!r}; there are {names}{nearest(engine, ENGINES)}")
         takes = ENGINES[engine].precisions
         if precision not in ("auto", *PRECISION_DTYPES):
             raise UsageError(f"unknown precision {precision!r}; there are auto, {', '.join(PRECISION_DTYPES)}")
         if precision != "auto" and precision not in takes:
             raise UsageError(f"{engine} cannot run a graph in {precision}; it takes {', '.join(takes)}")
-        found[takes[0] if precision == "auto" else precision] = None
-    return tuple(found)
+        precisions[takes[0] if precision == "auto" else precision] = None
+    return tuple(precisions)
 
 
 def plan_components(
@@ -106,11 +106,11 @@ def plan_components(
         )
         for name, source in sources.items()
     }
-    found = []
+    components = []
     for name, network in networks.items():
         own = _of_tiles(axes, network.config) if vae_tiling and isinstance(network.config, VAEConfig) else axes
-        found += _components(name, network, own, bool(controlnets))
-    return found
+        components += _components(name, network, own, bool(controlnets))
+    return components
 
 
 def _of_tiles(axes: Axes, config: VAEConfig) -> Axes:

@@ -229,17 +229,17 @@ def _planned_engines(engines: Sequence[str], stop_after: str | None, options: Bu
     if stop_after not in (None, "graphs"):
         raise UsageError(f"stop_after={stop_after!r}: only 'graphs' is known")
     kinds = {name: ENGINES[name] for name in engines if name in ENGINES}
-    found = [] if stop_after == "graphs" else [name for name, kind in kinds.items() if kind.builds_plans]
-    if not found and options != BuildOptions():
+    planned = [] if stop_after == "graphs" else [name for name, kind in kinds.items() if kind.builds_plans]
+    if not planned and options != BuildOptions():
         raise UsageError(
             "options of plans were given, but no plans are built: name a tensorrt engine or leave them out"
         )
-    for name in found:
+    for name in planned:
         try:
             check_options(name, options)
         except SdengineError as error:
             raise type(error)(f"{error}. With --stop-after graphs the bundle is written without plans") from error
-    return found
+    return planned
 
 
 def _resolve(
@@ -408,10 +408,10 @@ def _json(value: object) -> bytes:
 
 
 def _tools() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in ("sdengine", "torch", "onnx", "onnx-ir", "onnxruntime", "openvino", "numpy"):
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -26,19 +26,19 @@ def cache(
         raise UsageError(f"sdengine cache {action!r} is neither list nor clear{nearest(action, ('list', 'clear'))}")
     if action == "list" and older_than is not None:
         raise UsageError("--older-than goes with clear")
-    found, removed, stay = cached_bundles(), list[CachedBundle](), dict[Path, str]()
+    bundles, removed, stay = cached_bundles(), list[CachedBundle](), dict[Path, str]()
     if action == "clear":
-        for bundle in found:
+        for bundle in bundles:
             if time.time() - bundle.used >= (older_than or 0) * _DAY:
                 if reason := remove(bundle):
                     stay[bundle.path] = reason
                 else:
                     removed.append(bundle)
-        found = [bundle for bundle in found if bundle not in removed]
+        bundles = [bundle for bundle in bundles if bundle not in removed]
     if json:
         print_json(
             {
-                "bundles": [_described(bundle) for bundle in found],
+                "bundles": [_described(bundle) for bundle in bundles],
                 "removed": [_described(bundle) for bundle in removed],
                 "limit_bytes": cache_limit(),
             }
@@ -50,15 +50,15 @@ def cache(
         out.print(f"{path} {reason}, and stays", markup=False, highlight=False, soft_wrap=True)
     if action == "list":
         shown = table("Bundles", "checkpoint", "precision", "engine", "MB", "last used")
-        for bundle in found:
+        for bundle in bundles:
             used = time.strftime("%Y-%m-%d %H:%M", time.localtime(bundle.used))
             cells = [", ".join(bundle.precisions), ", ".join(bundle.engines), f"{bundle.bytes / 1e6:.0f}", used]
             shown.add_row(bundle.source, *cells)
-        if found:
+        if bundles:
             out.print(shown)
-            out.print(f"in {found[0].path.parent}", markup=False, highlight=False, soft_wrap=True)
-    total = sum(bundle.bytes for bundle in found)
-    out.print(f"{len(found)} bundles, {total / 1e9:.1f} GB of {cache_limit() / 1e9:g} GB", highlight=False)
+            out.print(f"in {bundles[0].path.parent}", markup=False, highlight=False, soft_wrap=True)
+    total = sum(bundle.bytes for bundle in bundles)
+    out.print(f"{len(bundles)} bundles, {total / 1e9:.1f} GB of {cache_limit() / 1e9:g} GB", highlight=False)
 
 
 def _described(bundle: Any) -> dict[str, Any]:

@@ -90,8 +90,8 @@ class Recipe:
             **options,
         }
         short = re.sub(r"[^\w.-]+", "-", Path(self.name).name).strip("-.")[:40] or "checkpoint"
-        found = hashlib.sha256(msgspec.json.encode(whole, order="deterministic")).hexdigest()[:24]
-        return f"{short}-{self.precision}-{self.engine}-{found}"
+        digest = hashlib.sha256(msgspec.json.encode(whole, order="deterministic")).hexdigest()[:24]
+        return f"{short}-{self.precision}-{self.engine}-{digest}"
 
     def arguments(self, target: Path) -> list[str]:
         """Return the arguments of ``sdengine`` that export it."""
@@ -215,7 +215,7 @@ def cached_bundles() -> list[CachedBundle]:
     except CacheUnusableError as error:
         raise SdengineError(f"the cache cannot be used: {error}") from error
     remove_left(folder)
-    found = []
+    bundles = []
     for path in folder.iterdir():
         if path.is_symlink() or not _KEY.fullmatch(path.name):
             continue
@@ -226,7 +226,7 @@ def cached_bundles() -> list[CachedBundle]:
         except (OSError, msgspec.MsgspecError):
             continue  # being written, or removed, by another process
         precisions = dict.fromkeys(p for component in header.components.values() for p in component.graphs)
-        found.append(
+        bundles.append(
             CachedBundle(
                 path=path,
                 source=header.source,
@@ -236,7 +236,7 @@ def cached_bundles() -> list[CachedBundle]:
                 used=used,
             )
         )
-    return sorted(found, key=lambda bundle: -bundle.used)
+    return sorted(bundles, key=lambda bundle: -bundle.used)
 
 
 def remove(bundle: CachedBundle) -> str:
@@ -274,9 +274,9 @@ def cache_limit() -> int:
 
 def _prune(*, keep: Path, say: Callable[[str], None]) -> None:
     """Remove the bundles that were used longest ago, beyond the limit; never the one in hand, or one that is open."""
-    limit, found = cache_limit(), cached_bundles()
-    total = sum(bundle.bytes for bundle in found)
-    for bundle in reversed(found):
+    limit, bundles = cache_limit(), cached_bundles()
+    total = sum(bundle.bytes for bundle in bundles)
+    for bundle in reversed(bundles):
         if total > limit and bundle.path != keep and not remove(bundle):
             total -= bundle.bytes
             say(f"removed {bundle.path.name} from the cache, which holds {limit / 1e9:g} GB (SDENGINE_CACHE_LIMIT)")

@@ -19,8 +19,8 @@ class LastCall:
     @property
     def guidance_scale(self) -> Any:
         """Strength of guidance, as a callback has left it."""
-        asked = self._asked.get("guidance_scale")
-        return self._usual_guidance_scale() if asked is None else asked
+        value = self._asked.get("guidance_scale")
+        return self._usual_guidance_scale() if value is None else value
 
     def _usual_guidance_scale(self) -> float:
         raise NotImplementedError

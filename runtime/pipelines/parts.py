@@ -175,7 +175,7 @@ class Network(Part):
             CheckpointError: there is none.
 
         """
-        found = located(
+        folder = located(
             path,
             revision=revision,
             token=token,
@@ -184,7 +184,7 @@ class Network(Part):
             part=subfolder or cls._name,
             say=note,
         ).path
-        inner = found / subfolder if subfolder and (found / subfolder).is_dir() else found
+        inner = folder / subfolder if subfolder and (folder / subfolder).is_dir() else folder
         if not inner.is_file() and not (inner / "config.json").is_file():
             raise CheckpointError(f"{inner} holds no {cls.__name__}: there is no config.json")
         return cls(inner)
@@ -198,10 +198,10 @@ class Network(Part):
             UsageError: an option is unknown.
 
         """
-        known = ("torch_dtype", "revision", "token", "local_files_only", "use_safetensors")
+        own = ("torch_dtype", "revision", "token", "local_files_only", "use_safetensors")
         for name in options:
-            if name not in known:
-                raise UsageError(f"{cls.__name__}.from_single_file has no option {name!r}{nearest(name, known)}")
+            if name not in own:
+                raise UsageError(f"{cls.__name__}.from_single_file has no option {name!r}{nearest(name, own)}")
         opening = {name: value for name, value in options.items() if name not in ("torch_dtype", "use_safetensors")}
         return cls(located(link_or_path, say=note, **opening).path)
 

@@ -163,8 +163,8 @@ class DiffusionPipeline(AdapterMethods, EncodePrompt, LastCall, Placement):
             raise CheckpointError(f"{opening.source.name} is a {name}; there are {', '.join((*CALLS, *DECODERS))}")
         if opening.controlnets:
             call = class_for(call.label, call.task, controlled=True, distilled=False)
-        found: type[Self] = getattr(classes, call.name)
-        return found
+        chosen: type[Self] = getattr(classes, call.name)
+        return chosen
 
     def _check_family(self) -> None:
         """Check that the checkpoint is of the class's family, as far as that is known before it is exported."""
@@ -291,15 +291,15 @@ class DiffusionPipeline(AdapterMethods, EncodePrompt, LastCall, Placement):
         source = self._opening.source
         index = self._opening.index() if source.path.is_dir() and not source.is_bundle else {}
         names = [name for name in PARTS if name not in CHECKER and (not index or index.get(name) is not None)]
-        found: dict[str, Any] = {name: part_of(self._opening, name) for name in names}
+        parts: dict[str, Any] = {name: part_of(self._opening, name) for name in names}
         if FAMILIES[self._family()].safety_checker is not None:
             looks = self._checked and self._opening.has_safety_checker
-            found |= {name: part_of(self._opening, name) if looks else None for name in CHECKER}
+            parts |= {name: part_of(self._opening, name) if looks else None for name in CHECKER}
         if self._call.controlled:
-            found["controlnet"] = PartOf(self._opening, "controlnet")
+            parts["controlnet"] = PartOf(self._opening, "controlnet")
         # A single file's is known once it has been exported, which asking for the parts does not do.
-        known = self._scheduler is not None or not self._opening.source.path.is_file()
-        return found | {"scheduler": self.scheduler if known else None}
+        has_scheduler = self._scheduler is not None or not self._opening.source.path.is_file()
+        return parts | {"scheduler": self.scheduler if has_scheduler else None}
 
     @property
     def config(self) -> Config:

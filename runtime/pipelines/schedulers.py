@@ -50,17 +50,17 @@ class Scheduler:
     config: Config
 
     def __init__(self, **options: Any) -> None:
-        known = _defaults(type(self).__name__)
+        defaults = _defaults(type(self).__name__)
         for name in options:
-            if name not in known:
-                raise UsageError(f"{type(self).__name__} has no option {name!r}{nearest(name, known)}")
+            if name not in defaults:
+                raise UsageError(f"{type(self).__name__} has no option {name!r}{nearest(name, defaults)}")
         self._set_config(options, {})
 
     def _set_config(self, own: Mapping[str, Any], others: Mapping[str, Any]) -> None:
         name = type(self).__name__
-        known = _defaults(name)
-        defaulted = [option for option in known if option not in own]
-        self.config = Config({**others, **known, **own, "_class_name": name, _DEFAULTED: defaulted})
+        defaults = _defaults(name)
+        defaulted = [option for option in defaults if option not in own]
+        self.config = Config({**others, **defaults, **own, "_class_name": name, _DEFAULTED: defaulted})
 
     @classmethod
     def from_config(cls, config: Any, **options: Any) -> "Scheduler":
@@ -80,9 +80,9 @@ class Scheduler:
         made = cls(**options)
         ignored = {*(values.get(_DEFAULTED) or ())}
         chosen = {name: value for name, value in values.items() if name not in ignored and not name.startswith("_")}
-        known = _defaults(cls.__name__)
-        own = {name: value for name, value in chosen.items() if name in known}
-        made._set_config({**own, **options}, {n: v for n, v in chosen.items() if n not in known})
+        defaults = _defaults(cls.__name__)
+        own = {name: value for name, value in chosen.items() if name in defaults}
+        made._set_config({**own, **options}, {n: v for n, v in chosen.items() if n not in defaults})
         return made
 
     @classmethod
@@ -103,8 +103,8 @@ class Scheduler:
     @property
     def own_config(self) -> dict[str, Any]:
         """The options of this class alone, as a request takes them."""
-        known = _defaults(type(self).__name__)
-        return {name: value for name, value in self.config.items() if name in known or name.startswith("_")}
+        defaults = _defaults(type(self).__name__)
+        return {name: value for name, value in self.config.items() if name in defaults or name.startswith("_")}
 
     def __getattr__(self, name: str) -> Any:
         raise _UnknownAttributeError(

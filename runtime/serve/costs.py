@@ -53,9 +53,9 @@ class Costs:
     def step(self, bucket: Bucket, rows: int) -> float:
         """See :class:`.CostTable`."""
         bucket = _without_loras(bucket)
-        known = self._steps.get(bucket)
-        if known:
-            return _at(known, rows)
+        by_rows = self._steps.get(bucket)
+        if by_rows:
+            return _at(by_rows, rows)
         other = _nearest(bucket, self._steps)
         if other is None:
             return float(_UNKNOWN_STEP_S * rows**_GROWTH)
@@ -73,24 +73,24 @@ class Costs:
         """See :class:`.CostTable`."""
         if self._loaded.get(bucket.model, "") == bucket.loras:
             return 0.0
-        known = self._switches.get(bucket.model)
-        return _UNKNOWN_SWITCH_S if known is None else known.middle
+        times = self._switches.get(bucket.model)
+        return _UNKNOWN_SWITCH_S if times is None else times.middle
 
     def _stage(self, stage: str, bucket: Bucket, otherwise: float) -> float:
-        known, bucket = self._stages[stage], _without_loras(bucket)
-        if bucket in known:
-            return known[bucket].middle
-        other = _nearest(bucket, known)
-        return otherwise if other is None else known[other].middle * _pixels(bucket) / _pixels(other)
+        times, bucket = self._stages[stage], _without_loras(bucket)
+        if bucket in times:
+            return times[bucket].middle
+        other = _nearest(bucket, times)
+        return otherwise if other is None else times[other].middle * _pixels(bucket) / _pixels(other)
 
     def table(self) -> dict[str, dict[str, object]]:
         """Return what was measured, as JSON values, by model and size; seconds."""
         return {
             " ".join((bucket.model, bucket.stage or f"{bucket.width}x{bucket.height}", *bucket.more)): {
-                "step": {str(rows): times.middle for rows, times in sorted(known.items())},
+                "step": {str(rows): times.middle for rows, times in sorted(by_rows.items())},
                 **({} if bucket.stage else {"decode": self.decode(bucket), "prepare": self.prepare(bucket)}),
             }
-            for bucket, known in sorted(self._steps.items())
+            for bucket, by_rows in sorted(self._steps.items())
         }
 
 
@@ -109,18 +109,18 @@ class _Times:
         self.middle = min(self._last) if len(self._last) < 3 else median(self._last)
 
 
-def _at(known: dict[int, _Times], rows: int) -> float:
+def _at(by_rows: dict[int, _Times], rows: int) -> float:
     """Return what so many rows take: as measured, between two that were, or beyond them."""
-    if rows in known:
-        return known[rows].middle
-    below = max((n for n in known if n < rows), default=None)
-    above = min((n for n in known if n > rows), default=None)
+    if rows in by_rows:
+        return by_rows[rows].middle
+    below = max((n for n in by_rows if n < rows), default=None)
+    above = min((n for n in by_rows if n > rows), default=None)
     if below is not None and above is not None:
         share = (rows - below) / (above - below)
-        return known[below].middle * (1 - share) + known[above].middle * share
+        return by_rows[below].middle * (1 - share) + by_rows[above].middle * share
     nearest = below if below is not None else above
     assert nearest is not None
-    return known[nearest].middle * float((rows / nearest) ** _GROWTH)
+    return by_rows[nearest].middle * float((rows / nearest) ** _GROWTH)
 
 
 def _known(table: dict[Bucket, _T], bucket: Bucket, make: Callable[[], _T]) -> _T:
@@ -142,7 +142,7 @@ def _pixels(bucket: Bucket) -> int:
     return bucket.height * bucket.width
 
 
-def _nearest(bucket: Bucket, known: Iterable[Bucket]) -> Bucket | None:
+def _nearest(bucket: Bucket, buckets: Iterable[Bucket]) -> Bucket | None:
     """Return the bucket of the same model and stage whose size is nearest."""
-    same = [other for other in known if (other.model, other.stage) == (bucket.model, bucket.stage)]
+    same = [other for other in buckets if (other.model, other.stage) == (bucket.model, bucket.stage)]
     return min(same, key=lambda other: abs(_pixels(other) - _pixels(bucket)), default=None)

@@ -116,15 +116,17 @@ def application(arguments: Mapping[str, Any]) -> Application:
         UsageError: a name is unknown.
 
     """
-    given = dict(arguments)
-    limits = Limits(**_known(given.pop("limits", {}), Limits))
-    share = {field.name: given.pop(field.name) for field in fields(Share) if field.name in given}
+    rest = dict(arguments)
+    limits = Limits(**_checked(rest.pop("limits", {}), Limits))
+    share = {field.name: rest.pop(field.name) for field in fields(Share) if field.name in rest}
     opening = {
-        name: given.pop(name) for name in ("engine", "precision", "fallback", "threads", "device") if name in given
+        name: rest.pop(name) for name in ("engine", "precision", "fallback", "threads", "device") if name in rest
     }
-    known = _known(given, ServeSettings)
-    listed: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
-    listed |= {"limits": limits, "opening": {**opening, **known.get("opening", {})}}
+    checked = _checked(rest, ServeSettings)
+    listed: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in checked.items()
+    }
+    listed |= {"limits": limits, "opening": {**opening, **checked.get("opening", {})}}
     settings = ServeSettings(**listed)
     return deployed(settings, Share(**{**share, "most": max(share.get("most", 1), share.get("replicas", 1))}))
 
@@ -139,18 +141,18 @@ def replicas_from(text: str) -> tuple[int, int]:
     least, sign, most = ("1", "..", "100") if text == "auto" else text.partition("..")
     if not least.isdecimal() or (sign and not most.isdecimal()):
         raise UsageError(f"--replicas {text!r} is neither a number, nor a range like 2..8, nor auto")
-    found = int(least), int(most or least)
-    if not 1 <= found[0] <= found[1]:
+    bounds = int(least), int(most or least)
+    if not 1 <= bounds[0] <= bounds[1]:
         raise UsageError(f"--replicas {text!r}: from 1 on, the smaller number first")
-    return found
+    return bounds
 
 
-def _known(given: Mapping[str, Any], kind: type) -> dict[str, Any]:
+def _checked(values: Mapping[str, Any], kind: type) -> dict[str, Any]:
     names = {field.name for field in fields(kind)}
-    for name in given:
+    for name in values:
         if name not in names:
             raise UsageError(f"unknown argument {name!r}{nearest(name, names)}")
-    return dict(given)
+    return dict(values)
 
 
 def _slots(settings: ServeSettings) -> int:

@@ -45,7 +45,7 @@ def _can_be_typed(argument: Argument) -> bool:
 def _described(name: str, argument: Argument, model: Model, limits: Limits) -> dict[str, Any]:
     kind = argument.kind
     label = (argument.short[0] if argument.short else name).replace("-", " ").replace("_", " ")
-    found: dict[str, Any] = {
+    field: dict[str, Any] = {
         "name": _SENT_AS.get(name, name),
         "label": label[0].upper() + label[1:],
         "about": argument.about,
@@ -55,9 +55,9 @@ def _described(name: str, argument: Argument, model: Model, limits: Limits) -> d
         "needs": NEEDS.get(name),
     }
     bounds = {"minimum": kind.least, "maximum": kind.most, **_bounds(name, model, limits)}
-    found |= {key: value for key, value in bounds.items() if value is not None}
+    field |= {key: value for key, value in bounds.items() if value is not None}
     choices = list(solver_names()) if kind is SCHEDULER else list(kind.choices)
-    return found | ({"choices": choices} if choices else {})
+    return field | ({"choices": choices} if choices else {})
 
 
 def _control(argument: Argument) -> str:
@@ -95,5 +95,5 @@ def _default(name: str, model: Model) -> Any:
     pipeline_class = str(bundle.manifest.model_index.get("_class_name", ""))
     task = "image" if name == "strength" else "text"
     family = bundle.family.defaults_for(pipeline_class, task, controlled=NEEDS.get(name) == "control_image")
-    known = {"height": height, "width": width, "scheduler": bundle.scheduler().get("_class_name")}
-    return known.get(name, getattr(family, name, REQUEST[name].default))
+    values = {"height": height, "width": width, "scheduler": bundle.scheduler().get("_class_name")}
+    return values.get(name, getattr(family, name, REQUEST[name].default))

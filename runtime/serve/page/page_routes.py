@@ -24,17 +24,17 @@ _POLICY = (
 def page_routes(services: Services) -> APIRouter:
     """Return the routes of the page."""
     router = APIRouter(tags=["page"])
-    known = {name: _File(name, data) for name, data in _files().items()}
+    files = {name: _File(name, data) for name, data in _files().items()}
 
     @router.get("/", include_in_schema=False)
     async def index(request: Request) -> Response:
         """Return the page."""
-        return known["index.html"].answer(request)
+        return files["index.html"].answer(request)
 
     @router.get("/page/{name}", include_in_schema=False)
     async def file(name: str, request: Request) -> Response:
         """Return a file that it needs."""
-        return known[name].answer(request) if name in known else Response(status_code=404)
+        return files[name].answer(request) if name in files else Response(status_code=404)
 
     @router.get("/v1/models/{name:path}/fields", responses={404: {"description": "There is none of that name."}})
     async def fields(name: str) -> dict[str, Any]:
