@@ -36,6 +36,7 @@ class Life:
         self._changed = threading.Condition()
         self._threads: list[int] = []
         self._ended: str | None = None
+        self._exits = False
         self._released = False
         _ALL.add(self)
 
@@ -48,9 +49,11 @@ class Life:
 
         """
         with self._changed:
+            thread = threading.get_ident()  # a generator may be closed by another
+            if self._exits and thread != threading.main_thread().ident:
+                raise SystemExit  # ends the thread, as the interpreter is about to do
             if self._ended is not None:
                 raise UsageError(self._ended)
-            thread = threading.get_ident()  # a generator may be closed by another
             self._threads.append(thread)
         try:
             yield
@@ -75,7 +78,7 @@ class Life:
         """
         own = threading.get_ident()
         with self._changed:
-            self._ended = self._ended or _CLOSED
+            self._ended, self._exits = self._ended or _CLOSED, True
             for thread in set(self._threads) - {own}:
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(SystemExit))
             self._changed.wait_for(lambda: not set(self._threads) - {own}, _LONGEST_CALL_S)
@@ -91,7 +94,7 @@ class Life:
         """Become unusable in the child, and never release there what has threads in the parent."""
         self._changed = threading.Condition()  # another thread may have held the old one
         self._threads.clear()
-        self._ended, self._released = _FORKED, True
+        self._ended, self._exits, self._released = _FORKED, False, True
         for thing in self._held:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 

@@ -387,8 +387,10 @@ class Pipeline:
             raise UsageError(f"slots={slots}: this bundle takes 1 to {most} samples at once; export with --batch")
         with self._life.use():
             loaded, _ = self._loras.hold()
-            staged = bool(self.bundle.family.stages)
-            return loaded.generation.denoising.batch(sample, slots=slots, staged=staged, on_close=loaded.let_go)
+            staged, use = bool(self.bundle.family.stages), self._life.use
+            return loaded.generation.denoising.batch(
+                sample, slots=slots, staged=staged, use=use, on_close=loaded.let_go
+            )
 
     def denoise(self, samples: "Sequence[Sample]") -> "Iterator[Step]":
         """Run samples to their end, yielding after each launch; as many run together as the bundle allows.

@@ -14,6 +14,7 @@ import numpy as np
 
 from ...engines.bundle.whole_file import write_whole
 from ...engines.errors import SdengineError, UsageError
+from ...engines.files.json_data import json_data
 from .figure import Absent, Figure, figure_of
 from .report import SCHEMA, Report
 
@@ -77,8 +78,8 @@ def read_report(path: Path) -> Report:
 
 def _decoded(data: bytes, name: str) -> Report:
     try:
-        content = msgspec.json.decode(data)
-    except msgspec.DecodeError as error:
+        content = json_data(data)
+    except ValueError as error:
         raise UsageError(f"{name} is no report of `sdengine bench`: {error}") from error
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema is None:
@@ -87,7 +88,7 @@ def _decoded(data: bytes, name: str) -> Report:
         raise UsageError(f"{name} has schema {json.dumps(schema)}, this version reads {SCHEMA}; measure again")
     try:
         report = msgspec.json.decode(data, type=Report)
-    except msgspec.ValidationError as error:
+    except msgspec.DecodeError as error:
         raise UsageError(f"{name} is no valid report: {error}") from error
     for place, figure in report.figures():
         _check(figure, f"{name}: {', '.join(place)}")

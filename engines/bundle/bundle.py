@@ -4,12 +4,13 @@ import copy
 import stat
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from ..errors import BundleError, CheckpointError, DamagedBundleError, UsageError, nearest
 from ..families import FAMILIES, Family
+from ..files.json_data import json_data
 from ..nets.config_check import checked_config
 from ..nets.movq_config import MoVQConfig
 from ..nets.network_config import NetworkConfig, network_config
@@ -25,6 +26,7 @@ from .whole_folder import restore_replaced
 __all__ = ["MANIFEST", "PRECISIONS", "SCHEDULER", "Bundle", "file_sha256", "resolve_config"]
 
 SCHEDULER = "scheduler.json"
+_T = TypeVar("_T")
 
 
 class Bundle:
@@ -233,8 +235,17 @@ class Bundle:
         return self.settings(file)
 
     def settings(self, file: str) -> dict[str, object]:
-        """Return the contents of a JSON file of the checkpoint, after comparing its hash."""
-        return msgspec.json.decode(self.checked_file(file).read_bytes(), type=dict[str, object])
+        """Return the contents of a JSON file of the checkpoint, after comparing its hash.
+
+        Raises:
+            DamagedBundleError: it is not what was exported, or holds no object.
+
+        """
+        path = self.checked_file(file)
+        try:
+            return _decoded(path.read_bytes(), dict[str, object])
+        except ValueError as error:
+            raise DamagedBundleError(f"{path} cannot be read: {error}; export the checkpoint again") from error
 
     @property
     def autoencoder(self) -> VAEConfig | MoVQConfig:
@@ -305,13 +316,19 @@ def _read_manifest(path: Path) -> tuple[Manifest, bool]:
         if header.schema != SCHEMA:
             raise BundleError(_of_another_schema(path, header))
         written = written_manifest(data)
-        manifest = msgspec.json.decode(written.text, type=Manifest)
-    except (ValueError, RecursionError) as error:  # msgspec's own errors are ValueErrors
+        manifest = _decoded(written.text, Manifest)
+    except (ValueError, RecursionError) as error:
         raise DamagedBundleError(f"{file} cannot be read: {error}; export the checkpoint again") from error
     if manifest.family not in FAMILIES:
         raise BundleError(f"{path} is of the family {manifest.family!r}; this version knows {', '.join(FAMILIES)}")
     check_manifest(str(file), manifest)
     return manifest, written.whole and not manifest.checksum
+
+
+def _decoded(text: bytes, type_: type[_T]) -> _T:
+    """Decode JSON; that a name occurs twice in one object is a ValueError, as msgspec's own errors are."""
+    json_data(text)
+    return msgspec.json.decode(text, type=type_)
 
 
 class _Header(msgspec.Struct):

@@ -5,7 +5,6 @@ header as JSON, then the tensors' bytes without gaps. Everything the header says
 it is believed.
 """
 
-import json
 import math
 import os
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import IO, Any, NoReturn
 
 from ..errors import CheckpointError
 from .file_kind import what_it_is
+from .json_data import json_data
 from .torch_file import ITEM_SIZES, StoredTensor
 
 __all__ = ["MAX_HEADER_BYTES", "read_header"]
@@ -46,8 +46,8 @@ def read_header(file: Path, stream: IO[bytes]) -> tuple[dict[str, StoredTensor],
             raise CheckpointError(f"{file} is no .safetensors file: {what_it_is(file)}")
         _refuse(file, f"its header would be {length} bytes long, the file has {size}: {_CUT_OFF}")
     try:
-        header = json.loads(text, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
+        header = json_data(text)
+    except ValueError as error:
         _refuse(file, f"its header is not JSON ({error})", error)
     if not isinstance(header, dict):
         _refuse(file, "its header is no JSON object")
@@ -58,13 +58,6 @@ def read_header(file: Path, stream: IO[bytes]) -> tuple[dict[str, StoredTensor],
     tensors = {name: _tensor(file, name, entry, start) for name, entry in header.items()}
     _check_ranges(file, tensors, start, size)
     return tensors, metadata
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    seen_names = dict(pairs)
-    if len(seen_names) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return seen_names
 
 
 def _tensor(file: Path, name: str, entry: Any, start: int) -> StoredTensor:

@@ -1,6 +1,5 @@
 """What PEFT writes down about an adapter: ``adapter_config.json``, or diffusers' ``lora_adapter_metadata``."""
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
+from ..files.json_data import json_data
 from .change import Scaling
 
 __all__ = ["CONFIG", "config_beside", "configs_in", "scaling_of"]
@@ -83,8 +83,8 @@ def _checked(file: Path, config: dict[str, Any]) -> Config:
 
 def _parsed(file: Path, text: str | bytes) -> dict[str, Any]:
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        content = json_data(text)
+    except ValueError as error:
         raise CheckpointError(f"{file}: the configuration of its adapter is no JSON: {error}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{file}: the configuration of its adapter is no JSON object")

@@ -1,11 +1,11 @@
 """Reading the JSON files of a checkpoint, which may come from anywhere."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ...engines.errors import CheckpointError
 from ...engines.files.file_kind import what_it_is
+from ...engines.files.json_data import json_data
 
 __all__ = ["read_json"]
 
@@ -23,10 +23,10 @@ def read_json(file: Path) -> dict[str, Any]:
         if file.stat().st_size > _MAX_BYTES:
             raise CheckpointError(f"{file} is larger than {_MAX_BYTES} bytes")
         text = file.read_bytes()
-        content = json.loads(text)
+        content = json_data(text)
     except OSError as error:
         raise CheckpointError(f"cannot read {file}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         why = error if text.lstrip().startswith((b"{", b"[")) else what_it_is(file)
         raise CheckpointError(f"{file} is not JSON: {why}") from error
     if not isinstance(content, dict):

@@ -12,6 +12,7 @@ from ...engines.errors import NonFiniteError
 from ...engines.memory import HOST, Buffer
 from ..denoise.sample import Sample
 from ..open_engines import Components
+from ..request.large_numbers import large_numbers
 from .image_file import images_from_pixels
 from .overflow import decoded
 from .safety_checker import black_where_flagged
@@ -26,15 +27,16 @@ def latents_of(components: Components, samples: Sequence[Sample]) -> F32:
     """Return latents, float32 [N, C, h, w].
 
     Raises:
-        NonFiniteError: the denoiser produced NaN or infinity.
+        NonFiniteError: the denoiser produced NaN or infinity; the text names arguments whose numbers are so large that
+            they are the likely cause, else the engine.
 
     """
     latents = np.stack([sample.latent for sample in samples])
     if not np.isfinite(latents).all():
         only_fp32 = set(components.bundle.component("denoiser").graphs) == {"fp32"}
+        other = "use another engine" + ("" if only_fp32 else " or export with --precision fp32")
         raise NonFiniteError(
-            f"the denoiser produced NaN or infinity on {components.ran.get('denoiser')}; use another engine"
-            + ("" if only_fp32 else " or export with --precision fp32")
+            f"the denoiser produced NaN or infinity on {components.ran.get('denoiser')}; {_too_large(samples) or other}"
         )
     return latents
 
@@ -74,10 +76,19 @@ def _decoded(components: Components, samples: Sequence[Sample], output: str, war
     """Run the decoder for each sample; return its output ``image`` or ``picture``, [N, H, W, 3]."""
     try:
         outputs = [decoded(components, _latent(components, sample), output, warnings) for sample in samples]
-    except NonFiniteError:
+    except NonFiniteError as error:
         latents_of(components, samples)  # raises an error that names the denoiser, if the latents are not finite
+        if remedy := _too_large(samples):
+            raise NonFiniteError(f"the decoder produced NaN or infinity; {remedy}") from error
         raise
     return np.concatenate(outputs)
+
+
+def _too_large(samples: Sequence[Sample]) -> str:
+    """Return what to change where the request's numbers are the likely cause, else nothing."""
+    job: Any = samples[0].job
+    large = [] if job is None else large_numbers(job.request)
+    return f"choose smaller numbers: {', '.join(large)}" if large else ""
 
 
 def _latent(components: Components, sample: Sample) -> Buffer:

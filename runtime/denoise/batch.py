@@ -1,5 +1,6 @@
 """A batch: samples that share each launch of the networks, and join and leave between evaluations."""
 
+import contextlib
 import functools
 import threading
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from .members import Member, Members
 from .numbers import packed
 from .sample import Sample, checked_samples
 
-__all__ = ["Batch", "serialised"]
+__all__ = ["Batch", "running", "serialised"]
 
 F32 = NDArray[np.float32]
 
@@ -41,6 +42,25 @@ def serialised(method: "Callable[Concatenate[_B, _P], _T]") -> "Callable[Concate
     return alone
 
 
+def running(method: "Callable[Concatenate[_B, _P], _T]") -> "Callable[Concatenate[_B, _P], _T]":
+    """As :func:`serialised`, for what runs engines: it is a use of what owns them, which waits for its end."""
+
+    @functools.wraps(method)
+    def used(self: "_B", /, *args: _P.args, **named: _P.kwargs) -> _T:
+        with self._lock:
+            if self._in_use:  # it was called by such a method
+                return method(self, *args, **named)
+            self.check_open()
+            with self._use():
+                self._in_use = True
+                try:
+                    return method(self, *args, **named)
+                finally:
+                    self._in_use = False
+
+    return used
+
+
 class Batch:
     """Samples that are denoised together.
 
@@ -60,6 +80,7 @@ class Batch:
         slots: the most samples that are in it at a time.
         rows: the most rows that they have together; None is two for each slot.
         home: memory that a sample's state is copied to when it leaves; None is the host's.
+        use: entered while engines run: whoever releases them waits until it is left.
         on_close: called once, when the batch is closed.
 
     Attributes:
@@ -76,6 +97,7 @@ class Batch:
         slots: int,
         rows: int | None = None,
         home: Memory | None = None,
+        use: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
         on_close: Callable[[], None] | None = None,
     ) -> None:
         self.slots = slots
@@ -84,6 +106,8 @@ class Batch:
         self._buffers = BatchBuffers(by_component, sample, slots=slots, rows=self._members.rows)
         self.memory: Memory = self._buffers.memory
         self._home = home
+        self._use = use
+        self._in_use = False
         self._on_close = on_close
         self._bucket = sample.bucket
         self._active: tuple[Sample, ...] = ()
@@ -115,7 +139,7 @@ class Batch:
         """Whether that many samples like this one, with that many rows in all, would fit into it if it were empty."""
         return self.slots >= slots and self._members.rows >= rows and sample.bucket == self._bucket
 
-    @serialised
+    @running
     def put(self, sample: Sample) -> None:
         """Put a sample in; from the next launch on it is denoised further from its position.
 
@@ -194,7 +218,7 @@ class Batch:
 
     # -- running ------------------------------------------------------------------------------------------------------
 
-    @serialised
+    @running
     def step(self) -> list[Sample]:
         """Run one evaluation of every active sample; return the finished ones, which have left the batch.
 
@@ -217,7 +241,7 @@ class Batch:
         self._next += 1
         return self._advance(1)
 
-    @serialised
+    @running
     def finish(self) -> list[Sample]:
         """Run every active sample to its end, and return them.
 

@@ -83,6 +83,7 @@ class Denoising:
         slots: int,
         rows: int | None = None,
         staged: bool = False,
+        use: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
         on_close: Callable[[], None] | None = None,
     ) -> Batch:
         """Make a batch for samples like this one; the caller closes it.
@@ -92,6 +93,7 @@ class Denoising:
             slots: see :class:`.Batch`.
             rows: see :class:`.Batch`.
             staged: whether samples that wait for a prior's may be put in, see :class:`.StagedBatch`.
+            use: see :class:`.Batch`.
             on_close: called when the batch is closed, or cannot be made.
 
         Raises:
@@ -104,7 +106,7 @@ class Denoising:
         try:
             self.check([sample])
             engines = cleanup.enter_context(self._components.use(*sample.components))
-            options: Any = {"slots": slots, "rows": rows, "on_close": cleanup.close}
+            options: Any = {"slots": slots, "rows": rows, "use": use, "on_close": cleanup.close}
             options["home"] = self._components.memory_of("vae_decoder")
             if staged:
                 batch: Batch = StagedBatch(engines, sample, prior_batch=self._prior_batch, **options)

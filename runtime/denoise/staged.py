@@ -5,7 +5,7 @@ from typing import Any
 
 from ...engines.engine import Engine
 from ...engines.errors import UsageError
-from .batch import Batch, serialised
+from .batch import Batch, running, serialised
 from .sample import Sample, checked_samples
 
 __all__ = ["StagedBatch"]
@@ -42,7 +42,7 @@ class StagedBatch(Batch):
         """Whether the sample can be put in now."""
         return len(self.active) < self.slots and sample not in self._waiting and super().fits(sample)
 
-    @serialised
+    @running
     def put(self, sample: Sample) -> None:
         """Put a sample in, also one that still waits for its prior's samples; see :meth:`.Batch.put`."""
         checked_samples([sample])
@@ -68,13 +68,12 @@ class StagedBatch(Batch):
                 if prior_sample in sample.before:
                     self._prior_batch.take(prior_sample)
 
-    @serialised
+    @running
     def step(self) -> list[Sample]:
         """Run one evaluation of every sample that has begun, and one of the prior's samples that others wait for.
 
         That is one launch for each of the two batches that has samples; see :meth:`.Batch.step`.
         """
-        self.check_open()
         for sample in [sample for sample in self._waiting if _is_ready(sample)]:
             self._waiting.remove(sample)
             super().put(sample)
@@ -98,7 +97,7 @@ class StagedBatch(Batch):
                 self._prior_batch.put(prior_sample)
         self._prior_batch.step()
 
-    @serialised
+    @running
     def finish(self) -> list[Sample]:
         """Run every active sample to its end; see :meth:`.Batch.finish`."""
         if not self._waiting:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ...engines.bundle.manifest import MANIFEST
 from ...engines.errors import CheckpointError, UsageError
+from ...engines.files.json_data import json_data
 from .child import run_command
 
 __all__ = ["Located", "located"]
@@ -44,7 +45,7 @@ class Located:
             return {}
         file = self.path / _INDEX
         try:
-            index = json.loads(file.read_bytes())
+            index = json_data(file.read_bytes())
         except FileNotFoundError as error:
             raise CheckpointError(
                 f"{self.path} holds neither a checkpoint ({_INDEX}) nor a bundle ({MANIFEST})"

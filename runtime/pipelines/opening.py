@@ -1,7 +1,6 @@
 """A checkpoint and how it is to be run; its engines, from the first use on. Pipelines over one checkpoint share it."""
 
 import contextlib
-import json
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ import msgspec
 from ...engines.bundle.bundle import SCHEDULER, Bundle
 from ...engines.cuda.gpu import no_gpu
 from ...engines.errors import CheckpointError, DamagedBundleError, EngineUnavailableError, UsageError
+from ...engines.files.json_data import json_data
 from ...engines.registry import ENGINES
 from ..pipeline import Pipeline
 from .adapters import Adapters
@@ -213,7 +213,7 @@ class Opening:
         if self.source.path.is_file() or self.source.is_bundle:
             file = self.bundle() / SCHEDULER
         try:
-            config = json.loads(file.read_bytes())
+            config = json_data(file.read_bytes())
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{file} cannot be read: {error}") from error
         if not isinstance(config, dict):

@@ -1,11 +1,11 @@
 """Parts of pipelines: what ``pipe.unet`` and its siblings are, and networks that are opened apart from a checkpoint."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...engines.errors import CheckpointError, UsageError, nearest
+from ...engines.files.json_data import json_data
 from ..decode.vae_tiling import check_vae_tiling
 from .attributes import NOTED_OF_PARTS, REFUSED_OF_PARTS
 from .locate import located
@@ -54,7 +54,7 @@ class Part:
         place = self.folder()
         file = place / _CONFIG_FILES.get(self.name.removesuffix("_2"), "config.json")
         try:
-            return Config(json.loads(file.read_bytes()))
+            return Config(json_data(file.read_bytes()))
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{file} cannot be read: {error}") from error
 

@@ -5,7 +5,6 @@ Which of the files decides is transformers' rule (``PreTrainedTokenizerBase.from
 ``added_tokens_decoder``, otherwise from ``special_tokens_map.json``, ``added_tokens.json`` and ``tokenizer.json``.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from tokenizers import AddedToken
 
 from ...engines.errors import BundleError
+from ...engines.files.json_data import json_data
 
 __all__ = ["Vocabulary", "read_vocabulary"]
 
@@ -77,7 +77,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json_data(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):

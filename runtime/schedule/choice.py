@@ -4,7 +4,6 @@ diffusers' own objects and classes are read by their attributes (``config``, ``_
 is imported here.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...engines.errors import UsageError, nearest
+from ...engines.files.json_data import json_data
 from ...engines.files.regular_file import open_regular
 from ...engines.scalars import plain_numbers, shortened
 from .solver_registry import SOLVERS, find_solver
@@ -91,10 +91,10 @@ def read_scheduler_config(path: Path) -> dict[str, object]:
     file = path / "scheduler_config.json" if path.is_dir() else path
     try:
         with open_regular(file) as stream:
-            config = json.loads(stream.read(_LARGEST + 1))
+            config = json_data(stream.read(_LARGEST + 1))
     except FileNotFoundError as error:
         raise UsageError(f"scheduler_config: there is no file {file}") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"scheduler_config: {file} cannot be read as JSON: {error}") from error
     if not isinstance(config, dict):
         raise UsageError(f"scheduler_config: {file} holds no object of options")

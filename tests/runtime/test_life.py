@@ -173,12 +173,21 @@ def steps():
     for _ in pipeline.denoise(pipeline.prepare(prompt="a star", **endless)):
         begun.set()
 
+def batch():
+    [sample] = pipeline.prepare(prompt="a star", num_inference_steps=500, height=128, width=128)
+    with pipeline.batch(sample) as batch:
+        batch.put(sample)
+        while batch.active:
+            batch.step()
+            begun.set()
+
 threading.Thread(target=locals()[sys.argv[2]], daemon=True).start()
 assert begun.wait(60)
+time.sleep(0.1)  # it is in the midst of an evaluation
 """
 
 
-@pytest.mark.parametrize("what", ["call", "steps"])
+@pytest.mark.parametrize("what", ["call", "steps", "batch"])
 def test_a_program_that_ends_while_a_daemon_thread_draws(what: str) -> None:
     command = [sys.executable, "-c", LEAVE, str(bundle_of("sd1")), what]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)

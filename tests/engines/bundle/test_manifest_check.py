@@ -2,8 +2,10 @@
 
 import contextlib
 import copy
+import hashlib
 import json
 import random
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 from sdengine.engines.bundle.bundle import Bundle
-from sdengine.engines.bundle.manifest import SCHEMA
+from sdengine.engines.bundle.manifest import SCHEMA, written_manifest
 from sdengine.engines.errors import BundleError, DamagedBundleError, SdengineError
 from sdengine.runtime import Pipeline
 
@@ -49,6 +51,19 @@ def _change(folder: Path, *changes: tuple[str, Any]) -> None:
 def test_no_manifest(folder: Path, text: str) -> None:
     (folder / "manifest.json").write_text(text)
     with pytest.raises(DamagedBundleError, match=r"manifest\.json cannot be read"):
+        Bundle(folder)
+
+
+@pytest.mark.parametrize("name", ["family", "class_name", "sha256"])
+def test_a_name_that_occurs_twice(folder: Path, name: str) -> None:
+    """Two values for one name are refused, also where the checksum fits; which one is meant is not guessed."""
+    text = written_manifest((folder / "manifest.json").read_bytes()).text.rstrip().removesuffix(b"}")
+    value = re.search(rb'"%s": "([^"]*)"' % name.encode(), text)
+    assert value is not None
+    text = text.replace(value[0], b'"%s": "other", %s' % (name.encode(), value[0]), 1)
+    text += b', "checksum": "%s"}' % hashlib.sha256(text).hexdigest().encode()
+    (folder / "manifest.json").write_bytes(text)
+    with pytest.raises(DamagedBundleError, match=f"manifest.json cannot be read: the name '{name}' occurs twice"):
         Bundle(folder)
 
 

@@ -428,7 +428,7 @@ def test_a_missing_file_is_named(folder_of: FolderOf, tmp_path: Path, gone: str,
         open_checkpoint(folder)
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", "[" * 200_000])
+@pytest.mark.parametrize("content", ["{", "[1]", "[" * 200_000, '{"a": 1, "a": 2}'])
 def test_a_damaged_json_file(folder_of: FolderOf, tmp_path: Path, content: str) -> None:
     folder = _copy(folder_of("sd1"), tmp_path)
     (folder / "unet" / "config.json").write_text(content)
