@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, UsageError
 from ..files.json_data import json_data
+from ..scalars import shortened
 from .change import Scaling
 
 __all__ = ["CONFIG", "config_beside", "configs_in", "scaling_of"]
@@ -16,6 +17,19 @@ CONFIG = "adapter_config.json"
 _PATTERNS = ("rank_pattern", "alpha_pattern")
 _FIELDS = ("r", "lora_alpha", "alpha", *_PATTERNS, "use_rslora")
 _HEADER = "lora_adapter_metadata"
+_KINDS = ("LORA", "LOHA", "LOKR", "IA3")
+_OTHER_WEIGHTS = ("pissa", "corda", "olora", "loftq", "lora_ga")
+"""Beginnings of ``init_lora_weights`` with which PEFT changes the checkpoint's own weights before it trains."""
+_OTHER_FORMULAS = (
+    "use_qalora",
+    "alora_invocation_tokens",
+    "monteclora_config",
+    "use_bdlora",
+    "arrow_config",
+    "kasa_config",
+    "layer_replication",
+)
+"""Fields with which the same names of tensors mean something else."""
 
 Config = Mapping[str, Any]
 
@@ -24,6 +38,7 @@ def config_beside(file: Path) -> Config | None:
     """Return the configuration in a folder of PEFT, or None.
 
     Raises:
+        UsageError: it is of a kind that cannot be applied.
         CheckpointError: it cannot be read.
 
     """
@@ -35,6 +50,7 @@ def configs_in(file: Path, metadata: Mapping[str, str]) -> dict[str, Config]:
     """Return the configurations in a header, by network; under "" where it names none.
 
     Raises:
+        UsageError: one is of a kind that cannot be applied.
         CheckpointError: they cannot be read.
 
     """
@@ -66,6 +82,7 @@ def scaling_of(config: Config, module: str) -> Scaling:
 
 def _checked(file: Path, config: dict[str, Any]) -> Config:
     """Return what scaling needs of a configuration, without entries that are null."""
+    _refuse(file, config)
     known = {name: config[name] for name in _FIELDS if config.get(name) is not None}
     for name, value in known.items():
         numbers = value.values() if name in _PATTERNS and isinstance(value, dict) else [value]
@@ -79,6 +96,26 @@ def _checked(file: Path, config: dict[str, Any]) -> Config:
             except re.error as error:
                 raise CheckpointError(f"{file}: {name} of its adapter: {pattern!r} is no pattern: {error}") from error
     return known
+
+
+def _refuse(file: Path, config: Config) -> None:
+    """Refuse what a file's tensors alone would not show: that they mean something else, or are not all."""
+    kind = str(config.get("peft_type") or _KINDS[0]).rpartition(".")[2].upper()
+    if kind not in _KINDS:
+        raise UsageError(f"{file}: it is of PEFT's kind {kind}, which cannot be applied; {', '.join(_KINDS)} can")
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(_OTHER_WEIGHTS):
+        raise UsageError(
+            f"{file}: it was trained over weights that are not the checkpoint's (init_lora_weights: {start}) and "
+            "cannot be applied to those; PEFT converts it: save_pretrained(path_initial_model_for_weight_conversion=)"
+        )
+    for field in _OTHER_FORMULAS:
+        if config.get(field):
+            raise UsageError(f"{file}: it was trained with PEFT's {field}, which cannot be applied")
+    for field, none in (("modules_to_save", None), ("bias", "none")):
+        if config.get(field) and config[field] != none:
+            what = f"{field}: {shortened(config[field])}"
+            raise UsageError(f"{file}: parts of the networks were trained beside it ({what}), which cannot be applied")
 
 
 def _parsed(file: Path, text: str | bytes) -> dict[str, Any]:

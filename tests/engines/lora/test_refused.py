@@ -163,6 +163,32 @@ def test_configurations_that_mean_nothing(config: dict[str, object], message: st
         read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"peft_type": "VBLORA"}, "it is of PEFT's kind VBLORA, which cannot be applied; LORA, LOHA, LOKR, IA3 can"),
+        ({"init_lora_weights": "pissa_niter_4"}, r"trained over weights that are not the checkpoint's .*pissa_niter_4"),
+        ({"init_lora_weights": "olora"}, r"trained over weights that are not the checkpoint's"),
+        ({"kasa_config": {"beta": 1}}, "trained with PEFT's kasa_config"),
+        ({"modules_to_save": ["conv_in"]}, r"trained beside it \(modules_to_save: \['conv_in'\]\)"),
+        ({"bias": "all"}, r"trained beside it \(bias: 'all'\)"),
+    ],
+)
+@pytest.mark.parametrize("place", ["beside", "in the header"])
+def test_configurations_of_what_cannot_be_applied(
+    place: str, config: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    """The tensors alone look like a LoRA's."""
+    config = {"r": 3, "lora_alpha": 3, "peft_type": "LORA", "init_lora_weights": "gaussian", "bias": "none"} | config
+    header = {f"unet.{name}": value for name, value in config.items()}
+    metadata = {"lora_adapter_metadata": json.dumps(header)} if place == "in the header" else None
+    file = kohya_lora("sd1", tmp_path / "adapter_model.safetensors", alpha=None, metadata=metadata)
+    if place == "beside":
+        (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match=message):
+        read(file)
+
+
 @pytest.mark.parametrize("name", ["a\0b", "a" * 5000, "none"])
 def test_there_is_no_such_file(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no LoRA"):
