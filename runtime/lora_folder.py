@@ -53,6 +53,14 @@ class LoraFolder:
             raise UsageError(f"there are several LoRAs {name!r} in {self.path}: {longer}; name one of these")
         return paths[0] if paths else None
 
+    def name_in(self, text: str) -> str:
+        """Return the longest name with which a text begins, before a colon or its end: names may have colons, too.
+
+        Where there is none, what is before the first colon.
+        """
+        names = (name for name in self._by_name() if f"{text}:".startswith(f"{name}:"))
+        return max(names, key=len, default=text.partition(":")[0])
+
     def file(self, name: str) -> Path:
         """Return the LoRA of a name.
 

@@ -49,15 +49,19 @@ class Merge:
 
 
 def merges(loras: Sequence[tuple[Lora, Strengths]]) -> Iterator[Merge]:
-    """Yield what is to be done, weight by weight; what has strength 0 is left out, as if it were not there."""
-    by_weight: dict[tuple[str, str], list[tuple[StoredFile, Change, float]]] = {}
+    """Yield what is to be done, weight by weight; what has strength 0 is left out, as if it were not there.
+
+    They are summed in the order of their contents, so that the order in which they are named makes no difference.
+    """
+    by_weight: dict[tuple[str, str], list[tuple[str, float, StoredFile, Change]]] = {}
     for lora, strengths in loras:
         for file, change in lora.changes:
             strength = strengths.of(change.network, change.name)
             if strength:
-                by_weight.setdefault((change.network, change.name), []).append((file, change, strength))
-    for (network, name), parts in by_weight.items():
-        yield Merge(network=network, name=name, parts=tuple(parts))
+                by_weight.setdefault((change.network, change.name), []).append((lora.sha256, strength, file, change))
+    for (network, name), unordered in by_weight.items():
+        parts = tuple((f, change, s) for _, s, f, change in sorted(unordered, key=lambda part: part[:2]))
+        yield Merge(network=network, name=name, parts=parts)
 
 
 def rounded(

@@ -17,7 +17,7 @@ from .strength import Strengths
 
 __all__ = ["networks_of", "with_loras"]
 
-_FORMAT = "1"
+_FORMAT = "2"
 """Raised when the same files would make other weights."""
 
 
@@ -53,7 +53,10 @@ def with_loras(bundle: Bundle, loras: Sequence[tuple[Lora, Strengths]], *, check
     overlays = {}
     for network, own in by_network.items():
         recipe = "\n".join(
-            [_FORMAT, *(f"{lora.sha256} {s.of_network(network)}" for lora, s in loras if network in lora.networks)]
+            [
+                _FORMAT,
+                *sorted(f"{lora.sha256} {s.of_network(network)}" for lora, s in loras if network in lora.networks),
+            ]
         )
         stored = open_stored(bundle.checked_weights(network), mapped=True)
         overlays[network] = _overlay(hashlib.sha256(recipe.encode()).hexdigest(), stored, own)

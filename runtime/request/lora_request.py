@@ -58,7 +58,9 @@ def _without_tags(request: Request, folder: LoraFolder) -> tuple[Request, list[t
 
 
 def _source(tag: str, folder: LoraFolder) -> tuple[Any, Strength]:
-    name, *rest = tag.split(":")
+    tag = tag.strip()
+    name = folder.name_in(tag)
+    _, *rest = tag[len(name) :].split(":")
     numbers: dict[str, float] = {}
     for position, text in enumerate(rest):
         key, sign, value = text.rpartition("=")

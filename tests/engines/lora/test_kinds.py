@@ -1,5 +1,6 @@
 """LoRA's relatives, as LyCORIS makes and applies them, weight by weight."""
 
+import itertools
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,7 +136,7 @@ def test_differences_of_norms_and_biases(tmp_path: Path) -> None:
 
 def test_several_are_summed_from_the_exported_weight(tmp_path: Path) -> None:
     files = []
-    for case in ("dora", "loha"):
+    for case in ("dora", "loha", "lokr"):
         algorithm, options = CASES[case]
         tensors = {}
         for name, _, wrapped in lycoris_modules(algorithm, **options):
@@ -146,11 +147,15 @@ def test_several_are_summed_from_the_exported_weight(tmp_path: Path) -> None:
         files.append(tmp_path / f"{case}.safetensors")
         save_file(tensors, files[-1])
     base = weights_of("sd1")["unet"]
-    one, two = (merged("sd1", file)["unet"] for file in files)
-    for order in (files, files[::-1]):
-        both = merged("sd1", *order)["unet"]
-        for name, weight in both.items():
-            np.testing.assert_allclose(weight, one[name] + two[name] - base[name], atol=2e-5 * np.abs(weight).max())
+    each = [merged("sd1", file)["unet"] for file in files]
+    loras = list(zip(files, (1.0, -0.3, 1.7), strict=True))
+    expected = merged("sd1", *loras)["unet"]
+    for order in itertools.permutations(loras):
+        for name, weight in merged("sd1", *order)["unet"].items():
+            np.testing.assert_array_equal(weight, expected[name], "to the bit, whatever the order")
+    for name, weight in expected.items():
+        total = sum(s * (one[name] - base[name]) for one, (_, s) in zip(each, loras, strict=True))
+        np.testing.assert_allclose(weight, base[name] + total, atol=2e-5 * np.abs(weight).max())
 
 
 def test_an_embedding_of_peft(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from sdengine.runtime.lora_set import LoraSources
 from sdengine.runtime.request.lora_request import loras_of_request
 from sdengine.runtime.request.request import Request
 
-FILES = ("a", "b.v1.2", "ü 名", "x/c", "y/c")
+FILES = ("a", "b.v1.2", "ü 名", "x/c", "y/c", "e:f", "e:2")
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,9 @@ def _both(te: float, unet: float) -> dict[str, float]:
         ("one <lora: a : -1.5 >two", "one two", "a", -1.5),
         ("<lora:b.v1.2:0.5>", "", "b.v1.2", 0.5),
         ("<lora:ü 名:1>", "", "ü 名", 1.0),
+        ("<lora:e:f>", "", "e:f", 1.0),
+        ("<lora:e:f.pt:0.5>", "", "e:f", 0.5),
+        ("<lora:e:2:te=2:unet=1>", "", "e:2", _both(2.0, 1.0)),
         ("<lora:x/c.pt>", "", "x/c", 1.0),
         ("<lora:a:1:unet=0.5>", "", "a", _both(1.0, 0.5)),
     ],
@@ -50,6 +53,7 @@ def test_what_a_tag_means(prompt: str, left: str, name: str, strength: Any, fold
         ("a:te=1:te=2", "has two strengths for te"),
         ("a:1:2:3", "write <lora:NAME:STRENGTH>"),
         ("b:1", "there is no LoRA 'b'"),
+        ("e:3", "there is no LoRA 'e'"),
         (":1", "there is no LoRA ''"),
         ("c", "several LoRAs 'c' .*x/c.pt, y/c.pt"),
     ],
