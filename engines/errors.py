@@ -4,6 +4,7 @@
 
     SdengineError                 exit status 1
     ├── UsageError                exit status 2: an argument or a request that cannot be met
+    │   └── LoraError               weights cannot be made with these LoRAs; no other engine is tried
     ├── CheckpointError           the checkpoint is missing, incomplete or of an unknown family
     ├── ExportError               a component could not be traced, written or verified
     ├── BundleError               the bundle is missing or of another schema, or does not hold what is requested
@@ -23,6 +24,7 @@ __all__ = [
     "EngineError",
     "EngineUnavailableError",
     "ExportError",
+    "LoraError",
     "NonFiniteError",
     "SdengineError",
     "UsageError",
@@ -40,6 +42,10 @@ class UsageError(SdengineError, ValueError):
     """An argument or a request that cannot be met."""
 
     exit_status = 2
+
+
+class LoraError(UsageError):
+    """Weights cannot be made with these LoRAs, whatever the engine."""
 
 
 class CheckpointError(SdengineError):

@@ -12,7 +12,16 @@ from typing import Any, Literal, get_args
 
 from .bundle.bundle import PRECISIONS, Bundle
 from .engine import Engine
-from .errors import DamagedBundleError, EngineError, EngineUnavailableError, SdengineError, UsageError, nearest
+from .errors import (
+    CheckpointError,
+    DamagedBundleError,
+    EngineError,
+    EngineUnavailableError,
+    LoraError,
+    SdengineError,
+    UsageError,
+    nearest,
+)
 from .opening_options import OpeningOptions
 
 __all__ = [
@@ -168,6 +177,8 @@ def open_engine(
 
     Raises:
         DamagedBundleError: a file that the engine reads is not what was exported; no other engine is tried.
+        CheckpointError: a LoRA's file cannot be read.
+        LoraError: a weight becomes too large with a LoRA.
         UsageError: an unknown engine, or an option that the named engine does not have.
         EngineError: no engine that is allowed can run the component; the reasons are listed.
 
@@ -180,8 +191,8 @@ def open_engine(
         try:
             accepted = _accepted(name, set_options, named=name == engine)
             opened = _open(bundle, component, name, precision, accepted, named=name == engine)
-        except DamagedBundleError:
-            raise  # no other engine is tried: it would run what was not exported
+        except (DamagedBundleError, CheckpointError, LoraError):
+            raise  # no other engine is tried: it would run what was not exported, or read the same LoRA
         except SdengineError as error:
             if policy == "error":
                 raise

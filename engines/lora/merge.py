@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UsageError
+from ..errors import LoraError
 from ..files.stored_file import StoredFile
 from .change import Change
 from .file import Lora
@@ -70,14 +70,14 @@ def rounded(
     """Round a merged weight to the type that it is stored in.
 
     Raises:
-        UsageError: it is out of the type's range.
+        LoraError: it is out of the type's range.
 
     """
     stored = convert(values)
     if not _finite(values if dtype == "BF16" else stored):  # bfloat16 is bits here, and has float32's range
         files = ", ".join(dict.fromkeys(file.path.name for file, _, _ in merge.parts))
         larger = ", or export with --precision fp32" if dtype == "F16" else ""
-        raise UsageError(
+        raise LoraError(
             f"{merge.name} of the {merge.network} becomes too large for {dtype} with {files}: apply less of it{larger}"
         )
     return stored

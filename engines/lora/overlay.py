@@ -43,7 +43,7 @@ def with_loras(bundle: Bundle, loras: Sequence[tuple[Lora, Strengths]], *, check
         check: compute all of them now as well, so that none fails when engines are opened later.
 
     Raises:
-        UsageError: with ``check``: a weight becomes too large for its type.
+        LoraError: with ``check``: a weight becomes too large for its type.
         DamagedBundleError: the bundle's weights are not those that were exported.
 
     """

@@ -13,7 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
-from sdengine.engines.errors import CheckpointError, EngineError, NonFiniteError, UsageError
+from sdengine.engines.errors import CheckpointError, EngineError, LoraError, NonFiniteError, UsageError
 from sdengine.engines.registry import ENGINES
 from sdengine.runtime import Pipeline, open_engines
 
@@ -288,8 +288,16 @@ def test_a_file_that_is_written_to_while_it_is_read(pipe: Pipeline, folder: Path
 def test_numbers_that_overflow_name_the_loras(pipe: Pipeline) -> None:
     with pytest.raises(NonFiniteError, match=r"use another engine; or apply less of the LoRAs \(a\)"):
         drawn(pipe, loras=[("a", 1e20)])
-    with pytest.raises(UsageError, match=r"too large for F32 with a\.safetensors: apply less of it"):
+    with pytest.raises(LoraError, match=r"too large for F32 with a\.safetensors: apply less of it"):
         drawn(pipe, loras=[("a", 1e39)])
+
+
+def test_no_other_engine_is_tried_where_a_lora_is_the_cause(folder: Path) -> None:
+    with Pipeline.load(bundle_of("sd1"), threads=1) as pipe:
+        before, ran = drawn(pipe), pipe.components.ran
+        with pytest.raises(LoraError, match=r"^\S+ of the \w+ becomes too large for F32 with a\.safetensors"):
+            pipe.set_loras([(folder / "a.safetensors", 1e39)])
+        assert np.array_equal(drawn(pipe), before) and pipe.components.ran == ran
 
 
 def test_low_memory(folder: Path) -> None:
