@@ -125,6 +125,7 @@ def find_departure(
         if any(d.departs for d in described):
             break
     over = [d for d in described_layers.values() if d.departs]
+    notes += _altered_within_tolerance(altered, over, settings.show)
     departure = Departure(
         component=component,
         engine=engine,
@@ -204,6 +205,14 @@ def _at(bundle: Bundle, spec: ComponentSpec, size: tuple[int, int] | None) -> Co
 def _compared_outputs(subject: Subject, engine: Engine, against: str, tolerance: float) -> dict[str, LayerComparison]:
     names = [tensor.name for tensor in subject.spec.outputs]
     return compare(reference_runner(subject, against, names), engine_runner(subject, engine), subject.inputs, tolerance)
+
+
+def _altered_within_tolerance(altered: Mapping[str, str], over: Collection[LayerDifference], most: int) -> list[str]:
+    """Return remarks about nodes that are not as traced, though their values are within tolerance or unseen."""
+    departed = {d.value for d in over}
+    names = [name for name in altered if name not in departed]
+    remarks = [f"{name} is not over tolerance, but {altered[name]}" for name in names[:most]]
+    return remarks + ([f"so are {len(names) - most} other nodes"] if len(names) > most else [])
 
 
 def _described(

@@ -71,6 +71,14 @@ def test_a_graph_that_is_whole_does_not_depart() -> None:
         assert "contrib" in found.ran or found.graph in found.ran or component != "denoiser"
 
 
+def test_a_node_that_is_not_as_traced_is_named_within_tolerance_too(tmp_path: Path) -> None:
+    path, name = spoilt(bundle_of("sd1"), tmp_path, "text_encoder", _epsilon, contrib=False)
+    found = find_departure(Bundle(path), "text_encoder", "openvino", DebugSettings(precision="fp32", tolerance=100.0))
+    assert not found.departs
+    [note] = [note for note in found.notes if name in note]
+    assert "the network is traced to one with epsilon" in note
+
+
 def test_bytes_may_round_to_either_side() -> None:
     found = find_departure(Bundle(bundle_of("sd1")), "vae_decoder", "openvino", DebugSettings(precision="fp32"))
     assert not found.departs, found.first

@@ -36,6 +36,7 @@ class Contender:
     Attributes:
         name: in tables.
         draw: (prompt, seed, batch) -> what was drawn.
+        latents: (prompt, seed) -> float32 [steps, C, h, w], what each step has left of one image.
         close: releases it.
         opened: seconds that loading took, without imports.
 
@@ -43,6 +44,7 @@ class Contender:
 
     name: str
     draw: Callable[[str, int, int], Drawn]
+    latents: Callable[[str, int], NDArray[np.float32]]
     close: Callable[[], None]
     opened: float
 
@@ -71,13 +73,26 @@ def sdengine_pipeline(name: str, bundle: Path, settings: dict[str, Any], **openi
         stages = {name: getattr(times, name) / 1e3 for name in ("text", "condition", "denoise", "decode")}
         return Drawn(images=np.stack([np.asarray(i) for i in result.images]), seconds=seconds, stages=stages)
 
-    return Contender(name=name, draw=draw, close=pipe.close, opened=opened)
+    def latents(prompt: str, seed: int) -> NDArray[np.float32]:
+        seen: list[Any] = []
+
+        def take(_pipe: Any, _step: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            seen.append(np.array(tensors["latents"][0]))
+            return {}
+
+        pipe(prompt, seed=seed, callback_on_step_end=take, **settings)
+        return np.stack(seen)
+
+    return Contender(name=name, draw=draw, latents=latents, close=pipe.close, opened=opened)
 
 
 def diffusers_pipeline(
-    name: str, checkpoint: Path, settings: dict[str, Any], *, device: str, dtype: str, compiled: bool
+    name: str, checkpoint: Path, settings: dict[str, Any], *, device: str, dtype: str, compiled: str
 ) -> Contender:
     """Open a checkpoint with diffusers, in channels-last order; compiled as its documentation advises.
+
+    It starts from the noise that torch draws in float32, as sdengine does. Left alone, diffusers draws it in the type
+    of the weights, and torch's CPU generator then gives other numbers, which have nothing to do with float32's.
 
     Args:
         name: in tables.
@@ -85,7 +100,8 @@ def diffusers_pipeline(
         settings: of a call.
         device: where it runs.
         dtype: of its weights, by torch's name.
-        compiled: fuse the projections and compile UNet and decoder with ``max-autotune``.
+        compiled: ``compiled`` fuses the projections and compiles UNet and decoder with ``max-autotune``; ``blocks``
+            compiles the UNet's transformer blocks, which takes much less time; empty compiles nothing.
 
     """
     import torch
@@ -96,7 +112,9 @@ def diffusers_pipeline(
     pipe.set_progress_bar_config(disable=True)
     pipe.unet.to(memory_format=torch.channels_last)
     pipe.vae.to(memory_format=torch.channels_last)
-    if compiled:
+    if compiled == "blocks":
+        pipe.unet.compile_repeated_blocks(fullgraph=True)
+    elif compiled:
         pipe.fuse_qkv_projections()
         pipe.unet = torch.compile(pipe.unet, mode="max-autotune", fullgraph=True)
         pipe.vae.decode = torch.compile(pipe.vae.decode, mode="max-autotune", fullgraph=True)
@@ -104,15 +122,29 @@ def diffusers_pipeline(
     stages: dict[str, float] = {}
     pipe.encode_prompt = _timed(pipe.encode_prompt, "text", stages, device)
     pipe.vae.decode = _timed(pipe.vae.decode, "decode", stages, device)
+    shape = (1, pipe.unet.config.in_channels, *(settings[s] // pipe.vae_scale_factor for s in ("height", "width")))
+
+    def noise(seed: int, batch: int) -> Any:
+        each = [torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed + i)) for i in range(batch)]
+        return torch.cat(each).to(getattr(torch, dtype))
 
     def draw(prompt: str, seed: int, batch: int) -> Drawn:
         stages.clear()
-        generators = [torch.Generator("cpu").manual_seed(seed + i) for i in range(batch)]
         begin = time.perf_counter()
-        images = pipe(prompt, generator=generators, num_images_per_prompt=batch, **settings).images
+        images = pipe(prompt, latents=noise(seed, batch), num_images_per_prompt=batch, **settings).images
         seconds = time.perf_counter() - begin
         parts = {**stages, "denoise": seconds - sum(stages.values())}  # and what is around it
         return Drawn(images=np.stack([np.asarray(i) for i in images]), seconds=seconds, stages=parts)
+
+    def latents(prompt: str, seed: int) -> NDArray[np.float32]:
+        seen: list[Any] = []
+
+        def take(_pipe: Any, _step: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            seen.append(tensors["latents"][0].float().cpu().numpy())
+            return {}
+
+        pipe(prompt, latents=noise(seed, 1), callback_on_step_end=take, output_type="latent", **settings)
+        return np.stack(seen)
 
     def close() -> None:
         nonlocal pipe
@@ -120,7 +152,7 @@ def diffusers_pipeline(
         if device != "cpu":
             torch.cuda.empty_cache()
 
-    return Contender(name=name, draw=draw, close=close, opened=opened)
+    return Contender(name=name, draw=draw, latents=latents, close=close, opened=opened)
 
 
 def _timed(function: Callable[..., Any], stage: str, stages: dict[str, float], device: str) -> Callable[..., Any]:

@@ -1,79 +1,78 @@
 """A checkpoint of published size, drawn by everyone in turns."""
 
-from dataclasses import dataclass
-from typing import Any
+import time
 
-from .contenders import Contender, diffusers_pipeline, sdengine_pipeline
-from .prepare import PRECISION, checkpoint_at, wait_for
+from .cases import GRAPHS, Case, open_contender, settings_of
+from .compiled import Compiling
+from .prepare import bundle_at, wait_for
 from .profile import profile_image
 from .race import Race
 from .record import Record
+from .rounding import compare_rounding
 from .setting import Setting
 
-__all__ = ["Case", "run_case"]
+__all__ = ["run_case"]
 
-_GRAPHS = ("off", "step", "loop")
-_PATIENCE = 60
-"""Seconds without which compiling is not begun."""
-_DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """What is drawn.
-
-    Attributes:
-        kind: of checkpoint.
-        size: of the square image, in pixels.
-        steps: of the solver.
-        guidance: scale.
-        batches: images of a call.
-        rounds: of each comparison, as far as time goes.
-
-    """
-
-    kind: str
-    size: int
-    steps: int
-    guidance: float
-    batches: tuple[int, ...]
-    rounds: int
+_AFTERWARDS = 60.0
+"""Seconds that are left to what comes after those that compile."""
+_LAST = 20.0
+"""Seconds without which no race with those that compile is begun."""
 
 
 def run_case(setting: Setting, record: Record, case: Case) -> None:
-    """Measure those first that need no patience, then diffusers compiled, then the rest as far as time goes."""
-    tiny = setting.scale == "tiny"
-    size = 64 if tiny else case.size
-    settings = {"height": size, "width": size, "guidance_scale": case.guidance}
-    settings["num_inference_steps"] = 2 if tiny else case.steps
-    bundle = wait_for(setting, case.kind, record)
-    race = Race(record, f"{case.kind} {size}x{size}, {settings['num_inference_steps']} steps", setting.device)
+    """Measure those first that need no compiling, then each that is compiled as it gets ready, then the rest."""
+    wait_for(bundle_at(setting, case.kind), setting, case.kind, record)
+    settings = settings_of(setting, case)
+    what = f"{case.kind} {settings['height']}x{settings['width']}, {settings['num_inference_steps']} steps"
+    race, compiling = Race(record, what, setting.device), Compiling(setting, case.kind)
+    try:
+        with compiling.stopped():
+            for name in ("diffusers", *GRAPHS):
+                race.enter(name, lambda name=name: open_contender(setting, case, name))  # type: ignore[misc]
+            ready = _enter_those_that_are_done(race, compiling, record)
+            race.run(["diffusers", *GRAPHS, *ready], rounds=case.rounds)
+            if {"diffusers", "sdengine-step"} <= race.open.keys() and record.left > _AFTERWARDS:
+                half = race.open["diffusers"]
+                if not setting.gpu:  # there diffusers races in float32
+                    half = open_contender(setting, case, "diffusers", dtype="bfloat16")
+                compare_rounding(setting, record, case, race.open["sdengine-step"], half)
+        _race_with_compiled(race, compiling, record, case, until=_AFTERWARDS)
+        with compiling.stopped():
+            for batch in case.batches:
+                if batch != 1 and record.left > 40:
+                    race.run(["diffusers", "sdengine-step"], rounds=2, batch=batch)
+            if setting.gpu and record.left > 15:
+                with record.check(f"{case.kind}: where the time of an image goes"):
+                    profile_image(record, open_contender(setting, case, "sdengine-off"), case.kind)
+        _race_with_compiled(race, compiling, record, case, until=_LAST)
+        for name in compiling.names:
+            record.skipped(
+                name,
+                f"{compiling.state(name)['state']} when time was up, of which it was stopped for "
+                f"{compiling.stopped_s:.0f} s; a run with the same --work and --sections {case.kind} continues",
+            )
+    finally:
+        race.close()
 
-    def ours(name: str, **options: Any) -> Contender:
-        opening = {"engine": "torch", "device": setting.device, "precision": PRECISION, **options}
-        return sdengine_pipeline(name, bundle, settings, **opening)
 
-    def theirs(name: str, *, compiled: bool) -> Contender:
-        dtype = "float32" if setting.device == "cpu" else _DTYPES[PRECISION]
-        checkpoint = checkpoint_at(setting, case.kind)
-        return diffusers_pipeline(name, checkpoint, settings, device=setting.device, dtype=dtype, compiled=compiled)
+def _enter_those_that_are_done(race: Race, compiling: Compiling, record: Record) -> list[str]:
+    """Let those that have got ready draw their first image for us; return their names."""
+    entered = []
+    for name in compiling.done():
+        compiling.names.remove(name)
+        figures = compiling.state(name).get("figures", {})
+        if race.enter(name, lambda name=name: compiling.contender(name)):  # type: ignore[misc]
+            record.figure("a contender is compiled", contender=name, stopped_s=round(compiling.stopped_s, 1), **figures)
+            entered.append(name)
+    return entered
 
-    race.enter(lambda: theirs("diffusers", compiled=False))
-    for graph in _GRAPHS:
-        race.enter(lambda graph=graph: ours(f"sdengine-{graph}", cuda_graph=graph))  # type: ignore[misc]
-    captured = [f"sdengine-{graph}" for graph in _GRAPHS]
-    race.run(["diffusers", *captured], rounds=case.rounds)
-    if setting.compile and race.enter(lambda: theirs("diffusers-compiled", compiled=True)):
-        race.run(["diffusers", "diffusers-compiled", *captured[1:]], rounds=case.rounds)
-    if setting.gpu and record.left > 15:
-        with record.check(f"{case.kind}: where the time of an image goes"):
-            profile_image(record, ours("profiled", cuda_graph="off"), case.kind)
-    for batch in case.batches:
-        if batch != 1 and record.left > 40:
-            race.run(["diffusers", "sdengine-step"], rounds=2, batch=batch)
-    if setting.compile and record.left > _PATIENCE:
-        if race.enter(lambda: ours("sdengine-compiled", cuda_graph="loop", compile=True)):
-            race.run(["sdengine-loop", "sdengine-compiled", "diffusers-compiled"], rounds=3)
-    elif setting.compile:
-        record.skipped("sdengine compiled", f"{record.left:.0f} s were left")
-    race.close()
+
+def _race_with_compiled(race: Race, compiling: Compiling, record: Record, case: Case, *, until: float) -> None:
+    """Race with those that compile as each gets ready, until so many seconds are left."""
+    while compiling.names and record.left > until:
+        if not compiling.done():
+            time.sleep(0.5)
+            continue
+        with compiling.stopped():
+            if ready := _enter_those_that_are_done(race, compiling, record):
+                race.run(["diffusers", *ready, *GRAPHS[1:]], rounds=case.rounds, keep=until / 2)

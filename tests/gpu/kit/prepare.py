@@ -8,7 +8,7 @@ import traceback
 from pathlib import Path
 
 from .record import Record, Skip
-from .setting import Setting, add_arguments, setting_from
+from .setting import Setting, add_arguments, end_with_parent, setting_from
 
 __all__ = ["PRECISION", "bundle_at", "checkpoint_at", "wait_for"]
 
@@ -28,16 +28,15 @@ def bundle_at(setting: Setting, kind: str) -> Path:
     return setting.work / f"{kind}-bundle"
 
 
-def wait_for(setting: Setting, kind: str, record: Record) -> Path:
-    """Wait until a bundle is there, and return it."""
+def wait_for(folder: Path, setting: Setting, kind: str, record: Record | None = None) -> None:
+    """Wait until a checkpoint or a bundle is there; with a record, as long as its section has time."""
     failed = setting.work / f"{kind}.failed"
-    while not bundle_at(setting, kind).exists():
+    while not folder.exists():
         if failed.exists():
             raise RuntimeError(f"{kind} could not be prepared: {failed.read_text()}")
-        if record.left < 10:
-            raise Skip(f"{bundle_at(setting, kind)} was not there in time; see prepare.log")
+        if record is not None and record.left < 10:
+            raise Skip(f"{folder} was not there in time; see prepare.log")
         time.sleep(0.2)
-    return bundle_at(setting, kind)
 
 
 def _prepare(setting: Setting, kind: str) -> None:
@@ -77,6 +76,7 @@ if __name__ == "__main__":
     parser.add_argument("kinds", nargs="+")
     add_arguments(parser)
     options = parser.parse_args()
+    end_with_parent()
     for each in options.kinds:
         mark = setting_from(options).work / f"{each}.failed"
         mark.unlink(missing_ok=True)

@@ -1,10 +1,18 @@
 """What a section is told about where it runs."""
 
 import argparse
+import ctypes
+import os
+import signal
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-__all__ = ["Setting", "add_arguments", "arguments_of", "setting_from"]
+__all__ = ["PARENT", "Setting", "add_arguments", "arguments_of", "end_with_parent", "setting_from"]
+
+PARENT = "SDENGINE_KIT_PROCESS"
+"""The variable that has the process number of the kit, for those that it starts."""
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,3 +74,10 @@ def arguments_of(setting: Setting) -> list[str]:
         elif value is not None:
             found += [f"--{name}", str(value)]
     return found
+
+
+def end_with_parent() -> None:
+    """Let the kernel end this process when the kit ends, however that happens."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(os.environ.get(PARENT, os.getppid())):  # it has ended already
+        sys.exit("the kit has ended")

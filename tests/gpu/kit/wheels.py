@@ -6,8 +6,28 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-PACKAGES = ("msgspec", "diffusers", "importlib_metadata", "zipp")
-"""Beside torch, transformers, onnx, onnx-ir, ml_dtypes, safetensors, tokenizers, rich, typer and pillow."""
+PRESENT = (
+    "torch",
+    "numpy",
+    "pillow",
+    "rich",
+    "typer",
+    "safetensors",
+    "tokenizers",
+    "onnx",
+    "onnx-ir",
+    "ml_dtypes",
+    "cuda-bindings",
+)
+"""What the kit expects to be there, with what these need; the rest is collected."""
+PACKAGES = (
+    *("msgspec", "threadpoolctl"),
+    *("diffusers", "importlib_metadata", "zipp", "regex", "requests", "urllib3", "certifi", "charset-normalizer"),
+    *("transformers", "lazy-importer"),
+    *("pytest", "pluggy", "iniconfig"),
+)
+"""What sdengine, its exporter, diffusers and the kit's checks need beside that. Of these, the kit uses those that are
+not installed where it runs."""
 _PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014", "manylinux1")
 _LIMIT = 30 << 20
 
