@@ -1,7 +1,10 @@
 """Which graph ONNX Runtime opens on a CPU, and how."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +91,14 @@ def test_static_shapes_are_part_of_the_cache_key(tmp_path: Path, opened: list[st
         latent = np.ones((1, 4, height, 8), np.float32)
         assert run(engine, {"latent": latent})["image"].shape[1] % height == 0
     assert opened == [*["vae_decoder.fp32.contrib.onnx"] * 2, "cached"]
+
+
+def test_the_library_sends_no_usage_data(tmp_path: Path) -> None:
+    """It would begin with a file in the temporary folder."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    code = "import sys; from sdengine.runtime import Pipeline; Pipeline.load(sys.argv[1], engine='onnxruntime').close()"
+    hidden = ("ORT_DISABLE_TELEMETRY", "CI", "GITHUB_ACTIONS")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden} | {"TMPDIR": str(temporary)}
+    subprocess.run([sys.executable, "-c", code, str(bundle_of("sd1"))], env=environment, timeout=200, check=True)
+    assert not list(temporary.iterdir())
