@@ -25,7 +25,7 @@ _WORK = {
 }  # fmt: skip
 """Operators that must run on the GPU. Those that compute shapes belong on the CPU."""
 _RECORD = "session.record_ep_graph_assignment_info"
-_NO_FALLBACK = "session.disable_cpu_ep_fallback"
+"""Makes a session report where each operator runs."""
 
 
 def unavailable() -> str | None:
@@ -83,7 +83,7 @@ class OnnxRuntimeCudaEngine(EngineOnDevice):
             options = _provider_options(self._number, int(shared.stream), limit)
             with shared.held():
                 self._session: Any = open_session(
-                    bundle, component, graph.file, _PROVIDER, options, config=[_placement_option()]
+                    bundle, component, graph.file, _PROVIDER, options, config=[(_RECORD, "1")]
                 )
             _check_placement(component, self._session)
 
@@ -138,14 +138,6 @@ def _provider_options(number: int, stream: int, limit: int) -> dict[str, str]:
     }
 
 
-def _placement_option() -> tuple[str, str]:
-    """Make the session report where each operator runs; a release that cannot must put all of them on the GPU."""
-    import onnxruntime
-
-    reports_placement = hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info")
-    return (_RECORD, "1") if reports_placement else (_NO_FALLBACK, "1")
-
-
 def _check_placement(component: str, session: Any) -> None:
     """Refuse a session that runs on the CPU, or sends work there.
 
@@ -159,10 +151,9 @@ def _check_placement(component: str, session: Any) -> None:
             f"{component}: onnxruntime could not load its {_PROVIDER} and took {session.get_providers()[0]}; CUDA and "
             'cuDNN of the versions that it was built for must be installed: pip install "onnxruntime-gpu[cuda,cudnn]"'
         )
-    assignments = getattr(session, "get_provider_graph_assignment_info", list)
     elsewhere = Counter(
         node.op_type
-        for part in assignments()
+        for part in session.get_provider_graph_assignment_info()
         if part.ep_name != _PROVIDER
         for node in part.get_nodes()
         if node.op_type in _WORK

@@ -63,8 +63,10 @@ def prepared_image(image: Image.Image, what: str, notes: list[str], *, on_white:
     """
     try:
         image.load()
-    except (OSError, SyntaxError, ValueError, AssertionError) as error:
-        reason = str(error) or "its file was closed before it was read"
+    except (AssertionError, AttributeError) as error:  # which of them, depends on Pillow's release
+        raise UsageError(f"{what}: the image cannot be read: its file was closed before it was read") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        reason = str(error) or type(error).__name__
         raise UsageError(f"{what}: the image cannot be read: {reason}") from error
     upright = turned_upright(image, what, notes)
     return _with_known_depth(_on_white(upright) if on_white and _transparent(upright) else upright, what, notes)

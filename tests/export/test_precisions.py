@@ -7,6 +7,7 @@ fused kernels, and those of ONNX Runtime, keep their sums in float32 of themselv
 import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
+from packaging.version import Version
 from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.bundle.graph_file import operators_by_precision, read_graph
 from sdengine.engines.engine import run
@@ -71,6 +72,9 @@ def test_bfloat16_stays_inside_the_graphs() -> None:
         assert "Resize" not in kinds_of(bundle, name, "bf16").get("bf16", set()), "TensorRT resizes no bfloat16"
 
 
+@pytest.mark.skipif(
+    Version(onnx.__version__) < Version("1.23"), reason="ONNX's reference multiplies bfloat16 from onnx 1.23 on"
+)
 @pytest.mark.parametrize("component", ["conditioner", "denoiser", "vae_decoder"])
 def test_bfloat16_graphs_compute_what_torch_computes(component: str) -> None:
     """No engine of a CPU runs them, so ONNX's own reference does."""

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from sdengine.runtime import Pipeline, Result
 
 from ...bundles import bundle_of
@@ -157,6 +159,9 @@ def test_interpolation(more: dict[str, Any]) -> None:
     assert psnr(images, result.images) >= LEAST
 
 
+@pytest.mark.skipif(
+    Version(transformers.__version__) < Version("5.21"), reason="transformers puts images on white from 5.21 on"
+)
 def test_a_transparent_picture_is_mixed_on_white() -> None:
     seen = picture(50, 40)
     seen.putalpha(picture(50, 40, hole=True))

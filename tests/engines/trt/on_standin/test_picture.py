@@ -144,7 +144,8 @@ def test_a_component_without_a_plan_is_drawn_elsewhere(tmp_path: Path, expected:
     path = with_plans("sd1", tmp_path, sizes=((64, 96),), without=("vae_decoder", "conditioner"))
     with Pipeline.load(path, engine="tensorrt", fallback="allow") as pipe:
         found = pipe("a red cube", **SETTINGS)
-    assert np.array_equal(found.images, expected["text"])
+    # ONNX Runtime's graph is fused otherwise than the plans' stand-in; 1.24 rounds them apart by some 1e-6.
+    assert np.allclose(found.images, expected["text"], rtol=0, atol=2e-5)
     assert found.engines["denoiser"] == "tensorrt" != found.engines["vae_decoder"]
     assert {f.component for f in found.fallbacks} == {"vae_decoder", "conditioner"}
 
