@@ -43,6 +43,8 @@ def check_target(target: Path, *, overwrite: bool, foreign: Callable[[Path], lis
         return
     if not target.is_dir():
         raise UsageError(f"{target} is a file; choose another name")
+    if target.is_mount():
+        raise UsageError(f"{target} is where a disk is mounted, which cannot be replaced; choose a folder in it")
     if not overwrite:
         raise UsageError(f"{target} exists already; choose another name, or replace it with --overwrite")
     _refuse_loss(target, target, foreign)
@@ -72,8 +74,10 @@ def whole_folder(target: Path, *, overwrite: bool, foreign: Callable[[Path], lis
         partial, lock = _locked_folder(target)
     except OSError as error:
         raise UsageError(f"cannot write to {target.parent}: {error.strerror}") from error
+    work_done = False
     try:
         yield partial
+        work_done = True
         for file in partial.rglob("*"):
             _sync(file)
         _sync(partial)
@@ -81,7 +85,7 @@ def whole_folder(target: Path, *, overwrite: bool, foreign: Callable[[Path], lis
         _put_in_place(partial, target, foreign)
         _sync(target.parent)
     except OSError as error:
-        if error.errno not in _DISK:
+        if not work_done and error.errno not in _DISK:
             raise
         raise SdengineError(f"{target} could not be written: {error.strerror}") from error
     finally:

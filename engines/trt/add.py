@@ -22,6 +22,9 @@ def add_plan(bundle: Bundle, record: PlanRecord, *, sha256: str, contents: Mappi
         sha256: of the plan.
         contents: other files to write, by name in the bundle; they may exist.
 
+    Raises:
+        OSError: the disk is full; the plan is removed.
+
     """
     source = record.source
     described = _description(source.file)
@@ -48,7 +51,11 @@ def add_plan(bundle: Bundle, record: PlanRecord, *, sha256: str, contents: Mappi
         built = [old for old in manifest.built if old not in replaced] + [entry]
         return msgspec.structs.replace(manifest, built=built, files=files)
 
-    rewrite_manifest(bundle.path, change)
+    try:
+        rewrite_manifest(bundle.path, change)
+    except OSError:  # the disk is full: the manifest does not list the plan
+        bundle.file(source.file).unlink(missing_ok=True)
+        raise
     for old in replaced:
         if old.file != entry.file:
             bundle.file(old.file).unlink(missing_ok=True)

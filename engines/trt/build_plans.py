@@ -10,7 +10,7 @@ import msgspec
 from ..bundle.bundle import Bundle
 from ..bundle.whole_file import write_whole
 from ..cuda.gpu import Gpu, free_memory, gpu_here
-from ..errors import UsageError, nearest
+from ..errors import SdengineError, UsageError, nearest
 from .add import add_plan
 from .build_options import BuildOptions, targets_for
 from .compile import compile_plan
@@ -102,6 +102,7 @@ def build_engines(
         BundleError: the bundle is missing or damaged.
         EngineUnavailableError: the library is not here.
         EngineError: a component cannot be compiled.
+        SdengineError: the bundle cannot be written to, or the disk is full.
 
     """
     library, options = library_of(engine), options or BuildOptions()
@@ -128,9 +129,12 @@ def build_engines(
             raise UsageError(f"the bundle has no component {name!r}; it has {', '.join(known)}{nearest(name, known)}")
     sources = [_source(build, name, precision) for name in names]
     folder = bundle.path / sources[0].folder
-    with _locked_folder(folder, build.report):
-        build = replace(build, bundle=Bundle(bundle_path))  # the other build may have added to it
-        return [_reused(build, source) or _compiled(build, source) for source in sources]
+    try:
+        with _locked_folder(folder, build.report):
+            build = replace(build, bundle=Bundle(bundle_path))  # the other build may have added to it
+            return [_reused(build, source) or _compiled(build, source) for source in sources]
+    except OSError as error:
+        raise SdengineError(f"plans could not be written to {folder}: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager

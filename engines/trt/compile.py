@@ -154,8 +154,13 @@ def _write_plan(module: Any, builder: Any, network: Any, config: Any, target: Pa
     """Build into a file; returns SHA-256 and size, 0 where the build failed.
 
     With a stream the plan is never held in memory as a whole; TensorRT has streams since 10.13.
+
+    Raises:
+        OSError: the file could not be written.
+
     """
     digest = hashlib.sha256()
+    failed: list[OSError] = []
     with target.open("wb") as file:
         if not hasattr(builder, "build_serialized_network_to_stream"):
             plan = builder.build_serialized_network(network, config)
@@ -170,7 +175,13 @@ def _write_plan(module: Any, builder: Any, network: Any, config: Any, target: Pa
 
             def write(self, data: bytes) -> int:
                 digest.update(data)
-                return file.write(data)
+                try:
+                    return file.write(data)
+                except OSError as error:  # the library would print it, and say of itself that it failed
+                    failed.append(error)
+                    return 0
 
         done = builder.build_serialized_network_to_stream(network, config, Writer())
+        if failed:
+            raise failed[0]
         return digest.hexdigest(), file.tell() if done else 0

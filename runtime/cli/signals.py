@@ -57,12 +57,16 @@ def _numbers() -> list[signal.Signals]:
     return [signal.Signals[name] for name in _SIGNALS if hasattr(signal, name)]
 
 
+class _Interrupted(KeyboardInterrupt):
+    """Ctrl-C. Where KeyboardInterrupt itself passes through ``exec``, Python ends the process by SIGINT at its exit."""
+
+
 def _raise(number: int, frame: FrameType | None) -> None:
     global _received
     _received = number
     signal.signal(number, signal.SIG_DFL)
     if number == signal.SIGINT:
-        raise KeyboardInterrupt
+        raise _Interrupted
     raise SystemExit(128 + number)
 
 

@@ -387,3 +387,22 @@ def test_a_folder_without_rights(old: Path) -> None:
             raise AssertionError("begun all the same")
     finally:
         old.parent.chmod(0o755)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+@pytest.mark.parametrize(("bound", "message"), [(False, "is where a disk is mounted"), (True, "could not be written")])
+def test_where_a_disk_is_mounted_nothing_is_replaced(old: Path, bound: bool, message: str) -> None:
+    """A folder of the same disk that is mounted a second time is found out only when it is to be replaced."""
+    how = ["--bind", str(old), str(old)] if bound else ["-t", "tmpfs", "-o", "size=64k", "tmpfs", str(old)]
+    if subprocess.run(["mount", *how], check=False).returncode:
+        pytest.skip("this system mounts nothing here")
+    try:
+        with (
+            pytest.raises(SdengineError, match=message),
+            whole_folder(old, overwrite=True, foreign=foreign_files) as folder,
+        ):
+            shutil.copytree(bundle_of("sdxl"), folder, dirs_exist_ok=True)
+    finally:
+        subprocess.run(["umount", str(old)], check=True)
+    assert _is_one_of_two(old) == "sd1"
+    assert _leftovers(old) == []

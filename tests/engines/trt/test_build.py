@@ -1,5 +1,6 @@
 """Plans are found again by content, replaced as a whole, and refused in the user's terms."""
 
+import resource
 import threading
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import onnx
 import pytest
 from sdengine.engines.bundle.bundle import MANIFEST, Bundle, file_sha256
 from sdengine.engines.bundle.manifest import FileRecord
-from sdengine.engines.errors import BundleError, EngineError, EngineUnavailableError, UsageError
+from sdengine.engines.errors import BundleError, EngineError, EngineUnavailableError, SdengineError, UsageError
 from sdengine.engines.trt import BuildOptions, build_engines
 from sdengine.engines.trt.library import LIBRARIES
 from sdengine.engines.trt.plan_record import read_record
@@ -101,6 +102,21 @@ def test_stopping_leaves_nothing_behind(bundle: Path) -> None:
         build(bundle, progress=stop)
     assert (bundle / MANIFEST).read_bytes() == before
     assert not [file for file in (bundle / "engines").rglob("*") if file.is_file()]
+
+
+@pytest.mark.parametrize("before_the_manifest", [True, False])
+def test_a_full_disk_is_said_and_leaves_nothing_behind(bundle: Path, before_the_manifest: bool) -> None:
+    """Whether the plan is too large, or the manifest that is written after it."""
+    before = (bundle / MANIFEST).read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000 if before_the_manifest else len(before) - 1, hard))
+    try:
+        with pytest.raises(SdengineError, match=r"plans could not be written to .*: File too large"):
+            build(bundle)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (bundle / MANIFEST).read_bytes() == before
+    assert not [file for file in (bundle / "engines").rglob("*.plan") if file.is_file()]
 
 
 def test_progress_counts_up(bundle: Path) -> None:

@@ -38,7 +38,7 @@ number = int(sys.argv[2])
 
 def stopped():
     try:
-        os.kill(os.getpid(), number)
+        exec("os.kill(os.getpid(), number)")  # after which Python ends by SIGINT itself, if it is KeyboardInterrupt
     except BaseException:
         pass
     raise SdengineError("a library is not installed")
