@@ -102,6 +102,8 @@ def find_departure(
         say(f"{component}: {settings.against} in float32")
         outputs = _compared_outputs(subject, e, settings.against, tolerance)
         device, notes = e.device, list(e.notes)
+        if settings.size is not None and not {"h", "w"} & subject.axes.keys():
+            notes.append(f"{component} has no height and width, so that --size has no effect on it")
     del e
     layers = layers_of(subject.model, subject.spec, subject.axes)
     altered = differences_from_trace(subject) if settings.against == "torch" else {}

@@ -67,7 +67,7 @@ def debug(
             if not console.is_terminal:
                 console.print(line, markup=False)
 
-        names = component or list(opened.manifest.components)
+        names = list(dict.fromkeys(component or opened.manifest.components))
         for name in names:
             opened.component(name)
         folders = _folders(save, names)
@@ -108,7 +108,9 @@ def _size(text: str | None) -> tuple[int, int] | None:
 
 
 def _folders(save: Path | None, names: list[str]) -> list[Path | None]:
-    """Return the folder of each component; one that is there already is refused before the work, not after it."""
+    """Return the folder of each component; what cannot be written is refused before the work, not after it."""
+    import os
+
     from ...engines.errors import UsageError
 
     if save is None:
@@ -116,6 +118,9 @@ def _folders(save: Path | None, names: list[str]) -> list[Path | None]:
     folders: list[Path | None] = [save if len(names) == 1 else save / name for name in names]
     if save.exists():
         raise UsageError(f"--save {save}: it exists already")
+    parent = next(folder for folder in save.absolute().parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UsageError(f"--save {save}: {parent} is no folder that can be written")
     return folders
 
 

@@ -56,6 +56,18 @@ def test_polygraphy_agrees_where_nothing_departs(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stdout
 
 
+def test_what_has_no_size_says_that_it_is_ignored_and_a_component_named_twice_is_run_once(tmp_path: Path) -> None:
+    names = ["conditioner", "conditioner"]
+    saved = tmp_path / "deep" / "saved"
+    done = sdengine(
+        "debug", bundle_of("sd1"), *names, "--engine", "openvino", "--size", "64x96", "--save", saved, "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    [component] = json.loads(done.stdout)["components"]
+    assert any("--size has no effect" in note for note in component["notes"])
+    assert (saved / "repeat.sh").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
@@ -64,6 +76,7 @@ def test_polygraphy_agrees_where_nothing_departs(tmp_path: Path) -> None:
         (["denoiser", "--engine", "onnxruntime", "--size", "64"], 2, "write WIDTHxHEIGHT"),
         (["denoiser", "--engine", "onnxruntime", "--against", "onnx"], 2, "did you mean 'onnxruntime'"),
         (["denoiser", "--engine", "tensorrt-rtx"], 1, "GPU"),
+        (["denoiser", "--engine", "onnxruntime", "--save", f"{__file__}/saved"], 2, "no folder that can be written"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else None,
 )
