@@ -10,6 +10,7 @@ __all__ = ["OpeningOptions"]
 
 _THREADS_MOST = 4096
 _BYTES_MOST = 2**63 - 1
+_CUDA_GRAPHS = ("step", "loop", "off")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class OpeningOptions:
         memory_limit: of ONNX Runtime on a GPU: most bytes that a component may take.
 
     Raises:
-        UsageError: ``device`` is none of those.
+        UsageError: ``device`` or ``cuda_graph`` is none of those, or another value is of a wrong type or out of range.
 
     """
 
@@ -39,18 +40,17 @@ class OpeningOptions:
     memory_limit: int | None = None
 
     def __post_init__(self) -> None:
-        """Check what means the same to every engine.
-
-        Raises:
-            UsageError: a number is out of its range, or there is no such device.
-
-        """
+        """Check values, also those that the engine will not use."""
         if self.threads is not None:
             whole_number("threads", self.threads, least=1, most=_THREADS_MOST)
         if self.memory_limit is not None:
-            whole_number("memory_limit", self.memory_limit, least=0, most=_BYTES_MOST)
+            whole_number("memory_limit", self.memory_limit, least=1, most=_BYTES_MOST)
         if self.device is not None and re.fullmatch(r"cpu|cuda(:\d+)?", str(self.device)) is None:
             raise UsageError(f"device={str(self.device)!r} is none of cpu, cuda and cuda:N")
+        if self.cuda_graph is not None and self.cuda_graph not in _CUDA_GRAPHS:
+            raise UsageError(f"cuda_graph={self.cuda_graph!r} is none of {', '.join(_CUDA_GRAPHS)}")
+        if self.compile is not None and not isinstance(self.compile, bool):
+            raise UsageError(f"compile={self.compile!r} must be True, False or None")
 
     @property
     def set_options(self) -> dict[str, object]:

@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from ..engines.bundle.bundle import Bundle
@@ -196,12 +196,12 @@ class Components:
             self._in_use.subtract(names)
             if self.low_memory:
                 for name in [name for name in self._open if not self._in_use[name]]:
-                    self._holders.release(self._open.pop(name))
+                    self._release(name)
 
     @property
     def notes(self) -> list[str]:
         """What the user should know about how components were opened."""
-        engine_notes = (f"{name}: {note}" for name, engine in self._open.items() for note in engine.notes)
+        engine_notes = (note for name in list(self._open) for note in self._notes_of(name))
         auto_notes = [] if self._auto is None or self._auto.note is None else [self._auto.note]
         return [*self.bundle.checks.notes, *auto_notes, *self._notes, *engine_notes]
 
@@ -272,7 +272,7 @@ class Components:
         outputs = self.run(name, inputs)
         with self._opening:
             if not was_open and not self._in_use[name] and name in self._open:
-                self._open.pop(name).close()
+                self._release(name)
         return outputs
 
     def run_into(self, memory: Memory, name: str, inputs: Mapping[str, Buffer]) -> Mapping[str, Buffer]:
@@ -303,8 +303,19 @@ class Components:
         if name not in self.ran:
             self.fallbacks += opened.fallbacks
         self.ran[name] = opened.engine.name
-        for option in opened.unused:
-            self._notes.append(f"{option} is of no use to {opened.engine.name}, which runs {name}")
+        self._remember(f"{option} is of no use to {opened.engine.name}, which runs {name}" for option in opened.unused)
+
+    def _release(self, name: str) -> None:
+        """Close a component, unless others hold its engine; what the engine noted is still told."""
+        self._remember(self._notes_of(name))
+        self._holders.release(self._open.pop(name))
+
+    def _notes_of(self, name: str) -> list[str]:
+        engine = self._open.get(name)
+        return [] if engine is None else [f"{name}: {note}" for note in engine.notes]
+
+    def _remember(self, notes: Iterable[str]) -> None:
+        self._notes += [note for note in notes if note not in self._notes]
 
     def _opened(self, name: str, precision: str | None = None) -> Opened:
         return open_engine(

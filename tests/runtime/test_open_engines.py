@@ -51,6 +51,29 @@ def test_low_memory_closes_after_each_use() -> None:
         assert not opened._open
 
 
+def test_low_memory_tells_what_closed_engines_noted_once() -> None:
+    opened = Components(
+        Bundle(bundle_of("sd1")),
+        engine="torch",
+        precision="fp32",
+        fallback=None,
+        low_memory=True,
+        options=OpeningOptions(cuda_graph="step", device="cpu"),
+    )
+    for _ in range(2):
+        with opened.use("vae_encoder"):
+            pass
+    assert opened.notes == ["vae_encoder: cuda_graph is of no use on a CPU"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"cuda_graph": "always"}, {"compile": "no"}, {"memory_limit": 0}, {"memory_limit": "1GB"}]
+)
+def test_values_are_checked_even_where_they_are_of_no_use(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(options))):
+        OpeningOptions(**options)
+
+
 def test_components_are_opened_at_once_and_a_failure_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     def of_sdxl() -> Components:
         return Components(
