@@ -11,6 +11,7 @@ LyCORIS                     the same, or ``lycoris_M``
 diffusers, PEFT             ``unet.M``, ``text_encoder.E``, ``text_encoder_2.E``, ``base_model.model.M``
 diffusers before PEFT       ``[unet.]...attn1.processor.to_q`` (its keys end in ``_lora.down.weight``)
 ComfyUI                     ``diffusion_model.M``, ``text_encoders.clip_l.transformer.E``
+OneTrainer                  kohya's, or ``lora_unet.M``, ``lora_te1.E``; or ``unet.M``, ``clip_l.E``
 ==========================  ==========================================================================================
 
 ``M`` is diffusers' name or LDM's (SGM's); ``E`` is with or without ``text_model.``.
@@ -30,7 +31,7 @@ Networks = Mapping[str, Mapping[str, tuple[int, ...]]]
 _ATTENTION = re.compile(r"(.+\.attn[12])\.(to_[qkv]|to_out)(?:\.0)?")
 _SELF_ATTENTION = re.compile(r"(.+\.self_attn)\.(q|k|v|out)_proj")
 _BEGINNINGS = {
-    "text_encoder_2": ("lora_te2_", "text_encoder_2.", "clip_g.", "text_encoders.clip_g."),
+    "text_encoder_2": ("lora_te2", "text_encoder_2.", "clip_g.", "text_encoders.clip_g."),
     "text_encoder": ("lora_te", "text_encoder.", "text_model.", "clip_", "text_encoders."),
 }
 _ANY_NETWORK = ("", "base_model.model.")
@@ -78,7 +79,7 @@ def _unet(modules: Sequence[str]) -> Iterator[tuple[str, str]]:
             flat = name.replace(".", "_")
             yield f"lora_unet_{flat}", module
             yield f"lycoris_{flat}", module
-            for prefix in (*_ANY_NETWORK, "unet.", "unet.base_model.model.", "diffusion_model."):
+            for prefix in (*_ANY_NETWORK, "unet.", "unet.base_model.model.", "lora_unet.", "diffusion_model."):
                 yield prefix + name, module
             yield f"model.diffusion_model.{name}", module
         if attention := _ATTENTION.fullmatch(module):
@@ -96,6 +97,7 @@ def _encoder(network: str, encoders: Sequence[str], modules: Sequence[str]) -> I
         *_ANY_NETWORK,
         f"{network}.",
         f"{network}.base_model.model.",
+        *(f"{prefix}." for prefix in (*flat_prefixes, *clips)),
         *(f"{before}{clip}.transformer." for clip in clips for before in ("", "text_encoders.")),
     )
     for module in modules:

@@ -97,6 +97,10 @@ LAYOUTS: dict[str, Callable[[str, str, str], str]] = {
         if n == "unet"
         else f"text_encoders.clip_l.transformer.{m}.{p}"
     ),
+    "onetrainer": lambda n, m, p: f"{'lora_unet' if n == 'unet' else 'lora_te'}.{m}.{p}",
+    "onetrainer, omi": lambda n, m, p: (
+        f"unet.{ldm_modules(modules_of('sd1'))[m]}.{p}" if n == "unet" else f"clip_l.{m}.{p}"
+    ),
     "kohya with ldm names": lambda n, m, p: f"{flat('sd1', n, m, ldm=True)}.{p}",
 }
 
