@@ -55,7 +55,9 @@ def family_of_file(file: StoredFile) -> str | None:
 def family_of_networks(networks: Networks) -> str:
     """Return what these networks are of."""
     width = next((s[1] for n, s in networks.get("unet", {}).items() if n.endswith("attn2.to_k.weight")), None)
-    return _WIDTHS.get(width or 0, f"a model that reads text of width {width}")
+    if width is None:
+        return "Kandinsky"  # its attentions read text and pixels together
+    return _WIDTHS.get(width, f"a model that reads text of width {width}")
 
 
 def checkpoint_in(names: Mapping[str, object]) -> bool:

@@ -152,7 +152,9 @@ def _files(path: Path) -> list[StoredFile]:
 
 def _refuse(file: StoredFile, keys: Keys, known: Mapping[str, Sequence[Target]], networks: Networks) -> None:
     """Refuse a file of which a part could not be applied; say what it is if that is known."""
-    for name in file.tensors:
+    strange = [key for module, parts in keys.modules.items() if module not in known for key in parts.values()]
+    strange += keys.unknown
+    for name in strange:
         for pattern, what in REFUSED:
             if pattern.search(name):
                 raise UsageError(f"{file.path} holds {what} ({name!r}), which cannot be applied")
@@ -161,8 +163,6 @@ def _refuse(file: StoredFile, keys: Keys, known: Mapping[str, Sequence[Target]],
             f"{file.path} holds {keys.repeated[0]!r} beside another tensor for the same part of a layer: several "
             "adapters in one file, or one twice"
         )
-    strange = [key for module, parts in keys.modules.items() if module not in known for key in parts.values()]
-    strange += keys.unknown
     if not strange:
         return
     _refuse_checkpoint(file)

@@ -35,6 +35,7 @@ REFUSED: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\.(?:set_weight|reshape_weight)$", "ComfyUI's replacements of whole weights"),
         (r"^lora_controlnet$", "a Control-LoRA, which is a ControlNet in small"),
         (r"(?:^|\.)zero_convs\.|input_hint_block\.|controlnet_cond_embedding\.", "a ControlNet"),
+        (r"^(?:lora_)?control_?net[._]", "a LoRA for a ControlNet"),
         (r"\.modules_to_save\.|\.base_layer\.", "modules that PEFT saves whole (modules_to_save)"),
         (r"\.lora_(?:A|B)\.(?:weight\.)?(?:absmax|quant_map|SCB)", "a quantised adapter"),
         (r"(?:^|\.)(?:id_encoder|image_proj|ip_adapter)\.", "an IP-Adapter or PhotoMaker"),

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.errors import CheckpointError, UsageError
 from sdengine.engines.files.floats import stored_from
 from sdengine.engines.lora import merges, read_lora, rounded, strengths_of
+from sdengine.engines.lora import networks_of as lora_networks_of
 
-from ...bundles import checkpoint_of
+from ...bundles import bundle_of, checkpoint_of
 from .networks import flat, kohya_lora, merged, networks_of, weights_of
 
 MODULE = "mid_block.attentions.0.proj_in"
@@ -91,6 +93,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], type[Exception], str]] = {
         "is a checkpoint, not a LoRA: `sdengine export",
     ),
     "checkpoint's folder": (lambda folder: checkpoint_of("sd1"), UsageError, "is a checkpoint, not a LoRA"),
+    "LoRA of a ControlNet": (_more(lora_controlnet_conv_in__alpha=[1]), UsageError, "holds a LoRA for a ControlNet"),
     "controlnet": (
         lambda folder: checkpoint_of("controlnet_sd") / "diffusion_pytorch_model.safetensors",
         UsageError,
@@ -104,6 +107,19 @@ def test_bad_files(case: str, tmp_path: Path) -> None:
     make, error, message = BAD[case]
     with pytest.raises(error, match=message):
         read(make(tmp_path))
+
+
+def test_kandinsky(tmp_path: Path) -> None:
+    """Its own LoRAs are read, with a layer that is called as an IP-Adapter's."""
+    networks = lora_networks_of(Bundle(bundle_of("kandinsky")))
+    file = kohya_lora("sd1", tmp_path / "a.safetensors")
+    with pytest.raises(UsageError, match="is for a model that reads text of width 24, not for Kandinsky"):
+        read_lora(file, networks)
+    rows, columns = networks["unet"]["add_embedding.image_proj.weight"]
+    name = "unet.add_embedding.image_proj.lora_"
+    parts = {f"{name}A.weight": np.ones((2, columns), np.float32), f"{name}B.weight": np.ones((rows, 2), np.float32)}
+    save_file(parts, file)
+    assert [change.name for _, change in read_lora(file, networks).changes] == ["add_embedding.image_proj.weight"]
 
 
 def test_of_another_family_says_of_which(tmp_path: Path) -> None:
