@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,10 @@ class Adapters:
     @property
     def sources(self) -> list[tuple[Path, Weight]]:
         """What :meth:`~sdengine.runtime.pipeline.Pipeline.set_loras` takes."""
+        return self.scaled(1.0)
+
+    def scaled(self, scale: float) -> list[tuple[Path, Weight]]:
+        """Return the same with the weights of what is not fused multiplied, as a call's ``scale`` does in diffusers."""
         sources: list[tuple[Path, Weight]] = [
             (one.file, {**_everywhere(one.weights), "scale": one.scale})
             for one in self.fused
@@ -69,8 +74,18 @@ class Adapters:
             if into:
                 whole = len(into) == len(self.components[name])
                 of_each = _everywhere({component: _of(self.weights[name], component) for component in into})
-                sources.append((file, self.weights[name] if whole else of_each))
+                weight = self.weights[name] if whole else of_each
+                sources.append((file, weight if scale == 1.0 else _times(weight, scale)))
         return sources
+
+    def of_call(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a call's settings so that its ``scale`` does not reach what is fused."""
+        kwargs = settings.get("cross_attention_kwargs")
+        scale = kwargs.get("scale") if isinstance(kwargs, Mapping) else None
+        if not self.fused or isinstance(scale, bool) or not isinstance(scale, Real):
+            return dict(settings)
+        others = {name: value for name, value in kwargs.items() if name != "scale"}  # type: ignore[union-attr]
+        return {**settings, "cross_attention_kwargs": others or None, "loras": self.scaled(float(scale))}
 
     def _in(self, name: str) -> list[str]:
         """Return the components in which one is active."""
@@ -187,6 +202,10 @@ def _checked(weight: Any) -> Any:
 def _of(weight: Weight, component: str) -> Weight:
     """Return the weight for one component."""
     return weight.get(component, 1.0) if isinstance(weight, Mapping) else weight
+
+
+def _times(weight: Weight, factor: float) -> Weight:
+    return {**weight, "scale": factor} if isinstance(weight, Mapping) else factor * weight
 
 
 def _everywhere(weights: Mapping[str, Weight]) -> dict[str, Weight]:

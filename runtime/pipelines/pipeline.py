@@ -225,7 +225,8 @@ class DiffusionPipeline(AdapterMethods, EncodePrompt, LastCall, Placement):
         seeded = settings.get("generator") is not None or settings.get("seed") is not None
         if not seeded:
             settings["generator"] = default_generator(self._opening.options.device or "cpu")
-        request = Request.from_settings(**{name: value for name, value in settings.items() if value is not None})
+        own = self._opening.options.adapters.of_call(settings)
+        request = Request.from_settings(**{name: value for name, value in own.items() if value is not None})
         super().__setattr__("_asked", settings)
         pipeline = self._opening.pipeline()
         with self._shown_progress(pipeline, request) as shown:
