@@ -10,6 +10,7 @@ from typing import Any
 from ..spec import ComponentSpec
 from .build_options import BuildOptions
 from .failure import build_error
+from .interrupts import interrupts_stop
 from .library import Library
 from .messages import Messages, Progress, logger_for, monitor_for
 from .parsed_network import layers_by_precision, mark_outputs, parsed_network
@@ -78,22 +79,22 @@ def compile_plan(
     messages = Messages()
     started = time.perf_counter()
     builder = module.Builder(logger_for(module, messages))
-    network, parser = parsed_network(module, builder, graph, spec.name, library.engine, messages)
-    if extra_outputs:
-        mark_outputs(module, network, extra_outputs)
-    config = builder.create_builder_config()
-    _configure(module, config, source.options, targets, workspace, allocates=bool(extra_outputs))
-    for profile in source.profiles:
-        shapes = builder.create_optimization_profile()
-        for name, ends in shapes_of(spec, profile).items():
-            shapes.set_shape(name, *ends)
-        config.add_optimization_profile(shapes)
-    if source.options.timing_cache:
-        config.set_timing_cache(config.create_timing_cache(timing_cache), ignore_mismatch=False)
-    monitor = None if progress is None else monitor_for(module, progress, messages)
-    if monitor is not None:
+    with interrupts_stop(messages):
+        network, parser = parsed_network(module, builder, graph, spec.name, library.engine, messages)
+        if extra_outputs:
+            mark_outputs(module, network, extra_outputs)
+        config = builder.create_builder_config()
+        _configure(module, config, source.options, targets, workspace, allocates=bool(extra_outputs))
+        for profile in source.profiles:
+            shapes = builder.create_optimization_profile()
+            for name, ends in shapes_of(spec, profile).items():
+                shapes.set_shape(name, *ends)
+            config.add_optimization_profile(shapes)
+        if source.options.timing_cache:
+            config.set_timing_cache(config.create_timing_cache(timing_cache), ignore_mismatch=False)
+        monitor = monitor_for(module, progress or _unseen, messages)
         config.progress_monitor = monitor
-    digest, size = _write_plan(module, builder, network, config, target)
+        digest, size = _write_plan(module, builder, network, config, target)
     if messages.stopped_by is not None:
         raise messages.stopped_by
     if size == 0:
@@ -119,6 +120,10 @@ def compile_plan(
         messages=messages,
         timing_cache=timings,
     )
+
+
+def _unseen(phase: str, done: int, steps: int) -> None:
+    """Nobody is told how far the build is."""
 
 
 def _configure(

@@ -25,7 +25,7 @@ class Messages:
         errors: in order.
         activation: bytes of scratch memory at the largest shapes, or None where the library did not report it.
         weights: bytes of weights in the plan, or None.
-        stopped_by: what the progress callback raised.
+        stopped_by: what the progress callback, or a signal's handler, raised.
 
     """
 

@@ -1,10 +1,16 @@
 """Profiles, messages and failures, without the library."""
 
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+
 import msgspec
 import pytest
 from sdengine.engines.spec import AxisRange, ComponentSpec, TensorSpec
 from sdengine.engines.trt.build_options import BuildOptions
 from sdengine.engines.trt.failure import build_error, parse_error
+from sdengine.engines.trt.interrupts import interrupts_stop
 from sdengine.engines.trt.messages import Messages
 from sdengine.engines.trt.profiles import profiles_for, shapes_of
 
@@ -19,6 +25,18 @@ SPEC = ComponentSpec(
     outputs=(TensorSpec("next_state", "float32", ("S", 5, 4, "h", "w")),),
     axes={"S": AxisRange(1, 1, 4), "R": AxisRange(1, 2, 8), "h": AxisRange(4, 8, 17), "w": AxisRange(4, 8, 16)},
 )
+
+
+def test_ctrl_c_stops_a_build_though_the_library_ignores_what_its_callbacks_raise() -> None:
+    def library(callback: Callable[[], object]) -> None:
+        with contextlib.suppress(BaseException):
+            callback()
+
+    messages, before = Messages(), signal.getsignal(signal.SIGINT)
+    with interrupts_stop(messages):
+        library(lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert isinstance(messages.stopped_by, KeyboardInterrupt)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_without_sizes_there_is_one_profile_over_everything() -> None:
