@@ -3,14 +3,14 @@
     python benchmarks/random_checkpoint.py sd15 /tmp/sd15 --dtype fp32
     sdengine export /tmp/sd15 -o /tmp/sd15-bundle --sizes 512x512 --batch 1
     python benchmarks/lora.py /tmp/sd15-bundle [--checkpoint /tmp/sd15] [--engines onnxruntime openvino torch]
-                              [--precision bf16] [--rounds 3] [--repeats 2] [--size 512] [--low-memory]
+                              [--precision bf16] [--rounds 3] [--repeats 2] [--size 512] [--steps 2] [--low-memory]
 
 Two random LoRAs of rank 32 for every matrix and convolution of the UNet and the text encoders are put over the weights
 in turn. Ours: ``Pipeline.set_loras``, from the files to open engines, in place of the LoRA before; "away" is back to
 the bundle's weights. diffusers: ``load_lora_weights`` and ``fuse_lora``; "away" is ``unfuse_lora`` and
 ``unload_lora_weights``, which a change to another LoRA needs first. With ``--size`` also a step, what the first one
-after a change takes beyond it, as engines pack weights when they first run, and one of diffusers with the LoRA beside
-the weights. With ``--low-memory`` components of ours are opened after the change, together, and closed again: so a
+after a change takes beyond it, as engines pack weights when they first run, and in diffusers one with the LoRA fused
+and one with it beside the weights (unfused): the median of ``--steps`` behind the first. With ``--low-memory`` components of ours are opened after the change, together, and closed again: so a
 checkpoint fits of whose weights there is no room for two sets. Each contestant runs in a process of its own; with
 ``--repeats`` they take turns.
 
@@ -20,6 +20,7 @@ changing, and after the last: weights that are mapped from a file are not in it.
 
 import argparse
 import contextlib
+import itertools
 import json
 import re
 import statistics
@@ -96,7 +97,15 @@ def most_memory(most: list[float]) -> Iterator[None]:
 
 
 def ours(
-    engine: str, bundle: str, loras: list[str], rounds: int, size: int | None, precision: str, *, low_memory: bool
+    engine: str,
+    bundle: str,
+    loras: list[str],
+    rounds: int,
+    size: int | None,
+    precision: str,
+    steps: int,
+    *,
+    low_memory: bool,
 ) -> dict[str, list[Any]]:
     """Measure one engine."""
     from sdengine.runtime import Pipeline
@@ -119,9 +128,10 @@ def ours(
             seen["change"].append(clock.read())
             if size is not None:
                 request = {**STEP, "height": size, "width": size, "output_type": "latent", "seed": 1}
-                first, *_, last = pipe(**request, num_inference_steps=3).timings_ms.steps
-                seen["first step"].append((first - last) / 1e3)
-                seen["step"].append(last / 1e3)
+                first, *others = pipe(**request, num_inference_steps=steps + 1).timings_ms.steps
+                step = statistics.median(others) / 1e3
+                seen["first step"].append(first / 1e3 - step)
+                seen["step"].append(step)
         seen["after"] = [memory()]
         clock = Clock()
         change([])
@@ -129,7 +139,9 @@ def ours(
     return seen
 
 
-def diffusers(checkpoint: str, loras: list[str], rounds: int, size: int | None, precision: str) -> dict[str, list[Any]]:
+def diffusers(
+    checkpoint: str, loras: list[str], rounds: int, size: int | None, precision: str, steps: int
+) -> dict[str, list[Any]]:
     """Measure diffusers."""
     import torch
     from diffusers import DiffusionPipeline
@@ -139,10 +151,10 @@ def diffusers(checkpoint: str, loras: list[str], rounds: int, size: int | None, 
     pipe.set_progress_bar_config(disable=True)
 
     def step(size: int) -> float:
-        times = []
-        settings = {**STEP, "height": size, "width": size, "output_type": "latent", "num_inference_steps": 3}
+        times: list[float] = []
+        settings = {**STEP, "height": size, "width": size, "output_type": "latent", "num_inference_steps": steps + 1}
         pipe(**settings, callback_on_step_end=lambda *_: times.append(time.perf_counter()) or {})
-        return float(times[-1] - times[-2])
+        return statistics.median(after - before for before, after in itertools.pairwise(times))
 
     seen: dict[str, list[Any]] = {name: [] for name in ("change", "away", "step", "unfused", "most")}
     seen["before"] = [memory()]
@@ -180,12 +192,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="changes in each process")
     parser.add_argument("--repeats", type=int, default=1, help="processes of each contestant, by turns")
     parser.add_argument("--size", type=int, help="pixels of an image whose steps are measured as well")
+    parser.add_argument("--steps", type=int, default=2, help="that are measured, behind the first")
     parser.add_argument("--low-memory", action="store_true", help="ours opens components only where they are used")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     parser.add_argument("--loras", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only:
-        settings = args.loras, args.rounds, args.size, args.precision
+        settings = args.loras, args.rounds, args.size, args.precision, args.steps
         if args.only == "diffusers":
             print(json.dumps(diffusers(args.checkpoint, *settings)))
         else:
@@ -214,7 +227,7 @@ def main() -> None:
         cells = [statistics.median(column) for part in ("change", "away") for column in zip(*parts[part], strict=True)]
         others = ("first step", "step", "unfused", "before", "most", "after")
         cells += [statistics.median(parts[part]) if parts.get(part) else None for part in others]
-        print(f"| {name} | {' | '.join('' if cell is None else f'{cell:.1f}' for cell in cells)} |", flush=True)
+        print(f"| {name} | {' | '.join('' if cell is None else f'{cell:.3g}' for cell in cells)} |", flush=True)
 
 
 if __name__ == "__main__":
