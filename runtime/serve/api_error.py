@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ...engines.errors import NonFiniteError, SdengineError, UsageError
+from ...engines.errors import CheckpointError, NonFiniteError, SdengineError, UsageError
 from .failures import CancelledError, ClosedError, DeadlineError, QueueFullError, WorkerDiedError
 
 __all__ = ["ApiError", "api_error"]
@@ -17,6 +17,7 @@ _KINDS: Mapping[type[SdengineError], tuple[int, str, str | None]] = {
     DeadlineError: (504, "timeout_error", "deadline_exceeded"),
     ClosedError: (503, "service_unavailable", "shutting_down"),
     WorkerDiedError: (503, "service_unavailable", "worker_died"),
+    CheckpointError: (500, "server_error", "damaged_lora"),
     NonFiniteError: (422, "invalid_request_error", "not_finite"),
     SdengineError: (500, "server_error", "engine_error"),
 }

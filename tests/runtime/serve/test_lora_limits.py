@@ -5,9 +5,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sdengine.engines.errors import SdengineError
+from sdengine.engines.errors import CheckpointError, SdengineError
 from sdengine.runtime import Pipeline
-from sdengine.runtime.serve.api_error import ApiError
+from sdengine.runtime.serve.api_error import ApiError, api_error
 from sdengine.runtime.serve.services import Services
 
 from ...bundles import bundle_of
@@ -50,3 +50,8 @@ def test_what_is_allowed(model: Any) -> None:
 def test_what_is_refused(settings: dict[str, Any], message: str, model: Any) -> None:
     with pytest.raises((ApiError, SdengineError), match=message):
         check(model, **settings)
+
+
+def test_a_damaged_file_is_the_server_s_fault() -> None:
+    answer = api_error(CheckpointError("a.safetensors is cut off"))
+    assert (answer.status, answer.code) == (500, "damaged_lora")
