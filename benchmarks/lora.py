@@ -8,11 +8,11 @@
 Two random LoRAs of rank 32 for every matrix and convolution of the UNet and the text encoders are put over the weights
 in turn. Ours: ``Pipeline.set_loras``, from the files to open engines, in place of the LoRA before; "away" is back to
 the bundle's weights. diffusers: ``load_lora_weights`` and ``fuse_lora``; "away" is ``unfuse_lora`` and
-``unload_lora_weights``, which a change to another LoRA needs first. With ``--size`` also a step, what the first one
-after a change takes beyond it, as engines pack weights when they first run, and in diffusers one with the LoRA fused
-and one with it beside the weights (unfused): the median of ``--steps`` behind the first. With ``--low-memory`` components of ours are opened after the change, together, and closed again: so a
-checkpoint fits of whose weights there is no room for two sets. Each contestant runs in a process of its own; with
-``--repeats`` they take turns.
+``unload_lora_weights``, which a change to another LoRA needs first. With ``--size`` also a step, and what the first one
+after a change takes beyond it, as engines pack weights when they first run; in diffusers a step with the LoRA fused and
+one with it beside the weights (unfused). A step is the median of ``--steps`` behind the first. With ``--low-memory``
+components of ours are opened after the change, together, and closed again: so a checkpoint fits of whose weights there
+is no room for two sets. Each contestant runs in a process of its own; with ``--repeats`` they take turns.
 
 Memory is that of the process which no file backs (``RssAnon``, Linux), in GB: before the first change, the most while
 changing, and after the last: weights that are mapped from a file are not in it.
