@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -38,7 +39,7 @@ number = int(sys.argv[2])
 
 def stopped():
     try:
-        exec("os.kill(os.getpid(), number)")  # after which Python ends by SIGINT itself, if it is KeyboardInterrupt
+        exec("os.kill(os.getpid(), number)")  # where KeyboardInterrupt itself leaves this, python -m ends by SIGINT
     except BaseException:
         pass
     raise SdengineError("a library is not installed")
@@ -75,6 +76,8 @@ def test_what_the_process_was_started_to_ignore_is_ignored(number: signal.Signal
 
 
 @pytest.mark.parametrize("number", WORDS)
-def test_a_signal_that_a_library_turns_into_an_error(number: signal.Signals) -> None:
-    done = _done(CONVERTED, "cache", int(number))
+def test_a_signal_that_a_library_turns_into_an_error(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "converted.py").write_text(CONVERTED)
+    command = [sys.executable, "-m", "converted", "cache", str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", WORDS[number])
