@@ -121,8 +121,9 @@ def _settings(fields: Mapping[str, Any], limits: Limits, warnings: list[str]) ->
             raise invalid("seed", f"seed: {len(seeds)} given for {most} images")
         settings["num_images_per_prompt"] = len(seeds)
     for name, value in settings.items():
-        if name.endswith("_steps") or name in ("timesteps", "sigmas"):
-            steps = len(value) if isinstance(value, (list, tuple)) else value
+        listed = name in ("timesteps", "sigmas") and isinstance(value, (list, tuple))
+        if name.endswith("_steps") or listed:
+            steps = len(value) if listed else value
             whole_number(name, steps, most=max(limits.steps, 1000) if name.startswith("original") else limits.steps)
     _size(fields, settings)
     add_images(fields, settings, limits, warnings)
