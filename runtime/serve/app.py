@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from ...engines.errors import SdengineError
-from .api_error import ApiError, api_error
+from .api_error import ApiError
 from .images_api import image_routes
 from .metrics import Metrics
 from .middleware import Guard
@@ -110,7 +110,8 @@ async def _answer(request: Request, error: Exception) -> JSONResponse:
         message = f"{error.detail}: {request.method} {request.url.path[:200]}"
         error = ApiError(error.status_code, message, code=code, headers=error.headers)
     if isinstance(error, SdengineError):
-        error = api_error(error)
+        services: Services = request.app.state.services
+        error = services.answer_to(error)
     if not isinstance(error, ApiError):  # ours to mend; the log has it
         error = ApiError(500, f"{type(error).__name__} (this is a bug in sdengine)", kind="server_error", code="bug")
     return JSONResponse(error.body, error.status, error.headers)

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from ...engines.errors import SdengineError
 from .answer import completed_event, event, images_answer, partial_event, progress_event
-from .api_error import ApiError, api_error
+from .api_error import ApiError
 from .api_request import ApiRequest, api_request_from
 from .body import discard, fields_of
 from .body_fields import ALL_FIELDS
@@ -51,11 +51,11 @@ def image_routes(services: Services) -> APIRouter:
             ticket = await asyncio.to_thread(_submitted, api_request, model.name, request_id)
             name = api_request.model or model.name
             if api_request.stream:
-                events = functools.partial(_events, kind, api_request, ticket, name, request_id)
+                events = functools.partial(_events, services, kind, api_request, ticket, name, request_id)
                 return EventStream(events, heartbeat=services.settings.sse_keep_alive_interval, on_close=ticket.cancel)
             content = await unless_gone(request, _content(api_request, ticket, name, request_id))
         except (ApiError, SdengineError) as error:
-            refused = error if isinstance(error, ApiError) else api_error(error, ALL_FIELDS)
+            refused = error if isinstance(error, ApiError) else services.answer_to(error, ALL_FIELDS)
             if refused.param not in body and (sent := _OPENAIS.get(str(refused.param))) in body:
                 refused.param = sent
             if ticket is None:
@@ -125,7 +125,7 @@ def _json(api_request: ApiRequest, outcome: Outcome, model: str, request_id: str
 
 
 async def _events(
-    kind: str, api_request: ApiRequest, ticket: Ticket, model: str, request_id: str
+    services: Services, kind: str, api_request: ApiRequest, ticket: Ticket, model: str, request_id: str
 ) -> AsyncIterator[bytes]:
     """Yield the events of a stream; images are encoded on other threads."""
     try:
@@ -139,4 +139,4 @@ async def _events(
                 else:
                     yield event(await asyncio.to_thread(completed_event, kind, api_request, one, model, request_id))
     except SdengineError as error:
-        yield event(api_error(error, ALL_FIELDS).body)
+        yield event(services.answer_to(error, ALL_FIELDS).body)

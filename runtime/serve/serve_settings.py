@@ -63,6 +63,12 @@ class ServeSettings:
         finite_number("--sse-keep-alive-interval", self.sse_keep_alive_interval)
 
     @property
+    def folders(self) -> list[Path]:
+        """The folders that the server reads: its bundles', and that of its LoRAs."""
+        paths = (*self.bundles, self.opening.get("lora_folder"))
+        return [Path(path).expanduser() for path in paths if path is not None]
+
+    @property
     def names(self) -> dict[str, str]:
         """The first name of each bundle -> its folder.
 

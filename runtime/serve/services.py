@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ...engines.errors import SdengineError, nearest
 from ..request.request import Request
-from .api_error import ApiError
+from .api_error import ApiError, api_error
 from .limits import LORAS_MOST, STRENGTH_MOST
 from .metrics import Metrics
 from .model import Model
@@ -60,6 +61,19 @@ class Services:
             message = f"The model {name[:200]!r} does not exist; this server has {known}"
             raise ApiError(404, message, param="model", code="model_not_found")
         return self.worker.model(None if name is None else self._aliases[name])
+
+    def answer_to(self, error: SdengineError, fields: Collection[str] = ()) -> ApiError:
+        """Return the answer to a request that ended by an error; see :func:`.api_error`.
+
+        Of the server's folders it has the names only. The log has the whole, where the server is to blame.
+        """
+        answer = api_error(error, fields)
+        if answer.status == 500:
+            _log.error("a request failed: %s", error)
+        for folder in self.settings.folders:
+            for path in {folder.absolute(), folder.resolve()} - {Path("/")}:
+                answer.message = answer.message.replace(str(path), path.name)
+        return answer
 
     def check_loras(self, model: Model, settings: Mapping[str, Any]) -> None:
         """Make sure that a body names LoRAs of the folder and no files, and that they are few and not too strong.

@@ -1,13 +1,15 @@
 """Requests name LoRAs of the server's folder, few and not too strong, in prompts as in ``loras``."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sdengine.engines.errors import CheckpointError, SdengineError
 from sdengine.runtime import Pipeline
-from sdengine.runtime.serve.api_error import ApiError, api_error
+from sdengine.runtime.serve.api_error import ApiError
+from sdengine.runtime.serve.serve_settings import ServeSettings
 from sdengine.runtime.serve.services import Services
 
 from ...bundles import bundle_of
@@ -52,6 +54,12 @@ def test_what_is_refused(settings: dict[str, Any], message: str, model: Any) -> 
         check(model, **settings)
 
 
-def test_a_damaged_file_is_the_server_s_fault() -> None:
-    answer = api_error(CheckpointError("a.safetensors is cut off"))
-    assert (answer.status, answer.code) == (500, "damaged_lora")
+def test_a_damaged_file_is_the_server_s_fault_and_its_folder_is_not_told(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    settings = ServeSettings(bundles=("/", str(tmp_path / "b")), opening={"lora_folder": str(tmp_path / "link")})
+    services: Any = SimpleNamespace(settings=settings)
+    for folder in ("link", "real"):
+        answer = Services.answer_to(services, CheckpointError(f"{tmp_path / folder}/one/a.safetensors is cut off"))
+        assert (answer.status, answer.code) == (500, "damaged_lora")
+        assert answer.message == f"{folder}/one/a.safetensors is cut off"

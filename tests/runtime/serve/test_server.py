@@ -86,7 +86,7 @@ def test_32_clients_get_the_images_that_they_get_alone(server: Server) -> None:
 
 def test_a_client_that_hangs_up_frees_its_slot_within_one_step(server: Server) -> None:
     before = server.metrics()
-    body = {"prompt": "a house", "num_inference_steps": 40, "stream": True, "progress": True, **SIZE}
+    body = {"prompt": "a house", "num_inference_steps": 200, "stream": True, "progress": True, **SIZE}
     with httpx.stream("POST", f"{server.url}/v1/images/generations", json=body, timeout=60) as answer:
         for line in answer.iter_lines():
             if line.startswith("data: ") and json.loads(line[6:])["step"] >= 3:
@@ -94,7 +94,7 @@ def test_a_client_that_hangs_up_frees_its_slot_within_one_step(server: Server) -
     wait_until(lambda: server.metrics()["active_slots"] == 0)
     after = server.metrics()
     assert after["request_cancelled_total"] == before["request_cancelled_total"] + 1
-    assert after["evaluations_total"] - before["evaluations_total"] < 40
+    assert after["evaluations_total"] - before["evaluations_total"] < 200
     assert after["num_requests_running"] == 0
 
 
