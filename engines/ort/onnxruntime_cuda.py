@@ -9,7 +9,7 @@ from ..cuda.device_memory import host_buffers
 from ..cuda.engine_on_device import EngineOnDevice
 from ..cuda.gpu import device_number, free_memory, no_gpu
 from ..engine import check_buffers
-from ..errors import EngineError, EngineUnavailableError, UsageError
+from ..errors import EngineError, EngineUnavailableError
 from ..memory import Buffer
 from .onnxruntime_session import open_session, provider_missing
 
@@ -54,7 +54,7 @@ class OnnxRuntimeCudaEngine(EngineOnDevice):
         memory_limit: most bytes that this component may take; None is the memory that is free when it is opened.
 
     Raises:
-        UsageError: an option out of range.
+        UsageError: the device is no GPU.
         EngineUnavailableError: the provider fell back to the CPU.
         EngineError: the library refuses the graph, or has no kernel on the GPU for an operator that matters.
 
@@ -71,8 +71,6 @@ class OnnxRuntimeCudaEngine(EngineOnDevice):
         device: str | None = None,
         memory_limit: int | None = None,
     ) -> None:
-        if memory_limit is not None and memory_limit < 1:
-            raise UsageError(f"memory_limit={memory_limit} is in bytes and positive")
         graph = bundle.graph(component, precision)
         self.notes: list[str] = []
         self.spec = graph.spec

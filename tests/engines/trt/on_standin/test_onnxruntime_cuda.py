@@ -13,7 +13,6 @@ from sdengine.engines.bundle.bundle import Bundle
 from sdengine.engines.cuda.device import device_of
 from sdengine.engines.engine import run
 from sdengine.engines.errors import EngineError, EngineUnavailableError, UsageError
-from sdengine.engines.opening_options import OpeningOptions
 from sdengine.engines.ort import onnxruntime_cuda
 from sdengine.engines.ort.onnxruntime_cuda import OnnxRuntimeCudaEngine
 from sdengine.engines.registry import open_engine
@@ -154,13 +153,6 @@ def test_options_are_those_of_the_provider() -> None:
     assert options["gpu_mem_limit"] == str(1 << 30) and options["arena_extend_strategy"] == "kSameAsRequested"
     assert all(isinstance(value, str) for value in options.values())
     assert hasattr(onnxruntime.RunOptions(), "add_run_config_entry")
-
-
-@pytest.mark.usefixtures("cpu")
-def test_a_limit_out_of_range_is_told(bundle: Path) -> None:
-    options = OpeningOptions(memory_limit=0)
-    with pytest.raises(UsageError, match="memory_limit=0"):
-        open_engine(Bundle(bundle), "conditioner", engine="onnxruntime-cuda", precision="fp32", options=options)
 
 
 @pytest.mark.usefixtures("cpu")

@@ -12,7 +12,7 @@ from sdengine.engines.cuda.device import device_of
 from sdengine.engines.eager import device_engine as on_device
 from sdengine.engines.eager import open_torch
 from sdengine.engines.engine import run
-from sdengine.engines.errors import EngineError, EngineUnavailableError, UsageError
+from sdengine.engines.errors import EngineError, EngineUnavailableError
 from sdengine.runtime import Pipeline
 
 from .counts import count
@@ -95,8 +95,6 @@ def test_it_shares_memory_with_plans(bundle: Path, expected: dict[str, Any]) -> 
 
 
 def test_what_is_not_there_is_said(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="step, loop, off"):
-        opened(bundle, "denoiser", cuda_graph="all")
     with pytest.raises(EngineError, match="no GPU 3"):
         open_torch(Bundle(bundle), "denoiser", device="cuda:3")
     monkeypatch.setattr(on_device, "no_gpu", lambda: "there is no driver")
