@@ -92,12 +92,12 @@ def test_the_pipeline_looks_at_latents_and_pixels() -> None:
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        (r"guidance_scale=1e\+38", {"guidance_scale": 1e38}),
+        (r"guidance_scale=3\.4e\+38", {"guidance_scale": 3.4e38}),
         (r"sigmas, which holds 1e\+38", {"sigmas": [1e38, 1.0], "scheduler": "euler"}),
         ("latents, which holds 9.99", {"latents": np.full((1, 4, 6, 6), 1e38, np.float32)}),
     ],
 )
 def test_numbers_that_are_too_large_are_named_and_not_the_engine(name: str, settings: dict[str, Any]) -> None:
-    arguments = {"num_inference_steps": 2, "height": 48, "width": 48} | settings
+    arguments = {"num_inference_steps": 2, "height": 48, "width": 48, "seed": 1} | settings
     with pytest.raises(NonFiniteError, match=f"produced NaN or infinity.*; choose smaller numbers: {name}"):
         ours("sd1")("a", **arguments)
