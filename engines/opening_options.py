@@ -2,15 +2,17 @@
 
 import re
 from dataclasses import asdict, dataclass
+from typing import Literal, get_args
 
 from .errors import UsageError
 from .scalars import whole_number
 
-__all__ = ["OpeningOptions"]
+__all__ = ["CudaGraph", "OpeningOptions"]
+
+CudaGraph = Literal["step", "loop", "off"]
 
 _THREADS_MOST = 4096
 _BYTES_MOST = 2**63 - 1
-_CUDA_GRAPHS = ("step", "loop", "off")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +49,8 @@ class OpeningOptions:
             whole_number("memory_limit", self.memory_limit, least=1, most=_BYTES_MOST)
         if self.device is not None and re.fullmatch(r"cpu|cuda(:\d+)?", str(self.device)) is None:
             raise UsageError(f"device={str(self.device)!r} is none of cpu, cuda and cuda:N")
-        if self.cuda_graph is not None and self.cuda_graph not in _CUDA_GRAPHS:
-            raise UsageError(f"cuda_graph={self.cuda_graph!r} is none of {', '.join(_CUDA_GRAPHS)}")
+        if self.cuda_graph is not None and self.cuda_graph not in get_args(CudaGraph):
+            raise UsageError(f"cuda_graph={self.cuda_graph!r} is none of {', '.join(get_args(CudaGraph))}")
         if self.compile is not None and not isinstance(self.compile, bool):
             raise UsageError(f"compile={self.compile!r} must be True, False or None")
 

@@ -306,7 +306,7 @@ class Components:
         self._remember(f"{option} is of no use to {opened.engine.name}, which runs {name}" for option in opened.unused)
 
     def _release(self, name: str) -> None:
-        """Close a component, unless others hold its engine; what the engine noted is still told."""
+        """Close a component, unless others hold its engine; the engine's notes are kept."""
         self._remember(self._notes_of(name))
         self._holders.release(self._open.pop(name))
 

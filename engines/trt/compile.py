@@ -123,7 +123,7 @@ def compile_plan(
 
 
 def _unseen(phase: str, done: int, steps: int) -> None:
-    """Nobody is told how far the build is."""
+    """Ignore progress: the monitor is there so that an interrupt can stop the build."""
 
 
 def _configure(

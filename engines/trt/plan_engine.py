@@ -5,7 +5,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..bundle.bundle import Bundle
 from ..cuda.device import Device
@@ -15,6 +15,7 @@ from ..cuda.gpu import device_number
 from ..engine import Array, check_buffers
 from ..errors import EngineError, UsageError
 from ..memory import Buffer
+from ..opening_options import CudaGraph
 from .bound_context import BoundContext
 from .contexts import Contexts
 from .library import Library
@@ -25,9 +26,8 @@ from .profiles import Profile
 from .refit import PlanWeights
 from .streaming import set_streaming_budget
 
-__all__ = ["MOST_BOUND_CONTEXTS", "CudaGraph", "PlanEngine", "deserialised"]
+__all__ = ["MOST_BOUND_CONTEXTS", "PlanEngine", "deserialised"]
 
-CudaGraph = Literal["step", "loop", "off"]
 
 MOST_BOUND_CONTEXTS = 8
 """Most sets of shapes and buffers whose contexts and graphs are held for when the same are prepared again; the one

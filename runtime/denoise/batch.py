@@ -43,7 +43,7 @@ def serialised(method: "Callable[Concatenate[_B, _P], _T]") -> "Callable[Concate
 
 
 def running(method: "Callable[Concatenate[_B, _P], _T]") -> "Callable[Concatenate[_B, _P], _T]":
-    """As :func:`serialised`, for what runs engines: it is a use of what owns them, which waits for its end."""
+    """As :func:`serialised`, for what runs engines, of an open batch: a use of their owner, who waits for its end."""
 
     @functools.wraps(method)
     def used(self: "_B", /, *args: _P.args, **named: _P.kwargs) -> _T:
@@ -80,7 +80,7 @@ class Batch:
         slots: the most samples that are in it at a time.
         rows: the most rows that they have together; None is two for each slot.
         home: memory that a sample's state is copied to when it leaves; None is the host's.
-        use: entered while engines run: whoever releases them waits until it is left.
+        use: returns a context to enter while engines run; they are not released before it is left.
         on_close: called once, when the batch is closed.
 
     Attributes:
@@ -157,7 +157,6 @@ class Batch:
         self._members_changed()
 
     def _check(self, sample: Sample) -> None:
-        self.check_open()
         checked_samples([sample])
         if sample._batch is not None:
             raise UsageError("this sample is in a batch already")
@@ -296,10 +295,9 @@ class Batch:
         """Plan the next evaluations, at most ``most``, and copy their numbers to the networks' memory.
 
         Raises:
-            UsageError: the batch is closed, or no sample is active.
+            UsageError: no sample is active.
 
         """
-        self.check_open()
         if not self._members:
             raise UsageError("there is no sample in this batch")
         if self._launch is None:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,11 +63,13 @@ class ServeSettings:
         finite_number("--shutdown-timeout", self.shutdown_timeout)
         finite_number("--sse-keep-alive-interval", self.sse_keep_alive_interval)
 
-    @property
-    def folders(self) -> list[Path]:
-        """The folders that the server reads: its bundles', and that of its LoRAs."""
-        paths = (*self.bundles, self.opening.get("lora_folder"))
-        return [Path(path).expanduser() for path in paths if path is not None]
+    @cached_property
+    def folders(self) -> dict[str, str]:
+        """The paths of the folders that the server reads, its bundles' and its LoRAs', and the name of each."""
+        listed = (*self.bundles, self.opening.get("lora_folder"))
+        folders = [Path(path).expanduser() for path in listed if path is not None]
+        paths = {path for folder in folders for path in (folder.absolute(), folder.resolve())} - {Path("/")}
+        return {str(path): path.name for path in paths}
 
     @property
     def names(self) -> dict[str, str]:

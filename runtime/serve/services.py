@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ...engines.errors import SdengineError, nearest
@@ -70,9 +69,8 @@ class Services:
         answer = api_error(error, fields)
         if answer.status == 500:
             _log.error("a request failed: %s", error)
-        for folder in self.settings.folders:
-            for path in {folder.absolute(), folder.resolve()} - {Path("/")}:
-                answer.message = answer.message.replace(str(path), path.name)
+        for path, name in self.settings.folders.items():
+            answer.message = answer.message.replace(path, name)
         return answer
 
     def check_loras(self, model: Model, settings: Mapping[str, Any]) -> None:

@@ -75,15 +75,15 @@ def test_a_kit_that_is_interrupted_leaves_a_report_and_nothing_running(tmp_path:
 
 def _processes(folder: Path) -> list[str]:
     """Return the command lines of the processes that are about a report."""
-    found = []
+    lines = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:  # it has ended
             continue
         if str(folder) in line:
-            found.append(line)
-    return found
+            lines.append(line)
+    return lines
 
 
 def _record(folder: Path) -> tuple[Record, Any]:
@@ -161,19 +161,19 @@ def test_the_wheels_are_all_that_may_be_missing() -> None:
 
 def _closure(names: Any) -> set[str]:
     """Return the packages, and what they need on Linux."""
-    found: set[str] = set()
+    closure: set[str] = set()
     left = [canonicalize_name(name) for name in names]
     while left:
         name = left.pop()
-        if name in found:
+        if name in closure:
             continue
-        found.add(name)
+        closure.add(name)
         try:
             lines = [Requirement(line) for line in requires(name) or ()]
         except PackageNotFoundError:  # one that only a GPU's build of torch needs
             continue
         left += [canonicalize_name(r.name) for r in lines if r.marker is None or r.marker.evaluate({"extra": ""})]
-    return found
+    return closure
 
 
 def test_a_report_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

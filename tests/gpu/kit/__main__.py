@@ -109,8 +109,8 @@ def _environment(wheels: Path | None, setting: Setting) -> Iterator[dict[str, st
         compiled = {"TORCHINDUCTOR_CACHE_DIR": str(setting.work / "compiled"), _CONVOLUTIONS: "ATEN"}
         always = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
         always[PARENT] = str(os.getpid())
-        found = {"PYTHONPATH": os.pathsep.join([*paths, *([before] if before else [])])}
-        yield compiled | os.environ | always | found
+        packages = {"PYTHONPATH": os.pathsep.join([*paths, *([before] if before else [])])}
+        yield compiled | os.environ | always | packages
 
 
 def _installed(name: str) -> bool:
