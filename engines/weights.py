@@ -1,13 +1,16 @@
 """The weights of a network: the bundle's file, and tensors that replace some of those in it."""
 
+import contextlib
 import hashlib
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,20 +59,45 @@ class ComputedOverlay(Overlay):
 def changed_tensors(changes: Overlay, names: Collection[str]) -> Iterator[tuple[str, NDArray[np.generic]]]:
     """Yield those of the changes that have one of these names; a few are computed ahead, on other threads.
 
-    Meanwhile matrix products of numpy run on one thread, in the whole process: OpenBLAS serves one at a time with its
-    own threads, and those that wait for it spin.
+    Meanwhile matrix products of numpy run on one thread each, in the whole process.
     """
-    from threadpoolctl import threadpool_limits
-
     several = min(4, os.cpu_count() or 1)
     wanted = [name for name in changes if name in names]
-    with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(several) as pool:
+    with _products_on_one_thread(), ThreadPoolExecutor(several) as pool:
         ahead = deque((name, pool.submit(changes.__getitem__, name)) for name in wanted[:several])
         for following in (*wanted[several:], *[None] * len(ahead)):
             name, future = ahead.popleft()
             if following is not None:
                 ahead.append((following, pool.submit(changes.__getitem__, following)))
             yield name, future.result()
+
+
+_products = threading.Lock()
+_users = 0
+_limits: Any = None
+
+
+@contextlib.contextmanager
+def _products_on_one_thread() -> Iterator[None]:
+    """Let numpy compute each matrix product on one thread while anyone is in the block.
+
+    OpenBLAS serves one at a time with its own threads, and those that wait for it spin. Products are rounded otherwise
+    on several threads: components that are opened at the same time must not switch them on for each other.
+    """
+    global _users, _limits
+    from threadpoolctl import threadpool_limits
+
+    with _products:
+        if not _users:
+            _limits = threadpool_limits(limits=1, user_api="blas")
+        _users += 1
+    try:
+        yield
+    finally:
+        with _products:
+            _users -= 1
+            if not _users:
+                _limits.restore_original_limits()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -117,3 +117,19 @@ def test_products_of_one_thread_each_while_weights_are_computed() -> None:
         before = threads()
         assert len(list(changed_tensors(overlay, ["a", "b", "c"]))) == 3
         assert set(seen) == {1} and threads() == before
+
+
+def test_products_stay_on_one_thread_until_the_last_component_is_opened() -> None:
+    """On several threads they are rounded otherwise: the same LoRAs would give other weights."""
+
+    def threads() -> set[int]:
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    changes = {name: np.zeros(1, np.float32) for name in "abcdef"}
+    with threadpool_limits(limits=2, user_api="blas"):
+        first, second = (changed_tensors(changes, changes) for _ in range(2))
+        next(first), next(second)
+        assert len(list(first)) == 5
+        assert threads() == {1}
+        assert len(list(second)) == 5
+        assert threads() == {2}
